@@ -1,0 +1,138 @@
+#include "common/data/jsonl_dataset.h"
+
+#include <fstream>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+namespace rein::data {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::Not;
+using text::ChatMessage;
+
+std::string Write(const std::string& content) {
+  std::string path = testing::TempDir() + "/" +
+                     testing::UnitTest::GetInstance()->current_test_info()->name() + ".jsonl";
+  std::ofstream(path) << content;
+  return path;
+}
+
+std::unique_ptr<JsonlDataset> Open(JsonlOptions options) {
+  auto dataset = JsonlDataset::Open(std::move(options));
+  EXPECT_TRUE(dataset.ok()) << dataset.status();
+  return dataset.ok() ? *std::move(dataset) : nullptr;
+}
+
+std::string OpenError(JsonlOptions options) {
+  absl::Status status = JsonlDataset::Open(std::move(options)).status();
+  EXPECT_TRUE(absl::IsInvalidArgument(status)) << status;
+  return std::string(status.message());
+}
+
+TEST(JsonlDatasetTest, ReadsTextAndMessages) {
+  auto dataset = Open({.path = Write("{\"prompt\": \"1+1\", \"answer\": 2}\r\n\n"
+                                     "{\"prompt\": [{\"role\": \"system\", \"content\": \"s\"}, "
+                                     "{\"role\": \"user\", \"content\": [{\"type\": \"text\", "
+                                     "\"text\": \"u\"}]}], \"answer\": \"x\"}")});
+  ASSERT_EQ(dataset->size(), 2u);
+  PromptRow first = *dataset->Row(0);
+  EXPECT_TRUE(first.is_text);
+  EXPECT_THAT(first.messages, ElementsAre(ChatMessage{"user", "1+1"}));
+  EXPECT_EQ(first.answer, "2");
+  PromptRow second = *dataset->Row(1);
+  EXPECT_FALSE(second.is_text);
+  EXPECT_THAT(second.messages, ElementsAre(ChatMessage{"system", "s"}, ChatMessage{"user", "u"}));
+  EXPECT_THAT(second.columns_json, HasSubstr("\"answer\": \"x\""));
+  EXPECT_TRUE(absl::IsOutOfRange(dataset->Row(2).status()));
+}
+
+TEST(JsonlDatasetTest, FindsNestedColumns) {
+  std::string path =
+      Write(R"({"a": {"q": "nested", "b.c": 1}, "a.q": "flat", "r": {"gold": -1.5}})");
+  EXPECT_EQ((*Open({.path = path, .prompt_column = "a.q", .answer_column = "r.gold"}))
+                .Row(0)
+                ->messages[0]
+                .content,
+            "flat");
+  EXPECT_EQ(Open({.path = path, .prompt_column = "a.q", .answer_column = "r.gold"})->Row(0)->answer,
+            "-1.5");
+  path = Write(R"({"a": {"q": "nested"}})");
+  EXPECT_EQ(Open({.path = path, .prompt_column = "a.q"})->Row(0)->messages[0].content, "nested");
+  EXPECT_THAT(OpenError({.path = path, .prompt_column = "a.x"}),
+              HasSubstr(":1: no column \"a.x\"; it has a"));
+}
+
+TEST(JsonlDatasetTest, SplitsAConversationThatEndsWithTheAnswer) {
+  auto dataset = Open({.path = Write(R"({"messages": [{"role": "user", "content": "u"}, )"
+                                     R"({"role": "assistant", "content": "a"}]})"),
+                       .prompt_column = "messages",
+                       .answer_required = true});
+  PromptRow row = *dataset->Row(0);
+  EXPECT_THAT(row.messages, ElementsAre(ChatMessage{"user", "u"}));
+  EXPECT_EQ(row.answer, "a");
+}
+
+TEST(JsonlDatasetTest, ReportsBadLinesWithTheirPlace) {
+  std::string path = Write(
+      "{\"prompt\": \"x\"}\n{\"prompt\": }\n\n[1]\n{\"question\": \"q\"}\n"
+      "{\"prompt\": 3}\n{\"prompt\": []}\n{\"prompt\": [{\"role\": \"user\"}]}\n"
+      "{\"prompt\": \"x\", \"answer\": [1]}\n{\"prompt\": \"\xff\"}\n");
+  std::string error = OpenError({.path = path});
+  EXPECT_THAT(error, HasSubstr(path + " has 8 bad lines\n"));
+  EXPECT_THAT(error, HasSubstr(path + ":2: parse error at column 12: "));
+  EXPECT_THAT(error, HasSubstr(path + ":4: want a JSON object, got array\n"));
+  EXPECT_THAT(error, HasSubstr(path + ":5: no column \"prompt\"; it has question\n"));
+  EXPECT_THAT(error, HasSubstr(path + ":6: column \"prompt\": want a text or a list of {role, "
+                                      "content}, got number\n"));
+  EXPECT_THAT(error, HasSubstr(":7: column \"prompt\": want a text or a list of {role, content}, "
+                               "got an empty list\n"));
+  EXPECT_THAT(error, HasSubstr(":8: column \"prompt\", message 1: want {role, content}\n"));
+  EXPECT_THAT(error, HasSubstr(":9: column \"answer\": want a text or a number, got array\n"));
+  EXPECT_THAT(error, HasSubstr("UTF-8"));
+}
+
+TEST(JsonlDatasetTest, ShowsTenBadLinesAndCountsAll) {
+  std::string content;
+  for (int i = 0; i < 1000; ++i) content += "x\n";
+  std::string error = OpenError({.path = Write(content)});
+  EXPECT_THAT(error, HasSubstr("has 1000 bad lines; the first ten\n"));
+  EXPECT_THAT(error, HasSubstr(":10: "));
+  EXPECT_THAT(error, Not(HasSubstr(":11: ")));
+}
+
+TEST(JsonlDatasetTest, AnswersMayBeRequired) {
+  std::string path = Write(R"({"prompt": "x"})");
+  EXPECT_FALSE(Open({.path = path})->Row(0)->has_answer);
+  EXPECT_THAT(OpenError({.path = path, .answer_required = true}),
+              HasSubstr(":1: no column \"answer\"; it has prompt"));
+}
+
+TEST(JsonlDatasetTest, AnEmptyFileIsAnError) {
+  EXPECT_THAT(OpenError({.path = Write("")}), HasSubstr("is empty: want one JSON object per line"));
+  EXPECT_THAT(OpenError({.path = Write("\n \n")}), HasSubstr("is empty"));
+  absl::Status status = JsonlDataset::Open({.path = "/no/such.jsonl"}).status();
+  EXPECT_TRUE(absl::IsNotFound(status));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("/no/such.jsonl"));
+}
+
+TEST(JsonlDatasetTest, RefusesHostileLines) {
+  std::string deep = "{\"prompt\": " + std::string(100'000, '[') + "\n";
+  EXPECT_THAT(OpenError({.path = Write(deep)}), HasSubstr(":1: JSON nested 100001 deep"));
+  std::string long_line = "{\"prompt\": \"" + std::string(17 << 20, 'a') + "\"}\n";
+  EXPECT_THAT(OpenError({.path = Write(long_line)}), HasSubstr("at most 16777216 are read"));
+}
+
+TEST(JsonlDatasetTest, LimitAndDigest) {
+  std::string path = Write("{\"prompt\": \"a\"}\n{\"prompt\": \"b\"}\nbroken\n");
+  auto dataset = Open({.path = path, .limit = 2});
+  EXPECT_EQ(dataset->size(), 2u);
+  uint64_t digest = dataset->digest();
+  EXPECT_EQ(Open({.path = path, .limit = 1})->digest(), digest);
+  EXPECT_NE(Open({.path = Write("{\"prompt\": \"a\"}\n")})->digest(), digest);
+}
+
+}  // namespace
+}  // namespace rein::data

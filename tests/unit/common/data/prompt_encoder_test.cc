@@ -1,0 +1,97 @@
+#include "common/data/prompt_encoder.h"
+
+#include <filesystem>
+#include <fstream>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+namespace rein::data {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+// Ids: a 0, b 1, ab 2, newline 3; <u> 4, <s> 5, <bot> 6, <end> 7.
+std::string Tokenizer() {
+  std::string added;
+  const char* names[] = {"<u>", "<s>", "<bot>", "<end>"};
+  for (int i = 0; i < 4; ++i) {
+    added += std::string(i == 0 ? "" : ",") + "{\"id\": " + std::to_string(4 + i) +
+             ", \"content\": \"" + names[i] +
+             "\", \"single_word\": false, \"lstrip\": false, \"rstrip\": false, "
+             "\"normalized\": false, \"special\": true}";
+  }
+  return "{\"version\": \"1.0\", \"added_tokens\": [" + added +
+         "], \"pre_tokenizer\": null, \"decoder\": null, \"model\": {\"type\": \"BPE\", "
+         "\"vocab\": {\"a\": 0, \"b\": 1, \"ab\": 2, \"\\n\": 3}, \"merges\": [\"a b\"]}}";
+}
+
+constexpr const char* kTemplate =
+    "{% for m in messages %}{{ {'user': '<u>', 'system': '<s>', 'assistant': '<bot>'}[m.role] }}"
+    "{{ m.content }}<end>{{ '\\n' }}{% endfor %}{% if add_generation_prompt %}<bot>{% endif %}";
+
+class PromptEncoderTest : public testing::Test {
+ protected:
+  void Load(const std::string& chat_template, const std::string& eos = "<end>") {
+    std::string folder =
+        testing::TempDir() + "/" + testing::UnitTest::GetInstance()->current_test_info()->name();
+    std::filesystem::create_directories(folder);
+    std::ofstream(folder + "/tokenizer.json") << Tokenizer();
+    std::ofstream(folder + "/chat_template.jinja") << chat_template;
+    std::ofstream(folder + "/tokenizer_config.json") << "{\"eos_token\": \"" << eos << "\"}";
+    auto text = text::ModelText::Load(folder);
+    ASSERT_TRUE(text.ok()) << text.status();
+    text_ = *std::move(text);
+  }
+
+  PromptRow row_ = {
+      .messages = {{"user", "a"}}, .is_text = true, .answer = "b", .has_answer = true};
+  std::unique_ptr<text::ModelText> text_;
+};
+
+TEST_F(PromptEncoderTest, UsesTheChatTemplate) {
+  Load(kTemplate);
+  EXPECT_THAT(*PromptEncoder(*text_, {}).EncodePrompt(row_), ElementsAre(4, 0, 7, 3, 6));
+  EXPECT_THAT(*PromptEncoder(*text_, {.system = "ab"}).EncodePrompt(row_),
+              ElementsAre(5, 2, 7, 3, 4, 0, 7, 3, 6));
+}
+
+TEST_F(PromptEncoderTest, AnAnswerEndsWithItsStopToken) {
+  Load(kTemplate);
+  AnsweredPrompt target = *PromptEncoder(*text_, {}).EncodeAnswer(row_);
+  EXPECT_THAT(target.token_ids, ElementsAre(4, 0, 7, 3, 6, 1, 7));
+  EXPECT_EQ(target.prompt_tokens, 5u);
+}
+
+TEST_F(PromptEncoderTest, ATemplateWithoutStopTokenGetsOne) {
+  Load("{% for m in messages %}{{ m.content }}{% endfor %}");
+  EXPECT_THAT(PromptEncoder(*text_, {}).EncodeAnswer(row_)->token_ids, ElementsAre(0, 1, 7));
+}
+
+TEST_F(PromptEncoderTest, PlainText) {
+  Load(kTemplate);
+  PromptEncoder encoder(*text_, {.chat_template = false});
+  EXPECT_THAT(*encoder.EncodePrompt(row_), ElementsAre(0));
+  EXPECT_THAT(encoder.EncodeAnswer(row_)->token_ids, ElementsAre(0, 1, 7));
+  row_.is_text = false;
+  EXPECT_THAT(std::string(encoder.EncodePrompt(row_).status().message()),
+              HasSubstr("needs chat_template: true"));
+}
+
+TEST_F(PromptEncoderTest, SaysWhatIsMissing) {
+  Load("{{ messages | length }}{% if add_generation_prompt %}a{% else %}b{% endif %}");
+  EXPECT_THAT(std::string(PromptEncoder(*text_, {}).EncodeAnswer(row_).status().message()),
+              HasSubstr("the chat template changes the prompt"));
+  row_.has_answer = false;
+  EXPECT_THAT(std::string(PromptEncoder(*text_, {}).EncodeAnswer(row_).status().message()),
+              HasSubstr("no answer to learn"));
+  row_.messages[0].content = "";
+  EXPECT_THAT(
+      std::string(
+          PromptEncoder(*text_, {.chat_template = false}).EncodePrompt(row_).status().message()),
+      HasSubstr("the prompt has no token"));
+}
+
+}  // namespace
+}  // namespace rein::data
