@@ -1,0 +1,76 @@
+// Decoder is the pre-norm transformer that the trainer, the generator and the reference all run: one
+// definition, so that they agree.
+//
+//   auto specs = DecoderParameters(spec);
+//   REIN_ASSIGN_OR_RETURN(weights::Registry registry, weights::Registry::Create(std::move(specs)));
+//   Arenas arenas = ...;                                     // flat tensors of registry.arena_elements()
+//   REIN_ASSIGN_OR_RETURN(auto decoder, Decoder::Create(spec, registry, compute, grad));
+//   at::Tensor hidden_TD = decoder->Hidden(token_T, view);   // after the last norm
+//   nn::TokenLogprobs out = decoder->Logprobs(hidden_TD.index_select(0, where_N), target_N, 1.0);
+//
+// Weights are views of the arenas, which must outlive the decoder; whoever writes the arenas must not do
+// so during a call. Otherwise immutable and thread-safe. Calls may throw c10::Error (out of memory):
+// wrap them in tensor::CatchTorch.
+
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "common/models/decoder_spec.h"
+#include "common/nn/head.h"
+#include "common/nn/sequence_view.h"
+#include "common/nn/weight.h"
+#include "common/weights/registry.h"
+
+namespace rein::models {
+
+// Every parameter of a decoder, in arena order.
+std::vector<weights::ParameterSpec> DecoderParameters(const DecoderSpec& spec);
+
+class Decoder {
+ public:
+  // `compute` is flat, bf16 or fp32; `grad` is flat fp32 of the same length, or undefined for inference.
+  // INVALID_ARGUMENT when the registry or an arena does not fit the spec.
+  static absl::StatusOr<std::unique_ptr<Decoder>> Create(const DecoderSpec& spec,
+                                                         const weights::Registry& registry,
+                                                         const at::Tensor& compute,
+                                                         const at::Tensor& grad = {});
+  ~Decoder();
+
+  // token_T int64 [T] -> [T, D] hidden states after the last norm. `recompute` trades time for memory in
+  // the backward pass.
+  at::Tensor Hidden(const at::Tensor& token_T, const nn::SequenceView& view,
+                    bool recompute = false) const;
+
+  // Log-probs and entropies of chosen tokens under softmax(logits / temperature); see nn/head.h.
+  nn::TokenLogprobs Logprobs(const at::Tensor& hidden_ND, const at::Tensor& target_N,
+                             double temperature) const;
+
+  // fp32 [N, V]; no backward.
+  at::Tensor Logits(const at::Tensor& hidden_ND) const;
+
+  // Empty KV pages for all layers, on the device and in the dtype of the weights.
+  std::vector<nn::KvPages> NewPages(int64_t pages, int64_t page_tokens) const;
+
+  const DecoderSpec& spec() const { return spec_; }
+  at::Device device() const;
+  at::ScalarType dtype() const;
+
+ private:
+  struct Layer;
+  explicit Decoder(const DecoderSpec& spec);
+
+  at::Tensor Block(int layer, const at::Tensor& x_TD, const nn::SequenceView& view,
+                   const at::Tensor& cos, const at::Tensor& sin) const;
+
+  DecoderSpec spec_;
+  nn::Weight embedding_, norm_, head_;
+  std::vector<Layer> layers_;
+  at::Tensor cos_PC2_, sin_PC2_;  // fp32, by position
+};
+
+}  // namespace rein::models

@@ -1,0 +1,48 @@
+// Reads and writes Hugging Face model folders: config.json and safetensors, single or sharded.
+//
+//   REIN_ASSIGN_OR_RETURN(ModelDescription model, DescribeModel("models/smollm2"));
+//   REIN_ASSIGN_OR_RETURN(auto registry, weights::Registry::Create(DecoderParameters(model.spec)));
+//   REIN_RETURN_IF_ERROR(LoadWeights("models/smollm2", model, registry, compute_or_master));
+//
+// Folders are not trusted: every fault is INVALID_ARGUMENT or NOT_FOUND that names file and key.
+
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "common/models/family.h"
+#include "common/weights/registry.h"
+
+namespace rein::models {
+
+struct ModelDescription {
+  const ModelFamily* family = nullptr;
+  DecoderSpec spec;
+  std::string config_json;  // the text of config.json, written back on save
+};
+
+// `path` is a folder with a config.json, or the config.json itself.
+absl::StatusOr<ModelDescription> DescribeModel(const std::string& path);
+
+// Copies every parameter from the folder's safetensors into the flat `arena`, converting its dtype
+// (BF16, F16 or F32). INVALID_ARGUMENT lists all tensors that are missing, unknown or of another shape.
+// Only buffers that hold no parameter (rotary_emb.inv_freq) and a head equal to a tied embedding are
+// skipped.
+absl::Status LoadWeights(const std::string& folder, const ModelDescription& model,
+                         const weights::Registry& registry, const at::Tensor& arena);
+
+// Fills `arena` with random weights: norms 1, biases 0, matrices normal with deviation 0.02, each drawn
+// from (seed, parameter name) alone.
+void InitializeWeights(const weights::Registry& registry, uint64_t seed, const at::Tensor& arena);
+
+// Writes config.json and model.safetensors (dtype of `arena`) into `folder`, and copies the tokenizer's
+// files from `source_folder` when it is not empty. The folder loads in `transformers`.
+absl::Status SaveModelFolder(const std::string& folder, const ModelDescription& model,
+                             const weights::Registry& registry, const at::Tensor& arena,
+                             const std::string& source_folder);
+
+}  // namespace rein::models

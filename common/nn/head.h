@@ -1,0 +1,27 @@
+// The language-model head: hidden states to logits, log-probabilities and entropy, in chunks of tokens,
+// so that [tokens, vocabulary] in fp32 never stands in memory.
+//
+// N chosen positions, D model, V vocabulary.
+
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include "common/nn/weight.h"
+
+namespace rein::nn {
+
+struct TokenLogprobs {
+  at::Tensor logprob_N;  // fp32: log softmax(logits / temperature)[target]
+  at::Tensor entropy_N;  // fp32: of the same distribution, nats
+};
+
+// Differentiable by hidden_ND and the head through both outputs. head_VD may be the (tied) embedding.
+// Recomputes each chunk's logits in the backward pass.
+TokenLogprobs HeadLogprobs(const at::Tensor& hidden_ND, const Weight& head_VD,
+                           const at::Tensor& target_N, double temperature);
+
+// fp32 [N, V] logits for sampling; no backward.
+at::Tensor HeadLogits(const at::Tensor& hidden_ND, const Weight& head_VD);
+
+}  // namespace rein::nn

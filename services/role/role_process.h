@@ -1,0 +1,109 @@
+// RoleProcess is what every service process has in common: flags, log, admin port, fence, lease and
+// an orderly end. A role's main is then short:
+//
+//   int main(int argc, char** argv) {
+//     return rein::services::RunRole(
+//         {.role = "reward", .build = rein::version::ThisBuild()}, argc, argv,
+//         [](rein::services::RoleProcess& process) -> absl::Status {
+//           REIN_ASSIGN_OR_RETURN(auto scorer, reward::Scorer::Create(...));
+//           RewardServiceImpl service(*scorer, process.metrics());
+//           return process.Serve({&service}, [] { return ActorReport{}; });
+//         });
+//   }
+//
+// Flags of every role: --listen --admin --controller --name --device --threads --log-file --version.
+// Without --controller the fence is open: the process serves whoever calls.
+// Exit codes: 0 stopped by SIGTERM or SIGINT, 2 wrong flags, 3 wrong input, 7 a port is taken, else 1.
+
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "common/rpc/fence_guard.h"
+#include "common/rpc/reply_cache.h"
+#include "common/sync/clock.h"
+#include "common/telemetry/log.h"
+#include "common/telemetry/metrics.h"
+#include "common/telemetry/metrics_endpoint.h"
+#include "services/controller/lease_client.h"
+
+namespace CLI {
+class App;
+}  // namespace CLI
+
+namespace grpc {
+class Service;
+}  // namespace grpc
+
+namespace rein::services {
+
+struct RoleFlags {
+  std::string listen = "127.0.0.1:0";  // host:port of the gRPC server
+  std::string admin = "127.0.0.1:0";   // host:port of /metrics, /healthz, /readyz
+  std::string controller;              // host:port; empty: none
+  std::string name;                    // default: the role
+  std::string device = "cpu";          // cpu, gpu:0, ...
+  int threads = 0;                     // of computing; 0: as many as there are cores
+  std::string log_file;                // default: standard error
+};
+
+struct RoleSpec {
+  std::string role;  // trainer, rollout, reference, reward, controller
+  v1::BuildVersion build;
+  // Adds a role's own flags; may be empty.
+  std::function<void(CLI::App&)> add_flags = nullptr;
+};
+
+class RoleProcess {
+ public:
+  RoleProcess(RoleSpec spec, RoleFlags flags, std::unique_ptr<telemetry::Log> log);
+  ~RoleProcess();
+
+  const RoleFlags& flags() const { return flags_; }
+  const v1::BuildVersion& build() const { return spec_.build; }
+  const sync::Clock& clock() const { return clock_; }
+  telemetry::Log& log() { return *log_; }
+  telemetry::Metrics& metrics() { return metrics_; }
+  rpc::FenceGuard& fence() { return fence_; }
+  rpc::ReplyCache& replies() { return replies_; }
+
+  // Adds an HTML page to the admin port; before Serve().
+  void AddPage(const std::string& path, telemetry::MetricsEndpoint::Page page);
+  // Called with the addresses of the gRPC server and of the admin port once both listen, before the
+  // registration; before Serve().
+  void OnListening(std::function<void(const std::string& address, const std::string& admin)> call);
+
+  // Serves until SIGTERM, SIGINT or Stop(); calls still running then have a grace of two seconds.
+  // `on_new_epoch` as in LeaseOptions; kept replies are forgotten before it is called. The services
+  // must outlive the call.
+  absl::Status Serve(const std::vector<grpc::Service*>& services,
+                     std::function<ActorReport()> report,
+                     std::function<void(uint64_t)> on_new_epoch = nullptr);
+  void Stop();
+
+ private:
+  absl::StatusOr<std::unique_ptr<LeaseClient>> StartLease(
+      const std::string& address, std::function<ActorReport()> report,
+      std::function<void(uint64_t)> on_new_epoch);
+
+  const RoleSpec spec_;
+  const RoleFlags flags_;
+  sync::RealClock clock_;
+  std::unique_ptr<telemetry::Log> log_;
+  telemetry::Metrics metrics_;
+  rpc::FenceGuard fence_{clock_};
+  rpc::ReplyCache replies_;
+  std::map<std::string, telemetry::MetricsEndpoint::Page> pages_;
+  std::function<void(const std::string&, const std::string&)> on_listening_;
+};
+
+// Blocks the stop signals, reads the flags, makes the process and calls `body`. Returns the exit code.
+int RunRole(RoleSpec spec, int argc, char** argv,
+            const std::function<absl::Status(RoleProcess&)>& body);
+
+}  // namespace rein::services

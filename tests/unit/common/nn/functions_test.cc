@@ -1,0 +1,143 @@
+// Holds each function's forward and backward against the same formula composed from ATen operations
+// that autograd differentiates, in fp32, on fresh random input.
+
+#include "common/nn/functions.h"
+
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+#include <gtest/gtest.h>
+
+#include "common/nn/head.h"
+
+namespace rein::nn {
+namespace {
+
+Weight RandomWeight(std::vector<int64_t> shape) {
+  return {at::randn(shape), at::zeros(shape)};
+}
+
+at::Tensor Leaf(const at::Tensor& x) { return x.detach().clone().requires_grad_(true); }
+
+void ExpectClose(const at::Tensor& actual, const at::Tensor& wanted, const char* what) {
+  ASSERT_TRUE(actual.defined()) << what;
+  ASSERT_EQ(actual.sizes(), wanted.sizes()) << what;
+  const double scale = std::max(1.0, wanted.abs().max().item<double>());
+  EXPECT_LE((actual - wanted).abs().max().item<double>(), 2e-5 * scale) << what;
+}
+
+// Runs both on equal leaves and an equal random output gradient.
+template <typename Ours, typename Plain>
+void Compare(const at::Tensor& x, Ours ours, Plain plain) {
+  at::Tensor a = Leaf(x), b = Leaf(x);
+  at::Tensor y = ours(a), wanted = plain(b);
+  ExpectClose(y.detach(), wanted.detach(), "forward");
+  at::Tensor dy = at::randn_like(wanted);
+  y.backward(dy);
+  wanted.backward(dy);
+  ExpectClose(a.grad(), b.grad(), "input gradient");
+  at::NoGradGuard no_grad;
+  ExpectClose(ours(x), wanted.detach(), "forward without graph");
+}
+
+TEST(FunctionsTest, RmsNorm) {
+  for (std::vector<int64_t> shape : {std::vector<int64_t>{7, 24}, {5, 3, 16}, {1, 8}}) {
+    Weight weight = RandomWeight({shape.back()});
+    at::Tensor leaf = Leaf(weight.value);
+    Compare(
+        at::randn(shape), [&](const at::Tensor& x) { return RmsNorm(x, weight, 1e-5); },
+        [&](const at::Tensor& x) {
+          return x * (x.square().mean(-1, true) + 1e-5).rsqrt() * leaf;
+        });
+    ExpectClose(weight.grad, leaf.grad(), "weight gradient");
+  }
+}
+
+TEST(FunctionsTest, ProjectionWithAndWithoutBias) {
+  for (bool with_bias : {true, false}) {
+    Weight weight = RandomWeight({11, 6}), bias = with_bias ? RandomWeight({11}) : Weight{};
+    at::Tensor weight_leaf = Leaf(weight.value);
+    at::Tensor bias_leaf = with_bias ? Leaf(bias.value) : at::Tensor();
+    Compare(
+        at::randn({9, 6}), [&](const at::Tensor& x) { return Projection(x, weight, bias); },
+        [&](const at::Tensor& x) { return at::linear(x, weight_leaf, bias_leaf); });
+    ExpectClose(weight.grad, weight_leaf.grad(), "weight gradient");
+    if (with_bias) ExpectClose(bias.grad, bias_leaf.grad(), "bias gradient");
+  }
+}
+
+TEST(FunctionsTest, GradientsAccumulate) {
+  Weight weight = RandomWeight({4, 3});
+  at::Tensor x = Leaf(at::randn({5, 3}));
+  Projection(x, weight, {}).sum().backward();
+  at::Tensor once = weight.grad.clone();
+  Projection(x, weight, {}).sum().backward();
+  ExpectClose(weight.grad, once * 2, "two passes");
+}
+
+TEST(FunctionsTest, Rotary) {
+  at::Tensor angle = at::rand({6, 4}) * 6;
+  at::Tensor cos = angle.cos(), sin = angle.sin();
+  Compare(
+      at::randn({6, 3, 8}), [&](const at::Tensor& x) { return Rotary(x, cos, sin); },
+      [&](const at::Tensor& x) {
+        at::Tensor first = x.narrow(2, 0, 4), second = x.narrow(2, 4, 4);
+        at::Tensor c = cos.unsqueeze(1), s = sin.unsqueeze(1);
+        return at::cat({first * c - second * s, second * c + first * s}, 2);
+      });
+}
+
+TEST(FunctionsTest, GatedSilu) {
+  Compare(
+      at::randn({7, 10}), [](const at::Tensor& x) { return GatedSilu(x); },
+      [](const at::Tensor& x) {
+        return at::silu(x.narrow(1, 0, 5)) * x.narrow(1, 5, 5);
+      });
+}
+
+TEST(FunctionsTest, EmbeddingAddsUpRepeatedTokens) {
+  Weight table = RandomWeight({5, 3});
+  at::Tensor token = at::tensor({1, 4, 1}, at::kLong);
+  at::Tensor out = Embedding(token, table);
+  ExpectClose(out.detach(), table.value.index_select(0, token), "forward");
+  at::Tensor dy = at::randn({3, 3});
+  out.backward(dy);
+  ExpectClose(table.grad[1], dy[0] + dy[2], "row 1");
+  EXPECT_EQ(table.grad[0].abs().max().item<float>(), 0);
+}
+
+TEST(FunctionsTest, RecomputeGivesTheSameGradients) {
+  Weight weight = RandomWeight({6, 6});
+  auto block = [&](const at::Tensor& x) { return x + Projection(RmsNorm(x, {at::ones({6}), {}}, 1e-6), weight, {}); };
+  at::Tensor x = at::randn({4, 6}), dy = at::randn({4, 6});
+  at::Tensor a = Leaf(x), b = Leaf(x);
+  block(a).backward(dy);
+  at::Tensor plain = weight.grad.clone();
+  weight.grad.zero_();
+  Recompute(block, b).backward(dy);
+  EXPECT_TRUE(at::equal(a.grad(), b.grad()));
+  EXPECT_TRUE(at::equal(weight.grad, plain));
+}
+
+TEST(HeadTest, MatchesLogSoftmaxAndItsEntropy) {
+  for (double temperature : {1.0, 0.7}) {
+    Weight head = RandomWeight({13, 6});
+    at::Tensor leaf = Leaf(head.value);
+    at::Tensor target = at::randint(13, {9}, at::kLong);
+    at::Tensor x = at::randn({9, 6});
+    at::Tensor a = Leaf(x), b = Leaf(x);
+    TokenLogprobs out = HeadLogprobs(a, head, target, temperature);
+    at::Tensor log_p = at::log_softmax(at::linear(b, leaf) / temperature, 1);
+    at::Tensor logprob = log_p.gather(1, target.unsqueeze(1)).squeeze(1);
+    at::Tensor entropy = -(log_p.exp() * log_p).sum(1);
+    ExpectClose(out.logprob_N.detach(), logprob.detach(), "logprob");
+    ExpectClose(out.entropy_N.detach(), entropy.detach(), "entropy");
+    at::Tensor d1 = at::randn({9}), d2 = at::randn({9});
+    (out.logprob_N * d1 + out.entropy_N * d2).sum().backward();
+    (logprob * d1 + entropy * d2).sum().backward();
+    ExpectClose(a.grad(), b.grad(), "hidden gradient");
+    ExpectClose(head.grad, leaf.grad(), "head gradient");
+  }
+}
+
+}  // namespace
+}  // namespace rein::nn

@@ -1,0 +1,98 @@
+#include "common/weights/registry.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "common/weights/digest.h"
+#include "common/weights/weight_plan.h"
+
+namespace rein::weights {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+std::vector<ParameterSpec> Specs() {
+  return {{"embedding", {10, 6}, {0, -1, -1}},
+          {"layers.0.q", {8, 6}, {0, -1, 0}},
+          {"layers.0.k", {4, 6}, {0, -1, 0}, true, true},
+          {"layers.1.norm", {6}, {-1, -1, 1}, false}};
+}
+
+TEST(RegistryTest, AlignsUnlessToldToFollow) {
+  Registry registry = *Registry::Create(Specs());
+  EXPECT_EQ(registry.Find("layers.0.q")->offset, kAlignElements);
+  EXPECT_EQ(registry.Find("layers.0.k")->offset, kAlignElements + 48);
+  EXPECT_EQ(registry.Find("layers.1.norm")->offset, 2 * kAlignElements);
+  EXPECT_EQ(registry.arena_elements(), 3 * kAlignElements);
+  EXPECT_EQ(registry.parameter_count(), 60 + 48 + 24 + 6);
+  EXPECT_EQ(registry.Find("head"), nullptr);
+}
+
+TEST(RegistryTest, DividesByTensorParallelRanks) {
+  Registry registry = *Registry::Create(Specs(), {.tp = 2}, {.tp = 1});
+  EXPECT_THAT(registry.Find("layers.0.q")->local_shape, ElementsAre(4, 6));
+  EXPECT_THAT(registry.Find("layers.1.norm")->local_shape, ElementsAre(6));
+  absl::Status status = Registry::Create(Specs(), {.tp = 4}).status();
+  EXPECT_THAT(std::string(status.message()),
+              HasSubstr("parameter embedding: dimension 0 of [10, 6] is not divisible by tp = 4"));
+}
+
+TEST(RegistryTest, PipelineStagesKeepTheirLayers) {
+  Registry first = *Registry::Create(Specs(), {.pp = 2}, {.pp = 0}, 2);
+  Registry second = *Registry::Create(Specs(), {.pp = 2}, {.pp = 1}, 2);
+  EXPECT_NE(first.Find("layers.0.q"), nullptr);
+  EXPECT_EQ(first.Find("layers.1.norm"), nullptr);
+  EXPECT_EQ(second.Find("layers.0.q"), nullptr);
+  EXPECT_NE(second.Find("embedding"), nullptr);
+}
+
+TEST(RegistryTest, OptimizerSlicesCoverTheArenaOnce) {
+  Registry registry = *Registry::Create(Specs());
+  for (int size : {1, 2, 3, 7}) {
+    int64_t end = 0;
+    for (int rank = 0; rank < size; ++rank) {
+      Registry::Slice slice = registry.OptimizerSlice(rank, size);
+      EXPECT_EQ(slice.begin, end);
+      EXPECT_EQ(slice.begin % kAlignElements, 0);
+      end = slice.end;
+    }
+    EXPECT_EQ(end, registry.arena_elements());
+  }
+}
+
+TEST(RegistryTest, RefusesNonsense) {
+  EXPECT_THAT(std::string(Registry::Create({{"a", {2}}, {"a", {2}}}).status().message()),
+              HasSubstr("a is declared twice"));
+  EXPECT_FALSE(Registry::Create({{"a", {}}}).ok());
+  EXPECT_FALSE(Registry::Create({{"a", {int64_t{1} << 40, 1 << 20}}}).ok());
+}
+
+TEST(DigestTest, FindsAnyFlippedBitAndSwappedWords) {
+  std::vector<unsigned char> bytes(37);
+  for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<unsigned char>(i * 37);
+  const uint64_t digest = Digest(bytes.data(), bytes.size());
+  for (size_t bit = 0; bit < bytes.size() * 8; ++bit) {
+    bytes[bit / 8] ^= 1 << (bit % 8);
+    EXPECT_NE(Digest(bytes.data(), bytes.size()), digest) << bit;
+    bytes[bit / 8] ^= 1 << (bit % 8);
+  }
+  std::swap_ranges(bytes.begin(), bytes.begin() + 8, bytes.begin() + 8);
+  EXPECT_NE(Digest(bytes.data(), bytes.size()), digest);
+  EXPECT_NE(Digest("\0", 1), Digest("\0\0", 2));
+}
+
+TEST(WeightPlanTest, ListsEveryDifference) {
+  WeightPlan own = PlanOf(*Registry::Create(Specs()), "float32"), sent = own;
+  EXPECT_TRUE(CheckPlan(sent, own).ok());
+  sent.parameters[0].shape = {10, 7};
+  sent.parameters[1].name = "layers.0.z";
+  std::string message(CheckPlan(sent, own).message());
+  EXPECT_THAT(message, HasSubstr("embedding: the sender has float32[10, 7] at 0"));
+  EXPECT_THAT(message, HasSubstr("layers.0.z: only the sender has it"));
+  EXPECT_THAT(message, HasSubstr("layers.0.q: only the receiver has it"));
+  EXPECT_FALSE(CheckPlan(PlanOf(*Registry::Create(Specs()), "bfloat16"), own).ok());
+}
+
+}  // namespace
+}  // namespace rein::weights

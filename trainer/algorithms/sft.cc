@@ -1,0 +1,23 @@
+// Supervised fine-tuning: cross-entropy on the targets.
+
+#include <ATen/ATen.h>
+
+#include "trainer/algorithms/algorithm.h"
+
+namespace rein::trainer {
+
+Algorithm Sft(Aggregation aggregation) {
+  Algorithm sft;
+  sft.name = "sft";
+  sft.aggregation = aggregation;
+  sft.loss = [](const LossInputs& in) {
+    LossTerms terms;
+    terms.loss_T = -in.policy_logprob_T;
+    terms.token_means = {{"entropy", in.entropy_T.detach()},
+                         {"token_loss", terms.loss_T.detach()}};
+    return terms;
+  };
+  return sft;
+}
+
+}  // namespace rein::trainer

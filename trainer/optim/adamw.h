@@ -1,0 +1,42 @@
+// AdamW (arXiv 1711.05101) over a slice of the flat arenas.
+//
+//   m = b1 m + (1 - b1) g,  v = b2 v + (1 - b2) g^2
+//   w = w (1 - lr wd) - lr / (1 - b1^n) * m / (sqrt(v) / sqrt(1 - b2^n) + epsilon)
+//
+// The result depends on nothing but its inputs: equal gradients give equal bits, whatever the number of
+// threads or ranks.
+
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+
+#include "common/weights/registry.h"
+
+namespace rein::trainer {
+
+struct AdamWSettings {
+  double beta1 = 0.9, beta2 = 0.95, epsilon = 1e-8, weight_decay = 0;
+};
+
+// Flat fp32 tensors of one length: the slice [slice.begin, slice.end) of the arenas.
+struct OptimizerState {
+  weights::Registry::Slice slice;
+  at::Tensor master, moment1, moment2;
+};
+
+// `grad` is the same slice, `scale` multiplies it first (gradient clipping), `step` counts from 1.
+void AdamWStep(const weights::Registry& registry, const AdamWSettings& settings,
+               double learning_rate, double scale, int64_t step, const at::Tensor& grad,
+               OptimizerState& state);
+
+// The plain twin, in ATen operations on whole parameters; also the path of the GPU.
+void AdamWStepReference(const weights::Registry& registry, const AdamWSettings& settings,
+                        double learning_rate, double scale, int64_t step, const at::Tensor& grad,
+                        OptimizerState& state);
+
+// sum of squares in double, in a fixed order.
+double SquaredNorm(const at::Tensor& flat);
+
+}  // namespace rein::trainer
