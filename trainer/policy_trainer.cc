@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/models/model_slots.h"
 #include "common/nn/sequence_view.h"
 #include "common/status/status_macros.h"
 #include "common/tensor/catch_torch.h"
@@ -41,11 +42,7 @@ absl::StatusOr<std::unique_ptr<PolicyTrainer>> PolicyTrainer::Create(
   auto trainer = std::unique_ptr<PolicyTrainer>(
       new PolicyTrainer(std::move(settings), std::move(algorithm), group));
   TrainerSettings& s = trainer->settings_;
-  if (s.dtype.empty()) s.dtype = s.device == "cpu" ? "float32" : "bfloat16";
-  if (s.dtype != "float32" && s.dtype != "bfloat16") {
-    return absl::InvalidArgumentError(
-        absl::StrCat("model.dtype is '", s.dtype, "', want float32 or bfloat16"));
-  }
+  REIN_ASSIGN_OR_RETURN(s.dtype, models::ComputeDtype(s.dtype, s.device));
   REIN_ASSIGN_OR_RETURN(trainer->model_, models::DescribeModel(s.model_path));
   const int64_t context = trainer->model_.spec.max_positions;
   if (s.max_length > context) {
@@ -467,6 +464,17 @@ absl::StatusOr<std::vector<std::vector<float>>> PolicyTrainer::Score(
   }));
   REIN_RETURN_IF_ERROR(status);
   return scores;
+}
+
+absl::Status PolicyTrainer::ComputeDigests(std::vector<uint64_t>* digests) const {
+  return CatchTorch("digest of weights",
+                    [&] { *digests = models::ArenaDigests(registry_, compute_); });
+}
+
+absl::StatusOr<at::Tensor> PolicyTrainer::HostWeights() const {
+  at::Tensor host;
+  REIN_RETURN_IF_ERROR(CatchTorch("copy of weights", [&] { host = compute_.to(at::kCPU); }));
+  return host;
 }
 
 absl::StatusOr<PolicyTrainer::Arenas> PolicyTrainer::GatherArenas() {
