@@ -161,10 +161,13 @@ class Decider {
       if (best == nullptr || actor.in_flight < best->in_flight) best = &actor;
     }
     if (best == nullptr) return std::nullopt;
+    Action action{.kind = kind, .actor = best->name};
     for (const WaitingGroup& group : groups) {
-      if (Ready(group.not_before)) return Action{.kind = kind, .actor = best->name, .groups = {group}};
+      if (best->in_flight + action.groups.size() >= kMaxScoringGroups) break;
+      if (Ready(group.not_before)) action.groups.push_back(group);
     }
-    return std::nullopt;
+    if (action.groups.empty()) return std::nullopt;
+    return action;
   }
 
   MaybeAction Score() const { return ScoreOn(s_.rewarders, s_.to_score, ActionKind::kScore); }
