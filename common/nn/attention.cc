@@ -119,7 +119,7 @@ struct CudaAttention : public Function<CudaAttention> {
       Store(context, "q", q_THC);
       Store(context, "k", k_TKC);
       Store(context, "v", v_TKC);
-      Store(context, "out", out);
+      Store(context, "out", out.detach());  // an output itself would be a cycle
       Store(context, "lse", lse);
       Store(context, "rng_state", rng_state);
       Store(context, "unused", unused);
