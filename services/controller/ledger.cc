@@ -161,7 +161,8 @@ absl::Status Ledger::Generating(uint64_t order, const v1::PolicyVersion& version
   return Write(*group);
 }
 
-absl::StatusOr<bool> Ledger::StoreRollout(uint64_t order, const v1::Rollout& rollout) {
+absl::StatusOr<bool> Ledger::StoreRollout(uint64_t order, const v1::StoredRollout& stored) {
+  const v1::Rollout& rollout = stored.rollout();
   auto found = groups_.find(order);
   if (found == groups_.end() || rollout.sibling() >= found->second.siblings.size()) {
     return absl::InvalidArgumentError(absl::StrCat("group ", order, " has no sibling ",
@@ -171,7 +172,7 @@ absl::StatusOr<bool> Ledger::StoreRollout(uint64_t order, const v1::Rollout& rol
   Sibling& sibling = group.siblings[rollout.sibling()];
   bool open = group.state == GroupState::kIssued || group.state == GroupState::kGenerating;
   if (sibling.stored || !open) return false;
-  REIN_ASSIGN_OR_RETURN(sibling.place, segments_->Append(rollout.SerializeAsString()));
+  REIN_ASSIGN_OR_RETURN(sibling.place, segments_->Append(stored.SerializeAsString()));
   REIN_RETURN_IF_ERROR(store_.database()
                            .Prepare("INSERT INTO rollouts VALUES (?, ?, ?, ?, ?, ?, NULL)")
                            .Bind(1, job_)
@@ -281,14 +282,14 @@ std::vector<uint64_t> Ledger::GroupsOf(uint64_t update) const {
   return orders;
 }
 
-absl::StatusOr<v1::Rollout> Ledger::ReadRollout(uint64_t order, uint32_t sibling) {
+absl::StatusOr<v1::StoredRollout> Ledger::Read(uint64_t order, uint32_t sibling) {
   const Group* group = Find(order);
   if (group == nullptr || sibling >= group->siblings.size() || !group->siblings[sibling].stored) {
     return absl::NotFoundError(absl::StrCat("group ", order, " has no stored sibling ", sibling));
   }
   REIN_ASSIGN_OR_RETURN(std::string bytes, segments_->Read(group->siblings[sibling].place));
-  v1::Rollout rollout;
-  if (!rollout.ParseFromString(bytes)) return absl::DataLossError("a stored rollout is damaged");
+  v1::StoredRollout stored;
+  if (!stored.ParseFromString(bytes)) return absl::DataLossError("a stored rollout is damaged");
   Statement query = store_.database().Prepare(
       "SELECT score, advantage, advantage IS NULL FROM rollouts "
       "WHERE job=? AND sequence=? AND sibling=?");
@@ -296,9 +297,10 @@ absl::StatusOr<v1::Rollout> Ledger::ReadRollout(uint64_t order, uint32_t sibling
   if (!query.Next()) return absl::DataLossError("a stored rollout has lost its index");
   v1::Rollout score;
   if (!score.ParseFromString(query.Bytes(0))) return absl::DataLossError("a score is damaged");
-  rollout.MergeFrom(score);
-  if (query.Unsigned(2) == 0) rollout.set_advantage(query.Double(1));
-  return rollout;
+  stored.mutable_rollout()->MergeFrom(score);
+  if (query.Unsigned(2) == 0) stored.mutable_rollout()->set_advantage(query.Double(1));
+  stored.set_update(group->update);
+  return stored;
 }
 
 v1::LedgerSummary Ledger::Summary() const {

@@ -65,7 +65,7 @@ class Ledger {
   absl::StatusOr<uint64_t> Issue(const v1::GroupId& id, uint32_t siblings);
   absl::Status Generating(uint64_t order, const v1::PolicyVersion& version);
   // Keeps a finished sibling. A sibling that is stored already is left alone: false.
-  absl::StatusOr<bool> StoreRollout(uint64_t order, const v1::Rollout& rollout);
+  absl::StatusOr<bool> StoreRollout(uint64_t order, const v1::StoredRollout& stored);
   // The verdict on a stored sibling. `final` false: an error that will be tried again.
   absl::Status Score(uint64_t order, uint32_t sibling, const v1::RewardResult& reward,
                      const std::vector<float>& reference_logprobs);
@@ -86,8 +86,8 @@ class Ledger {
   uint64_t consumed() const { return consumed_; }
   uint64_t dropped() const { return dropped_; }
 
-  // With rewards, reference log-probs and advantage, as far as they are known.
-  absl::StatusOr<v1::Rollout> ReadRollout(uint64_t order, uint32_t sibling);
+  // With rewards, reference log-probs, advantage and update, as far as they are known.
+  absl::StatusOr<v1::StoredRollout> Read(uint64_t order, uint32_t sibling);
   absl::Status Sync() { return segments_->Sync(); }
 
   v1::LedgerSummary Summary() const;

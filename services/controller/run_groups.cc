@@ -101,7 +101,11 @@ void RunLoop::OnRollout(Key key, uint64_t call, v1::Rollout rollout) {
     return;
   }
   *rollout.mutable_group() = ledger_->Find(key.second)->id;
-  state_.Check(ledger_->StoreRollout(key.second, rollout).status());
+  v1::StoredRollout stored;
+  *stored.mutable_rollout() = std::move(rollout);
+  for (v1::Message& message : prompt->messages) *stored.add_prompt() = std::move(message);
+  stored.set_answer(prompt->answer);
+  state_.Check(ledger_->StoreRollout(key.second, stored).status());
 }
 
 bool RunLoop::Finish(std::map<Key, Work>& under_way, Key key, uint64_t call,
@@ -181,12 +185,14 @@ void RunLoop::Score(const Action& action) {
     *request.mutable_rules() = state_.job.config.rewards();
     for (uint32_t sibling : SiblingsToScore(key)) {
       v1::RewardItem* item = request.add_items();
-      absl::StatusOr<v1::Rollout> rollout =
-          key.first ? *evaluation_->items()[key.second].rollout
-                    : ledger_->ReadRollout(key.second, sibling);
-      if (!state_.Check(rollout.status())) return;
       item->set_id(absl::StrCat(state_.job.name, "/", key.second, "/", sibling));
-      *item->mutable_completion() = std::move(*rollout->mutable_completion());
+      if (key.first) {
+        *item->mutable_completion() = evaluation_->items()[key.second].rollout->completion();
+      } else {
+        absl::StatusOr<v1::StoredRollout> stored = ledger_->Read(key.second, sibling);
+        if (!state_.Check(stored.status())) return;
+        *item->mutable_completion() = stored->rollout().completion();
+      }
       for (const v1::Message& message : prompt->messages) *item->add_prompt() = message;
       *item->mutable_columns() = prompt->columns;
       item->set_answer(prompt->answer);
@@ -248,12 +254,13 @@ void RunLoop::ScoreReference(const Action& action) {
     v1::ScoreTokensRequest request;
     request.set_temperature(state_.job.config.grpo().temperature());
     for (uint32_t i = 0; i < group.siblings.size(); ++i) {
-      absl::StatusOr<v1::Rollout> rollout = ledger_->ReadRollout(waiting.order, i);
-      if (!state_.Check(rollout.status())) return;
+      absl::StatusOr<v1::StoredRollout> stored = ledger_->Read(waiting.order, i);
+      if (!state_.Check(stored.status())) return;
+      const v1::Rollout& rollout = stored->rollout();
       v1::TokenSequence* sequence = request.add_sequences();
-      *sequence->mutable_token_ids() = rollout->prompt_token_ids();
-      sequence->mutable_token_ids()->MergeFrom(rollout->completion().token_ids());
-      sequence->set_prefix(static_cast<uint32_t>(rollout->prompt_token_ids_size()));
+      *sequence->mutable_token_ids() = rollout.prompt_token_ids();
+      sequence->mutable_token_ids()->MergeFrom(rollout.completion().token_ids());
+      sequence->set_prefix(static_cast<uint32_t>(rollout.prompt_token_ids_size()));
     }
     const uint64_t call = state_.next_call++;
     *request.mutable_fence() =

@@ -45,6 +45,8 @@ class RunLoop {
   Ledger& ledger() { return *ledger_; }
   // What a person should know while nothing moves; empty when all is well.
   const std::string& waits_for() const { return waits_for_; }
+  // The trainer holds the job's model.
+  bool trainer_loaded() const { return trainer_.View().loaded; }
 
  private:
   // A group of the ledger, or a held-out prompt.

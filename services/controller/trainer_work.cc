@@ -137,6 +137,10 @@ void TrainerWork::Load(bool initial) {
   v1::LoadTrainerRequest request;
   *request.mutable_fence() = run_.FenceOf(trainer.actor, absl::StrCat("load/", wanted_.lineage));
   *request.mutable_job() = job.config;
+  // The schedule ends where the job does.
+  auto updates = static_cast<uint32_t>(run_.plan.updates);
+  if (job.config.has_grpo()) request.mutable_job()->mutable_grpo()->set_updates(updates);
+  if (job.config.has_sft()) request.mutable_job()->mutable_sft()->set_updates(updates);
   request.set_lineage(wanted_.lineage);
   request.set_checkpoint_path(checkpoint_path);
   trainer.trainer->Load(request, kLoadDeadline, Expect(&TrainerWork::OnLoaded));

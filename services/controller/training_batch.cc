@@ -99,7 +99,8 @@ absl::StatusOr<TrainingBatch> BatchOfRollouts(Ledger& ledger, const std::vector<
     double reward = 0;
     for (uint32_t i = 0; i < group->siblings.size(); ++i) {
       if (group->siblings[i].failed) continue;
-      REIN_ASSIGN_OR_RETURN(v1::Rollout rollout, ledger.ReadRollout(orders[index], i));
+      REIN_ASSIGN_OR_RETURN(v1::StoredRollout stored, ledger.Read(orders[index], i));
+      const v1::Rollout& rollout = stored.rollout();
       if (first) reward = rollout.reward().reward();
       equal = equal && rollout.reward().reward() == reward;
       first = false;
