@@ -119,7 +119,7 @@ struct CudaAttention : public Function<CudaAttention> {
       Store(context, "q", q_THC);
       Store(context, "k", k_TKC);
       Store(context, "v", v_TKC);
-      Store(context, "out", out);
+      Store(context, "out", out.detach());  // an output itself would be a cycle
       Store(context, "lse", lse);
       Store(context, "rng_state", rng_state);
       Store(context, "unused", unused);
@@ -163,6 +163,25 @@ at::Tensor PagedCpu(const at::Tensor& q_THC, const SequenceView& view, int layer
   return out;
 }
 
+// FlashAttention-2 takes 16-bit types and head dims that are multiples of 8; the rest goes the plain way.
+bool FlashTakes(const at::Tensor& q_THC) {
+  return q_THC.scalar_type() != at::kFloat && q_THC.size(2) % 8 == 0 && q_THC.size(2) <= 256;
+}
+
+// Queries are the last of the keys' positions: query i of n sees keys 0 .. m - n + i.
+at::Tensor AttendPlainly(const at::Tensor& q_NHC, const at::Tensor& k_MKC, const at::Tensor& v_MKC,
+                         double scale) {
+  const int64_t n = q_NHC.size(0), m = k_MKC.size(0), repeat = q_NHC.size(1) / k_MKC.size(1);
+  const at::ScalarType type = q_NHC.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  at::Tensor q = q_NHC.to(type).transpose(0, 1);
+  at::Tensor k = k_MKC.to(type).transpose(0, 1).repeat_interleave(repeat, 0);
+  at::Tensor v = v_MKC.to(type).transpose(0, 1).repeat_interleave(repeat, 0);
+  at::Tensor score = q.matmul(k.transpose(1, 2)) * scale;
+  at::Tensor hidden = at::ones({n, m}, q_NHC.options().dtype(at::kBool)).triu(m - n + 1);
+  score = score.masked_fill(hidden, -std::numeric_limits<double>::infinity());
+  return at::softmax(score, -1).matmul(v).transpose(0, 1).to(q_NHC.scalar_type());
+}
+
 // Gathers the pages of every sequence into packed keys and values, then runs FlashAttention-2, whose
 // causal mask is aligned to the last key.
 at::Tensor PagedCuda(const at::Tensor& q_THC, const SequenceView& view, int layer, double scale) {
@@ -179,16 +198,24 @@ at::Tensor PagedCuda(const at::Tensor& q_THC, const SequenceView& view, int laye
   at::Tensor ends_device = at::tensor(ends, at::kLong).to(device);
   at::Tensor row = at::repeat_interleave(context_B, ends.back());
   at::Tensor place = at::arange(ends.back(), context_B.options()) - ends_device.index_select(0, row);
-  at::Tensor page = map.pages_BP.index({row, place.floor_divide(map.page_tokens)}).to(at::kLong);
+  at::Tensor page = map.pages_BP.to(device).index({row, place.floor_divide(map.page_tokens)}).to(at::kLong);
   at::Tensor slot = page * map.page_tokens + place.remainder(map.page_tokens);
   auto gather = [&](const at::Tensor& pool) {
     return pool.view({-1, pool.size(2), pool.size(3)}).index_select(0, slot);
   };
-  auto [out, lse, rng_state, unused, debug] = at::_flash_attention_forward(
-      q_THC, gather(pages.key), gather(pages.value), view.offsets_device,
-      ends_device.to(at::kInt), view.longest, longest, /*dropout_p=*/0, /*is_causal=*/true,
-      /*return_debug_mask=*/false, scale);
-  return out;
+  at::Tensor k = gather(pages.key), v = gather(pages.value);
+  if (FlashTakes(q_THC)) {
+    return std::get<0>(at::_flash_attention_forward(
+        q_THC, k, v, view.offsets_device, ends_device.to(at::kInt), view.longest, longest,
+        /*dropout_p=*/0, /*is_causal=*/true, /*return_debug_mask=*/false, scale));
+  }
+  std::vector<at::Tensor> rows;
+  for (int64_t b = 0; b < view.num_sequences(); ++b) {
+    const int64_t begin = view.offsets[b], keys = ends[b + 1] - ends[b];
+    rows.push_back(AttendPlainly(q_THC.narrow(0, begin, view.offsets[b + 1] - begin),
+                                 k.narrow(0, ends[b], keys), v.narrow(0, ends[b], keys), scale));
+  }
+  return at::cat(rows, 0);
 }
 
 }  // namespace
@@ -200,6 +227,7 @@ at::Tensor Attention(const at::Tensor& q_THC, const at::Tensor& k_TKC, const at:
     WritePages(k_TKC, v_TKC, *view.pages, layer);
     return cuda ? PagedCuda(q_THC, view, layer, scale) : PagedCpu(q_THC, view, layer, scale);
   }
+  if (cuda && !FlashTakes(q_THC)) return AttentionReference(q_THC, k_TKC, v_TKC, view, scale);
   if (!Records(q_THC)) {
     return cuda ? CudaAttention::forward(nullptr, q_THC, k_TKC, v_TKC, view, scale)
                 : CpuAttention::forward(nullptr, q_THC, k_TKC, v_TKC, view, scale);
@@ -210,17 +238,11 @@ at::Tensor Attention(const at::Tensor& q_THC, const at::Tensor& k_TKC, const at:
 
 at::Tensor AttentionReference(const at::Tensor& q_THC, const at::Tensor& k_TKC,
                               const at::Tensor& v_TKC, const SequenceView& view, double scale) {
-  const int64_t repeat = q_THC.size(1) / k_TKC.size(1);
   std::vector<at::Tensor> rows;
   for (int64_t b = 0; b < view.num_sequences(); ++b) {
     const int64_t begin = view.offsets[b], length = view.offsets[b + 1] - begin;
-    auto of = [&](const at::Tensor& x, int64_t times) {
-      return x.narrow(0, begin, length).transpose(0, 1).repeat_interleave(times, 0);
-    };
-    at::Tensor score = of(q_THC, 1).matmul(of(k_TKC, repeat).transpose(1, 2)) * scale;
-    at::Tensor hidden = at::ones({length, length}, at::kBool).triu(1).to(score.device());
-    score = score.masked_fill(hidden, -std::numeric_limits<double>::infinity());
-    rows.push_back(at::softmax(score, -1).matmul(of(v_TKC, repeat)).transpose(0, 1));
+    rows.push_back(AttendPlainly(q_THC.narrow(0, begin, length), k_TKC.narrow(0, begin, length),
+                                 v_TKC.narrow(0, begin, length), scale));
   }
   return at::cat(rows, 0);
 }

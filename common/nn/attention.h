@@ -18,7 +18,8 @@ namespace rein::nn {
 at::Tensor Attention(const at::Tensor& q_THC, const at::Tensor& k_TKC, const at::Tensor& v_TKC,
                      const SequenceView& view, int layer, double scale);
 
-// The slow and plain twin, in fp32 (or fp64 when q is), one sequence and head at a time; no pages.
+// The slow and plain twin, computed in fp32 (or fp64 when q is), one sequence at a time; no pages. Also
+// the path of a GPU for fp32 and for head dims that FlashAttention-2 does not take.
 at::Tensor AttentionReference(const at::Tensor& q_THC, const at::Tensor& k_TKC,
                               const at::Tensor& v_TKC, const SequenceView& view, double scale);
 

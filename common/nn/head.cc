@@ -44,7 +44,7 @@ struct HeadFunction : public Function<HeadFunction> {
       Store(context, "grad", head_VD.grad);
       Store(context, "target", target_N);
       Store(context, "lse", lse_N);
-      Store(context, "entropy", entropy_N);
+      Store(context, "entropy", entropy_N.detach());  // an output itself would be a cycle
     }
     return {logprob_N, entropy_N};
   }

@@ -28,6 +28,11 @@ class ReferenceClient final : public Reference {
                            request, deadline, std::move(done));
   }
 
+  void Status(absl::Duration deadline, rpc::Done<v1::ActorStatusReply> done) override {
+    rpc::StartRetryingCall(calls_, rpc::RetryOn::kUnavailable, async(), &Async::Status,
+                           v1::ActorStatusRequest(), deadline, std::move(done));
+  }
+
  private:
   Async* async() { return stub_->async(); }
 

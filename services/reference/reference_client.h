@@ -24,6 +24,8 @@ class Reference {
                     rpc::Done<v1::LoadModelReply> done) = 0;
   virtual void Score(const v1::ScoreTokensRequest& request, absl::Duration deadline,
                      rpc::Done<v1::ScoreTokensReply> done) = 0;
+
+  virtual void Status(absl::Duration deadline, rpc::Done<v1::ActorStatusReply> done) = 0;
 };
 
 // `address` is host:port.

@@ -33,6 +33,8 @@ class Generator {
 
   virtual void Abort(const v1::AbortGenerateRequest& request, absl::Duration deadline,
                      rpc::Done<v1::AbortGenerateReply> done) = 0;
+
+  virtual void Status(absl::Duration deadline, rpc::Done<v1::ActorStatusReply> done) = 0;
 };
 
 // `address` is host:port.

@@ -7,6 +7,7 @@
 #include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
 
+#include "common/nn/attention.h"
 #include "common/nn/head.h"
 
 namespace rein::nn {
@@ -116,6 +117,31 @@ TEST(FunctionsTest, RecomputeGivesTheSameGradients) {
   Recompute(block, b).backward(dy);
   EXPECT_TRUE(at::equal(a.grad(), b.grad()));
   EXPECT_TRUE(at::equal(weight.grad, plain));
+}
+
+// An output kept by its own node is a cycle that nothing frees.
+TEST(FunctionsTest, GraphsAreFreed) {
+  Weight square = RandomWeight({6, 6}), row = RandomWeight({6});
+  at::Tensor angle = at::rand({4, 3}), target = at::zeros({4}, at::kLong);
+  auto uses_after = [&](const std::vector<int64_t>& shape, auto function) {
+    at::Tensor x = Leaf(at::randn(shape));
+    { at::Tensor y = function(x); }
+    return x.use_count();
+  };
+  EXPECT_EQ(uses_after({4, 6}, [&](const at::Tensor& x) { return RmsNorm(x, row, 1e-6); }), 1u);
+  EXPECT_EQ(uses_after({4, 6}, [&](const at::Tensor& x) { return Projection(x, square, row); }), 1u);
+  EXPECT_EQ(uses_after({4, 2, 6}, [&](const at::Tensor& x) { return Rotary(x, angle, angle); }), 1u);
+  EXPECT_EQ(uses_after({4, 6}, [&](const at::Tensor& x) { return GatedSilu(x); }), 1u);
+  EXPECT_EQ(uses_after({4, 6}, [&](const at::Tensor& x) {
+              return Recompute([](const at::Tensor& in) { return in * 2; }, x);
+            }), 1u);
+  EXPECT_EQ(uses_after({4, 6}, [&](const at::Tensor& x) {
+              return HeadLogprobs(x, square, target, 1).logprob_N;
+            }), 1u);
+  EXPECT_EQ(uses_after({4, 2, 6}, [&](const at::Tensor& x) {
+              SequenceView view = PackedSequences({4}, at::kCPU);
+              return Attention(x, x, x, view, 0, 1);
+            }), 1u);
 }
 
 TEST(HeadTest, MatchesLogSoftmaxAndItsEntropy) {

@@ -1,0 +1,233 @@
+#include "common/config/job_checks.h"
+
+#include <re2/re2.h>
+
+#include <algorithm>
+#include <set>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "common/config/nearest_name.h"
+#include "common/config/schema.h"
+
+namespace rein::config {
+namespace {
+
+constexpr size_t kMaxNameLength = 63;
+
+class JobChecker {
+ public:
+  JobChecker(const v1::JobConfig& job, const Places& places, Problems& problems)
+      : job_(job), places_(places), problems_(problems) {}
+
+  void CheckAll() {
+    CheckName();
+    CheckModel();
+    CheckRewards();
+    CheckEval();
+    CheckPlacement();
+    CheckLengths();
+    if (job_.has_grpo()) CheckGrpo();
+    if (job_.has_sft()) CheckSft();
+    if (job_.has_evaluate()) CheckEvaluate();
+  }
+
+ private:
+  bool Given(const std::string& key) const { return places_.count(key) > 0; }
+
+  // At `key`, or at its nearest ancestor that the user gave.
+  void Add(const std::string& key, const std::string& text) {
+    std::string at = key;
+    while (!at.empty() && !Given(at)) {
+      size_t dot = at.rfind('.');
+      at = dot == std::string::npos ? "" : at.substr(0, dot);
+    }
+    auto found = places_.find(at);
+    problems_.Add(found == places_.end() ? Place{1, 1} : found->second, key, text);
+  }
+
+  void CheckName() {
+    const std::string& name = job_.name();
+    bool fits = !name.empty() && name.size() <= kMaxNameLength && name.front() != '-' &&
+                name.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789-") == std::string::npos;
+    if (Given("name") && !fits) {
+      Add("name", absl::StrCat("wants at most ", kMaxNameLength,
+                               " of a-z, 0-9 and -, not - in front; got '", name, "'"));
+    }
+  }
+
+  void CheckModel() {
+    const v1::ModelConfig& model = job_.model();
+    if (!job_.has_model()) return;
+    int sources = model.has_path() + model.has_config() + model.has_job();
+    if (sources != 1) {
+      Add("model", sources == 0 ? "wants one of path, config or job"
+                                : "wants only one of path, config and job");
+    }
+    if (model.has_checkpoint() && !model.has_job()) {
+      Add("model.checkpoint", "has no effect without model.job");
+    }
+    if (model.has_dtype() && model.dtype() != "float32" && model.dtype() != "bfloat16") {
+      Add("model.dtype", absl::StrCat("wants float32 or bfloat16, got ", model.dtype()));
+    }
+  }
+
+  void CheckRewards() {
+    std::set<std::string> names;
+    for (int i = 0; i < job_.rewards_size(); ++i) {
+      const v1::RewardConfig& reward = job_.rewards(i);
+      const std::string key = absl::StrCat("rewards.", i);
+      if (!names.insert(RewardName(reward)).second) {
+        Add(key, absl::StrCat("a second reward with the name ", RewardName(reward),
+                              ": give it another by `name`"));
+      }
+      if (reward.has_regex()) CheckPattern(key + ".regex.pattern", reward.regex().pattern());
+      if (reward.has_format()) CheckPattern(key + ".format.regex", reward.format().regex());
+      if (reward.has_length()) CheckLength(key + ".length", reward.length());
+    }
+  }
+
+  static std::string RewardName(const v1::RewardConfig& reward) {
+    if (reward.has_name()) return reward.name();
+    const OneofDescriptor* rule = reward.GetDescriptor()->FindOneofByName("rule");
+    const FieldDescriptor* chosen = reward.GetReflection()->GetOneofFieldDescriptor(reward, rule);
+    return chosen == nullptr ? "" : chosen->name();
+  }
+
+  void CheckPattern(const std::string& key, const std::string& pattern) {
+    re2::RE2::Options options;
+    options.set_log_errors(false);
+    re2::RE2 compiled(pattern, options);
+    if (!compiled.ok()) Add(key, absl::StrCat("is no RE2 pattern: ", compiled.error()));
+  }
+
+  void CheckLength(const std::string& key, const v1::LengthReward& length) {
+    if (length.buffer_tokens() > length.max_tokens()) {
+      Add(key + ".buffer_tokens", absl::StrCat("is ", length.buffer_tokens(),
+                                               ", more than max_tokens ", length.max_tokens()));
+    }
+    if (length.min_tokens() >= length.max_tokens() && length.max_tokens() > 0) {
+      Add(key + ".min_tokens", absl::StrCat("is ", length.min_tokens(),
+                                            ", not below max_tokens ", length.max_tokens()));
+    }
+  }
+
+  void CheckEval() {
+    bool has_data = job_.data().has_eval();
+    if (job_.eval().every() > 0 && !has_data) {
+      Add("eval.every", "has no effect without data.eval");
+    }
+    if (has_data && job_.rewards().empty()) {
+      Add("data.eval", "is scored by rewards, and there are none: add rewards, or leave it out");
+    }
+    if (!job_.eval().has_accuracy()) return;
+    std::vector<std::string> names;
+    for (const v1::RewardConfig& reward : job_.rewards()) names.push_back(RewardName(reward));
+    const std::string& wanted = job_.eval().accuracy();
+    if (std::find(names.begin(), names.end(), wanted) == names.end()) {
+      std::string nearest = NearestName(wanted, names);
+      Add("eval.accuracy", absl::StrCat("names no reward: ", wanted,
+                                        nearest.empty() ? "" : "; did you mean " + nearest + "?"));
+    }
+  }
+
+  void CheckPlacement() {
+    const v1::PlacementConfig& placement = job_.placement();
+    if (placement.mode() != "shared") {
+      Add("placement.mode", absl::StrCat("wants shared, or {trainer: [...], rollout: [...], "
+                                         "reference: [...]}; got '", placement.mode(), "'"));
+    }
+    CheckDevices("placement.trainer", placement.trainer());
+    CheckDevices("placement.rollout", placement.rollout());
+    CheckDevices("placement.reference", placement.reference());
+  }
+
+  template <typename Devices>
+  void CheckDevices(const std::string& key, const Devices& devices) {
+    for (int i = 0; i < devices.size(); ++i) {
+      uint32_t index = 0;
+      const std::string& device = devices[i];
+      bool gpu = device.rfind("gpu:", 0) == 0 && absl::SimpleAtoi(device.substr(4), &index);
+      if (device != "cpu" && !gpu) {
+        Add(absl::StrCat(key, ".", i), absl::StrCat("wants cpu or gpu:N, got '", device, "'"));
+      }
+    }
+  }
+
+  void CheckLengths() {
+    if (!job_.model().has_max_length()) return;
+    uint64_t completion = job_.has_grpo() ? job_.grpo().max_completion_tokens() : 0;
+    uint64_t prompt = job_.data().max_prompt_tokens();
+    if (prompt + completion > job_.model().max_length() || completion >= job_.model().max_length()) {
+      Add("model.max_length",
+          absl::StrCat("is ", job_.model().max_length(), ", less than a prompt of ",
+                       std::max<uint64_t>(prompt, 1), " and a completion of ", completion));
+    }
+  }
+
+  void CheckGrpo() {
+    const v1::GrpoConfig& grpo = job_.grpo();
+    if (!job_.data().has_train()) Add("data.train", "is required by grpo: the prompts to learn from");
+    if (job_.rewards().empty()) {
+      Add("rewards", "is required by grpo: at least one, such as [{numeric: {}}]");
+    } else if (std::all_of(job_.rewards().begin(), job_.rewards().end(),
+                           [](const v1::RewardConfig& r) { return r.weight() == 0; })) {
+      Add("rewards", "every weight is 0: there is nothing to learn");
+    }
+    if (grpo.kl().estimator() != v1::KL_ESTIMATOR_K3 && grpo.kl().coefficient() == 0) {
+      Add("grpo.kl.estimator", "has no effect while grpo.kl.coefficient is 0");
+    }
+    if (grpo.minibatches() > grpo.prompts()) {
+      Add("grpo.minibatches", absl::StrCat("is ", grpo.minibatches(), ", more than the ",
+                                           grpo.prompts(), " prompts of an Update"));
+    }
+    if (grpo.has_updates()) CheckSchedule(grpo.updates());
+  }
+
+  void CheckSft() {
+    const v1::SftConfig& sft = job_.sft();
+    if (!job_.data().has_train()) Add("data.train", "is required by sft: the answers to learn");
+    if (sft.has_updates() && sft.passes() != 1) {
+      Add("sft.passes", "has no effect beside sft.updates: give one of them");
+    }
+    if (!job_.rewards().empty() && !job_.data().has_eval()) {
+      Add("rewards", "have no effect in sft without data.eval");
+    }
+    if (sft.has_updates()) CheckSchedule(sft.updates());
+  }
+
+  void CheckEvaluate() {
+    if (!job_.data().has_eval()) Add("data.eval", "is required by evaluate: the prompts to score");
+    if (job_.rewards().empty() && !job_.data().has_eval()) {
+      Add("rewards", "is required by evaluate: at least one, such as [{numeric: {}}]");
+    }
+    for (const char* key : {"data.train", "trainer", "checkpoint"}) {
+      if (Given(key)) Add(key, "has no effect in evaluate, which trains nothing");
+    }
+  }
+
+  void CheckSchedule(uint64_t updates) {
+    const v1::ScheduleConfig& schedule = job_.trainer().schedule();
+    uint64_t warmup = schedule.has_constant() ? schedule.constant().warmup()
+                      : schedule.has_linear() ? schedule.linear().warmup()
+                      : schedule.has_cosine() ? schedule.cosine().warmup()
+                      : schedule.has_wsd() ? uint64_t{schedule.wsd().warmup()} + schedule.wsd().decay()
+                                           : 0;
+    if (warmup > updates) {
+      Add("trainer.schedule", absl::StrCat("warmup", schedule.has_wsd() ? " and decay take " : " takes ",
+                                           warmup, " updates, the job has ", updates));
+    }
+  }
+
+  const v1::JobConfig& job_;
+  const Places& places_;
+  Problems& problems_;
+};
+
+}  // namespace
+
+void CheckJob(const v1::JobConfig& job, const Places& places, Problems& problems) {
+  JobChecker(job, places, problems).CheckAll();
+}
+
+}  // namespace rein::config

@@ -1,0 +1,52 @@
+#include "common/config/job_reader.h"
+
+#include "absl/strings/str_cat.h"
+#include "common/config/defaults.h"
+#include "common/config/job_checks.h"
+#include "common/config/job_paths.h"
+#include "common/config/overrides.h"
+#include "common/config/problems.h"
+#include "common/config/yaml_reader.h"
+#include "common/config/yaml_tree.h"
+
+namespace rein::config {
+namespace {
+
+std::string ChosenKey(const google::protobuf::Message& message, const std::string& choice) {
+  const auto* oneof = message.GetDescriptor()->FindOneofByName(choice);
+  const auto* field = message.GetReflection()->GetOneofFieldDescriptor(message, oneof);
+  return field == nullptr ? "" : field->name();
+}
+
+}  // namespace
+
+absl::StatusOr<v1::JobConfig> ReadJob(const JobText& text) {
+  absl::StatusOr<YamlNode> root = ParseYaml(text.yaml);
+  if (!root.ok()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(text.file_name, " has 1 problem\n  ", text.file_name, ":",
+                     std::string(root.status().message())));
+  }
+  v1::JobConfig job;
+  Problems problems(text.overrides);
+  Places places;
+  ApplyOverrides(text.overrides, *job.GetDescriptor(), *root, problems);
+  YamlReader(problems, places).Read(*root, "", job);
+  ApplyDefaults(job);
+  CheckJob(job, places, problems);
+  if (job.has_evaluate()) {  // nothing is trained: these would have no effect
+    job.clear_trainer();
+    job.clear_checkpoint();
+  }
+  ResolvePaths(text.folder, places, problems, job);
+  if (!problems.empty()) return absl::InvalidArgumentError(problems.Report(text.file_name));
+  return job;
+}
+
+std::string KindOf(const v1::JobConfig& job) { return ChosenKey(job, "kind"); }
+
+std::string NameOfReward(const v1::RewardConfig& reward) {
+  return reward.has_name() ? reward.name() : ChosenKey(reward, "rule");
+}
+
+}  // namespace rein::config

@@ -1,0 +1,10 @@
+#include "common/tensor/cuda_runtime.h"
+
+namespace rein::tensor {
+
+std::string CudaVersion() { return ""; }
+std::string NcclVersion() { return ""; }
+int CudaDeviceCount() { return 0; }
+void UseCudaDevice(int) {}
+
+}  // namespace rein::tensor

@@ -1,0 +1,56 @@
+// WeightChannel carries one version of the weights from the trainer to every receiver.
+//
+//   REIN_ASSIGN_OR_RETURN(auto channel, GrpcWeightChannel());
+//   std::vector<Outcome> outcomes = channel->Send(publication, receivers);
+//
+// A receiver that fails or is late is left out and named; the others are not held up beyond the
+// deadline. Thread-safe.
+
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "common/weights/weight_plan.h"
+#include "common/weights/weight_receiver.h"
+#include "rein/v1/policy.pb.h"
+
+namespace rein::weights {
+
+struct Publication {
+  v1::Fence fence;  // of the publish; actor_epoch is replaced by each receiver's
+  Version version;
+  WeightPlan plan;
+  std::vector<uint64_t> digests;  // of each parameter, in plan order
+  const char* arena = nullptr;    // host memory, plan.arena_bytes; must not change during Send
+  absl::Duration deadline;
+  InFlight in_flight = InFlight::kContinue;
+};
+
+struct Receiver {
+  std::string name;
+  std::string address;  // host:port
+  uint64_t actor_epoch = 0;
+};
+
+struct Outcome {
+  std::string name;
+  absl::Status status;  // OK: committed with the same digest
+};
+
+class WeightChannel {
+ public:
+  virtual ~WeightChannel() = default;
+
+  // One outcome for each receiver, in order.
+  virtual std::vector<Outcome> Send(const Publication& publication,
+                                    const std::vector<Receiver>& receivers) = 0;
+};
+
+// Chunks on a gRPC stream, one stream for each receiver, all at once.
+std::unique_ptr<WeightChannel> GrpcWeightChannel();
+
+}  // namespace rein::weights

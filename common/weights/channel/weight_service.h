@@ -1,0 +1,36 @@
+// Serves rein.v1.WeightService for a role that receives weights; the work is WeightReceiver's.
+// Thread-safe.
+
+#pragma once
+
+#include "common/rpc/fence_guard.h"
+#include "common/weights/weight_receiver.h"
+#include "rein/v1/weights.grpc.pb.h"
+
+namespace rein::weights {
+
+class WeightServiceImpl final : public v1::WeightService::Service {
+ public:
+  // `find` gives the receiver of the loaded model, null before one is loaded; both must outlive the
+  // service.
+  WeightServiceImpl(std::function<std::shared_ptr<WeightReceiver>()> find, rpc::FenceGuard& fence)
+      : find_(std::move(find)), fence_(fence) {}
+
+  grpc::Status BeginWeights(grpc::ServerContext* context, const v1::BeginWeightsRequest* request,
+                            v1::BeginWeightsReply* reply) override;
+  grpc::Status SendWeights(grpc::ServerContext* context,
+                           grpc::ServerReader<v1::WeightChunk>* reader,
+                           v1::SendWeightsReply* reply) override;
+  grpc::Status CommitWeights(grpc::ServerContext* context, const v1::CommitWeightsRequest* request,
+                             v1::CommitWeightsReply* reply) override;
+  grpc::Status AbortWeights(grpc::ServerContext* context, const v1::AbortWeightsRequest* request,
+                            v1::AbortWeightsReply* reply) override;
+
+ private:
+  absl::StatusOr<std::shared_ptr<WeightReceiver>> Admit(const v1::Fence& fence);
+
+  std::function<std::shared_ptr<WeightReceiver>()> find_;
+  rpc::FenceGuard& fence_;
+};
+
+}  // namespace rein::weights

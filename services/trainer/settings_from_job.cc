@@ -1,0 +1,65 @@
+#include "services/trainer/settings_from_job.h"
+
+#include <algorithm>
+
+namespace rein::services {
+namespace {
+
+using trainer::LrSchedule;
+
+LrSchedule ScheduleFromJob(const v1::JobConfig& job) {
+  const v1::ScheduleConfig& config = job.trainer().schedule();
+  LrSchedule schedule;
+  schedule.peak = job.trainer().learning_rate();
+  schedule.max_updates =
+      std::max<int64_t>(1, job.has_sft() ? job.sft().updates() : job.grpo().updates());
+  switch (config.curve_case()) {
+    case v1::ScheduleConfig::kConstant:
+      schedule.warmup = config.constant().warmup();
+      break;
+    case v1::ScheduleConfig::kLinear:
+      schedule.curve = LrSchedule::Curve::kLinear;
+      schedule.warmup = config.linear().warmup();
+      schedule.final = config.linear().final();
+      break;
+    case v1::ScheduleConfig::kCosine:
+      schedule.curve = LrSchedule::Curve::kCosine;
+      schedule.warmup = config.cosine().warmup();
+      schedule.final = config.cosine().final();
+      break;
+    case v1::ScheduleConfig::kWsd:
+      schedule.curve = LrSchedule::Curve::kWsd;
+      schedule.warmup = config.wsd().warmup();
+      schedule.decay = config.wsd().decay();
+      schedule.final = config.wsd().final();
+      break;
+    case v1::ScheduleConfig::CURVE_NOT_SET:
+      break;
+  }
+  return schedule;
+}
+
+}  // namespace
+
+absl::StatusOr<trainer::TrainerSettings> SettingsFromJob(const v1::JobConfig& job,
+                                                         const std::string& device) {
+  trainer::TrainerSettings settings;
+  settings.random_weights = !job.model().has_path();
+  settings.model_path = job.model().has_path() ? job.model().path() : job.model().config();
+  if (settings.model_path.empty()) {
+    return absl::InvalidArgumentError("model: names neither a path nor a config");
+  }
+  settings.seed = job.seed();
+  settings.device = device;
+  settings.dtype = job.model().dtype();
+  settings.max_length = job.model().max_length();
+  const v1::TrainerConfig& config = job.trainer();
+  settings.microbatch_tokens = config.microbatch_tokens();
+  settings.recompute = config.recompute();
+  settings.max_grad_norm = config.max_grad_norm();
+  settings.adamw = {config.beta1(), config.beta2(), config.epsilon(), config.weight_decay()};
+  settings.schedule = ScheduleFromJob(job);
+  return settings;
+}
+
+}  // namespace rein::services

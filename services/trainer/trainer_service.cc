@@ -1,0 +1,171 @@
+#include "services/trainer/trainer_service.h"
+
+#include <chrono>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "common/rpc/grpc_status.h"
+#include "common/status/status_macros.h"
+
+namespace rein::services {
+namespace {
+
+constexpr absl::Duration kPatience = absl::Hours(1);  // of a repeat that waits for the first call
+
+const std::vector<double>& DurationBounds() {
+  static const auto& bounds = *new std::vector<double>{
+      0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600};
+  return bounds;
+}
+
+}  // namespace
+
+TrainerServiceImpl::TrainerServiceImpl(std::string device, rpc::FenceGuard& fence,
+                                       rpc::ReplyCache& replies, telemetry::Metrics& metrics,
+                                       telemetry::Log& log)
+    : device_(std::move(device)), fence_(fence), replies_(replies), metrics_(metrics), log_(log) {}
+
+template <typename Request, typename Reply>
+grpc::Status TrainerServiceImpl::Mutate(const Request& request, Reply* reply, const char* phase,
+                                        absl::StatusOr<Reply> (TrainerSession::*work)(
+                                            const Request&)) {
+  absl::Status admitted = fence_.Admit(request.fence());
+  if (!admitted.ok()) return rpc::ToGrpc(admitted);
+  return rpc::Answer(
+      replies_.Once<Reply>(
+          request.fence().request_id(), kPatience,
+          [&]() -> absl::StatusOr<Reply> {
+            std::lock_guard<std::mutex> lock(session_mutex_);
+            if (session_ == nullptr) {
+              return absl::FailedPreconditionError("no job is loaded: call Load first");
+            }
+            if (session_->job() != request.fence().job()) {
+              return absl::FailedPreconditionError(absl::StrCat(
+                  "job '", session_->job(), "' is loaded, the call is for '", request.fence().job(), "'"));
+            }
+            const auto start = std::chrono::steady_clock::now();
+            absl::StatusOr<Reply> result = (session_.get()->*work)(request);
+            const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+            metrics_
+                .AddHistogram("rein_trainer_update_duration_seconds", "Time of each phase",
+                              DurationBounds(), {{"phase", phase}, {"rl_job", session_->job()}})
+                .Observe(seconds.count());
+            if (!result.ok()) {
+              log_.Error(absl::StrCat(phase, " failed"), {{"status", result.status().ToString()}});
+              if (absl::IsAborted(result.status())) {
+                metrics_
+                    .AddCounter("rein_trainer_skipped_updates_total", "Updates that were not applied",
+                                {{"reason", "not_finite"}, {"rl_job", session_->job()}})
+                    .Add();
+              }
+              return result;
+            }
+            NoteStanding(request.fence().request_id());
+            if constexpr (std::is_same_v<Reply, v1::UpdateReply>) Observe(*result);
+            return result;
+          }),
+      reply);
+}
+
+void TrainerServiceImpl::NoteStanding(const std::string& request_id) {
+  std::lock_guard<std::mutex> lock(standing_mutex_);
+  standing_.set_job(session_->job());
+  *standing_.mutable_version() = session_->version();
+  standing_.set_digest(session_->digest());
+  standing_.set_last_request_id(request_id);
+}
+
+void TrainerServiceImpl::Observe(const v1::UpdateReply& reply) {
+  const telemetry::Labels job = {{"rl_job", session_->job()}};
+  for (const v1::Metric& metric : reply.metrics()) {
+    if (metric.name() == "tokens" || metric.name() == "trained_tokens") continue;
+    metrics_.AddGauge(absl::StrCat("rein_trainer_", metric.name()), "Of the last Update", job)
+        .Set(metric.value());
+  }
+  const auto number = static_cast<double>(reply.version().number());
+  metrics_.AddGauge("rein_trainer_update", "Updates consumed", job).Set(number);
+  metrics_.AddGauge("rein_trainer_policy_version", "Number of the current weights", job).Set(number);
+  metrics_
+      .AddGauge("rein_trainer_last_update_timestamp_seconds", "When the last Update ended", job)
+      .Set(std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count());
+  for (const v1::Metric& metric : reply.metrics()) {
+    if (metric.name() != "tokens") continue;
+    metrics_.AddCounter("rein_trainer_tokens_total", "Packed tokens that went through the model", job)
+        .Add(metric.value());
+  }
+}
+
+absl::StatusOr<v1::LoadTrainerReply> TrainerServiceImpl::LoadSession(
+    const v1::LoadTrainerRequest& request) {
+  std::lock_guard<std::mutex> lock(session_mutex_);
+  if (session_ == nullptr || !session_->IsSameLoad(request)) {
+    session_.reset();  // frees its memory first
+    REIN_ASSIGN_OR_RETURN(session_, TrainerSession::Open(request, device_));
+    log_.SetJob(session_->job());
+    log_.Info("loaded", {{"parameters", absl::StrCat(session_->Loaded().parameters())},
+                         {"version", absl::StrCat(session_->version().lineage(), ".",
+                                                  session_->version().number())}});
+  }
+  NoteStanding(request.fence().request_id());
+  return session_->Loaded();
+}
+
+grpc::Status TrainerServiceImpl::Load(grpc::ServerContext*, const v1::LoadTrainerRequest* request,
+                                      v1::LoadTrainerReply* reply) {
+  absl::Status admitted = fence_.Admit(request->fence());
+  if (!admitted.ok()) return rpc::ToGrpc(admitted);
+  return rpc::Answer(replies_.Once<v1::LoadTrainerReply>(request->fence().request_id(), kPatience,
+                                                         [&] { return LoadSession(*request); }),
+                     reply);
+}
+
+grpc::Status TrainerServiceImpl::Update(grpc::ServerContext*, const v1::UpdateRequest* request,
+                                        v1::UpdateReply* reply) {
+  return Mutate(*request, reply, "total", &TrainerSession::Update);
+}
+
+grpc::Status TrainerServiceImpl::ForwardBackward(grpc::ServerContext*,
+                                                 const v1::ForwardBackwardRequest* request,
+                                                 v1::ForwardBackwardReply* reply) {
+  return Mutate(*request, reply, "forward_backward", &TrainerSession::ForwardBackward);
+}
+
+grpc::Status TrainerServiceImpl::OptimStep(grpc::ServerContext*,
+                                           const v1::OptimStepRequest* request,
+                                           v1::OptimStepReply* reply) {
+  return Mutate(*request, reply, "optimizer", &TrainerSession::OptimStep);
+}
+
+grpc::Status TrainerServiceImpl::Publish(grpc::ServerContext*, const v1::PublishRequest* request,
+                                         v1::PublishReply* reply) {
+  return Mutate(*request, reply, "weight_sync", &TrainerSession::Publish);
+}
+
+grpc::Status TrainerServiceImpl::Save(grpc::ServerContext*, const v1::SaveRequest* request,
+                                      v1::SaveReply* reply) {
+  return Mutate(*request, reply, "checkpoint", &TrainerSession::Save);
+}
+
+grpc::Status TrainerServiceImpl::Score(grpc::ServerContext*,
+                                       const v1::ScorePolicyRequest* request,
+                                       v1::ScorePolicyReply* reply) {
+  std::lock_guard<std::mutex> lock(session_mutex_);
+  if (session_ == nullptr) {
+    return rpc::ToGrpc(absl::FailedPreconditionError("no job is loaded: call Load first"));
+  }
+  return rpc::Answer(session_->Score(*request), reply);
+}
+
+grpc::Status TrainerServiceImpl::Status(grpc::ServerContext*, const v1::TrainerStatusRequest*,
+                                        v1::TrainerStatusReply* reply) {
+  *reply = Standing();
+  return grpc::Status::OK;
+}
+
+v1::TrainerStatusReply TrainerServiceImpl::Standing() const {
+  std::lock_guard<std::mutex> lock(standing_mutex_);
+  return standing_;
+}
+
+}  // namespace rein::services

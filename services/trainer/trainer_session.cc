@@ -1,0 +1,217 @@
+#include "services/trainer/trainer_session.h"
+
+#include <filesystem>
+#include <optional>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/status/status_macros.h"
+#include "common/weights/digest.h"
+#include "services/trainer/settings_from_job.h"
+#include "trainer/algorithms/from_job.h"
+#include "trainer/trainer_checkpoint.h"
+
+namespace rein::services {
+namespace {
+
+using trainer::TrainingSequence;
+
+std::vector<TrainingSequence> FromProto(
+    const google::protobuf::RepeatedPtrField<v1::TrainingSequence>& protos) {
+  std::vector<TrainingSequence> sequences;
+  sequences.reserve(protos.size());
+  for (const v1::TrainingSequence& proto : protos) {
+    TrainingSequence& s = sequences.emplace_back();
+    s.id = proto.id();
+    s.token_ids.assign(proto.token_ids().begin(), proto.token_ids().end());
+    s.loss_mask.assign(proto.loss_mask().begin(), proto.loss_mask().end());
+    s.behaviour_logprobs.assign(proto.behaviour_logprobs().begin(),
+                                proto.behaviour_logprobs().end());
+    s.reference_logprobs.assign(proto.reference_logprobs().begin(),
+                                proto.reference_logprobs().end());
+    s.group = proto.group();
+    s.reward = proto.reward();
+    s.truncated = proto.truncated();
+  }
+  return sequences;
+}
+
+template <typename Reply>
+void AddMetrics(const std::vector<trainer::Metric>& metrics, Reply* reply) {
+  for (const trainer::Metric& metric : metrics) {
+    v1::Metric* added = reply->add_metrics();
+    added->set_name(metric.name);
+    added->set_value(metric.value);
+  }
+}
+
+void AddLogprobs(const std::vector<std::vector<float>>& logprobs,
+                 google::protobuf::RepeatedPtrField<v1::SequenceLogprobs>* out) {
+  for (const std::vector<float>& sequence : logprobs) {
+    out->Add()->mutable_logprobs()->Add(sequence.begin(), sequence.end());
+  }
+}
+
+// Everything that decides what Load builds; the fence does not.
+std::string LoadKey(const v1::LoadTrainerRequest& request) {
+  v1::LoadTrainerRequest key = request;
+  key.clear_fence();
+  return key.SerializeAsString();
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<TrainerSession>> TrainerSession::Open(
+    const v1::LoadTrainerRequest& request, const std::string& device) {
+  auto session = std::unique_ptr<TrainerSession>(new TrainerSession);
+  REIN_ASSIGN_OR_RETURN(trainer::TrainerSettings settings, SettingsFromJob(request.job(), device));
+  REIN_ASSIGN_OR_RETURN(trainer::Algorithm algorithm, trainer::AlgorithmFromJob(request.job()));
+  namespace fs = std::filesystem;
+  const fs::path path(settings.model_path);
+  session->tokenizer_folder_ = (fs::is_directory(path) ? path : path.parent_path()).string();
+  session->job_ = request.fence().job();
+  session->load_key_ = LoadKey(request);
+  session->lineage_ = request.lineage();
+  session->group_ = parallel::SingleProcess();
+  session->channel_ = weights::GrpcWeightChannel();
+  REIN_ASSIGN_OR_RETURN(session->trainer_,
+                        trainer::PolicyTrainer::Create(std::move(settings), std::move(algorithm),
+                                                       *session->group_));
+  if (!request.checkpoint_path().empty()) {
+    REIN_ASSIGN_OR_RETURN(session->controller_state_,
+                          trainer::RestoreCheckpoint(*session->trainer_, request.checkpoint_path()));
+  }
+  REIN_RETURN_IF_ERROR(session->Digest());
+  return session;
+}
+
+absl::Status TrainerSession::Digest() { return trainer_->ComputeDigests(&digests_); }
+
+bool TrainerSession::IsSameLoad(const v1::LoadTrainerRequest& request) const {
+  return load_key_ == LoadKey(request) && last_update_.metrics().empty();
+}
+
+v1::PolicyVersion TrainerSession::version() const {
+  v1::PolicyVersion version;
+  version.set_lineage(lineage_);
+  version.set_number(trainer_->progress().updates);
+  return version;
+}
+
+uint64_t TrainerSession::digest() const { return weights::CombineDigests(digests_); }
+
+v1::LoadTrainerReply TrainerSession::Loaded() const {
+  v1::LoadTrainerReply reply;
+  reply.set_parameters(trainer_->registry().parameter_count());
+  *reply.mutable_version() = version();
+  reply.set_digest(digest());
+  reply.set_controller_state(controller_state_);
+  return reply;
+}
+
+absl::StatusOr<v1::UpdateReply> TrainerSession::Update(const v1::UpdateRequest& request) {
+  const uint64_t done = trainer_->progress().updates;
+  if (request.update() == done && !last_update_.metrics().empty()) return last_update_;
+  if (request.update() != done + 1) {
+    return absl::FailedPreconditionError(absl::StrCat("Update: got update ", request.update(),
+                                                      ", the next is ", done + 1));
+  }
+  REIN_ASSIGN_OR_RETURN(trainer::UpdateResult result,
+                        trainer_->Update(FromProto(request.sequences())));
+  REIN_RETURN_IF_ERROR(Digest());
+  v1::UpdateReply reply;
+  *reply.mutable_version() = version();
+  reply.set_digest(digest());
+  reply.mutable_advantages()->Add(result.advantages.begin(), result.advantages.end());
+  AddMetrics(result.metrics, &reply);
+  last_update_ = reply;
+  return reply;
+}
+
+absl::StatusOr<v1::ForwardBackwardReply> TrainerSession::ForwardBackward(
+    const v1::ForwardBackwardRequest& request) {
+  REIN_ASSIGN_OR_RETURN(trainer::PassResult result,
+                        trainer_->ForwardBackward(FromProto(request.sequences())));
+  v1::ForwardBackwardReply reply;
+  AddMetrics(result.metrics, &reply);
+  AddLogprobs(result.logprobs, reply.mutable_logprobs());
+  return reply;
+}
+
+absl::StatusOr<v1::OptimStepReply> TrainerSession::OptimStep(const v1::OptimStepRequest& request) {
+  std::optional<double> rate;
+  if (request.has_learning_rate()) rate = request.learning_rate();
+  REIN_ASSIGN_OR_RETURN(std::vector<trainer::Metric> metrics, trainer_->OptimStep(rate));
+  REIN_RETURN_IF_ERROR(Digest());
+  v1::OptimStepReply reply;
+  *reply.mutable_version() = version();
+  reply.set_digest(digest());
+  AddMetrics(metrics, &reply);
+  return reply;
+}
+
+absl::StatusOr<v1::PublishReply> TrainerSession::Publish(const v1::PublishRequest& request) {
+  const v1::PolicyVersion current = version();
+  if (request.version().lineage() != current.lineage() ||
+      request.version().number() != current.number()) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "Publish: got version ", request.version().lineage(), ".", request.version().number(),
+        ", the current one is ", current.lineage(), ".", current.number()));
+  }
+  if (request.transport() != v1::WEIGHT_TRANSPORT_GRPC) {
+    return absl::UnimplementedError(absl::StrCat("Publish: this build sends weights over gRPC only, got ",
+                                                 v1::WeightTransport_Name(request.transport())));
+  }
+  REIN_ASSIGN_OR_RETURN(at::Tensor host, trainer_->HostWeights());
+  weights::Publication publication;
+  publication.fence = request.fence();
+  publication.version = {current.lineage(), current.number()};
+  publication.plan = weights::PlanOf(trainer_->registry(), trainer_->dtype());
+  publication.digests = digests_;
+  publication.arena = static_cast<const char*>(host.const_data_ptr());
+  publication.deadline = absl::Seconds(request.deadline_seconds());
+  publication.in_flight = request.in_flight() == v1::IN_FLIGHT_POLICY_FINISH
+                              ? weights::InFlight::kFinish
+                              : weights::InFlight::kContinue;
+  std::vector<weights::Receiver> receivers;
+  for (const v1::WeightReceiver& r : request.receivers()) {
+    receivers.push_back({r.name(), r.address(), r.actor_epoch()});
+  }
+  v1::PublishReply reply;
+  *reply.mutable_version() = current;
+  reply.set_digest(digest());
+  reply.set_bytes(publication.plan.arena_bytes);
+  bool any = receivers.empty();
+  for (const weights::Outcome& outcome : channel_->Send(publication, receivers)) {
+    v1::PublishOutcome* added = reply.add_outcomes();
+    added->set_name(outcome.name);
+    if (!outcome.status.ok()) added->set_error(outcome.status.ToString());
+    any |= outcome.status.ok();
+  }
+  if (any) return reply;
+  return absl::UnavailableError(absl::StrCat("Publish: no receiver took version ", current.lineage(),
+                                             ".", current.number(), "; first: ",
+                                             reply.outcomes(0).name(), ": ",
+                                             reply.outcomes(0).error()));
+}
+
+absl::StatusOr<v1::SaveReply> TrainerSession::Save(const v1::SaveRequest& request) {
+  REIN_ASSIGN_OR_RETURN(uint64_t bytes,
+                        trainer::SaveCheckpoint(*trainer_, request.path(),
+                                                {request.controller_state(), tokenizer_folder_,
+                                                 request.export_only()}));
+  v1::SaveReply reply;
+  *reply.mutable_version() = version();
+  reply.set_bytes(bytes);
+  return reply;
+}
+
+absl::StatusOr<v1::ScorePolicyReply> TrainerSession::Score(const v1::ScorePolicyRequest& request) {
+  REIN_ASSIGN_OR_RETURN(auto logprobs, trainer_->Score(FromProto(request.sequences())));
+  v1::ScorePolicyReply reply;
+  AddLogprobs(logprobs, reply.mutable_sequences());
+  *reply.mutable_version() = version();
+  return reply;
+}
+
+}  // namespace rein::services

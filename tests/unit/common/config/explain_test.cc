@@ -1,0 +1,57 @@
+#include "common/config/explain.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "common/config/schema.h"
+#include "rein/v1/job.pb.h"
+
+namespace rein::config {
+namespace {
+
+using ::testing::HasSubstr;
+
+TEST(ExplainTest, TellsTypeRangeDefaultMeaningAndPeers) {
+  EXPECT_EQ(*Explain("grpo.clip.high"),
+            "grpo.clip.high   number in [0, 1000], default 0.2\n"
+            "  The ratio counts up to 1 + high (DAPO: 0.28).\n"
+            "  Elsewhere: verl actor.clip_ratio_high; TRL epsilon_high\n");
+  EXPECT_THAT(*Explain("grpo.prompts"), HasSubstr("whole number in [1, 65536] (prompts), default 64"));
+  EXPECT_THAT(*Explain("rewards.0.weight"), HasSubstr("rewards.0.weight   number in"));
+}
+
+TEST(ExplainTest, ListsTheKeysOfAPart) {
+  std::string text = *Explain("trainer.schedule");
+  EXPECT_THAT(text, HasSubstr("constant  keys\n"));
+  EXPECT_THAT(*Explain("model"), HasSubstr("A value alone sets path"));
+  EXPECT_THAT(*Explain("grpo"), HasSubstr("Give one of: grpo, sft or evaluate"));
+  EXPECT_THAT(*Explain(""), HasSubstr("placement"));
+}
+
+TEST(ExplainTest, SuggestsTheNearestKey) {
+  EXPECT_EQ(Explain("grpo.clip.hihg").status(),
+            absl::NotFoundError("no key grpo.clip.hihg; did you mean grpo.clip.high?"));
+  EXPECT_EQ(Explain("learning_rate").status(),
+            absl::NotFoundError("no key learning_rate; did you mean trainer.learning_rate?"));
+}
+
+// Every key can be explained, and every default is a value that its own rules allow.
+void CheckFields(const Descriptor& type, std::set<const Descriptor*>& seen) {
+  if (!seen.insert(&type).second) return;
+  for (int i = 0; i < type.field_count(); ++i) {
+    const FieldDescriptor& field = *type.field(i);
+    EXPECT_FALSE(RulesOf(field).doc().empty()) << field.full_name();
+    if (IsMessage(field)) CheckFields(*field.message_type(), seen);
+    EXPECT_TRUE(IsMessage(field) || field.has_presence() || field.is_repeated())
+        << field.full_name() << " must be optional";
+  }
+}
+
+TEST(ExplainTest, EveryKeyHasItsDoc) {
+  std::set<const Descriptor*> seen;
+  CheckFields(*v1::JobConfig::descriptor(), seen);
+  EXPECT_GT(seen.size(), 10);
+}
+
+}  // namespace
+}  // namespace rein::config

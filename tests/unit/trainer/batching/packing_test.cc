@@ -1,0 +1,29 @@
+#include "trainer/batching/packing.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+namespace rein::trainer {
+namespace {
+
+using ::testing::ElementsAre;
+
+TEST(PackingTest, ClosesAMicrobatchBeforeItOverflows) {
+  EXPECT_THAT(PackMicrobatches({3, 4, 2, 20, 1, 9}, 9),
+              ElementsAre(ElementsAre(0, 1, 2), ElementsAre(3), ElementsAre(4), ElementsAre(5)));
+  EXPECT_TRUE(PackMicrobatches({}, 9).empty());
+}
+
+TEST(PackingTest, GroupsStayTogetherInMinibatches) {
+  EXPECT_THAT(SplitByGroup({7, 7, 3, 3, 9, 9, 1}, 2),
+              ElementsAre(ElementsAre(0, 1, 2, 3), ElementsAre(4, 5, 6)));
+  EXPECT_THAT(SplitByGroup({5, 5}, 4), ElementsAre(ElementsAre(0, 1)));
+}
+
+TEST(PackingTest, RanksGetLikeLoadsAndEverySequenceOnce) {
+  EXPECT_THAT(BalanceOverRanks({5, 1, 4, 2}, 2), ElementsAre(ElementsAre(0, 1), ElementsAre(2, 3)));
+  EXPECT_THAT(BalanceOverRanks({5}, 2), ElementsAre(ElementsAre(0), ElementsAre()));
+}
+
+}  // namespace
+}  // namespace rein::trainer

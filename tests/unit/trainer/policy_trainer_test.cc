@@ -1,0 +1,175 @@
+#include "trainer/policy_trainer.h"
+
+#include <ATen/ATen.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+namespace rein::trainer {
+namespace {
+
+using ::testing::HasSubstr;
+
+constexpr char kModel[] = "tests/golden/models/qwen3";
+
+TrainerSettings Settings() {
+  TrainerSettings s;
+  s.model_path = kModel;
+  s.random_weights = true;
+  s.microbatch_tokens = 32;
+  s.schedule.peak = 1e-2;
+  return s;
+}
+
+std::unique_ptr<parallel::ProcessGroup> group = parallel::SingleProcess();
+
+std::unique_ptr<PolicyTrainer> Make(const TrainerSettings& settings, const Algorithm& algorithm) {
+  auto trainer = PolicyTrainer::Create(settings, algorithm, *group);
+  EXPECT_TRUE(trainer.ok()) << trainer.status();
+  return *std::move(trainer);
+}
+
+// Random completions whose behaviour log-probs are the trainer's own.
+std::vector<TrainingSequence> OnPolicy(PolicyTrainer& trainer, int groups, int siblings) {
+  std::vector<TrainingSequence> batch;
+  for (int g = 0; g < groups; ++g) {
+    for (int i = 0; i < siblings; ++i) {
+      TrainingSequence s;
+      s.id = std::to_string(g) + "/" + std::to_string(i);
+      const int64_t prompt = 3 + g % 2, length = prompt + 1 + at::randint(9, {1}, at::kLong).item<int64_t>();
+      for (int64_t t = 0; t < length; ++t) {
+        s.token_ids.push_back(at::randint(61, {1}, at::kLong).item<int64_t>());
+        s.loss_mask.push_back(t >= prompt);
+      }
+      s.group = g;
+      s.reward = at::rand({1}).item<double>();
+      batch.push_back(s);
+    }
+  }
+  auto logprobs = trainer.Score(batch);
+  EXPECT_TRUE(logprobs.ok()) << logprobs.status();
+  for (size_t i = 0; i < batch.size(); ++i) batch[i].behaviour_logprobs = (*logprobs)[i];
+  return batch;
+}
+
+double Find(const std::vector<Metric>& metrics, const std::string& name) {
+  for (const Metric& m : metrics) {
+    if (m.name == name) return m.value;
+  }
+  ADD_FAILURE() << "no metric " << name;
+  return NAN;
+}
+
+TEST(PolicyTrainerTest, OnPolicyRatioIsOneAndTheLossIsMinusTheMeanAdvantage) {
+  auto trainer = Make(Settings(), Grpo({}));
+  auto batch = OnPolicy(*trainer, 4, 4);
+  auto result = trainer->Update(batch);
+  ASSERT_TRUE(result.ok()) << result.status();
+  double want = 0, tokens = 0;
+  for (size_t i = 0; i < batch.size(); ++i) {
+    want -= result->advantages[i] * static_cast<double>(batch[i].targets());
+    tokens += static_cast<double>(batch[i].targets());
+  }
+  EXPECT_NEAR(Find(result->metrics, "loss"), want / tokens, 1e-5);
+  EXPECT_LE(Find(result->metrics, "logprob_diff_max"), 1e-5);
+  EXPECT_EQ(Find(result->metrics, "clip_ratio_low"), 0);
+  EXPECT_EQ(trainer->progress().updates, 1u);
+}
+
+TEST(PolicyTrainerTest, AnySplitIntoMicrobatchesGivesTheSameWeights) {
+  for (Aggregation aggregation : {Aggregation::kTokenMean, Aggregation::kSequenceMean, Aggregation::kSequenceSum}) {
+    std::vector<at::Tensor> results;
+    std::vector<TrainingSequence> batch;
+    for (int64_t budget : {16, 50, 100000}) {
+      for (bool recompute : {false, true}) {
+        TrainerSettings settings = Settings();
+        settings.microbatch_tokens = budget;
+        settings.recompute = recompute;
+        GrpoSettings grpo;
+        grpo.aggregation = aggregation;
+        auto trainer = Make(settings, Grpo(grpo));
+        if (batch.empty()) batch = OnPolicy(*trainer, 5, 3);
+        auto pass = trainer->ForwardBackward(batch);
+        ASSERT_TRUE(pass.ok()) << pass.status();
+        ASSERT_TRUE(trainer->OptimStep(std::nullopt).ok());
+        results.push_back(trainer->GatherArenas()->moment1);  // (1 - beta1) * clipped gradient
+      }
+    }
+    const double scale = results[0].abs().max().item<double>();
+    for (const at::Tensor& r : results) {
+      EXPECT_LE((r - results[0]).abs().max().item<double>(), 1e-6 * scale + 1e-9);
+    }
+  }
+}
+
+TEST(PolicyTrainerTest, ResumeIsBitForBit) {
+  GrpoSettings grpo;
+  grpo.minibatches = 2;
+  auto a = Make(Settings(), Grpo(grpo));
+  auto first = OnPolicy(*a, 4, 4);
+  ASSERT_TRUE(a->Update(first).ok());
+  auto arenas = *a->GatherArenas();
+  PolicyTrainer::Arenas kept{arenas.master.clone(), arenas.moment1.clone(), arenas.moment2.clone()};
+  TrainerSettings other = Settings();
+  other.seed = 99;  // other random weights, which the restore must replace
+  auto b = Make(other, Grpo(grpo));
+  ASSERT_TRUE(b->RestoreArenas(kept, a->progress()).ok());
+  auto second = OnPolicy(*a, 4, 4);
+  ASSERT_TRUE(a->Update(second).ok());
+  ASSERT_TRUE(b->Update(second).ok());
+  EXPECT_TRUE(at::equal(a->compute(), b->compute()));
+}
+
+TEST(PolicyTrainerTest, SftLearnsATarget) {
+  auto trainer = Make(Settings(), Sft(Aggregation::kTokenMean));
+  TrainingSequence s{.id = "x", .token_ids = {5, 6, 7, 8, 9}, .loss_mask = {0, 0, 1, 1, 1}};
+  double first = 0, last = 0;
+  for (int i = 0; i < 30; ++i) {
+    auto result = trainer->Update({s});
+    ASSERT_TRUE(result.ok()) << result.status();
+    last = Find(result->metrics, "loss");
+    if (i == 0) first = last;
+  }
+  EXPECT_NEAR(first, std::log(61), 0.5);
+  EXPECT_LT(last, 0.1);
+}
+
+// The first of two minibatches takes an absurd step, so that the second one's forward overflows.
+TEST(PolicyTrainerTest, ANonFiniteLossChangesNothingAndIsNamed) {
+  GrpoSettings grpo;
+  grpo.minibatches = 2;
+  TrainerSettings settings = Settings();
+  settings.schedule.peak = 1e30;
+  auto trainer = Make(settings, Grpo(grpo));
+  auto batch = OnPolicy(*trainer, 4, 2);
+  at::Tensor before = trainer->compute().clone();
+  absl::Status status = trainer->Update(batch).status();
+  EXPECT_TRUE(absl::IsAborted(status)) << status;
+  EXPECT_THAT(std::string(status.message()),
+              HasSubstr("loss is not finite (first: rollout 2/0, token 0, policy_logprob nan)"));
+  EXPECT_TRUE(at::equal(trainer->compute(), before));
+  EXPECT_EQ(trainer->GatherArenas()->moment1.abs().max().item<float>(), 0);
+  EXPECT_EQ(trainer->progress().updates, 0u);
+  EXPECT_EQ(trainer->progress().optimizer_steps, 0);
+}
+
+TEST(PolicyTrainerTest, RefusesWhatDoesNotFit) {
+  auto trainer = Make(Settings(), Grpo({}));
+  auto error = [&](auto change) {
+    auto batch = OnPolicy(*trainer, 1, 2);
+    change(batch[1]);
+    return std::string(trainer->Update(batch).status().message());
+  };
+  EXPECT_THAT(error([](auto& s) { s.token_ids[0] = 61; }),
+              HasSubstr("sequence 1 (0/1): token id 61 is outside the vocabulary of 61"));
+  EXPECT_THAT(error([](auto& s) { s.behaviour_logprobs.pop_back(); }), HasSubstr("behaviour_logprobs for"));
+  EXPECT_THAT(error([](auto& s) { s.loss_mask[0] = 1; }), HasSubstr("the first 0"));
+  EXPECT_THAT(error([](auto& s) { s.behaviour_logprobs[0] = -INFINITY; }), HasSubstr("logprob of -inf"));
+  EXPECT_THAT(error([](auto& s) { s.reward = NAN; }), HasSubstr("reward is nan"));
+  EXPECT_THAT(error([](auto& s) { s.token_ids.resize(100); }), HasSubstr("has 100 tokens, want 2 to 64"));
+  EXPECT_TRUE(absl::IsFailedPrecondition(trainer->OptimStep(std::nullopt).status()));
+}
+
+}  // namespace
+}  // namespace rein::trainer

@@ -1,0 +1,516 @@
+#include "trainer/policy_trainer.h"
+
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <numeric>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/models/model_slots.h"
+#include "common/nn/sequence_view.h"
+#include "common/status/status_macros.h"
+#include "common/tensor/catch_torch.h"
+#include "trainer/batching/packing.h"
+
+namespace rein::trainer {
+
+using tensor::CatchTorch;
+
+// One Update's (or pass's) sequences with all that is computed before the forward.
+struct PolicyTrainer::Batch {
+  const std::vector<TrainingSequence>& sequences;
+  std::vector<double> advantages;  // empty: none
+  GlobalCounts counts;             // of the minibatch in hand
+};
+
+// Figures summed over the microbatches of one Update on this rank.
+struct PolicyTrainer::Sums {
+  double loss = 0, tokens = 0, trained_tokens = 0;
+  std::map<std::string, double> token_sums, maxima;
+};
+
+PolicyTrainer::PolicyTrainer(TrainerSettings settings, Algorithm algorithm,
+                             parallel::ProcessGroup& group)
+    : settings_(std::move(settings)), algorithm_(std::move(algorithm)), group_(group) {}
+
+absl::StatusOr<std::unique_ptr<PolicyTrainer>> PolicyTrainer::Create(
+    TrainerSettings settings, Algorithm algorithm, parallel::ProcessGroup& group) {
+  auto trainer = std::unique_ptr<PolicyTrainer>(
+      new PolicyTrainer(std::move(settings), std::move(algorithm), group));
+  TrainerSettings& s = trainer->settings_;
+  REIN_ASSIGN_OR_RETURN(s.dtype, models::ComputeDtype(s.dtype, s.device));
+  REIN_ASSIGN_OR_RETURN(trainer->model_, models::DescribeModel(s.model_path));
+  const int64_t context = trainer->model_.spec.max_positions;
+  if (s.max_length > context) {
+    return absl::InvalidArgumentError(absl::StrCat("model.max_length is ", s.max_length,
+                                                   ", but the model's context is ", context));
+  }
+  if (s.max_length == 0) s.max_length = context;
+  REIN_ASSIGN_OR_RETURN(trainer->registry_, weights::Registry::Create(models::DecoderParameters(
+                                                trainer->model_.spec)));
+  absl::Status status;
+  REIN_RETURN_IF_ERROR(CatchTorch("trainer memory", [&] { status = trainer->Allocate(); }));
+  REIN_RETURN_IF_ERROR(status);
+  return trainer;
+}
+
+absl::Status PolicyTrainer::Allocate() {
+  const int64_t size = registry_.arena_elements();
+  at::TensorOptions fp32 = at::TensorOptions().device(settings_.device).dtype(at::kFloat);
+  const bool narrow = settings_.dtype == "bfloat16";
+  compute_ = at::zeros({size}, narrow ? fp32.dtype(at::kBFloat16) : fp32);
+  grad_ = at::zeros({size}, fp32);
+  at::Tensor whole = narrow ? at::zeros({size}, fp32) : compute_;
+  if (settings_.random_weights) {
+    models::InitializeWeights(registry_, settings_.seed, whole);
+  } else {
+    REIN_RETURN_IF_ERROR(models::LoadWeights(settings_.model_path, model_, registry_, whole));
+  }
+  if (narrow) compute_.copy_(whole);
+  optimizer_.slice = registry_.OptimizerSlice(group_.rank(), group_.size());
+  const int64_t begin = optimizer_.slice.begin, length = optimizer_.slice.end - begin;
+  optimizer_.master = whole.narrow(0, begin, length);  // in fp32 a view of the compute arena
+  if (narrow && length < size) optimizer_.master = optimizer_.master.clone();
+  optimizer_.moment1 = at::zeros({length}, fp32);
+  optimizer_.moment2 = at::zeros({length}, fp32);
+  REIN_ASSIGN_OR_RETURN(decoder_,
+                        models::Decoder::Create(model_.spec, registry_, compute_, grad_));
+  return absl::OkStatus();
+}
+
+absl::Status PolicyTrainer::Check(const std::vector<TrainingSequence>& sequences,
+                                  bool for_loss) const {
+  if (sequences.empty()) return absl::InvalidArgumentError("batch: has no sequences");
+  for (size_t i = 0; i < sequences.size(); ++i) {
+    const TrainingSequence& s = sequences[i];
+    auto bad = [&](auto... what) {
+      return absl::InvalidArgumentError(absl::StrCat("sequence ", i, " (", s.id, "): ", what...));
+    };
+    const int64_t length = static_cast<int64_t>(s.token_ids.size());
+    if (length < 2 || length > settings_.max_length) {
+      return bad("has ", length, " tokens, want 2 to ", settings_.max_length);
+    }
+    for (int64_t id : s.token_ids) {
+      if (id < 0 || id >= model_.spec.vocab_size) {
+        return bad("token id ", id, " is outside the vocabulary of ", model_.spec.vocab_size);
+      }
+    }
+    if (s.loss_mask.size() != s.token_ids.size() || s.loss_mask[0] != 0) {
+      return bad("loss_mask has ", s.loss_mask.size(), " entries for ", length,
+                 " tokens; want as many, the first 0");
+    }
+    if (!for_loss) continue;
+    const size_t targets = static_cast<size_t>(s.targets());
+    if (algorithm_.needs_behaviour && s.behaviour_logprobs.size() != targets) {
+      return bad("has ", s.behaviour_logprobs.size(), " behaviour_logprobs for ", targets, " targets");
+    }
+    if (algorithm_.needs_reference && s.reference_logprobs.size() != targets) {
+      return bad("has ", s.reference_logprobs.size(), " reference_logprobs for ", targets, " targets");
+    }
+    if (!std::isfinite(s.reward)) return bad("reward is ", s.reward);
+    for (const auto* logprobs : {&s.behaviour_logprobs, &s.reference_logprobs}) {
+      for (float x : *logprobs) {
+        if (!std::isfinite(x)) return bad("has a behaviour or reference logprob of ", x);
+      }
+    }
+  }
+  return absl::OkStatus();
+}
+
+std::vector<double> PolicyTrainer::Advantages(
+    const std::vector<TrainingSequence>& sequences) const {
+  if (!algorithm_.advantages) return {};
+  std::vector<double> reward;
+  std::vector<uint32_t> group;
+  for (const TrainingSequence& s : sequences) {
+    reward.push_back(s.reward);
+    group.push_back(s.group);
+  }
+  return algorithm_.advantages(reward, group);
+}
+
+namespace {
+
+// The packed tokens of some sequences, and where their targets stand; host side.
+struct PackedTargets {
+  std::vector<int64_t> token, lengths;
+  std::vector<int64_t> source;  // packed place whose hidden state predicts the target
+  std::vector<int64_t> target;
+  std::vector<int64_t> targets_of;  // of each member
+};
+
+PackedTargets Pack(const std::vector<TrainingSequence>& sequences,
+                   const std::vector<size_t>& members) {
+  PackedTargets packed;
+  for (size_t i : members) {
+    const TrainingSequence& s = sequences[i];
+    for (size_t t = 1; t < s.token_ids.size(); ++t) {
+      if (s.loss_mask[t] == 0) continue;
+      packed.source.push_back(static_cast<int64_t>(packed.token.size() + t) - 1);
+      packed.target.push_back(s.token_ids[t]);
+    }
+    packed.token.insert(packed.token.end(), s.token_ids.begin(), s.token_ids.end());
+    packed.lengths.push_back(static_cast<int64_t>(s.token_ids.size()));
+    packed.targets_of.push_back(s.targets());
+  }
+  return packed;
+}
+
+nn::TokenLogprobs Forward(const models::Decoder& decoder, const PackedTargets& packed,
+                          double temperature, bool recompute) {
+  at::Device device = decoder.device();
+  auto on_device = [&](const std::vector<int64_t>& v) { return at::tensor(v, at::kLong).to(device); };
+  at::Tensor hidden_TD = decoder.Hidden(on_device(packed.token),
+                                        nn::PackedSequences(packed.lengths, device), recompute);
+  return decoder.Logprobs(hidden_TD.index_select(0, on_device(packed.source)),
+                          on_device(packed.target), temperature);
+}
+
+// Cuts [N] log-probs into those of each member; ABORTED names the first that is not finite.
+absl::Status SplitLogprobs(const at::Tensor& logprob_N, const PackedTargets& packed,
+                           const std::vector<TrainingSequence>& sequences,
+                           const std::vector<size_t>& members,
+                           std::vector<std::vector<float>>* logprobs) {
+  at::Tensor host = logprob_N.detach().to(at::kCPU).contiguous();
+  const auto* values = host.const_data_ptr<float>();
+  for (size_t m = 0; m < members.size(); ++m) {
+    const int64_t count = packed.targets_of[m];
+    for (int64_t k = 0; k < count; ++k) {
+      if (std::isfinite(values[k])) continue;
+      return absl::AbortedError(absl::StrCat("loss is not finite (first: rollout ",
+                                             sequences[members[m]].id, ", token ", k,
+                                             ", policy_logprob ", values[k], ")"));
+    }
+    if (logprobs != nullptr) (*logprobs)[members[m]].assign(values, values + count);
+    values += count;
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+// What the loss needs beside the forward: per target token, in packed order.
+LossInputs PolicyTrainer::InputsOfLoss(const Batch& batch, const std::vector<size_t>& members,
+                                       const nn::TokenLogprobs& forward, at::Tensor* weight_T) const {
+  std::vector<float> behaviour, reference, advantage, weight;
+  for (size_t i : members) {
+    const TrainingSequence& s = batch.sequences[i];
+    const int64_t targets = s.targets();
+    const bool left_out = algorithm_.mask_truncated && s.truncated;
+    const double w = left_out ? 0 : TokenWeight(algorithm_.aggregation, targets, batch.counts);
+    weight.insert(weight.end(), targets, static_cast<float>(w));
+    if (!batch.advantages.empty()) {
+      advantage.insert(advantage.end(), targets, static_cast<float>(batch.advantages[i]));
+    }
+    behaviour.insert(behaviour.end(), s.behaviour_logprobs.begin(), s.behaviour_logprobs.end());
+    reference.insert(reference.end(), s.reference_logprobs.begin(), s.reference_logprobs.end());
+  }
+  auto on_device = [&](const std::vector<float>& v) {
+    return at::tensor(v, at::kFloat).to(compute_.device());
+  };
+  LossInputs in{forward.logprob_N, forward.entropy_N, {}, {}, {}};
+  if (algorithm_.needs_behaviour) in.behaviour_logprob_T = on_device(behaviour);
+  if (algorithm_.needs_reference) in.reference_logprob_T = on_device(reference);
+  if (!advantage.empty()) in.advantage_T = on_device(advantage);
+  *weight_T = on_device(weight);
+  return in;
+}
+
+// Forward, loss and backward of one packed microbatch.
+absl::Status PolicyTrainer::Microbatch(const Batch& batch, const std::vector<size_t>& members,
+                                       Sums* sums, std::vector<std::vector<float>>* logprobs) {
+  const PackedTargets packed = Pack(batch.sequences, members);
+  sums->tokens += static_cast<double>(packed.token.size());
+  sums->trained_tokens += static_cast<double>(packed.target.size());
+  if (packed.target.empty()) return absl::OkStatus();
+  nn::TokenLogprobs out =
+      Forward(*decoder_, packed, algorithm_.temperature, settings_.recompute);
+  REIN_RETURN_IF_ERROR(SplitLogprobs(out.logprob_N, packed, batch.sequences, members, logprobs));
+  at::Tensor weight_T;
+  LossTerms terms = algorithm_.loss(InputsOfLoss(batch, members, out, &weight_T));
+  at::Tensor loss = (terms.loss_T * weight_T).sum();
+  const double value = loss.item<double>();
+  if (!std::isfinite(value)) {
+    return absl::AbortedError(
+        absl::StrCat("loss is not finite: ", value, " in the microbatch that opens with rollout ",
+                     batch.sequences[members[0]].id));
+  }
+  loss.backward();
+  sums->loss += value;
+  for (const auto& [name, term] : terms.token_means) {
+    sums->token_sums[name] += term.sum(at::kDouble).item<double>();
+  }
+  for (const auto& [name, term] : terms.token_maxima) {
+    const double maximum = term.max().item<double>();
+    auto [it, is_new] = sums->maxima.emplace(name, maximum);
+    if (!is_new) it->second = std::max(it->second, maximum);
+  }
+  return absl::OkStatus();
+}
+
+// Adds this rank's share of a minibatch's gradients.
+absl::Status PolicyTrainer::Accumulate(const Batch& batch, const std::vector<size_t>& minibatch,
+                                       Sums* sums, std::vector<std::vector<float>>* logprobs) {
+  std::vector<int64_t> length;
+  for (size_t i : minibatch) {
+    length.push_back(static_cast<int64_t>(batch.sequences[i].token_ids.size()));
+  }
+  std::vector<size_t> own;
+  std::vector<int64_t> own_length;
+  const auto shares = BalanceOverRanks(length, static_cast<size_t>(group_.size()));
+  for (size_t k : shares[static_cast<size_t>(group_.rank())]) {
+    own.push_back(minibatch[k]);
+    own_length.push_back(length[k]);
+  }
+  for (const auto& members : PackMicrobatches(own_length, settings_.microbatch_tokens)) {
+    std::vector<size_t> indices;
+    for (size_t k : members) indices.push_back(own[k]);
+    absl::Status status;
+    REIN_RETURN_IF_ERROR(CatchTorch("forward and backward", [&] {
+      status = Microbatch(batch, indices, sums, logprobs);
+    }));
+    REIN_RETURN_IF_ERROR(status);
+  }
+  return absl::OkStatus();
+}
+
+namespace {
+
+GlobalCounts CountTargets(const std::vector<TrainingSequence>& sequences,
+                          const std::vector<size_t>& minibatch, const Algorithm& algorithm) {
+  GlobalCounts counts;
+  for (size_t i : minibatch) {
+    const int64_t targets = sequences[i].targets();
+    if (targets == 0 || (algorithm.mask_truncated && sequences[i].truncated)) continue;
+    counts.tokens += static_cast<double>(targets);
+    counts.sequences += 1;
+  }
+  counts.tokens = std::max(counts.tokens, 1.0);
+  counts.sequences = std::max(counts.sequences, 1.0);
+  return counts;
+}
+
+}  // namespace
+
+// Sums gradients over ranks, clips, steps. Returns the gradient's norm; ABORTED when it is not finite,
+// with nothing changed.
+absl::StatusOr<double> PolicyTrainer::Step(double learning_rate) {
+  REIN_RETURN_IF_ERROR(group_.AllReduceSum(grad_));
+  double norm = 0;
+  at::NoGradGuard no_grad;
+  REIN_RETURN_IF_ERROR(
+      CatchTorch("gradient norm", [&] { norm = std::sqrt(SquaredNorm(grad_)); }));
+  if (!std::isfinite(norm)) {
+    for (const weights::Parameter& p : registry_.parameters()) {
+      if (std::isfinite(SquaredNorm(grad_.narrow(0, p.offset, p.elements)))) continue;
+      return absl::AbortedError(
+          absl::StrCat("gradient is not finite (first: parameter ", p.spec.name, ")"));
+    }
+    return absl::AbortedError(absl::StrCat("gradient norm is not finite: ", norm));
+  }
+  const double scale =
+      settings_.max_grad_norm > 0 ? std::min(1.0, settings_.max_grad_norm / (norm + 1e-6)) : 1;
+  const auto [begin, end] = optimizer_.slice;
+  std::vector<at::Tensor> parts;
+  REIN_RETURN_IF_ERROR(CatchTorch("optimizer step", [&] {
+    AdamWStep(registry_, settings_.adamw, learning_rate, scale, progress_.optimizer_steps + 1,
+              grad_.narrow(0, begin, end - begin), optimizer_);
+    at::Tensor own = compute_.narrow(0, begin, end - begin);
+    if (!own.is_alias_of(optimizer_.master)) own.copy_(optimizer_.master);
+    for (int rank = 0; rank < group_.size(); ++rank) {
+      weights::Registry::Slice slice = registry_.OptimizerSlice(rank, group_.size());
+      parts.push_back(compute_.narrow(0, slice.begin, slice.end - slice.begin));
+    }
+    grad_.zero_();
+  }));
+  REIN_RETURN_IF_ERROR(group_.AllGather(parts[group_.rank()], parts));
+  ++progress_.optimizer_steps;
+  return norm;
+}
+
+namespace {
+
+std::vector<Metric> Report(double loss, const std::map<std::string, double>& token_sums,
+                           const std::map<std::string, double>& maxima, double trained_tokens,
+                           double tokens) {
+  std::vector<Metric> metrics{{"loss", loss}};
+  for (const auto& [name, sum] : token_sums) {
+    metrics.push_back({name, sum / std::max(trained_tokens, 1.0)});
+  }
+  for (const auto& [name, value] : maxima) metrics.push_back({name, value});
+  metrics.push_back({"tokens", tokens});
+  metrics.push_back({"trained_tokens", trained_tokens});
+  return metrics;
+}
+
+}  // namespace
+
+absl::StatusOr<UpdateResult> PolicyTrainer::Update(const std::vector<TrainingSequence>& sequences) {
+  if (has_gradients_) {
+    return absl::FailedPreconditionError(
+        "Update: gradients of ForwardBackward are waiting; call OptimStep first");
+  }
+  REIN_RETURN_IF_ERROR(Check(sequences, /*for_loss=*/true));
+  Batch batch{sequences, Advantages(sequences), {}};
+  std::vector<uint32_t> group;
+  for (const TrainingSequence& s : sequences) group.push_back(s.group);
+  const auto minibatches = SplitByGroup(group, algorithm_.minibatches);
+  const double learning_rate =
+      LearningRate(settings_.schedule, static_cast<int64_t>(progress_.updates) + 1);
+
+  // Several steps must be undone together when a later one fails.
+  OptimizerState before;
+  at::Tensor compute_before;
+  const TrainerProgress progress_before = progress_;
+  if (minibatches.size() > 1) {
+    REIN_RETURN_IF_ERROR(CatchTorch("copy of the optimizer's state", [&] {
+      before = {optimizer_.slice, optimizer_.master.clone(), optimizer_.moment1.clone(),
+                optimizer_.moment2.clone()};
+      compute_before = compute_.clone();
+    }));
+  }
+  auto undo = [&](const absl::Status& status) {
+    at::NoGradGuard no_grad;
+    grad_.zero_();
+    if (before.master.defined()) {
+      compute_.copy_(compute_before);
+      optimizer_.master.copy_(before.master);
+      optimizer_.moment1.copy_(before.moment1);
+      optimizer_.moment2.copy_(before.moment2);
+    }
+    progress_ = progress_before;
+    return status;
+  };
+
+  Sums sums;
+  double norm = 0;
+  for (const std::vector<size_t>& minibatch : minibatches) {
+    batch.counts = CountTargets(sequences, minibatch, algorithm_);
+    absl::Status status = Accumulate(batch, minibatch, &sums, nullptr);
+    if (!status.ok()) return undo(status);
+    absl::StatusOr<double> step_norm = Step(learning_rate);
+    if (!step_norm.ok()) return undo(step_norm.status());
+    norm = std::max(norm, *step_norm);
+  }
+  ++progress_.updates;
+  UpdateResult result;
+  result.metrics = Report(sums.loss / static_cast<double>(minibatches.size()), sums.token_sums,
+                          sums.maxima, sums.trained_tokens, sums.tokens);
+  result.metrics.push_back({"grad_norm", norm});
+  result.metrics.push_back({"learning_rate", learning_rate});
+  result.advantages = std::move(batch.advantages);
+  return result;
+}
+
+absl::StatusOr<PassResult> PolicyTrainer::ForwardBackward(
+    const std::vector<TrainingSequence>& sequences) {
+  REIN_RETURN_IF_ERROR(Check(sequences, /*for_loss=*/true));
+  Batch batch{sequences, Advantages(sequences), {}};
+  std::vector<size_t> all(sequences.size());
+  std::iota(all.begin(), all.end(), size_t{0});
+  batch.counts = CountTargets(sequences, all, algorithm_);
+  at::Tensor before = has_gradients_ ? grad_.clone() : at::Tensor();
+  Sums sums;
+  PassResult result;
+  result.logprobs.resize(sequences.size());
+  absl::Status status = Accumulate(batch, all, &sums, &result.logprobs);
+  if (!status.ok()) {
+    before.defined() ? grad_.copy_(before) : grad_.zero_();
+    return status;
+  }
+  has_gradients_ = true;
+  result.metrics =
+      Report(sums.loss, sums.token_sums, sums.maxima, sums.trained_tokens, sums.tokens);
+  return result;
+}
+
+absl::StatusOr<std::vector<Metric>> PolicyTrainer::OptimStep(std::optional<double> learning_rate) {
+  if (!has_gradients_) {
+    return absl::FailedPreconditionError("OptimStep: no gradients; call ForwardBackward first");
+  }
+  const double rate = learning_rate.value_or(
+      LearningRate(settings_.schedule, static_cast<int64_t>(progress_.updates) + 1));
+  absl::StatusOr<double> norm = Step(rate);
+  has_gradients_ = false;
+  if (!norm.ok()) {
+    grad_.zero_();
+    return norm.status();
+  }
+  ++progress_.updates;
+  return std::vector<Metric>{{"grad_norm", *norm}, {"learning_rate", rate}};
+}
+
+absl::StatusOr<std::vector<std::vector<float>>> PolicyTrainer::Score(
+    const std::vector<TrainingSequence>& sequences) {
+  REIN_RETURN_IF_ERROR(Check(sequences, /*for_loss=*/false));
+  std::vector<int64_t> length;
+  for (const TrainingSequence& s : sequences) {
+    length.push_back(static_cast<int64_t>(s.token_ids.size()));
+  }
+  std::vector<std::vector<float>> scores(sequences.size());
+  absl::Status status;
+  REIN_RETURN_IF_ERROR(CatchTorch("score", [&] {
+    at::NoGradGuard no_grad;
+    for (const auto& members : PackMicrobatches(length, settings_.microbatch_tokens)) {
+      const PackedTargets packed = Pack(sequences, members);
+      if (packed.target.empty()) continue;
+      nn::TokenLogprobs out = Forward(*decoder_, packed, algorithm_.temperature, false);
+      status.Update(SplitLogprobs(out.logprob_N, packed, sequences, members, &scores));
+    }
+  }));
+  REIN_RETURN_IF_ERROR(status);
+  return scores;
+}
+
+absl::Status PolicyTrainer::ComputeDigests(std::vector<uint64_t>* digests) const {
+  return CatchTorch("digest of weights",
+                    [&] { *digests = models::ArenaDigests(registry_, compute_); });
+}
+
+absl::StatusOr<at::Tensor> PolicyTrainer::HostWeights() const {
+  at::Tensor host;
+  REIN_RETURN_IF_ERROR(CatchTorch("copy of weights", [&] { host = compute_.to(at::kCPU); }));
+  return host;
+}
+
+absl::StatusOr<PolicyTrainer::Arenas> PolicyTrainer::GatherArenas() {
+  Arenas arenas;
+  for (auto [part, whole] : {std::pair{&optimizer_.master, &arenas.master},
+                             {&optimizer_.moment1, &arenas.moment1},
+                             {&optimizer_.moment2, &arenas.moment2}}) {
+    if (group_.size() == 1) {
+      *whole = part->to(at::kCPU);
+      continue;
+    }
+    at::Tensor gathered = at::zeros({registry_.arena_elements()}, part->options());
+    std::vector<at::Tensor> parts;
+    for (int rank = 0; rank < group_.size(); ++rank) {
+      weights::Registry::Slice slice = registry_.OptimizerSlice(rank, group_.size());
+      parts.push_back(gathered.narrow(0, slice.begin, slice.end - slice.begin));
+    }
+    REIN_RETURN_IF_ERROR(group_.AllGather(*part, parts));
+    *whole = gathered.to(at::kCPU);
+  }
+  return arenas;
+}
+
+absl::Status PolicyTrainer::RestoreArenas(const Arenas& arenas, const TrainerProgress& progress) {
+  REIN_RETURN_IF_ERROR(CatchTorch("restore", [&] {
+    at::NoGradGuard no_grad;
+    const auto [begin, end] = optimizer_.slice;
+    compute_.copy_(arenas.master);
+    optimizer_.master.copy_(arenas.master.narrow(0, begin, end - begin));
+    optimizer_.moment1.copy_(arenas.moment1.narrow(0, begin, end - begin));
+    optimizer_.moment2.copy_(arenas.moment2.narrow(0, begin, end - begin));
+    grad_.zero_();
+  }));
+  progress_ = progress;
+  has_gradients_ = false;
+  return absl::OkStatus();
+}
+
+}  // namespace rein::trainer

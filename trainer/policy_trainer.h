@@ -1,0 +1,132 @@
+// PolicyTrainer holds a model's master weights and optimizer state, and learns from batches.
+//
+//   Create ( Update | ForwardBackward* OptimStep | Score | Save )*
+//
+// Update = for each minibatch: forward, loss and backward over packed microbatches, then one optimizer
+// step. Gradients do not depend, beyond rounding, on the microbatch budget or the number of ranks. On the
+// CPU the same state and batch give the same bits. With several ranks every rank makes the same calls with
+// the same batch; each works on its share. Not thread-safe.
+
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "common/models/decoder.h"
+#include "common/models/model_folder.h"
+#include "common/parallel/process_group.h"
+#include "common/weights/registry.h"
+#include "trainer/algorithms/algorithm.h"
+#include "trainer/optim/adamw.h"
+#include "trainer/optim/lr_schedule.h"
+#include "trainer/training_sequence.h"
+
+namespace rein::trainer {
+
+struct TrainerSettings {
+  std::string model_path;     // Hugging Face folder; or a config for random weights
+  bool random_weights = false;
+  uint64_t seed = 1;
+  std::string device = "cpu";  // cpu or cuda:N
+  std::string dtype;           // float32 or bfloat16 of the compute arena; empty: by device
+  int64_t max_length = 0;      // longest sequence; 0: the model's context
+  int64_t microbatch_tokens = 8192;
+  bool recompute = false;
+  double max_grad_norm = 1;
+  AdamWSettings adamw;
+  LrSchedule schedule;
+};
+
+struct UpdateResult {
+  std::vector<double> advantages;  // of each sequence; empty when the algorithm has none
+  std::vector<Metric> metrics;
+};
+
+struct PassResult {
+  std::vector<Metric> metrics;
+  std::vector<std::vector<float>> logprobs;  // of the targets of each sequence
+};
+
+// Where a trainer stands; written into checkpoints.
+struct TrainerProgress {
+  uint64_t updates = 0;          // consumed
+  int64_t optimizer_steps = 0;
+};
+
+class PolicyTrainer {
+ public:
+  // INVALID_ARGUMENT or NOT_FOUND for a bad model folder, RESOURCE_EXHAUSTED when memory does not suffice.
+  // `group` must outlive the trainer.
+  static absl::StatusOr<std::unique_ptr<PolicyTrainer>> Create(TrainerSettings settings,
+                                                               Algorithm algorithm,
+                                                               parallel::ProcessGroup& group);
+
+  // INVALID_ARGUMENT names the sequence that does not fit (an id outside the vocabulary, a missing
+  // log-prob ...). ABORTED when a loss or gradient is not finite, naming the first offending token. On
+  // any error weights and optimizer are as before.
+  absl::StatusOr<UpdateResult> Update(const std::vector<TrainingSequence>& sequences);
+
+  // Adds the gradients of one batch, as one minibatch.
+  absl::StatusOr<PassResult> ForwardBackward(const std::vector<TrainingSequence>& sequences);
+  // Applies and clears what was accumulated. FAILED_PRECONDITION when nothing was.
+  absl::StatusOr<std::vector<Metric>> OptimStep(std::optional<double> learning_rate);
+
+  // Log-probs of the targets under the current weights.
+  absl::StatusOr<std::vector<std::vector<float>>> Score(
+      const std::vector<TrainingSequence>& sequences);
+
+  const TrainerProgress& progress() const { return progress_; }
+  const weights::Registry& registry() const { return registry_; }
+  const models::ModelDescription& model() const { return model_; }
+  const at::Tensor& compute() const { return compute_; }
+  const std::string& dtype() const { return settings_.dtype; }
+
+  // Digest of each parameter of the compute arena, in registry order.
+  absl::Status ComputeDigests(std::vector<uint64_t>* digests) const;
+  // The compute arena on the CPU; a view when it is there already.
+  absl::StatusOr<at::Tensor> HostWeights() const;
+
+  // Whole optimizer arenas on the CPU for a checkpoint (gathered from all ranks), and back.
+  struct Arenas {
+    at::Tensor master, moment1, moment2;
+  };
+  absl::StatusOr<Arenas> GatherArenas();
+  absl::Status RestoreArenas(const Arenas& arenas, const TrainerProgress& progress);
+
+ private:
+  struct Batch;
+  struct Sums;
+
+  PolicyTrainer(TrainerSettings settings, Algorithm algorithm, parallel::ProcessGroup& group);
+  absl::Status Allocate();
+
+  absl::Status Check(const std::vector<TrainingSequence>& sequences, bool for_loss) const;
+  absl::Status Accumulate(const Batch& batch, const std::vector<size_t>& minibatch, Sums* sums,
+                          std::vector<std::vector<float>>* logprobs);
+  LossInputs InputsOfLoss(const Batch& batch, const std::vector<size_t>& members,
+                          const nn::TokenLogprobs& forward, at::Tensor* weight_T) const;
+  absl::Status Microbatch(const Batch& batch, const std::vector<size_t>& members, Sums* sums,
+                          std::vector<std::vector<float>>* logprobs);
+  absl::StatusOr<double> Step(double learning_rate);
+  std::vector<double> Advantages(const std::vector<TrainingSequence>& sequences) const;
+
+  TrainerSettings settings_;
+  Algorithm algorithm_;
+  parallel::ProcessGroup& group_;
+  models::ModelDescription model_;
+  weights::Registry registry_;
+  at::Tensor compute_, grad_;
+  OptimizerState optimizer_;  // this rank's slice
+  std::unique_ptr<models::Decoder> decoder_;
+  TrainerProgress progress_;
+  bool has_gradients_ = false;
+};
+
+}  // namespace rein::trainer

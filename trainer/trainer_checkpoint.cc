@@ -1,0 +1,117 @@
+#include "trainer/trainer_checkpoint.h"
+
+#include <ATen/ATen.h>
+
+#include <nlohmann/json.hpp>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "common/checkpoint/checkpoint_folder.h"
+#include "common/checkpoint/durable_file.h"
+#include "common/checkpoint/safetensors.h"
+#include "common/models/model_folder.h"
+#include "common/status/status_macros.h"
+
+namespace rein::trainer {
+namespace {
+
+using checkpoint::NamedTensor;
+using checkpoint::TensorView;
+using nlohmann::json;
+
+constexpr size_t kMaxStateBytes = size_t{1} << 30;
+
+NamedTensor Part(const std::string& arena, const weights::Parameter& p, const at::Tensor& flat) {
+  return {absl::StrCat(arena, "/", p.spec.name),
+          {"F32", p.spec.shape, reinterpret_cast<const char*>(flat.const_data_ptr<float>() + p.offset),
+           static_cast<size_t>(p.elements) * sizeof(float)}};
+}
+
+absl::Status WriteOptimizer(PolicyTrainer& trainer, const std::string& path) {
+  REIN_ASSIGN_OR_RETURN(PolicyTrainer::Arenas arenas, trainer.GatherArenas());
+  std::vector<NamedTensor> tensors;
+  for (const weights::Parameter& p : trainer.registry().parameters()) {
+    if (trainer.dtype() != "float32") tensors.push_back(Part("master", p, arenas.master));
+    tensors.push_back(Part("moment1", p, arenas.moment1));
+    tensors.push_back(Part("moment2", p, arenas.moment2));
+  }
+  return checkpoint::WriteSafetensors(path, tensors);
+}
+
+absl::Status ReadArena(const checkpoint::SafetensorsFile& file, const std::string& arena,
+                       const weights::Registry& registry, const at::Tensor& flat) {
+  for (const weights::Parameter& p : registry.parameters()) {
+    const std::string name = absl::StrCat(arena, "/", p.spec.name);
+    const TensorView* view = file.Find(name);
+    if (view == nullptr || view->dtype != "F32" || view->shape != p.spec.shape) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          file.path(), ": tensor ", name,
+          view == nullptr ? " is missing"
+                          : absl::StrCat(" is ", view->dtype, "[", absl::StrJoin(view->shape, ", "), "]"),
+          ", want F32[", absl::StrJoin(p.spec.shape, ", "), "]"));
+    }
+    flat.narrow(0, p.offset, p.elements)
+        .view(p.spec.shape)
+        .copy_(at::from_blob(const_cast<char*>(view->data), view->shape, at::kFloat));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<uint64_t> SaveCheckpoint(PolicyTrainer& trainer, const std::string& path,
+                                        const CheckpointExtras& extras) {
+  REIN_ASSIGN_OR_RETURN(auto writer, checkpoint::CheckpointWriter::Create(path));
+  const std::string& folder = writer->folder();
+  REIN_RETURN_IF_ERROR(models::SaveModelFolder(folder, trainer.model(), trainer.registry(),
+                                               trainer.compute(), extras.tokenizer_folder));
+  if (!extras.export_only) {
+    REIN_RETURN_IF_ERROR(WriteOptimizer(trainer, folder + "/optimizer.safetensors"));
+    json state = {{"format", "rein.trainer.v1"},
+                  {"updates", trainer.progress().updates},
+                  {"optimizer_steps", trainer.progress().optimizer_steps},
+                  {"dtype", trainer.dtype()}};
+    REIN_RETURN_IF_ERROR(
+        checkpoint::WriteDurably(folder + "/trainer.json", state.dump(2) + "\n"));
+    REIN_RETURN_IF_ERROR(
+        checkpoint::WriteDurably(folder + "/controller_state.bin", extras.controller_state));
+  }
+  return writer->Commit();
+}
+
+absl::StatusOr<std::string> RestoreCheckpoint(PolicyTrainer& trainer, const std::string& path) {
+  REIN_RETURN_IF_ERROR(checkpoint::VerifyCheckpoint(path));
+  REIN_ASSIGN_OR_RETURN(std::string text,
+                        checkpoint::ReadFile(path + "/trainer.json", 1 << 20));
+  json state = json::parse(text, nullptr, /*allow_exceptions=*/false);
+  if (!state.is_object() || state.value("format", json()) != "rein.trainer.v1") {
+    return absl::InvalidArgumentError(absl::StrCat(path, "/trainer.json: is no trainer state"));
+  }
+  if (state.value("dtype", json()) != trainer.dtype()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(path, ": was trained in ", state.value("dtype", json()).dump(), ", this job computes in ",
+                     trainer.dtype(), "; set model.dtype"));
+  }
+  PolicyTrainer::Arenas arenas;
+  const weights::Registry& registry = trainer.registry();
+  for (at::Tensor* arena : {&arenas.master, &arenas.moment1, &arenas.moment2}) {
+    *arena = at::zeros({registry.arena_elements()}, at::kFloat);
+  }
+  REIN_ASSIGN_OR_RETURN(auto file,
+                        checkpoint::SafetensorsFile::Open(path + "/optimizer.safetensors"));
+  REIN_RETURN_IF_ERROR(ReadArena(*file, "moment1", registry, arenas.moment1));
+  REIN_RETURN_IF_ERROR(ReadArena(*file, "moment2", registry, arenas.moment2));
+  if (trainer.dtype() == "float32") {
+    REIN_RETURN_IF_ERROR(models::LoadWeights(path, trainer.model(), registry, arenas.master));
+  } else {
+    REIN_RETURN_IF_ERROR(ReadArena(*file, "master", registry, arenas.master));
+  }
+  TrainerProgress progress;
+  progress.updates = state.value("updates", uint64_t{0});
+  progress.optimizer_steps = state.value("optimizer_steps", int64_t{0});
+  REIN_RETURN_IF_ERROR(trainer.RestoreArenas(arenas, progress));
+  return checkpoint::ReadFile(path + "/controller_state.bin", kMaxStateBytes);
+}
+
+}  // namespace rein::trainer

@@ -1,0 +1,34 @@
+// What the trainer learns from: one sequence of token ids with its targets, plain data without torch or
+// protobuf.
+
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace rein::trainer {
+
+struct TrainingSequence {
+  std::string id;                      // for messages
+  std::vector<int64_t> token_ids;      // prompt first
+  std::vector<uint8_t> loss_mask;      // 1 where the token is a target; the first never is
+  std::vector<float> behaviour_logprobs;  // one for each target, in order; RL only
+  std::vector<float> reference_logprobs;  // one for each target, in order; only with a KL term
+  uint32_t group = 0;                  // RL only
+  double reward = 0;                   // RL only
+  bool truncated = false;
+
+  int64_t targets() const {
+    int64_t count = 0;
+    for (uint8_t m : loss_mask) count += m;
+    return count;
+  }
+};
+
+struct Metric {
+  std::string name;
+  double value = 0;
+};
+
+}  // namespace rein::trainer
