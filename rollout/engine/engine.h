@@ -26,12 +26,6 @@
 
 namespace rein::rollout {
 
-// What becomes of sequences under way when weights change.
-enum class InFlight {
-  kContinue,  // they go on under the new weights; each token's version is kept
-  kFinish,    // they end under the old weights first, and new ones wait
-};
-
 class Engine {
  public:
   // The model, the text and the clock must outlive the engine. The observer is called from the
@@ -55,6 +49,8 @@ class Engine {
   void Pause();
   void Resume();
 
+  // kContinue: sequences under way go on under the new weights, each token's version is kept.
+  // kFinish: they end under the old ones first, and new ones wait.
   // Calls `swap` on the engine's thread between two steps, and counts tokens to `version` once it
   // returned OK. DEADLINE_EXCEEDED when sequences that should finish first did not in time: then
   // nothing changed. One swap at a time.

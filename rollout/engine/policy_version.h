@@ -1,16 +1,12 @@
-// PolicyVersion names one state of the policy's weights; the plain form of rein.v1.PolicyVersion.
+// The words of weight sync that the engine shares.
 
 #pragma once
 
-#include <cstdint>
+#include "common/weights/weight_receiver.h"
 
 namespace rein::rollout {
 
-struct PolicyVersion {
-  uint64_t lineage = 0;
-  uint64_t number = 0;
-
-  bool operator==(const PolicyVersion&) const = default;
-};
+using PolicyVersion = weights::Version;
+using InFlight = weights::InFlight;
 
 }  // namespace rein::rollout

@@ -161,9 +161,13 @@ TEST_F(EngineTest, PausesAndResumes) {
 TEST_F(EngineTest, NewWeightsBetweenTwoTokens) {
   UseFirst();
   Outcome outcome;
+  Hold(true);
   ASSERT_TRUE(engine_->Submit(Spec(1, 1, 1000), outcome.Callbacks()).ok());
-  WaitForSteps(3);
-  ASSERT_TRUE(Swap(kSecond, InFlight::kContinue).ok());
+  WaitForSteps(1);
+  std::thread swap([&] { EXPECT_TRUE(Swap(kSecond, InFlight::kContinue).ok()); });
+  while (!engine_->swap_pending()) std::this_thread::yield();
+  Hold(false);
+  swap.join();
   EXPECT_EQ(engine_->version(), kSecond);
   EXPECT_TRUE(outcome.Wait().ok());
   ASSERT_THAT(outcome.siblings_[0].versions, SizeIs(2));
