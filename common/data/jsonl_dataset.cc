@@ -9,6 +9,7 @@
 #include "absl/strings/str_split.h"
 #include <nlohmann/json.hpp>
 
+#include "common/data/messages_json.h"
 #include "common/json/parse_json.h"
 #include "common/random/philox.h"
 #include "common/status/status_macros.h"
@@ -48,47 +49,6 @@ absl::Status NoColumn(const Json& row, const std::string& column) {
   for (const auto& [name, value] : row.items()) names.push_back(name);
   return absl::InvalidArgumentError(absl::StrCat(
       "no column \"", column, "\"; it has ", names.empty() ? "none" : absl::StrJoin(names, ", ")));
-}
-
-// Content is a text, or a list of parts of which all are text.
-absl::StatusOr<std::string> ContentText(const Json& content) {
-  if (content.is_string()) return content.get<std::string>();
-  std::string text;
-  for (const Json& part : content) {
-    bool is_text =
-        content.is_array() && part.is_object() && part.contains("text") && part["text"].is_string();
-    if (!is_text) return absl::InvalidArgumentError("content is not text");
-    text += part["text"].get<std::string>();
-  }
-  if (!content.is_array()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("content: want text, got ", content.type_name()));
-  }
-  return text;
-}
-
-absl::StatusOr<std::vector<text::ChatMessage>> Messages(const std::string& column,
-                                                        const Json& value) {
-  if (!value.is_array() || value.empty()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("column \"", column, "\": want a text or a list of {role, content}, got ",
-                     value.is_array() ? "an empty list" : value.type_name()));
-  }
-  std::vector<text::ChatMessage> messages;
-  for (const Json& entry : value) {
-    std::string where =
-        absl::StrCat("column \"", column, "\", message ", messages.size() + 1, ": ");
-    if (!entry.is_object() || !entry.contains("role") || !entry["role"].is_string() ||
-        !entry.contains("content")) {
-      return absl::InvalidArgumentError(absl::StrCat(where, "want {role, content}"));
-    }
-    absl::StatusOr<std::string> content = ContentText(entry["content"]);
-    if (!content.ok()) {
-      return absl::InvalidArgumentError(absl::StrCat(where, content.status().message()));
-    }
-    messages.push_back({entry["role"].get<std::string>(), *std::move(content)});
-  }
-  return messages;
 }
 
 absl::Status ReadAnswer(const JsonlOptions& options, const Json& row, PromptRow& out) {
@@ -180,7 +140,7 @@ absl::StatusOr<PromptRow> JsonlDataset::Parse(const Line& line) const {
     out.messages = {{"user", prompt->get<std::string>()}};
   } else {
     absl::StatusOr<std::vector<text::ChatMessage>> messages =
-        Messages(options_.prompt_column, *prompt);
+        MessagesFromJson(options_.prompt_column, *prompt);
     if (!messages.ok()) return fail(messages.status());
     out.messages = *std::move(messages);
   }

@@ -12,12 +12,9 @@
 
 #include <ATen/core/Tensor.h>
 
-namespace rein::rollout {
+#include "rollout/sampling/draw.h"
 
-struct NoiseKey {
-  uint64_t key = 0;       // of the completion
-  uint32_t position = 0;  // of the token in the completion
-};
+namespace rein::rollout {
 
 // fp32 [B, V] on `device`; rows without key (nullptr) are 0.
 at::Tensor GumbelNoise(const std::vector<const NoiseKey*>& keys, int64_t vocabulary,

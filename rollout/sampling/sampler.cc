@@ -5,6 +5,8 @@
 
 #include <ATen/ATen.h>
 
+#include "rollout/sampling/gumbel_noise.h"
+
 namespace rein::rollout {
 namespace {
 

@@ -8,6 +8,7 @@
 #include <gtest/gtest.h>
 
 #include "common/random/philox.h"
+#include "rollout/sampling/gumbel_noise.h"
 
 namespace rein::rollout {
 namespace {

@@ -1,0 +1,92 @@
+#include "common/policy/policy_slots.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include <ATen/ATen.h>
+
+#include "common/models/arena.h"
+#include "common/status/status_macros.h"
+#include "common/tensor/catch_torch.h"
+
+namespace rein::policy {
+
+absl::StatusOr<std::unique_ptr<PolicySlots>> PolicySlots::Create(const models::DecoderSpec& spec,
+                                                                 const SlotOptions& options) {
+  SlotOptions chosen = options;
+  const bool cpu = options.device.is_cpu();
+  if (chosen.dtype == at::ScalarType::Undefined) chosen.dtype = cpu ? at::kFloat : at::kBFloat16;
+  if (chosen.dtype != at::kFloat && (cpu || chosen.dtype != at::kBFloat16)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("dtype ", at::toString(chosen.dtype),
+                     cpu ? ": a CPU computes in float32 only" : ": want float32 or bfloat16"));
+  }
+  REIN_ASSIGN_OR_RETURN(weights::Registry registry,
+                        weights::Registry::Create(models::DecoderParameters(spec)));
+  auto slots = std::unique_ptr<PolicySlots>(new PolicySlots(spec, chosen, std::move(registry)));
+  REIN_RETURN_IF_ERROR(slots->Fill(slots->slots_[0]));
+  if (options.keep_idle) REIN_RETURN_IF_ERROR(slots->Fill(slots->slots_[1]));
+  return slots;
+}
+
+PolicySlots::PolicySlots(const models::DecoderSpec& spec, const SlotOptions& options,
+                         weights::Registry registry)
+    : spec_(spec),
+      options_(options),
+      registry_(std::move(registry)),
+      plan_(weights::PlanOf(registry_, options.dtype == at::kFloat ? "float32" : "bfloat16")) {}
+
+absl::Status PolicySlots::Fill(Slot& slot) {
+  REIN_RETURN_IF_ERROR(tensor::CatchTorch("memory for the weights", [&] {
+    slot.arena = at::zeros({registry_.arena_elements()},
+                           at::TensorOptions(options_.dtype).device(options_.device));
+  }));
+  REIN_ASSIGN_OR_RETURN(slot.decoder, models::Decoder::Create(spec_, registry_, slot.arena));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<PolicySlots::Slot*> PolicySlots::Idle() {
+  Slot& idle = slots_[1 - in_use_];
+  if (!idle.arena.defined()) REIN_RETURN_IF_ERROR(Fill(idle));
+  return &idle;
+}
+
+absl::Status PolicySlots::LoadFolder(const std::string& folder,
+                                     const models::ModelDescription& model) {
+  at::Tensor& arena = slots_[in_use_].arena;
+  if (options_.device.is_cpu()) return models::LoadWeights(folder, model, registry_, arena);
+  at::Tensor host = at::zeros({registry_.arena_elements()}, options_.dtype);
+  REIN_RETURN_IF_ERROR(models::LoadWeights(folder, model, registry_, host));
+  return tensor::CatchTorch("copy of the weights to the device", [&] { arena.copy_(host); });
+}
+
+absl::Status PolicySlots::Write(uint64_t offset_bytes, const char* bytes, size_t size) {
+  REIN_ASSIGN_OR_RETURN(Slot * idle, Idle());
+  return tensor::CatchTorch("weights into the idle slot", [&] {
+    at::Tensor target = idle->arena.view(at::kByte).narrow(0, static_cast<int64_t>(offset_bytes),
+                                                           static_cast<int64_t>(size));
+    target.copy_(at::from_blob(const_cast<char*>(bytes), {static_cast<int64_t>(size)}, at::kByte));
+  });
+}
+
+absl::StatusOr<std::vector<uint64_t>> PolicySlots::IdleDigests() {
+  REIN_ASSIGN_OR_RETURN(Slot * idle, Idle());
+  std::vector<uint64_t> digests;
+  REIN_RETURN_IF_ERROR(tensor::CatchTorch("digest of the idle slot", [&] {
+    digests = models::ArenaDigests(registry_, idle->arena);
+  }));
+  return digests;
+}
+
+absl::Status PolicySlots::TakeIntoUse(const weights::Version& version,
+                                      weights::InFlight in_flight) {
+  REIN_RETURN_IF_ERROR(Idle().status());
+  auto swap = [this] {
+    in_use_ = 1 - in_use_;
+    if (!options_.keep_idle) slots_[1 - in_use_] = Slot();
+    return absl::OkStatus();
+  };
+  return hook_ ? hook_(version, in_flight, swap) : swap();
+}
+
+}  // namespace rein::policy

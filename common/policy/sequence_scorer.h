@@ -1,0 +1,27 @@
+// ScoreSequences gives the log-probs of given tokens under a policy, for reference scoring.
+
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/statusor.h"
+
+#include "common/models/decoder.h"
+
+namespace rein::policy {
+
+struct ScoredSequence {
+  std::vector<uint32_t> tokens;  // prompt first
+  uint32_t prefix = 1;           // only context, at the front; 1 to tokens.size()
+};
+
+// For each sequence the natural logarithm of softmax(logits / temperature) at each token after the
+// prefix. On a CPU each sequence is computed on its own, in a number of rows that keeps its bits
+// whatever stands beside it; on a GPU many are packed. INVALID_ARGUMENT names the first sequence
+// that is empty, too long, or holds an id outside the vocabulary.
+absl::StatusOr<std::vector<std::vector<float>>> ScoreSequences(
+    const models::Decoder& decoder, const std::vector<ScoredSequence>& sequences,
+    double temperature);
+
+}  // namespace rein::policy

@@ -1,0 +1,215 @@
+#include "rollout/engine/decoder_step_model.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include <ATen/ATen.h>
+#include <ATen/DeviceAccelerator.h>
+#include <ATen/core/grad_mode.h>
+
+#include "common/random/philox.h"
+#include "common/status/status_macros.h"
+#include "common/tensor/catch_torch.h"
+#include "rollout/sampling/sampler.h"
+
+namespace rein::rollout {
+namespace {
+
+constexpr double kShareOfFreeMemory = 0.9;
+
+at::Tensor Longs(const std::vector<int64_t>& values, at::Device device) {
+  return at::tensor(values, at::kLong).to(device);
+}
+
+uint64_t BytesPerToken(const models::Decoder& decoder) {
+  const models::DecoderSpec& spec = decoder.spec();
+  return static_cast<uint64_t>(2 * spec.num_layers * spec.num_kv_heads * spec.head_dim) *
+         at::elementSize(decoder.dtype());
+}
+
+uint64_t DefaultKvTokens(const models::Decoder& decoder) {
+  if (decoder.device().is_cpu()) return kDefaultCpuKvTokens;
+  const size_t free_bytes = at::accelerator::getMemoryInfo(decoder.device().index()).first;
+  return static_cast<uint64_t>(kShareOfFreeMemory * static_cast<double>(free_bytes)) /
+         BytesPerToken(decoder);
+}
+
+// The pages of each sequence as int32 [B, P], rows padded with page 0.
+at::Tensor PageTable(const std::vector<std::vector<int32_t>>& pages, at::Device device) {
+  size_t longest = 1;
+  for (const auto& row : pages) longest = std::max(longest, row.size());
+  at::Tensor table_BP =
+      at::zeros({static_cast<int64_t>(pages.size()), static_cast<int64_t>(longest)}, at::kInt);
+  int32_t* table = table_BP.mutable_data_ptr<int32_t>();
+  for (size_t b = 0; b < pages.size(); ++b) {
+    std::copy(pages[b].begin(), pages[b].end(), table + b * longest);
+  }
+  return table_BP.to(device);
+}
+
+// One sequence of `tokens` tokens that begins at page `first_page`.
+void AddSequence(int32_t first_page, int32_t page_tokens, const std::vector<int64_t>& tokens,
+                 StepBatch& batch) {
+  std::vector<int32_t> pages;
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    int32_t place = static_cast<int32_t>(i);
+    if (place % page_tokens == 0) pages.push_back(first_page + place / page_tokens);
+    batch.tokens.push_back(tokens[i]);
+    batch.positions.push_back(place);
+    batch.slots.push_back(int64_t{pages.back()} * page_tokens + place % page_tokens);
+  }
+  batch.offsets.push_back(static_cast<int64_t>(batch.tokens.size()));
+  batch.pages.push_back(pages);
+  batch.contexts.push_back(static_cast<int64_t>(tokens.size()));
+  batch.draws.push_back({static_cast<int64_t>(batch.tokens.size()) - 1, RowDraw()});
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<DecoderStepModel>> DecoderStepModel::Create(
+    const policy::PolicySlots& slots, const KvOptions& options) {
+  const models::Decoder& decoder = slots.decoder();
+  const int64_t context = decoder.spec().max_positions;
+  if (options.max_length > context) {
+    return absl::InvalidArgumentError(absl::StrCat("max_length is ", options.max_length,
+                                                   ", want at most the model's context of ",
+                                                   context, " tokens"));
+  }
+  if (options.page_tokens < 1) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("page_tokens is ", options.page_tokens, ", want at least 1"));
+  }
+  uint64_t tokens = options.kv_tokens;
+  if (tokens == 0) {
+    REIN_RETURN_IF_ERROR(tensor::CatchTorch("free memory of the device",
+                                            [&] { tokens = DefaultKvTokens(decoder); }));
+  }
+  const uint64_t pages = tokens / static_cast<uint64_t>(options.page_tokens);
+  if (pages < 1 || pages >= INT32_MAX) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("room for ", tokens, " tokens of keys and values, want at least one page of ",
+                     options.page_tokens, "; a token takes ", BytesPerToken(decoder), " bytes"));
+  }
+  StepModelLimits limits = {
+      .pages = static_cast<int32_t>(pages) + 1,
+      .page_tokens = options.page_tokens,
+      .vocabulary_size = static_cast<uint32_t>(decoder.spec().vocab_size),
+      .max_length = options.max_length == 0 ? static_cast<uint32_t>(context) : options.max_length};
+  auto model = std::unique_ptr<DecoderStepModel>(new DecoderStepModel(slots, limits));
+  REIN_RETURN_IF_ERROR(tensor::CatchTorch(
+      absl::StrCat("memory for ", tokens, " tokens of keys and values"),
+      [&] { model->pages_ = decoder.NewPages(limits.pages, limits.page_tokens); }));
+  return model;
+}
+
+int64_t DecoderStepModel::Padding(int64_t rows) const {
+  if (!slots_.decoder().device().is_cpu()) return 0;
+  return (kRowPadding - rows % kRowPadding) % kRowPadding;
+}
+
+// Padding tokens make one more sequence, whose tokens all stand at position 0 of page 0.
+at::Tensor DecoderStepModel::Hidden(const StepBatch& batch) {
+  const models::Decoder& decoder = slots_.decoder();
+  const at::Device device = decoder.device();
+  const int64_t tokens = static_cast<int64_t>(batch.tokens.size()), padding = Padding(tokens);
+  auto padded = [&](std::vector<int64_t> values) {
+    values.resize(static_cast<size_t>(tokens + padding), 0);
+    return Longs(values, device);
+  };
+  nn::PageMap map = {.layers = &pages_,
+                     .page_tokens = limits_.page_tokens,
+                     .slot_T = padded(batch.slots),
+                     .context_B = batch.contexts};
+  nn::SequenceView view = {
+      .position_T = padded(batch.positions), .offsets = batch.offsets, .pages = &map};
+  std::vector<std::vector<int32_t>> pages = batch.pages;
+  if (padding > 0) {
+    view.offsets.push_back(tokens + padding);
+    map.context_B.push_back(1);
+    pages.push_back({0});
+  }
+  map.pages_BP = PageTable(pages, device);
+  if (!device.is_cpu()) nn::PlanGather(map, device);
+  view.offsets_device = at::tensor(view.offsets, at::kLong).to(at::kInt).to(device);
+  for (size_t b = 0; b + 1 < view.offsets.size(); ++b) {
+    view.longest = std::max(view.longest, view.offsets[b + 1] - view.offsets[b]);
+  }
+  return decoder.Hidden(padded(batch.tokens), view);
+}
+
+// One row for each draw, then padding.
+at::Tensor DecoderStepModel::Logits(const at::Tensor& hidden_TD, const StepBatch& batch) {
+  std::vector<int64_t> rows;
+  for (const StepDraw& draw : batch.draws) rows.push_back(draw.at_token);
+  rows.resize(rows.size() + static_cast<size_t>(Padding(static_cast<int64_t>(rows.size()))), 0);
+  return slots_.decoder().Logits(hidden_TD.index_select(0, Longs(rows, hidden_TD.device())));
+}
+
+void DecoderStepModel::Copy(const std::vector<PageCopy>& copies) {
+  if (copies.empty()) return;
+  std::vector<int64_t> from, to;
+  for (const PageCopy& copy : copies) {
+    from.push_back(copy.from);
+    to.push_back(copy.to);
+  }
+  const at::Device device = slots_.decoder().device();
+  at::Tensor from_N = Longs(from, device), to_N = Longs(to, device);
+  for (nn::KvPages& layer : pages_) {
+    layer.key.index_copy_(0, to_N, layer.key.index_select(0, from_N));
+    layer.value.index_copy_(0, to_N, layer.value.index_select(0, from_N));
+  }
+}
+
+absl::StatusOr<Draws> DecoderStepModel::Step(const StepBatch& batch) {
+  Draws draws;
+  REIN_RETURN_IF_ERROR(tensor::CatchTorch("generation step", [&] {
+    at::NoGradGuard no_grad;
+    at::Tensor hidden_TD = Hidden(batch);
+    Copy(batch.copies);
+    if (batch.draws.empty()) return;
+    at::Tensor logits_BV = Logits(hidden_TD, batch);
+    std::vector<RowDraw> rows;
+    for (const StepDraw& draw : batch.draws) rows.push_back(draw.draw);
+    RowDraw padding;
+    padding.temperature = 0;
+    rows.resize(static_cast<size_t>(logits_BV.size(0)), padding);
+    draws = Sample(logits_BV, rows);
+  }));
+  draws.token.resize(batch.draws.size());
+  draws.logprob.resize(batch.draws.size());
+  if (!draws.untempered_logprob.empty()) draws.untempered_logprob.resize(batch.draws.size());
+  return draws;
+}
+
+absl::Status DecoderStepModel::CheckRowsStable() {
+  constexpr int64_t kLength = 8;
+  const int64_t room = int64_t{limits_.pages - 1} / ((kLength - 1) / limits_.page_tokens + 1);
+  std::vector<int64_t> tokens;
+  for (uint32_t i = 0; i < kLength; ++i) {
+    tokens.push_back(random::Philox({i, 0, 0, 0}, 1)[0] % limits_.vocabulary_size);
+  }
+  at::Tensor alone_V;
+  bool stable = true;
+  REIN_RETURN_IF_ERROR(tensor::CatchTorch("check of row stability", [&] {
+    at::NoGradGuard no_grad;
+    for (int64_t sequences : {1, 3, 20, 100}) {
+      StepBatch batch;
+      for (int64_t s = 0; s < std::min(sequences, room); ++s) {
+        const int32_t stride = static_cast<int32_t>((kLength - 1) / limits_.page_tokens + 1);
+        AddSequence(1 + static_cast<int32_t>(s) * stride, limits_.page_tokens, tokens, batch);
+      }
+      at::Tensor logits_BV = Logits(Hidden(batch), batch);
+      if (!alone_V.defined()) alone_V = logits_BV[0].clone();
+      stable = stable && at::equal(logits_BV[0], alone_V) &&
+               at::equal(logits_BV[static_cast<int64_t>(batch.draws.size()) - 1], alone_V);
+    }
+  }));
+  if (stable) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      "matrix products on this machine change a row's bits with the rows beside it: completions "
+      "may "
+      "depend on the load");
+}
+
+}  // namespace rein::rollout

@@ -1,0 +1,53 @@
+// StepModel is the forward pass as the engine sees it: packed tokens in, drawn tokens out.
+
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/statusor.h"
+
+#include "rollout/sampling/draw.h"
+
+namespace rein::rollout {
+
+// Draws a token from the logits of one of the step's tokens. Several may ask for the same one.
+struct StepDraw {
+  int64_t at_token = 0;  // index into StepBatch::tokens
+  RowDraw draw;
+};
+
+struct PageCopy {
+  int32_t from = 0;
+  int32_t to = 0;
+};
+
+// T tokens of B sequences, packed.
+struct StepBatch {
+  std::vector<int64_t> tokens;         // T
+  std::vector<int64_t> positions;      // T
+  std::vector<int64_t> slots;          // T: page * page_tokens + offset, where keys and values go
+  std::vector<int64_t> offsets = {0};  // B + 1
+  std::vector<std::vector<int32_t>> pages;  // of each sequence, in order
+  std::vector<int64_t> contexts;            // B: tokens of the sequence after this step
+  std::vector<PageCopy> copies;             // whole pages, done after the forward pass
+  std::vector<StepDraw> draws;
+};
+
+struct StepModelLimits {
+  int32_t pages = 0;  // page 0 included, which only padding writes to
+  int32_t page_tokens = 0;
+  uint32_t vocabulary_size = 0;
+  uint32_t max_length = 0;  // longest sequence, completion included
+};
+
+class StepModel {
+ public:
+  virtual ~StepModel() = default;
+
+  virtual StepModelLimits limits() const = 0;
+  // One token for each draw, in order. Called from one thread at a time.
+  virtual absl::StatusOr<Draws> Step(const StepBatch& batch) = 0;
+};
+
+}  // namespace rein::rollout

@@ -1,0 +1,36 @@
+// What goes into and comes out of one draw of tokens, one entry per row of logits.
+
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace rein::rollout {
+
+// Names the random part of a draw; see gumbel_noise.h.
+struct NoiseKey {
+  uint64_t key = 0;       // of the completion
+  uint32_t position = 0;  // of the token in the completion
+};
+
+// How one row is drawn: temperature first, then top_k, then top_p of what is left, then min_p.
+struct RowDraw {
+  double temperature = 1.0;  // 0: the likeliest token, the lowest id among equals
+  uint32_t top_k = 0;        // 0: all
+  double top_p = 1.0;
+  double min_p = 0.0;
+  NoiseKey noise;
+  std::vector<uint32_t> banned;  // never drawn
+  bool untempered = false;       // wants the untempered log-prob too
+};
+
+struct Draws {
+  std::vector<uint32_t> token;
+  // Under the distribution that was drawn from, renormalised after filters. Greedy rows: under the
+  // untempered distribution without the banned tokens, since the greedy one says nothing.
+  std::vector<float> logprob;
+  // Under softmax(logits), nothing filtered or banned; empty when no row wants it.
+  std::vector<float> untempered_logprob;
+};
+
+}  // namespace rein::rollout

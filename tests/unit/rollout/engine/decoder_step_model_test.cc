@@ -1,0 +1,140 @@
+// The engine over real decoders: what it generates equals what one forward pass over the whole
+// sequence says, whatever the batch.
+
+#include "rollout/engine/decoder_step_model.h"
+
+#include <map>
+
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "common/models/model_folder.h"
+#include "rollout/engine/engine_core.h"
+
+namespace rein::rollout {
+namespace {
+
+using ::testing::HasSubstr;
+using Completions = std::map<std::pair<uint64_t, uint32_t>, FinishedSibling>;
+
+class DecoderStepModelTest : public testing::TestWithParam<const char*> {
+ protected:
+  DecoderStepModelTest()
+      : folder_(std::string("tests/golden/models/") + GetParam()),
+        description_(*models::DescribeModel(folder_)),
+        slots_(*policy::PolicySlots::Create(description_.spec, {})),
+        text_(*text::ModelText::Load(folder_)) {
+    absl::Status status = slots_->LoadFolder(folder_, description_);
+    EXPECT_TRUE(status.ok()) << status;
+  }
+
+  static GenerateSpec Spec(uint64_t prompt, uint32_t length, uint32_t siblings) {
+    GenerateSpec spec = {.group = {0, prompt, 0}};
+    for (uint32_t i = 0; i < length; ++i) spec.prompt.push_back((prompt * 31 + i * 7) % 50);
+    for (uint32_t s = 0; s < siblings; ++s) spec.siblings.push_back(s);
+    spec.sampling.max_tokens = 12;
+    spec.sampling.ignore_eos = true;
+    spec.sampling.untempered_logprobs = true;
+    spec.sampling.temperature = prompt % 2 == 0 ? 1.0 : 0.7;
+    if (prompt % 3 == 0) spec.sampling.top_k = 20;
+    return spec;
+  }
+
+  Completions Generate(const std::vector<GenerateSpec>& specs, EngineOptions options,
+                       KvOptions kv = {.kv_tokens = 2048, .page_tokens = 4}) {
+    auto model = *DecoderStepModel::Create(*slots_, kv);
+    EngineCore core(options, *model, *text_, clock_, {});
+    core.UseVersion({1, 0});
+    Completions completions;
+    for (const GenerateSpec& spec : specs) {
+      RequestCallbacks callbacks = {
+          .on_sibling =
+              [&, id = spec.group.prompt](FinishedSibling s) { completions[{id, s.sibling}] = s; },
+          .on_end = [](absl::Status status) { EXPECT_TRUE(status.ok()) << status; }};
+      auto request = MakeRequest(spec, callbacks, model->limits(), *text_);
+      EXPECT_TRUE(request.ok()) << request.status();
+      core.Add(*request);
+    }
+    while (core.has_work()) {
+      auto progress = core.Step();
+      EXPECT_TRUE(progress.ok() && *progress) << progress.status();
+      if (!progress.ok() || !*progress) break;
+    }
+    return completions;
+  }
+
+  const std::string folder_;
+  models::ModelDescription description_;
+  std::unique_ptr<policy::PolicySlots> slots_;
+  std::unique_ptr<text::ModelText> text_;
+  sync::RealClock clock_;
+};
+
+TEST_P(DecoderStepModelTest, LogprobsAreThoseOfOneForwardPass) {
+  at::NoGradGuard no_grad;
+  GenerateSpec spec = Spec(2, 11, 4);
+  for (auto& [key, done] : Generate({spec}, {})) {
+    std::vector<int64_t> tokens(spec.prompt.begin(), spec.prompt.end());
+    tokens.insert(tokens.end(), done.tokens.begin(), done.tokens.end());
+    at::Tensor hidden = slots_->decoder().Hidden(
+        at::tensor(tokens, at::kLong),
+        nn::PackedSequences({static_cast<int64_t>(tokens.size())}, at::kCPU));
+    for (size_t i = 0; i < done.tokens.size(); ++i) {
+      int64_t before = static_cast<int64_t>(spec.prompt.size() + i) - 1;
+      at::Tensor target = at::tensor({int64_t{done.tokens[i]}}, at::kLong);
+      at::Tensor logprob =
+          slots_->decoder().Logprobs(hidden.narrow(0, before, 1), target, 1.0).logprob_N;
+      EXPECT_NEAR(done.logprobs[i], logprob.item<float>(), 1e-5);
+      EXPECT_NEAR(done.untempered_logprobs[i], logprob.item<float>(), 1e-5);
+    }
+  }
+}
+
+TEST_P(DecoderStepModelTest, TheBatchChangesNoBit) {
+  std::vector<GenerateSpec> specs;
+  for (uint64_t p = 0; p < 12; ++p) specs.push_back(Spec(p, 1 + 3 * p, 1 + p % 4));
+  Completions together = Generate(specs, {});
+  Completions alone;
+  for (const GenerateSpec& spec : specs) alone.merge(Generate({spec}, {.prefix_cache = false}));
+  // Small chunks, few pages: prompts in pieces, preemptions, recomputation.
+  Completions hard = Generate({specs.rbegin(), specs.rend()}, {.max_running = 5, .step_tokens = 16},
+                              {.kv_tokens = 140, .page_tokens = 4});
+  ASSERT_EQ(alone.size(), together.size());
+  for (const auto& [key, done] : together) {
+    EXPECT_EQ(done.tokens, alone[key].tokens) << key.first << "/" << key.second;
+    EXPECT_EQ(done.logprobs, alone[key].logprobs) << "bit for bit";
+    EXPECT_EQ(done.tokens, hard[key].tokens);
+    EXPECT_EQ(done.logprobs, hard[key].logprobs);
+  }
+}
+
+TEST_P(DecoderStepModelTest, RowsAreStableHere) {
+  auto model = *DecoderStepModel::Create(*slots_, {.kv_tokens = 4096, .page_tokens = 4});
+  absl::Status status = model->CheckRowsStable();
+  EXPECT_TRUE(status.ok()) << status;
+}
+
+TEST_P(DecoderStepModelTest, BadSizesAreRefused) {
+  const int64_t context = description_.spec.max_positions;
+  EXPECT_THAT(std::string(DecoderStepModel::Create(
+                              *slots_, {.max_length = static_cast<uint32_t>(context) + 1})
+                              .status()
+                              .message()),
+              HasSubstr("want at most the model's context of"));
+  absl::Status status = DecoderStepModel::Create(*slots_, {.kv_tokens = 3}).status();
+  EXPECT_TRUE(absl::IsResourceExhausted(status));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("room for 3 tokens"));
+  EXPECT_THAT(std::string(policy::PolicySlots::Create(description_.spec, {.dtype = at::kBFloat16})
+                              .status()
+                              .message()),
+              HasSubstr("a CPU computes in float32 only"));
+}
+
+INSTANTIATE_TEST_SUITE_P(Families, DecoderStepModelTest,
+                         testing::Values("llama", "llama_biased", "qwen2", "qwen3"),
+                         [](const auto& i) { return std::string(i.param); });
+
+}  // namespace
+}  // namespace rein::rollout
