@@ -79,6 +79,7 @@ absl::StatusOr<std::vector<uint64_t>> PolicySlots::IdleDigests() {
       digests.push_back(weights::Digest(data + parameter.offset_bytes, parameter.size_bytes));
     }
   }));
+  idle_digest_ = weights::CombineDigests(digests);
   return digests;
 }
 
@@ -87,6 +88,7 @@ absl::Status PolicySlots::TakeIntoUse(const weights::Version& version,
   REIN_RETURN_IF_ERROR(Idle().status());
   auto swap = [this] {
     in_use_ = 1 - in_use_;
+    digest_ = idle_digest_;
     if (!options_.keep_idle) slots_[1 - in_use_] = Slot();
     return absl::OkStatus();
   };
