@@ -10,7 +10,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "common/models/model_slots.h"
+#include "common/models/arena.h"
 #include "common/nn/sequence_view.h"
 #include "common/status/status_macros.h"
 #include "common/tensor/catch_torch.h"

@@ -187,33 +187,23 @@ at::Tensor AttendPlainly(const at::Tensor& q_NHC, const at::Tensor& k_MKC, const
 at::Tensor PagedCuda(const at::Tensor& q_THC, const SequenceView& view, int layer, double scale) {
   const PageMap& map = *view.pages;
   const KvPages& pages = (*map.layers)[layer];
-  std::vector<int64_t> ends{0};
-  int64_t longest = 0;
-  for (int64_t context : map.context_B) {
-    ends.push_back(ends.back() + context);
-    longest = std::max(longest, context);
-  }
-  at::Device device = q_THC.device();
-  at::Tensor context_B = at::tensor(map.context_B, at::kLong).to(device);
-  at::Tensor ends_device = at::tensor(ends, at::kLong).to(device);
-  at::Tensor row = at::repeat_interleave(context_B, ends.back());
-  at::Tensor place = at::arange(ends.back(), context_B.options()) - ends_device.index_select(0, row);
-  at::Tensor page = map.pages_BP.to(device).index({row, place.floor_divide(map.page_tokens)}).to(at::kLong);
-  at::Tensor slot = page * map.page_tokens + place.remainder(map.page_tokens);
+  TORCH_CHECK(map.context_slot_N.defined(), "PlanGather was not called for this step");
   auto gather = [&](const at::Tensor& pool) {
-    return pool.view({-1, pool.size(2), pool.size(3)}).index_select(0, slot);
+    return pool.view({-1, pool.size(2), pool.size(3)}).index_select(0, map.context_slot_N);
   };
   at::Tensor k = gather(pages.key), v = gather(pages.value);
   if (FlashTakes(q_THC)) {
     return std::get<0>(at::_flash_attention_forward(
-        q_THC, k, v, view.offsets_device, ends_device.to(at::kInt), view.longest, longest,
+        q_THC, k, v, view.offsets_device, map.context_ends, view.longest, map.longest_context,
         /*dropout_p=*/0, /*is_causal=*/true, /*return_debug_mask=*/false, scale));
   }
+  int64_t key = 0;
   std::vector<at::Tensor> rows;
   for (int64_t b = 0; b < view.num_sequences(); ++b) {
-    const int64_t begin = view.offsets[b], keys = ends[b + 1] - ends[b];
+    const int64_t begin = view.offsets[b], keys = map.context_B[b];
     rows.push_back(AttendPlainly(q_THC.narrow(0, begin, view.offsets[b + 1] - begin),
-                                 k.narrow(0, ends[b], keys), v.narrow(0, ends[b], keys), scale));
+                                 k.narrow(0, key, keys), v.narrow(0, key, keys), scale));
+    key += keys;
   }
   return at::cat(rows, 0);
 }

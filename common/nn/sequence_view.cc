@@ -1,5 +1,7 @@
 #include "common/nn/sequence_view.h"
 
+#include <ATen/ATen.h>
+
 #include <algorithm>
 #include <numeric>
 
@@ -19,6 +21,21 @@ SequenceView PackedSequences(const std::vector<int64_t>& lengths, at::Device dev
   view.position_T = at::tensor(positions, at::kLong).to(device);
   view.offsets_device = at::tensor(view.offsets, at::kLong).to(at::kInt).to(device);
   return view;
+}
+
+void PlanGather(PageMap& map, at::Device device) {
+  std::vector<int64_t> ends{0};
+  for (int64_t context : map.context_B) {
+    ends.push_back(ends.back() + context);
+    map.longest_context = std::max(map.longest_context, context);
+  }
+  at::Tensor context_B = at::tensor(map.context_B, at::kLong).to(device);
+  at::Tensor begin_B = at::tensor(ends, at::kLong).to(device);
+  at::Tensor row = at::repeat_interleave(context_B, ends.back());
+  at::Tensor place = at::arange(ends.back(), context_B.options()) - begin_B.index_select(0, row);
+  at::Tensor page = map.pages_BP.to(device).index({row, place.floor_divide(map.page_tokens)});
+  map.context_slot_N = page.to(at::kLong) * map.page_tokens + place.remainder(map.page_tokens);
+  map.context_ends = begin_B.to(at::kInt);
 }
 
 }  // namespace rein::nn

@@ -25,7 +25,15 @@ struct PageMap {
   at::Tensor slot_T;                // int64: page * page_tokens + offset for each new token
   at::Tensor pages_BP;              // int32: the pages of each sequence, rows padded with 0
   std::vector<int64_t> context_B;   // tokens of each sequence after this step, the new ones included
+
+  // On a GPU all keys of the step are gathered before each layer's attention; see PlanGather().
+  at::Tensor context_slot_N;  // int64: slots of all context tokens, sequence after sequence
+  at::Tensor context_ends;    // int32 [B + 1]: where each sequence's context begins among them
+  int64_t longest_context = 0;
 };
+
+// Fills the last three from pages_BP and context_B, once for all layers.
+void PlanGather(PageMap& map, at::Device device);
 
 struct SequenceView {
   at::Tensor position_T;           // int64, place of each token in its sequence, from 0

@@ -5,9 +5,9 @@
 #include "absl/strings/str_cat.h"
 #include <ATen/ATen.h>
 
+#include "common/models/arena.h"
 #include "common/status/status_macros.h"
 #include "common/tensor/catch_torch.h"
-#include "common/weights/digest.h"
 
 namespace rein::policy {
 
@@ -73,11 +73,7 @@ absl::StatusOr<std::vector<uint64_t>> PolicySlots::IdleDigests() {
   REIN_ASSIGN_OR_RETURN(Slot * idle, Idle());
   std::vector<uint64_t> digests;
   REIN_RETURN_IF_ERROR(tensor::CatchTorch("digest of the idle slot", [&] {
-    at::Tensor host = idle->arena.to(at::kCPU).view(at::kByte);
-    const char* data = static_cast<const char*>(host.const_data_ptr());
-    for (const weights::PlannedParameter& parameter : plan_.parameters) {
-      digests.push_back(weights::Digest(data + parameter.offset_bytes, parameter.size_bytes));
-    }
+    digests = models::ArenaDigests(registry_, idle->arena);
   }));
   idle_digest_ = weights::CombineDigests(digests);
   return digests;

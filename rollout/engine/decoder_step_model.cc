@@ -130,6 +130,7 @@ at::Tensor DecoderStepModel::Hidden(const StepBatch& batch) {
     pages.push_back({0});
   }
   map.pages_BP = PageTable(pages, device);
+  if (!device.is_cpu()) nn::PlanGather(map, device);
   view.offsets_device = at::tensor(view.offsets, at::kLong).to(at::kInt).to(device);
   for (size_t b = 0; b + 1 < view.offsets.size(); ++b) {
     view.longest = std::max(view.longest, view.offsets[b + 1] - view.offsets[b]);

@@ -87,7 +87,13 @@ absl::Status SegmentLog::OpenSegment(uint32_t segment) {
   if (fstat(file_, &status) != 0) return absl::ErrnoToStatus(errno, path);
   segment_ = segment;
   size_ = static_cast<uint64_t>(status.st_size);
-  return absl::OkStatus();
+  if (size_ > 0 || !durable_) return absl::OkStatus();
+  // A new file's name is durable once its folder is.
+  int folder = open(folder_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  bool synced = folder >= 0 && fsync(folder) == 0;
+  int reason = errno;
+  if (folder >= 0) close(folder);
+  return synced ? absl::OkStatus() : absl::ErrnoToStatus(reason, "cannot sync " + folder_);
 }
 
 absl::Status SegmentLog::CutTornTail() {

@@ -80,6 +80,8 @@ void RoleProcess::OnListening(
   on_listening_ = std::move(call);
 }
 
+void RoleProcess::OnStopping(std::function<void()> call) { on_stopping_ = std::move(call); }
+
 absl::Status RoleProcess::Serve(const std::vector<grpc::Service*>& services,
                                 std::function<ActorReport()> report,
                                 std::function<void(uint64_t)> on_new_epoch) {
@@ -111,6 +113,7 @@ absl::Status RoleProcess::Serve(const std::vector<grpc::Service*>& services,
   log_->Info("stopping", {{"signal", strsignal(signal)}});
   endpoint->SetReady(false);
   server->SetServing(false);
+  if (on_stopping_) on_stopping_();
   return absl::OkStatus();
 }
 

@@ -78,6 +78,9 @@ class RoleProcess {
   // registration; before Serve().
   void OnListening(std::function<void(const std::string& address, const std::string& admin)> call);
 
+  // Called before the server stops: long streams should end. Before Serve().
+  void OnStopping(std::function<void()> call);
+
   // Serves until SIGTERM, SIGINT or Stop(); calls still running then have a grace of two seconds.
   // `on_new_epoch` as in LeaseOptions; kept replies are forgotten before it is called. The services
   // must outlive the call.
@@ -100,6 +103,7 @@ class RoleProcess {
   rpc::ReplyCache replies_;
   std::map<std::string, telemetry::MetricsEndpoint::Page> pages_;
   std::function<void(const std::string&, const std::string&)> on_listening_;
+  std::function<void()> on_stopping_;
 };
 
 // Blocks the stop signals, reads the flags, makes the process and calls `body`. Returns the exit code.

@@ -1,0 +1,73 @@
+#include "services/controller/actor_pool.h"
+
+#include <algorithm>
+#include <set>
+
+#include "services/controller/actor_registry.h"
+
+namespace rein::services {
+bool ActorPool::Wanted(const v1::Actor& actor) const {
+  if (actor.state() != kActorReady) return false;
+  const auto* devices = actor.role() == "trainer"     ? &placement_.trainer()
+                        : actor.role() == "rollout"   ? &placement_.rollout()
+                        : actor.role() == "reference" ? &placement_.reference()
+                                                      : nullptr;
+  return devices == nullptr || devices->empty() ||
+         std::find(devices->begin(), devices->end(), actor.device()) != devices->end();
+}
+
+PooledActor ActorPool::Connect(const v1::Actor& actor) {
+  PooledActor pooled{.actor = actor};
+  pooled.view.name = actor.name();
+  if (actor.role() == "trainer") {
+    pooled.trainer = connector_.ConnectTrainer(actor);
+  } else if (actor.role() == "rollout") {
+    pooled.generator = connector_.ConnectGenerator(actor);
+  } else if (actor.role() == "reference") {
+    pooled.reference = connector_.ConnectReference(actor);
+  } else {
+    pooled.rewarder = connector_.ConnectRewarder(actor);
+    pooled.view.loaded = pooled.view.has_weights = true;  // there is nothing to load
+  }
+  return pooled;
+}
+
+std::vector<std::string> ActorPool::Refresh(const std::vector<v1::Actor>& registered) {
+  std::map<std::string, const v1::Actor*> wanted;
+  for (const v1::Actor& actor : registered) {
+    if (Wanted(actor)) wanted[actor.name()] = &actor;
+  }
+  std::vector<std::string> left;
+  std::erase_if(actors_, [&](const auto& item) {
+    auto found = wanted.find(item.first);
+    bool stays = found != wanted.end() && found->second->epoch() == item.second.actor.epoch();
+    if (!stays) left.push_back(item.first);
+    return !stays;
+  });
+  for (const auto& [name, actor] : wanted) {
+    if (actors_.count(name) == 0) actors_.emplace(name, Connect(*actor));
+  }
+  return left;
+}
+
+PooledActor* ActorPool::Find(const std::string& name) {
+  auto found = actors_.find(name);
+  return found == actors_.end() ? nullptr : &found->second;
+}
+
+PooledActor* ActorPool::trainer() {
+  for (auto& [name, actor] : actors_) {
+    if (actor.trainer != nullptr) return &actor;
+  }
+  return nullptr;
+}
+
+std::vector<ActorView> ActorPool::Views(const std::string& role) const {
+  std::vector<ActorView> views;
+  for (const auto& [name, actor] : actors_) {
+    if (actor.actor.role() == role) views.push_back(actor.view);
+  }
+  return views;
+}
+
+}  // namespace rein::services

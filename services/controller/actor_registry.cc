@@ -1,0 +1,126 @@
+#include "services/controller/actor_registry.h"
+
+#include <algorithm>
+#include <array>
+#include <tuple>
+
+#include "absl/strings/str_cat.h"
+#include "common/status/status_macros.h"
+
+namespace rein::services {
+namespace {
+
+constexpr std::array<const char*, 4> kRoles = {"trainer", "rollout", "reference", "reward"};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<ActorRegistry>> ActorRegistry::Open(Store& store,
+                                                                   const sync::Clock& clock,
+                                                                   absl::Duration lease) {
+  auto registry = std::unique_ptr<ActorRegistry>(new ActorRegistry(store, clock, lease));
+  REIN_ASSIGN_OR_RETURN(registry->controller_epoch_, store.Increment("controller_epoch"));
+  REIN_ASSIGN_OR_RETURN(std::vector<ActorRecord> actors, store.ReadActors());
+  for (ActorRecord& actor : actors) {
+    const std::string name = actor.actor.name();
+    registry->entries_[name] = {.record = std::move(actor),
+                                .lease_end = clock.Now() + lease,
+                                .heard = clock.Now()};
+  }
+  REIN_RETURN_IF_ERROR(store.Commit());
+  return registry;
+}
+
+absl::StatusOr<v1::RegisterReply> ActorRegistry::Register(const v1::RegisterRequest& request) {
+  if (std::find(kRoles.begin(), kRoles.end(), request.role()) == kRoles.end()) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "role: wants trainer, rollout, reference or reward, got '", request.role(), "'"));
+  }
+  if (request.name().empty() || request.address().empty()) {
+    return absl::InvalidArgumentError("an actor needs a name and an address");
+  }
+  auto found = entries_.find(request.name());
+  if (found != entries_.end()) {
+    Entry& holder = found->second;
+    bool alive = holder.record.actor.state() == kActorReady && clock_.Now() <= holder.lease_end;
+    if (alive && holder.superseded.count(request.incarnation()) > 0) {
+      return absl::AlreadyExistsError(absl::StrCat(
+          "another process has taken the name ", request.name(), ": give this one its own --name"));
+    }
+    if (holder.record.incarnation != request.incarnation()) {
+      holder.superseded.insert(holder.record.incarnation);
+    }
+  }
+  Entry& entry = entries_[request.name()];
+  REIN_ASSIGN_OR_RETURN(uint64_t epoch, store_.Increment("actor_epoch"));
+  v1::Actor& actor = entry.record.actor;
+  actor.Clear();
+  actor.set_role(request.role());
+  actor.set_name(request.name());
+  actor.set_address(request.address());
+  actor.set_device(request.device());
+  *actor.mutable_build() = request.build();
+  actor.set_epoch(epoch);
+  actor.set_state(kActorReady);
+  entry.record.incarnation = request.incarnation();
+  entry.heard = clock_.Now();
+  entry.lease_end = entry.heard + lease_;
+  REIN_RETURN_IF_ERROR(store_.PutActor(entry.record));
+  REIN_RETURN_IF_ERROR(store_.Commit());
+  v1::RegisterReply reply;
+  reply.set_actor_epoch(epoch);
+  reply.set_controller_epoch(controller_epoch_);
+  reply.set_lease_seconds(absl::ToDoubleSeconds(lease_));
+  return reply;
+}
+
+absl::StatusOr<v1::HeartbeatReply> ActorRegistry::Heartbeat(const v1::HeartbeatRequest& request) {
+  auto found = entries_.find(request.name());
+  if (found == entries_.end()) {
+    return absl::NotFoundError(absl::StrCat("no actor ", request.name(), " is registered"));
+  }
+  Entry& entry = found->second;
+  v1::Actor& actor = entry.record.actor;
+  if (actor.epoch() != request.actor_epoch()) {
+    return absl::FailedPreconditionError(absl::StrCat("actor epoch ", request.actor_epoch(), " of ",
+                                                      request.name(), " is over, the current one is ",
+                                                      actor.epoch()));
+  }
+  if (actor.state() != kActorReady || clock_.Now() > entry.lease_end) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("the lease of ", request.name(), " ran out: register again"));
+  }
+  entry.heard = clock_.Now();
+  entry.lease_end = entry.heard + lease_;
+  *actor.mutable_version() = request.version();
+  actor.set_load(request.load());
+  v1::HeartbeatReply reply;
+  reply.set_controller_epoch(controller_epoch_);
+  return reply;
+}
+
+absl::Time ActorRegistry::ExpireLeases() {
+  absl::Time next = absl::InfiniteFuture();
+  for (auto& [name, entry] : entries_) {
+    if (entry.record.actor.state() != kActorReady) continue;
+    if (clock_.Now() > entry.lease_end) {
+      entry.record.actor.set_state(kActorLost);
+    } else {
+      next = std::min(next, entry.lease_end + absl::Milliseconds(1));
+    }
+  }
+  return next;
+}
+
+std::vector<v1::Actor> ActorRegistry::Actors() const {
+  std::vector<v1::Actor> actors;
+  for (const auto& [name, entry] : entries_) {
+    v1::Actor& actor = actors.emplace_back(entry.record.actor);
+    actor.set_silent_seconds(absl::ToDoubleSeconds(clock_.Now() - entry.heard));
+  }
+  std::stable_sort(actors.begin(), actors.end(), [](const v1::Actor& a, const v1::Actor& b) {
+    return std::tie(a.role(), a.name()) < std::tie(b.role(), b.name());
+  });
+  return actors;
+}
+
+}  // namespace rein::services

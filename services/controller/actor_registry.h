@@ -1,0 +1,65 @@
+// ActorRegistry knows the running service processes: it issues their epochs and watches their leases.
+//
+// An actor is READY while its heartbeats come, and LOST when its lease ran out: from then on its epoch
+// is over for good, and it has to register again. Epochs come from the store and never repeat. After a
+// restart of the controller the stored actors have one lease to be heard of; their epochs go on.
+// Not thread-safe.
+
+#pragma once
+
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "common/sync/clock.h"
+#include "rein/v1/controller.pb.h"
+#include "services/controller/store.h"
+
+namespace rein::services {
+
+class ActorRegistry {
+ public:
+  // Takes the next controller_epoch. All arguments must outlive the registry.
+  static absl::StatusOr<std::unique_ptr<ActorRegistry>> Open(Store& store, const sync::Clock& clock,
+                                                             absl::Duration lease);
+
+  uint64_t controller_epoch() const { return controller_epoch_; }
+
+  // INVALID_ARGUMENT for a role that does not exist; ALREADY_EXISTS when another process, still alive,
+  // took the name after this one had it. Commits.
+  absl::StatusOr<v1::RegisterReply> Register(const v1::RegisterRequest& request);
+  // NOT_FOUND for an unknown name, FAILED_PRECONDITION for an epoch that is over.
+  absl::StatusOr<v1::HeartbeatReply> Heartbeat(const v1::HeartbeatRequest& request);
+
+  // Marks actors whose lease ran out; returns when the next one will.
+  absl::Time ExpireLeases();
+
+  // By role and name; all that were ever registered and not replaced.
+  std::vector<v1::Actor> Actors() const;
+
+ private:
+  struct Entry {
+    ActorRecord record;
+    absl::Time lease_end;
+    absl::Time heard;
+    std::set<std::string> superseded;  // incarnations that had this name before
+  };
+
+  ActorRegistry(Store& store, const sync::Clock& clock, absl::Duration lease)
+      : store_(store), clock_(clock), lease_(lease) {}
+
+  Store& store_;
+  const sync::Clock& clock_;
+  const absl::Duration lease_;
+  uint64_t controller_epoch_ = 0;
+  std::map<std::string, Entry> entries_;
+};
+
+inline constexpr char kActorReady[] = "READY";
+inline constexpr char kActorLost[] = "LOST";
+
+}  // namespace rein::services

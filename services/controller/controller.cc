@@ -1,0 +1,188 @@
+#include "services/controller/controller.h"
+
+#include <algorithm>
+#include <filesystem>
+
+#include "absl/strings/str_cat.h"
+#include "common/config/job_reader.h"
+#include "common/config/nearest_name.h"
+#include "common/config/yaml_writer.h"
+#include "common/status/status_macros.h"
+
+namespace rein::services {
+
+bool HasEnded(v1::JobState state) {
+  return state == v1::JOB_STATE_SUCCEEDED || state == v1::JOB_STATE_FAILED ||
+         state == v1::JOB_STATE_CANCELLED;
+}
+
+std::string ModelFolder(const v1::ModelConfig& model) {
+  const std::string& path = model.has_path() ? model.path() : model.config();
+  std::error_code error;
+  if (std::filesystem::is_directory(path, error)) return path;
+  return std::filesystem::path(path).parent_path().string();
+}
+
+absl::StatusOr<std::unique_ptr<Controller>> Controller::Create(ControllerOptions options,
+                                                               const sync::Clock& clock,
+                                                               ActorConnector& connector,
+                                                               JobRecorder& recorder,
+                                                               std::function<void()> wake) {
+  auto controller = std::unique_ptr<Controller>(
+      new Controller(std::move(options), clock, connector, recorder, std::move(wake)));
+  REIN_ASSIGN_OR_RETURN(controller->store_, Store::Open({.folder = controller->options_.folder}));
+  REIN_ASSIGN_OR_RETURN(
+      controller->registry_,
+      ActorRegistry::Open(*controller->store_, clock, controller->options_.lease));
+  REIN_ASSIGN_OR_RETURN(std::vector<JobRecord> jobs, controller->store_->ReadJobs());
+  for (JobRecord& job : jobs) {
+    controller->jobs_.push_back(std::make_unique<JobRecord>(std::move(job)));
+    recorder.OnState(*controller->jobs_.back());
+  }
+  return controller;
+}
+
+Controller::~Controller() = default;
+
+absl::Time Controller::Step() {
+  if (running_.job == nullptr) StartNext();
+  if (running_.job == nullptr) return registry_->ExpireLeases();
+  if (running_.opening.valid()) {
+    if (running_.opening.wait_for(std::chrono::seconds(0)) != std::future_status::ready) {
+      return std::min(registry_->ExpireLeases(), clock_.Now() + absl::Milliseconds(20));
+    }
+    BeginRun();
+    return clock_.Now();
+  }
+  absl::Time until = running_.run->Step();
+  StepRun();
+  return running_.job == nullptr ? clock_.Now() : until;
+}
+
+void Controller::StartNext() {
+  // One that was running when the controller stopped comes first.
+  JobRecord* next = nullptr;
+  for (const auto& job : jobs_) {
+    bool active = job->state == v1::JOB_STATE_STARTING || job->state == v1::JOB_STATE_RUNNING;
+    if (active || (next == nullptr && job->state == v1::JOB_STATE_QUEUED)) next = job.get();
+    if (active) break;
+  }
+  if (next == nullptr) return;
+  SetState(*next, v1::JOB_STATE_STARTING, "reads the data");
+  running_ = Running{.job = next};
+  running_.opening = std::async(std::launch::async, [this, config = next->config] {
+    auto sources = OpenSources(config);
+    wake_();
+    return sources;
+  });
+}
+
+absl::StatusOr<Controller::Sources> Controller::OpenSources(const v1::JobConfig& config) {
+  Sources sources;
+  const std::string folder = ModelFolder(config.model());
+  if (config.data().has_train()) {
+    REIN_ASSIGN_OR_RETURN(sources.train,
+                          OpenPrompts(config.data().train(), folder, config.has_sft()));
+  }
+  if (config.data().has_eval()) {
+    REIN_ASSIGN_OR_RETURN(sources.held_out,
+                          OpenPrompts(config.data().eval(), folder, /*answers=*/false));
+  }
+  return sources;
+}
+
+void Controller::BeginRun() {
+  absl::StatusOr<Sources> sources = running_.opening.get();
+  if (!sources.ok()) return End({.message = std::string(sources.status().message())});
+  running_.sources = *std::move(sources);
+  auto run = RunLoop::Begin({.store = *store_,
+                             .registry = *registry_,
+                             .connector = connector_,
+                             .clock = clock_,
+                             .recorder = recorder_,
+                             .train = running_.sources.train.get(),
+                             .held_out = running_.sources.held_out.get(),
+                             .wake = wake_},
+                            *running_.job);
+  if (!run.ok()) return End({.message = std::string(run.status().message())});
+  running_.run = *std::move(run);
+  if (running_.pausing) running_.run->Pause();
+}
+
+void Controller::StepRun() {
+  JobRecord& job = *running_.job;
+  if (running_.run->outcome().has_value()) return End(*running_.run->outcome());
+  std::string message = running_.run->waits_for();
+  bool started = running_.run->trainer_loaded();
+  v1::JobState state = started ? v1::JOB_STATE_RUNNING : job.state;
+  if (!started && message.empty()) message = "the services load the model";
+  if (state == job.state && message == job.message) return;
+  SetState(job, state, message);
+}
+
+void Controller::SetState(JobRecord& job, v1::JobState state, const std::string& message) {
+  bool changed = job.state != state;
+  job.state = state;
+  job.message = message;
+  job.ended_at = HasEnded(state) ? Now() : 0;
+  v1::JobEvent event;
+  event.set_time(Now());
+  event.set_state(state);
+  event.set_detail(message);
+  absl::Status status = store_->UpdateJob(job);
+  if (status.ok() && (changed || !message.empty())) status = store_->AppendEvent(job.name, event);
+  if (status.ok()) status = store_->Commit();
+  if (!status.ok()) store_->database().Rollback();  // memory goes on; the next change tries again
+  if (changed) recorder_.OnState(job);
+}
+
+std::string Controller::WhatIsKept(const JobRecord& job) {
+  std::vector<std::string> kept;
+  auto checkpoints = store_->ReadCheckpoints(job.name);
+  if (checkpoints.ok() && !checkpoints->empty()) {
+    kept.push_back(absl::StrCat("checkpoint ", checkpoints->back().number(), " (update ",
+                                checkpoints->back().update(), ") is intact"));
+  }
+  if (running_.run != nullptr) {
+    uint64_t rollouts = running_.run->ledger().Summary().rollouts_stored();
+    if (rollouts > 0) kept.push_back(absl::StrCat(rollouts, " rollouts are kept"));
+  }
+  std::string text;
+  for (const std::string& part : kept) absl::StrAppend(&text, text.empty() ? "\n" : "; ", part);
+  return text;
+}
+
+void Controller::End(const Outcome& outcome) {
+  JobRecord& job = *running_.job;
+  std::string message = outcome.message;
+  if (outcome.state == v1::JOB_STATE_FAILED) {
+    message = absl::StrCat("at update ", job.updates_done, ": ", message, WhatIsKept(job));
+  }
+  // What the last step wrote stays if it can be made durable.
+  bool synced = running_.run == nullptr || running_.run->ledger().Sync().ok();
+  if (!synced || !store_->Commit().ok()) store_->database().Rollback();
+  running_.run.reset();
+  SetState(job, outcome.state, message);
+  running_ = Running{};
+}
+
+absl::StatusOr<JobRecord*> Controller::Find(const std::string& name) {
+  std::vector<JobRecord*> matches;
+  std::vector<std::string> names;
+  for (const auto& job : jobs_) {
+    if (job->name == name) return job.get();
+    if (!name.empty() && job->name.rfind(name, 0) == 0) matches.push_back(job.get());
+    names.push_back(job->name);
+  }
+  if (matches.size() == 1) return matches.front();
+  if (matches.size() > 1) {
+    return absl::InvalidArgumentError(absl::StrCat(matches.size(), " jobs begin with ", name, ": ",
+                                                   matches[0]->name, ", ", matches[1]->name,
+                                                   matches.size() > 2 ? ", ..." : ""));
+  }
+  std::string nearest = config::NearestName(name, names);
+  return absl::NotFoundError(absl::StrCat(
+      "no job ", name, nearest.empty() ? "" : absl::StrCat("; did you mean ", nearest, "?")));
+}
+
+}  // namespace rein::services

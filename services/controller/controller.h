@@ -1,0 +1,109 @@
+// Controller owns the jobs: it stores them, runs one at a time in order of arrival, and answers for
+// them. Everything happens on one thread (see ControllerThread); RPCs come in through its mailbox.
+
+#pragma once
+
+#include <functional>
+#include <future>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "common/sync/clock.h"
+#include "rein/v1/controller.pb.h"
+#include "services/controller/actor_registry.h"
+#include "services/controller/job_recorder.h"
+#include "services/controller/run_loop.h"
+#include "services/controller/store.h"
+
+namespace rein::services {
+
+struct ControllerOptions {
+  std::string folder;  // of the store, rollouts and default outputs
+  absl::Duration lease = absl::Seconds(10);
+};
+
+class Controller {
+ public:
+  // Goes on with what the store says was running. All references must outlive the controller; `wake` is
+  // called from any thread when Step() should run.
+  static absl::StatusOr<std::unique_ptr<Controller>> Create(ControllerOptions options,
+                                                            const sync::Clock& clock,
+                                                            ActorConnector& connector,
+                                                            JobRecorder& recorder,
+                                                            std::function<void()> wake);
+  ~Controller();
+
+  // Does what can be done now; returns when to call again at the latest.
+  absl::Time Step();
+
+  ActorRegistry& registry() { return *registry_; }
+
+  // Replaces model.job by the folder that the job left; INVALID_ARGUMENT when it left none.
+  absl::StatusOr<v1::JobConfig> ResolveModel(v1::JobConfig config);
+  absl::StatusOr<v1::Job> Submit(const std::string& request_id, const v1::JobConfig& config);
+  // `name` may be a prefix that one job has. NOT_FOUND names the nearest.
+  absl::StatusOr<v1::Job> GetJob(const std::string& name);
+  std::vector<v1::Job> ListJobs();
+  absl::StatusOr<std::vector<v1::JobEvent>> EventsAfter(const std::string& name, uint64_t after);
+  absl::StatusOr<v1::Job> Cancel(const std::string& name);
+  absl::StatusOr<v1::Job> Pause(const std::string& name);
+  absl::StatusOr<v1::Job> Resume(const std::string& name, const std::vector<std::string>& overrides);
+  absl::StatusOr<v1::ListRolloutsReply> ListRollouts(const v1::ListRolloutsRequest& request);
+  absl::StatusOr<v1::LedgerSummary> GetLedger(const std::string& name);
+
+ private:
+  struct Sources {
+    std::unique_ptr<PromptSource> train;
+    std::unique_ptr<PromptSource> held_out;
+  };
+  // The job that runs.
+  struct Running {
+    JobRecord* job = nullptr;
+    std::future<absl::StatusOr<Sources>> opening;  // until the data is open
+    Sources sources;
+    std::unique_ptr<RunLoop> run;
+    bool pausing = false;
+  };
+
+  Controller(ControllerOptions options, const sync::Clock& clock, ActorConnector& connector,
+             JobRecorder& recorder, std::function<void()> wake)
+      : options_(std::move(options)),
+        clock_(clock),
+        connector_(connector),
+        recorder_(recorder),
+        wake_(std::move(wake)) {}
+
+  static absl::StatusOr<Sources> OpenSources(const v1::JobConfig& config);
+  void StartNext();
+  void BeginRun();
+  void StepRun();
+  void End(const Outcome& outcome);
+  void SetState(JobRecord& job, v1::JobState state, const std::string& message);
+  std::string WhatIsKept(const JobRecord& job);
+  absl::StatusOr<JobRecord*> Find(const std::string& name);
+  v1::Job ToProto(const JobRecord& job, bool full);
+  // The ledger of a job that runs or ran; `owned` keeps one that was opened for this.
+  absl::StatusOr<Ledger*> LedgerOf(const JobRecord& job, std::unique_ptr<Ledger>& owned);
+  double Now() const { return absl::ToDoubleSeconds(clock_.Now() - absl::UnixEpoch()); }
+
+  const ControllerOptions options_;
+  const sync::Clock& clock_;
+  ActorConnector& connector_;
+  JobRecorder& recorder_;
+  const std::function<void()> wake_;
+  std::unique_ptr<Store> store_;
+  std::unique_ptr<ActorRegistry> registry_;
+  std::vector<std::unique_ptr<JobRecord>> jobs_;  // oldest first
+  Running running_;
+};
+
+bool HasEnded(v1::JobState state);
+
+// The folder that holds the tokenizer of a job's model.
+std::string ModelFolder(const v1::ModelConfig& model);
+
+}  // namespace rein::services

@@ -1,0 +1,253 @@
+// The part of Controller that answers for jobs.
+
+#include <algorithm>
+#include <filesystem>
+
+#include "absl/strings/str_cat.h"
+#include "common/config/job_reader.h"
+#include "common/config/yaml_writer.h"
+#include "common/status/status_macros.h"
+#include "services/controller/controller.h"
+
+namespace rein::services {
+namespace {
+
+constexpr uint32_t kDefaultRollouts = 16;
+
+// The first setting that a resumed job may not change, because the order or the meaning of the data
+// would; empty when there is none.
+std::string FixedSetting(const v1::JobConfig& a, const v1::JobConfig& b) {
+  if (a.kind_case() != b.kind_case()) return "the kind of job";
+  if (a.name() != b.name()) return "name";
+  if (a.seed() != b.seed()) return "seed";
+  if (a.model().SerializeAsString() != b.model().SerializeAsString()) return "model";
+  if (a.data().SerializeAsString() != b.data().SerializeAsString()) return "data";
+  if (a.output() != b.output()) return "output";
+  if (a.grpo().prompts() != b.grpo().prompts()) return "grpo.prompts";
+  if (a.grpo().group_size() != b.grpo().group_size()) return "grpo.group_size";
+  if (a.grpo().has_updates() != b.grpo().has_updates()) return "grpo.updates (given or not)";
+  if (a.sft().sequences() != b.sft().sequences()) return "sft.sequences";
+  return "";
+}
+
+double SortKey(const v1::StoredRollout& stored, const std::string& sort) {
+  if (sort == "reward") return stored.rollout().reward().reward();
+  if (sort == "advantage") return stored.rollout().advantage();
+  return static_cast<double>(stored.rollout().completion().token_ids_size());
+}
+
+}  // namespace
+
+absl::StatusOr<v1::JobConfig> Controller::ResolveModel(v1::JobConfig config) {
+  if (!config.model().has_job()) return config;
+  REIN_ASSIGN_OR_RETURN(JobRecord * source, Find(config.model().job()));
+  std::string path = absl::StrCat(source->output, "/model");
+  if (config.model().has_checkpoint()) {
+    REIN_ASSIGN_OR_RETURN(auto checkpoints, store_->ReadCheckpoints(source->name));
+    path.clear();
+    std::string known;
+    for (const v1::Checkpoint& checkpoint : checkpoints) {
+      if (checkpoint.number() == config.model().checkpoint()) path = checkpoint.path();
+      absl::StrAppend(&known, known.empty() ? "" : ", ", checkpoint.number());
+    }
+    if (path.empty()) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "model.checkpoint: job ", source->name, " has no checkpoint ",
+          config.model().checkpoint(), known.empty() ? "" : absl::StrCat("; it has ", known)));
+    }
+  }
+  std::error_code error;
+  if (!std::filesystem::is_directory(path, error)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("model.job: job ", source->name, " (",
+                     v1::JobState_Name(source->state).substr(10), ") has left no weights in ", path));
+  }
+  config.mutable_model()->clear_job();
+  config.mutable_model()->clear_checkpoint();
+  config.mutable_model()->set_path(path);
+  return config;
+}
+
+absl::StatusOr<v1::Job> Controller::Submit(const std::string& request_id,
+                                           const v1::JobConfig& config) {
+  for (const auto& job : jobs_) {
+    if (job->name != config.name()) continue;
+    if (!request_id.empty() && job->request_id == request_id) return ToProto(*job, true);
+    return absl::AlreadyExistsError(absl::StrCat(
+        "job ", job->name, " exists already (", v1::JobState_Name(job->state).substr(10),
+        "): give this one another name"));
+  }
+  auto job = std::make_unique<JobRecord>();
+  job->name = config.name();
+  job->request_id = request_id;
+  job->config = config;
+  job->config_hash = config::HashOf(config);
+  job->submitted_at = Now();
+  job->output = config.has_output() ? config.output()
+                                    : absl::StrCat(options_.folder, "/jobs/", config.name());
+  v1::JobEvent event;
+  event.set_time(Now());
+  event.set_state(v1::JOB_STATE_QUEUED);
+  REIN_RETURN_IF_ERROR(store_->InsertJob(*job));
+  REIN_RETURN_IF_ERROR(store_->AppendEvent(job->name, event));
+  REIN_RETURN_IF_ERROR(store_->Commit());
+  jobs_.push_back(std::move(job));
+  recorder_.OnState(*jobs_.back());
+  return ToProto(*jobs_.back(), true);
+}
+
+v1::Job Controller::ToProto(const JobRecord& job, bool full) {
+  v1::Job proto;
+  proto.set_name(job.name);
+  proto.set_kind(config::KindOf(job.config));
+  proto.set_state(job.state);
+  proto.set_update(job.updates_done);
+  proto.set_max_updates(job.max_updates);
+  proto.set_submitted_at(job.submitted_at);
+  proto.set_ended_at(job.ended_at);
+  proto.set_message(job.message);
+  proto.set_config_hash(job.config_hash);
+  proto.set_output(job.output);
+  if (auto update = store_->ReadUpdate(job.name, job.updates_done);
+      update.ok() && update->has_value()) {
+    *proto.mutable_metrics() = (*update)->metrics();
+  }
+  if (!full) return proto;
+  proto.set_config_yaml(config::ToYaml(job.config));
+  *proto.mutable_config() = job.config;
+  if (auto checkpoints = store_->ReadCheckpoints(job.name); checkpoints.ok()) {
+    proto.mutable_checkpoints()->Add(checkpoints->begin(), checkpoints->end());
+  }
+  if (auto evals = store_->ReadEvals(job.name); evals.ok()) {
+    proto.mutable_evals()->Add(evals->begin(), evals->end());
+  }
+  return proto;
+}
+
+absl::StatusOr<v1::Job> Controller::GetJob(const std::string& name) {
+  REIN_ASSIGN_OR_RETURN(JobRecord * job, Find(name));
+  return ToProto(*job, true);
+}
+
+std::vector<v1::Job> Controller::ListJobs() {
+  std::vector<v1::Job> jobs;
+  for (auto job = jobs_.rbegin(); job != jobs_.rend(); ++job) jobs.push_back(ToProto(**job, false));
+  return jobs;
+}
+
+absl::StatusOr<std::vector<v1::JobEvent>> Controller::EventsAfter(const std::string& name,
+                                                                  uint64_t after) {
+  REIN_ASSIGN_OR_RETURN(JobRecord * job, Find(name));
+  return store_->ReadEvents(job->name, after);
+}
+
+absl::StatusOr<v1::Job> Controller::Cancel(const std::string& name) {
+  REIN_ASSIGN_OR_RETURN(JobRecord * job, Find(name));
+  if (HasEnded(job->state) && job->state != v1::JOB_STATE_FAILED) return ToProto(*job, true);
+  if (running_.job == job) {
+    End({.state = v1::JOB_STATE_CANCELLED});
+  } else {
+    SetState(*job, v1::JOB_STATE_CANCELLED, "");
+  }
+  return ToProto(*job, true);
+}
+
+absl::StatusOr<v1::Job> Controller::Pause(const std::string& name) {
+  REIN_ASSIGN_OR_RETURN(JobRecord * job, Find(name));
+  if (HasEnded(job->state)) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "job ", job->name, " has ended (", v1::JobState_Name(job->state).substr(10), ")"));
+  }
+  if (running_.job != job) {
+    SetState(*job, v1::JOB_STATE_PAUSED, "");
+  } else {
+    running_.pausing = true;
+    if (running_.run != nullptr) running_.run->Pause();
+  }
+  return ToProto(*job, true);
+}
+
+absl::StatusOr<v1::Job> Controller::Resume(const std::string& name,
+                                           const std::vector<std::string>& overrides) {
+  REIN_ASSIGN_OR_RETURN(JobRecord * job, Find(name));
+  bool active = job->state == v1::JOB_STATE_QUEUED || job->state == v1::JOB_STATE_STARTING ||
+                job->state == v1::JOB_STATE_RUNNING;
+  if (active && overrides.empty()) return ToProto(*job, true);  // a repeat
+  if (job->state != v1::JOB_STATE_PAUSED && job->state != v1::JOB_STATE_FAILED) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("job ", job->name, " is ", v1::JobState_Name(job->state).substr(10),
+                     ": only paused and failed jobs are resumed"));
+  }
+  if (!overrides.empty()) {
+    REIN_ASSIGN_OR_RETURN(v1::JobConfig changed,
+                          config::ReadJob({.yaml = config::ToYaml(job->config),
+                                           .file_name = absl::StrCat("job ", job->name),
+                                           .overrides = overrides}));
+    if (std::string fixed = FixedSetting(job->config, changed); !fixed.empty()) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "a resumed job keeps ", fixed, ": submit a new job with model: {job: ", job->name, "}"));
+    }
+    job->config = std::move(changed);
+    job->config_hash = config::HashOf(job->config);
+  }
+  job->skipped_in_row = 0;
+  SetState(*job, v1::JOB_STATE_QUEUED, "");
+  return ToProto(*job, true);
+}
+
+absl::StatusOr<Ledger*> Controller::LedgerOf(const JobRecord& job,
+                                             std::unique_ptr<Ledger>& owned) {
+  if (running_.job == &job && running_.run != nullptr) return &running_.run->ledger();
+  REIN_ASSIGN_OR_RETURN(owned, Ledger::Open(*store_, job.name));
+  return owned.get();
+}
+
+absl::StatusOr<v1::LedgerSummary> Controller::GetLedger(const std::string& name) {
+  REIN_ASSIGN_OR_RETURN(JobRecord * job, Find(name));
+  std::unique_ptr<Ledger> owned;
+  REIN_ASSIGN_OR_RETURN(Ledger * ledger, LedgerOf(*job, owned));
+  return ledger->Summary();
+}
+
+absl::StatusOr<v1::ListRolloutsReply> Controller::ListRollouts(
+    const v1::ListRolloutsRequest& request) {
+  REIN_ASSIGN_OR_RETURN(JobRecord * job, Find(request.name()));
+  std::string sort = request.sort();
+  bool descending = sort.empty() || sort[0] != '-';
+  if (!descending) sort = sort.substr(1);
+  if (!sort.empty() && sort != "reward" && sort != "advantage" && sort != "length") {
+    return absl::InvalidArgumentError(
+        absl::StrCat("sort: wants reward, advantage or length, got '", sort, "'"));
+  }
+  std::unique_ptr<Ledger> owned;
+  REIN_ASSIGN_OR_RETURN(Ledger * ledger, LedgerOf(*job, owned));
+  v1::ListRolloutsReply reply;
+  reply.set_update(request.update() > 0 ? request.update() : job->updates_done);
+  std::vector<v1::StoredRollout> rollouts;
+  for (uint64_t order : ledger->GroupsOf(reply.update())) {
+    for (uint32_t i = 0; i < ledger->Find(order)->siblings.size(); ++i) {
+      REIN_ASSIGN_OR_RETURN(v1::StoredRollout stored, ledger->Read(order, i));
+      rollouts.push_back(std::move(stored));
+    }
+  }
+  if (!sort.empty()) {
+    std::stable_sort(rollouts.begin(), rollouts.end(), [&](const auto& a, const auto& b) {
+      return descending ? SortKey(a, sort) > SortKey(b, sort) : SortKey(a, sort) < SortKey(b, sort);
+    });
+  }
+  size_t limit = request.limit() > 0 ? request.limit() : kDefaultRollouts;
+  for (size_t i = 0; i < std::min(limit, rollouts.size()); ++i) {
+    if (!request.tokens()) {
+      v1::Rollout* rollout = rollouts[i].mutable_rollout();
+      rollout->clear_prompt_token_ids();
+      rollout->clear_reference_logprobs();
+      v1::Completion* completion = rollout->mutable_completion();
+      completion->clear_behaviour_logprobs();
+      completion->clear_untempered_logprobs();
+    }
+    *reply.add_rollouts() = std::move(rollouts[i]);
+  }
+  return reply;
+}
+
+}  // namespace rein::services

@@ -1,0 +1,333 @@
+#include "services/controller/ledger.h"
+
+#include <algorithm>
+#include <set>
+#include <tuple>
+
+#include "absl/strings/str_cat.h"
+#include "common/status/status_macros.h"
+
+namespace rein::services {
+namespace {
+
+constexpr const char* kStateNames[] = {"issued",   "generating", "finished", "scored",
+                                       "training", "consumed",   "dropped"};
+
+bool IsOpen(GroupState state) {
+  return state != GroupState::kConsumed && state != GroupState::kDropped;
+}
+
+}  // namespace
+
+std::vector<uint32_t> Group::MissingSiblings() const {
+  std::vector<uint32_t> missing;
+  for (uint32_t i = 0; i < siblings.size(); ++i) {
+    if (!siblings[i].stored) missing.push_back(i);
+  }
+  return missing;
+}
+
+size_t Group::Usable() const {
+  return static_cast<size_t>(std::count_if(siblings.begin(), siblings.end(), [](const Sibling& s) {
+    return s.stored && !s.failed;
+  }));
+}
+
+absl::StatusOr<std::unique_ptr<Ledger>> Ledger::Open(Store& store, const std::string& job) {
+  REIN_ASSIGN_OR_RETURN(auto segments,
+                        SegmentLog::Open(absl::StrCat(store.options().folder, "/rollouts/", job),
+                                         store.options().durable));
+  auto ledger = std::unique_ptr<Ledger>(new Ledger(store, job, std::move(segments)));
+  REIN_RETURN_IF_ERROR(ledger->Load());
+  REIN_RETURN_IF_ERROR(ledger->LoadRollouts());
+  return ledger;
+}
+
+absl::Status Ledger::Load() {
+  Statement query = store_.database().Prepare(
+      "SELECT sequence, data_epoch, prompt, attempt, state, lineage, version, number, siblings, "
+      "reason FROM groups WHERE job = ? ORDER BY sequence");
+  query.Bind(1, job_);
+  while (query.Next()) {
+    Group group;
+    group.order = query.Unsigned(0);
+    group.id.set_data_epoch(query.Unsigned(1));
+    group.id.set_prompt(query.Unsigned(2));
+    group.id.set_attempt(query.Unsigned(3));
+    group.version.set_lineage(query.Unsigned(5));
+    group.version.set_number(query.Unsigned(6));
+    group.update = query.Unsigned(7);
+    group.siblings.resize(query.Unsigned(8));
+    group.reason = query.Bytes(9);
+    auto state = static_cast<GroupState>(query.Unsigned(4));
+    Group& kept = groups_[group.order] = std::move(group);
+    Enter(kept, state);
+  }
+  return query.status();
+}
+
+absl::Status Ledger::LoadRollouts() {
+  Statement query = store_.database().Prepare(
+      "SELECT sequence, sibling, segment, position, score FROM rollouts WHERE job = ?");
+  query.Bind(1, job_);
+  while (query.Next()) {
+    auto group = groups_.find(query.Unsigned(0));
+    uint64_t index = query.Unsigned(1);
+    if (group == groups_.end() || index >= group->second.siblings.size()) {
+      return absl::DataLossError(absl::StrCat("store: a rollout of ", job_, " has no group"));
+    }
+    Sibling& sibling = group->second.siblings[index];
+    sibling.stored = true;
+    sibling.place = {.segment = static_cast<uint32_t>(query.Unsigned(2)),
+                     .offset = query.Unsigned(3)};
+    v1::Rollout score;
+    if (!score.ParseFromString(query.Bytes(4))) {
+      return absl::DataLossError(absl::StrCat("store: a score of ", job_, " is damaged"));
+    }
+    sibling.scored = score.has_reward();
+    sibling.failed = !score.reward().error().empty();
+    sibling.reward = score.reward().reward();
+  }
+  return query.status();
+}
+
+void Ledger::Enter(Group& group, GroupState state) {
+  if (group.state == GroupState::kConsumed) --consumed_;
+  group.state = state;
+  if (state == GroupState::kConsumed) ++consumed_;
+  if (state == GroupState::kDropped) ++dropped_;
+  if (IsOpen(state)) {
+    open_[group.order] = state;
+  } else {
+    open_.erase(group.order);
+  }
+}
+
+absl::Status Ledger::Write(const Group& group) {
+  return store_.database()
+      .Prepare(
+          "UPDATE groups SET state=?, lineage=?, version=?, number=?, reason=? "
+          "WHERE job=? AND sequence=?")
+      .Bind(1, static_cast<uint64_t>(group.state))
+      .Bind(2, group.version.lineage())
+      .Bind(3, group.version.number())
+      .Bind(4, group.update)
+      .Bind(5, group.reason)
+      .Bind(6, job_)
+      .Bind(7, group.order)
+      .Run();
+}
+
+absl::StatusOr<Group*> Ledger::Require(uint64_t order, std::vector<GroupState> states,
+                                       const std::string& doing) {
+  auto found = groups_.find(order);
+  if (found == groups_.end()) {
+    return absl::InternalError(absl::StrCat("ledger: cannot ", doing, " unknown group ", order));
+  }
+  if (std::find(states.begin(), states.end(), found->second.state) == states.end()) {
+    return absl::InternalError(absl::StrCat("ledger: cannot ", doing, " group ", order, ", it is ",
+                                            kStateNames[static_cast<int>(found->second.state)]));
+  }
+  return &found->second;
+}
+
+absl::StatusOr<uint64_t> Ledger::Issue(const v1::GroupId& id, uint32_t siblings) {
+  uint64_t order = groups_.empty() ? 0 : groups_.rbegin()->first + 1;
+  Group& group = groups_[order];
+  group.id = id;
+  group.order = order;
+  group.siblings.resize(siblings);
+  Enter(group, siblings > 0 ? GroupState::kIssued : GroupState::kScored);
+  REIN_RETURN_IF_ERROR(
+      store_.database()
+          .Prepare("INSERT INTO groups VALUES (?, ?, ?, ?, ?, ?, 0, 0, 0, ?, '')")
+          .Bind(1, job_)
+          .Bind(2, order)
+          .Bind(3, id.data_epoch())
+          .Bind(4, id.prompt())
+          .Bind(5, id.attempt())
+          .Bind(6, static_cast<uint64_t>(group.state))
+          .Bind(7, uint64_t{siblings})
+          .Run());
+  return order;
+}
+
+absl::Status Ledger::Generating(uint64_t order, const v1::PolicyVersion& version) {
+  REIN_ASSIGN_OR_RETURN(
+      Group * group,
+      Require(order, {GroupState::kIssued, GroupState::kGenerating}, "generate"));
+  group->version = version;
+  Enter(*group, GroupState::kGenerating);
+  return Write(*group);
+}
+
+absl::StatusOr<bool> Ledger::StoreRollout(uint64_t order, const v1::StoredRollout& stored) {
+  const v1::Rollout& rollout = stored.rollout();
+  auto found = groups_.find(order);
+  if (found == groups_.end() || rollout.sibling() >= found->second.siblings.size()) {
+    return absl::InvalidArgumentError(absl::StrCat("group ", order, " has no sibling ",
+                                                   rollout.sibling()));
+  }
+  Group& group = found->second;
+  Sibling& sibling = group.siblings[rollout.sibling()];
+  bool open = group.state == GroupState::kIssued || group.state == GroupState::kGenerating;
+  if (sibling.stored || !open) return false;
+  REIN_ASSIGN_OR_RETURN(sibling.place, segments_->Append(stored.SerializeAsString()));
+  REIN_RETURN_IF_ERROR(store_.database()
+                           .Prepare("INSERT INTO rollouts VALUES (?, ?, ?, ?, ?, ?, NULL)")
+                           .Bind(1, job_)
+                           .Bind(2, order)
+                           .Bind(3, uint64_t{rollout.sibling()})
+                           .Bind(4, uint64_t{sibling.place.segment})
+                           .Bind(5, sibling.place.offset)
+                           .Bind(6, std::string())
+                           .Run());
+  sibling.stored = true;
+  if (!group.MissingSiblings().empty()) return true;
+  Enter(group, GroupState::kFinished);
+  REIN_RETURN_IF_ERROR(Write(group));
+  return true;
+}
+
+absl::Status Ledger::Score(uint64_t order, uint32_t sibling, const v1::RewardResult& reward,
+                           const std::vector<float>& reference_logprobs) {
+  REIN_ASSIGN_OR_RETURN(Group * group, Require(order, {GroupState::kFinished}, "score"));
+  Sibling& scored = group->siblings.at(sibling);
+  v1::Rollout score;  // only what scoring adds
+  *score.mutable_reward() = reward;
+  score.mutable_reference_logprobs()->Add(reference_logprobs.begin(), reference_logprobs.end());
+  scored.scored = true;
+  scored.failed = !reward.error().empty();
+  scored.reward = reward.reward();
+  return store_.database()
+      .Prepare("UPDATE rollouts SET score=? WHERE job=? AND sequence=? AND sibling=?")
+      .Bind(1, score.SerializeAsString())
+      .Bind(2, job_)
+      .Bind(3, order)
+      .Bind(4, uint64_t{sibling})
+      .Run();
+}
+
+absl::Status Ledger::Scored(uint64_t order) {
+  REIN_ASSIGN_OR_RETURN(Group * group, Require(order, {GroupState::kFinished}, "close"));
+  Enter(*group, GroupState::kScored);
+  return Write(*group);
+}
+
+absl::Status Ledger::Drop(uint64_t order, const std::string& reason) {
+  REIN_ASSIGN_OR_RETURN(
+      Group * group, Require(order,
+                             {GroupState::kIssued, GroupState::kGenerating, GroupState::kFinished,
+                              GroupState::kScored, GroupState::kTraining},
+                             "drop"));
+  group->reason = reason;
+  group->update = 0;
+  Enter(*group, GroupState::kDropped);
+  return Write(*group);
+}
+
+absl::Status Ledger::Training(uint64_t update, const std::vector<uint64_t>& orders) {
+  for (uint64_t order : orders) {
+    REIN_ASSIGN_OR_RETURN(Group * group, Require(order, {GroupState::kScored}, "train"));
+    group->update = update;
+    Enter(*group, GroupState::kTraining);
+    REIN_RETURN_IF_ERROR(Write(*group));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Ledger::Consumed(uint64_t update, const std::vector<double>& advantages) {
+  size_t next = 0;
+  for (uint64_t order : GroupsOf(update)) {
+    REIN_ASSIGN_OR_RETURN(Group * group, Require(order, {GroupState::kTraining}, "consume"));
+    Enter(*group, GroupState::kConsumed);
+    REIN_RETURN_IF_ERROR(Write(*group));
+    for (uint32_t i = 0; i < group->siblings.size() && next < advantages.size(); ++i) {
+      if (group->siblings[i].failed) continue;
+      REIN_RETURN_IF_ERROR(
+          store_.database()
+              .Prepare("UPDATE rollouts SET advantage=? WHERE job=? AND sequence=? AND sibling=?")
+              .Bind(1, advantages[next++])
+              .Bind(2, job_)
+              .Bind(3, order)
+              .Bind(4, uint64_t{i})
+              .Run());
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Ledger::RollBack(uint64_t update) {
+  for (auto& [order, group] : groups_) {
+    bool trained = group.state == GroupState::kTraining || group.state == GroupState::kConsumed;
+    if (!trained || group.update <= update) continue;
+    group.update = 0;
+    Enter(group, GroupState::kScored);
+    REIN_RETURN_IF_ERROR(Write(group));
+  }
+  return absl::OkStatus();
+}
+
+const Group* Ledger::Find(uint64_t order) const {
+  auto found = groups_.find(order);
+  return found == groups_.end() ? nullptr : &found->second;
+}
+
+std::vector<uint64_t> Ledger::GroupsOf(uint64_t update) const {
+  std::vector<uint64_t> orders;
+  for (const auto& [order, group] : groups_) {
+    bool trained = group.state == GroupState::kTraining || group.state == GroupState::kConsumed;
+    if (trained && group.update == update) orders.push_back(order);
+  }
+  return orders;
+}
+
+absl::StatusOr<v1::StoredRollout> Ledger::Read(uint64_t order, uint32_t sibling) {
+  const Group* group = Find(order);
+  if (group == nullptr || sibling >= group->siblings.size() || !group->siblings[sibling].stored) {
+    return absl::NotFoundError(absl::StrCat("group ", order, " has no stored sibling ", sibling));
+  }
+  REIN_ASSIGN_OR_RETURN(std::string bytes, segments_->Read(group->siblings[sibling].place));
+  v1::StoredRollout stored;
+  if (!stored.ParseFromString(bytes)) return absl::DataLossError("a stored rollout is damaged");
+  Statement query = store_.database().Prepare(
+      "SELECT score, advantage, advantage IS NULL FROM rollouts "
+      "WHERE job=? AND sequence=? AND sibling=?");
+  query.Bind(1, job_).Bind(2, order).Bind(3, uint64_t{sibling});
+  if (!query.Next()) return absl::DataLossError("a stored rollout has lost its index");
+  v1::Rollout score;
+  if (!score.ParseFromString(query.Bytes(0))) return absl::DataLossError("a score is damaged");
+  stored.mutable_rollout()->MergeFrom(score);
+  if (query.Unsigned(2) == 0) stored.mutable_rollout()->set_advantage(query.Double(1));
+  stored.set_update(group->update);
+  return stored;
+}
+
+v1::LedgerSummary Ledger::Summary() const {
+  v1::LedgerSummary summary;
+  uint64_t count[7] = {};
+  std::set<std::tuple<uint64_t, uint64_t>> consumed;
+  for (const auto& [order, group] : groups_) {
+    ++count[static_cast<int>(group.state)];
+    for (const Sibling& sibling : group.siblings) {
+      if (sibling.stored) summary.set_rollouts_stored(summary.rollouts_stored() + 1);
+    }
+    if (group.state == GroupState::kDropped) {
+      v1::DroppedGroup* dropped = summary.add_dropped();
+      *dropped->mutable_group() = group.id;
+      dropped->set_reason(group.reason);
+    }
+    if (group.state == GroupState::kConsumed &&
+        !consumed.emplace(group.id.data_epoch(), group.id.prompt()).second) {
+      summary.set_duplicates(summary.duplicates() + 1);
+    }
+  }
+  summary.set_in_flight(count[0] + count[1]);
+  summary.set_finished(count[2]);
+  summary.set_scored(count[3]);
+  summary.set_training(count[4]);
+  summary.set_consumed(count[5]);
+  return summary;
+}
+
+}  // namespace rein::services

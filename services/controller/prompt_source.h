@@ -1,0 +1,45 @@
+// PromptSource gives a job its prompts and texts, tokenised once.
+
+#pragma once
+
+#include <google/protobuf/struct.pb.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "rein/v1/job.pb.h"
+#include "rein/v1/policy.pb.h"
+
+namespace rein::services {
+
+struct Prompt {
+  std::vector<uint32_t> token_ids;
+  std::vector<v1::Message> messages;
+  std::string answer;
+  google::protobuf::Struct columns;
+};
+
+// A text to learn: the prompt, then what follows it.
+struct LearnedText {
+  std::vector<uint32_t> token_ids;
+  uint32_t prompt_tokens = 0;
+};
+
+class PromptSource {
+ public:
+  virtual ~PromptSource() = default;
+  virtual uint64_t size() const = 0;
+  virtual absl::StatusOr<Prompt> Read(uint64_t index) = 0;
+  virtual absl::StatusOr<LearnedText> ReadText(uint64_t index) = 0;
+};
+
+// Reads a JSONL file with the tokenizer and chat template of `model_folder`. `answers`: every line
+// must have one.
+absl::StatusOr<std::unique_ptr<PromptSource>> OpenPrompts(const v1::DatasetConfig& dataset,
+                                                          const std::string& model_folder,
+                                                          bool answers);
+
+}  // namespace rein::services

@@ -1,0 +1,317 @@
+// The part of RunLoop that works on groups: generation and scoring.
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "common/status/status_macros.h"
+#include "services/controller/run_loop.h"
+
+namespace rein::services {
+namespace {
+
+constexpr absl::Duration kGenerateDeadline = absl::Hours(1);
+constexpr absl::Duration kReferenceDeadline = absl::Minutes(30);
+constexpr absl::Duration kScoreMargin = absl::Seconds(30);
+constexpr uint32_t kHeldOutTokens = 256;
+
+v1::SamplingParams SamplingOf(const v1::JobConfig& config, bool held_out) {
+  v1::SamplingParams sampling;
+  const v1::GrpoConfig& grpo = config.grpo();
+  sampling.set_seed(config.seed());
+  if (held_out) {
+    sampling.set_temperature(config.eval().temperature());
+    sampling.set_max_tokens(config.eval().has_max_completion_tokens()
+                                ? config.eval().max_completion_tokens()
+                            : config.has_grpo() ? grpo.max_completion_tokens()
+                                                : kHeldOutTokens);
+    return sampling;
+  }
+  sampling.set_temperature(grpo.temperature());
+  sampling.set_top_k(grpo.top_k());
+  sampling.set_top_p(grpo.top_p());
+  sampling.set_max_tokens(grpo.max_completion_tokens());
+  return sampling;
+}
+
+}  // namespace
+
+absl::StatusOr<Prompt> RunLoop::PromptOf(Key key) {
+  if (key.first) return evaluation_->items().at(key.second).prompt;
+  return state_.deps.train->Read(ledger_->Find(key.second)->id.prompt());
+}
+
+void RunLoop::Generate(const Action& action) {
+  PooledActor& generator = *pool_.Find(action.actor);
+  for (const WaitingGroup& group : action.groups) {
+    if (group.held_out) continue;
+    state_.Check(ledger_->Generating(group.order, ToProto(generator.view.version)));
+  }
+  if (!state_.Commit()) return;
+  state_.times.generate_begin = std::min(state_.times.generate_begin, state_.deps.clock.Now());
+  for (const WaitingGroup& group : action.groups) {
+    StartGenerate(generator, {group.held_out, group.order});
+  }
+}
+
+void RunLoop::StartGenerate(PooledActor& generator, Key key) {
+  absl::StatusOr<Prompt> prompt = PromptOf(key);
+  if (!prompt.ok()) return GiveUp(key, std::string(prompt.status().message()));
+  v1::GenerateRequest request;
+  *request.mutable_fence() = state_.FreshFence(
+      generator.actor, absl::StrCat(key.first ? "eval/" : "generate/", key.second));
+  request.mutable_prompt_token_ids()->Add(prompt->token_ids.begin(), prompt->token_ids.end());
+  *request.mutable_sampling() = SamplingOf(state_.job.config, key.first);
+  if (key.first) {
+    *request.mutable_group() = evaluation_->GroupOf(key.second);
+    request.add_siblings(0);
+  } else {
+    const Group& group = *ledger_->Find(key.second);
+    *request.mutable_group() = group.id;
+    std::vector<uint32_t> missing = group.MissingSiblings();
+    request.mutable_siblings()->Add(missing.begin(), missing.end());
+  }
+  const uint64_t call = state_.next_call++;
+  generating_[key] = {.actor = generator.view.name, .call = call, .started = state_.deps.clock.Now()};
+  ++generator.view.in_flight;
+  generator.generator->Generate(
+      request, kGenerateDeadline,
+      [this, key, call](v1::Rollout rollout) {
+        mailbox_.Post([this, key, call, rollout = std::move(rollout)]() mutable {
+          OnRollout(key, call, std::move(rollout));
+        });
+      },
+      [this, key, call](absl::Status status) {
+        mailbox_.Post([this, key, call, status = std::move(status)] {
+          OnGenerated(key, call, status);
+        });
+      });
+}
+
+void RunLoop::OnRollout(Key key, uint64_t call, v1::Rollout rollout) {
+  auto work = generating_.find(key);
+  if (work == generating_.end() || work->second.call != call) return;
+  if (rollout.completion().finish_reason() == v1::FINISH_REASON_ABORT) return;
+  absl::StatusOr<Prompt> prompt = PromptOf(key);
+  if (!state_.Check(prompt.status())) return;
+  rollout.mutable_prompt_token_ids()->Clear();
+  rollout.mutable_prompt_token_ids()->Add(prompt->token_ids.begin(), prompt->token_ids.end());
+  state_.times.generate_end = state_.deps.clock.Now();
+  if (key.first) {
+    evaluation_->items().at(key.second).rollout = std::move(rollout);
+    return;
+  }
+  *rollout.mutable_group() = ledger_->Find(key.second)->id;
+  v1::StoredRollout stored;
+  *stored.mutable_rollout() = std::move(rollout);
+  for (v1::Message& message : prompt->messages) *stored.add_prompt() = std::move(message);
+  stored.set_answer(prompt->answer);
+  state_.Check(ledger_->StoreRollout(key.second, stored).status());
+}
+
+bool RunLoop::Finish(std::map<Key, Work>& under_way, Key key, uint64_t call,
+                     const absl::Status& status) {
+  auto work = under_way.find(key);
+  if (work == under_way.end() || work->second.call != call) return false;
+  if (PooledActor* actor = pool_.Find(work->second.actor)) {
+    --actor->view.in_flight;
+    if (status.ok()) {
+      actor->failures = 0;
+    } else if (IsTransient(status) || absl::IsResourceExhausted(status)) {
+      actor->view.not_before = state_.deps.clock.Now() + RetryPause(++actor->failures);
+      // A refusal says that this side's view of its weights or epoch may be wrong.
+      if (absl::IsFailedPrecondition(status) && actor->rewarder == nullptr) actor->view.loaded = false;
+    }
+  }
+  under_way.erase(work);
+  return true;
+}
+
+void RunLoop::OnGenerated(Key key, uint64_t call, const absl::Status& status) {
+  if (!Finish(generating_, key, call, status)) return;
+  bool complete = key.first ? evaluation_->items().at(key.second).rollout.has_value()
+                            : ledger_->Find(key.second)->MissingSiblings().empty();
+  if (complete) {
+    retries_.erase(key);
+  } else if (status.ok()) {
+    GroupFailed(key, "generate", absl::CancelledError("the rollout service ended some siblings"));
+  } else {
+    GroupFailed(key, "generate", status);
+  }
+}
+
+void RunLoop::GroupFailed(Key key, const std::string& doing, const absl::Status& status) {
+  Retry& retry = retries_[key];
+  retry.not_before = state_.deps.clock.Now() + RetryPause(retry.failures);
+  if (IsTransient(status) || absl::IsResourceExhausted(status)) return;  // for as long as it takes
+  bool hopeless = absl::IsInvalidArgument(status);  // the service will say the same again
+  ++retry.failures;
+  if (!hopeless && retry.failures < static_cast<int>(state_.job.config.failure().max_attempts())) {
+    return;
+  }
+  GiveUp(key, absl::StrCat(doing, ": ", std::string(status.message())));
+}
+
+void RunLoop::GiveUp(Key key, const std::string& reason) {
+  retries_.erase(key);
+  if (key.first) {
+    evaluation_->items().at(key.second).given_up = reason;
+  } else {
+    state_.Check(ledger_->Drop(key.second, reason));
+  }
+}
+
+std::vector<uint32_t> RunLoop::SiblingsToScore(Key key) const {
+  if (key.first) return {0};
+  std::vector<uint32_t> siblings;
+  const Group& group = *ledger_->Find(key.second);
+  for (uint32_t i = 0; i < group.siblings.size(); ++i) {
+    bool known = group.siblings[i].scored || rewards_.count({key.second, i}) > 0;
+    if (!known) siblings.push_back(i);
+  }
+  return siblings;
+}
+
+void RunLoop::Score(const Action& action) {
+  PooledActor& rewarder = *pool_.Find(action.actor);
+  absl::Duration deadline = kScoreMargin;
+  for (const v1::RewardConfig& rule : state_.job.config.rewards()) {
+    deadline += absl::Seconds(rule.timeout_seconds());
+  }
+  for (const WaitingGroup& waiting : action.groups) {
+    const Key key{waiting.held_out, waiting.order};
+    absl::StatusOr<Prompt> prompt = PromptOf(key);
+    if (!state_.Check(prompt.status())) return;
+    v1::ScoreRewardsRequest request;
+    *request.mutable_rules() = state_.job.config.rewards();
+    for (uint32_t sibling : SiblingsToScore(key)) {
+      v1::RewardItem* item = request.add_items();
+      item->set_id(absl::StrCat(state_.job.name, "/", key.second, "/", sibling));
+      if (key.first) {
+        *item->mutable_completion() = evaluation_->items()[key.second].rollout->completion();
+      } else {
+        absl::StatusOr<v1::StoredRollout> stored = ledger_->Read(key.second, sibling);
+        if (!state_.Check(stored.status())) return;
+        *item->mutable_completion() = stored->rollout().completion();
+      }
+      for (const v1::Message& message : prompt->messages) *item->add_prompt() = message;
+      *item->mutable_columns() = prompt->columns;
+      item->set_answer(prompt->answer);
+    }
+    const uint64_t call = state_.next_call++;
+    scoring_[key] = {.actor = action.actor, .call = call, .started = state_.deps.clock.Now()};
+    ++rewarder.view.in_flight;
+    rewarder.rewarder->Score(request, deadline, [this, key, call](auto reply) {
+      mailbox_.Post([this, key, call, reply = std::move(reply)]() mutable {
+        OnScored(key, call, std::move(reply));
+      });
+    });
+  }
+}
+
+void RunLoop::OnScored(Key key, uint64_t call, absl::StatusOr<v1::ScoreRewardsReply> reply) {
+  auto work = scoring_.find(key);
+  if (work == scoring_.end() || work->second.call != call) return;
+  state_.times.score += state_.deps.clock.Now() - work->second.started;
+  Finish(scoring_, key, call, reply.status());
+  if (absl::IsInvalidArgument(reply.status())) {
+    return state_.Fail(absl::StrCat("rewards: ", std::string(reply.status().message())));
+  }
+  if (!reply.ok()) return GroupFailed(key, "score", reply.status());
+  if (reply->results_size() != static_cast<int>(SiblingsToScore(key).size())) {
+    return GroupFailed(key, "score", absl::InternalError(absl::StrCat(
+                                         "the reward service gave ", reply->results_size(),
+                                         " results for ", SiblingsToScore(key).size(), " items")));
+  }
+  TakeRewards(key, *reply);
+}
+
+void RunLoop::TakeRewards(Key key, const v1::ScoreRewardsReply& reply) {
+  Retry& retry = retries_[key];
+  ++retry.failures;
+  bool last_try = retry.failures >= static_cast<int>(state_.job.config.failure().max_attempts());
+  std::vector<uint32_t> siblings = SiblingsToScore(key);
+  for (size_t i = 0; i < siblings.size(); ++i) {
+    const v1::RewardResult& result = reply.results(static_cast<int>(i));
+    if (!result.error().empty() && !last_try) {
+      retry.not_before = state_.deps.clock.Now() + RetryPause(retry.failures);
+      continue;
+    }
+    if (!key.first) {
+      rewards_[{key.second, siblings[i]}] = result;
+    } else if (result.error().empty()) {
+      evaluation_->items().at(key.second).result = result;
+    } else {
+      evaluation_->items().at(key.second).given_up = result.error();
+    }
+  }
+  if (!key.first) CloseIfScored(key.second);
+}
+
+void RunLoop::ScoreReference(const Action& action) {
+  PooledActor& reference = *pool_.Find(action.actor);
+  for (const WaitingGroup& waiting : action.groups) {
+    const Group& group = *ledger_->Find(waiting.order);
+    v1::ScoreTokensRequest request;
+    request.set_temperature(state_.job.config.grpo().temperature());
+    for (uint32_t i = 0; i < group.siblings.size(); ++i) {
+      absl::StatusOr<v1::StoredRollout> stored = ledger_->Read(waiting.order, i);
+      if (!state_.Check(stored.status())) return;
+      const v1::Rollout& rollout = stored->rollout();
+      v1::TokenSequence* sequence = request.add_sequences();
+      *sequence->mutable_token_ids() = rollout.prompt_token_ids();
+      sequence->mutable_token_ids()->MergeFrom(rollout.completion().token_ids());
+      sequence->set_prefix(static_cast<uint32_t>(rollout.prompt_token_ids_size()));
+    }
+    const uint64_t call = state_.next_call++;
+    *request.mutable_fence() =
+        state_.FreshFence(reference.actor, absl::StrCat("reference/", waiting.order));
+    referencing_[{false, waiting.order}] = {
+        .actor = action.actor, .call = call, .started = state_.deps.clock.Now()};
+    ++reference.view.in_flight;
+    reference.reference->Score(
+        request, kReferenceDeadline, [this, order = waiting.order, call](auto reply) {
+          mailbox_.Post([this, order, call, reply = std::move(reply)]() mutable {
+            OnReference(order, call, std::move(reply));
+          });
+        });
+  }
+}
+
+void RunLoop::OnReference(uint64_t order, uint64_t call,
+                          absl::StatusOr<v1::ScoreTokensReply> reply) {
+  if (!Finish(referencing_, {false, order}, call, reply.status())) return;
+  const Group& group = *ledger_->Find(order);
+  if (group.state != GroupState::kFinished) return;
+  if (!reply.ok()) return GroupFailed({false, order}, "score by the reference", reply.status());
+  if (reply->sequences_size() != static_cast<int>(group.siblings.size())) {
+    return GroupFailed({false, order}, "score by the reference",
+                       absl::InternalError("another number of sequences came back"));
+  }
+  for (uint32_t i = 0; i < group.siblings.size(); ++i) {
+    const auto& logprobs = reply->sequences(static_cast<int>(i)).logprobs();
+    references_[{order, i}] = {logprobs.begin(), logprobs.end()};
+  }
+  CloseIfScored(order);
+}
+
+void RunLoop::CloseIfScored(uint64_t order) {
+  const Group& group = *ledger_->Find(order);
+  if (group.state != GroupState::kFinished || !SiblingsToScore({false, order}).empty()) return;
+  if (state_.plan.reference && references_.count({order, 0}) == 0) return;
+  std::string error;
+  size_t usable = 0;
+  for (uint32_t i = 0; i < group.siblings.size(); ++i) {
+    const v1::RewardResult& reward = rewards_[{order, i}];
+    usable += reward.error().empty() ? 1 : 0;
+    if (!reward.error().empty()) error = reward.error();
+    state_.Check(ledger_->Score(order, i, reward, references_[{order, i}]));
+    rewards_.erase({order, i});
+    references_.erase({order, i});
+  }
+  retries_.erase({false, order});
+  // One sibling alone has nothing to be compared with.
+  if (usable < 2) return GiveUp({false, order}, absl::StrCat("score: ", error));
+  state_.Check(ledger_->Scored(order));
+}
+
+}  // namespace rein::services

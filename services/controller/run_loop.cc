@@ -1,0 +1,366 @@
+#include "services/controller/run_loop.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "absl/strings/str_cat.h"
+#include "common/config/job_reader.h"
+#include "common/status/status_macros.h"
+
+namespace rein::services {
+namespace {
+
+constexpr absl::Duration kLoadDeadline = absl::Minutes(30);
+
+void SetCurrentPlan(const v1::JobConfig& config, uint64_t prompts, Plan& plan) {
+  const uint64_t one_pass =
+      plan.groups_per_update == 0
+          ? 0
+          : (prompts + plan.groups_per_update - 1) / plan.groups_per_update;
+  if (config.has_grpo()) plan.updates = config.grpo().has_updates() ? config.grpo().updates() : one_pass;
+  if (!config.has_sft()) return;
+  double passes = config.sft().passes() * static_cast<double>(prompts);
+  plan.updates = config.sft().has_updates()
+                     ? config.sft().updates()
+                     : static_cast<uint64_t>(
+                           std::ceil(passes / static_cast<double>(plan.groups_per_update)));
+}
+
+}  // namespace
+
+Plan PlanOf(const v1::JobConfig& config, uint64_t prompts) {
+  Plan plan;
+  plan.evaluates = config.data().has_eval();
+  plan.eval_every = config.eval().every();
+  plan.checkpoint_every = config.checkpoint().every();
+  if (config.has_grpo()) {
+    plan.kind = Plan::Kind::kRollouts;
+    plan.groups_per_update = config.grpo().prompts();
+    plan.staleness = config.grpo().staleness();
+    plan.reference = config.grpo().kl().coefficient() > 0;
+  } else if (config.has_sft()) {
+    plan.kind = Plan::Kind::kTexts;
+    plan.groups_per_update = config.sft().sequences();
+  } else {
+    plan.kind = Plan::Kind::kEvaluate;
+  }
+  SetCurrentPlan(config, prompts, plan);
+  return plan;
+}
+
+absl::StatusOr<std::unique_ptr<RunLoop>> RunLoop::Begin(RunDependencies deps, JobRecord& job) {
+  REIN_ASSIGN_OR_RETURN(auto ledger, Ledger::Open(deps.store, job.name));
+  auto run = std::unique_ptr<RunLoop>(new RunLoop(std::move(deps), job, std::move(ledger)));
+  REIN_ASSIGN_OR_RETURN(run->state_.checkpoints, run->state_.deps.store.ReadCheckpoints(job.name));
+  REIN_ASSIGN_OR_RETURN(auto evals, run->state_.deps.store.ReadEvals(job.name));
+  for (const v1::EvalResult& eval : evals) run->evaluated_.insert(eval.update());
+  job.max_updates = run->state_.plan.updates;
+  REIN_RETURN_IF_ERROR(run->state_.deps.store.UpdateJob(job));
+  REIN_RETURN_IF_ERROR(run->state_.deps.store.Commit());
+  return run;
+}
+
+RunLoop::RunLoop(RunDependencies deps, JobRecord& job, std::unique_ptr<Ledger> ledger)
+    : mailbox_(deps.wake),
+      ledger_(std::move(ledger)),
+      pool_(deps.connector, job.config.placement()),
+      state_{.deps = deps,
+             .job = job,
+             .ledger = *ledger_,
+             .pool = pool_,
+             .mailbox = mailbox_,
+             .plan = PlanOf(job.config, deps.train == nullptr ? 0 : deps.train->size()),
+             .times = {.last_update = deps.clock.Now()}},
+      order_(deps.train == nullptr ? 1 : deps.train->size(), job.config.data().shuffle(),
+             job.config.seed()),
+      trainer_(state_) {}
+
+RunLoop::~RunLoop() { pool_.Refresh({}); }  // ends every call before the members go
+
+absl::Time RunLoop::Step() {
+  mailbox_.Drain();
+  absl::Time next_expiry = state_.deps.registry.ExpireLeases();
+  RefreshActors();
+  while (!state_.outcome.has_value() && !PauseNow()) {
+    if (evaluation_.has_value() && evaluation_->Done()) EndEvaluation();
+    Snapshot snapshot = TakeSnapshot();
+    Action action = NextAction(snapshot);
+    if (action.kind == ActionKind::kWait) {
+      waits_for_ = WaitsFor(snapshot);
+      state_.Commit();
+      return std::min(next_expiry, action.deadline);
+    }
+    Start(action);
+  }
+  return state_.deps.clock.Now();
+}
+
+bool RunLoop::PauseNow() {
+  if (!pausing_ || trainer_.View().busy) return false;
+  bool saved = state_.job.updates_done == 0 ||
+               (!state_.checkpoints.empty() &&
+                state_.checkpoints.back().update() >= state_.job.updates_done);
+  bool in_place = trainer_.View().loaded && trainer_.View().version == state_.Current();
+  if (!saved && in_place) {
+    trainer_.Start({.kind = ActionKind::kSave});
+    return false;
+  }
+  state_.outcome = Outcome{.state = v1::JOB_STATE_PAUSED};
+  return true;
+}
+
+void RunLoop::RefreshActors() {
+  std::string trainer = pool_.trainer() == nullptr ? "" : pool_.trainer()->actor.name();
+  for (const std::string& name : pool_.Refresh(state_.deps.registry.Actors())) {
+    Forget(generating_, name);
+    Forget(scoring_, name);
+    Forget(referencing_, name);
+    if (name == trainer) trainer_.OnLeft();
+    state_.Tell(absl::StrCat(name, " was lost; its work is given to others"));
+  }
+}
+
+void RunLoop::Forget(std::map<Key, Work>& under_way, const std::string& actor) {
+  std::erase_if(under_way, [&](const auto& item) { return item.second.actor == actor; });
+}
+
+Snapshot RunLoop::TakeSnapshot() const {
+  const JobRecord& job = state_.job;
+  Snapshot snapshot{.now = state_.deps.clock.Now(), .plan = state_.plan};
+  snapshot.current = state_.Current();
+  snapshot.open_groups = ledger_->open().size();
+  bool one_pass = state_.plan.kind == Plan::Kind::kRollouts && !job.config.grpo().has_updates();
+  snapshot.more_prompts = state_.deps.train != nullptr && (!one_pass || job.cursor_epoch == 0);
+  snapshot.has_checkpoint = !state_.checkpoints.empty();
+  if (snapshot.has_checkpoint) snapshot.checkpoint_update = state_.checkpoints.back().update();
+  snapshot.evaluated = evaluated_.count(job.updates_done) > 0;
+  snapshot.evaluating = evaluation_.has_value();
+  snapshot.exported = state_.exported;
+  snapshot.trainer = trainer_.View();
+  snapshot.generators = pool_.Views("rollout");
+  snapshot.references = pool_.Views("reference");
+  snapshot.rewarders = pool_.Views("reward");
+  AddGroups(snapshot);
+  AddHeldOut(snapshot);
+  return snapshot;
+}
+
+// Rollouts of the group at `position` among the open ones are for update u; they may come from the
+// weights of u - 1 - staleness or later.
+uint64_t RunLoop::OldestVersion(uint64_t position) const {
+  uint64_t behind = state_.job.updates_done + position / state_.plan.groups_per_update;
+  return behind - std::min<uint64_t>(behind, state_.plan.staleness);
+}
+
+void RunLoop::AddGroups(Snapshot& snapshot) const {
+  uint64_t position = 0;
+  bool leading = true;
+  for (const auto& [order, state] : ledger_->open()) {
+    const Key key{false, order};
+    auto retry = retries_.find(key);
+    WaitingGroup waiting{.order = order, .oldest_version = OldestVersion(position++)};
+    if (retry != retries_.end()) waiting.not_before = retry->second.not_before;
+    if (state == GroupState::kTraining) snapshot.training_pending = true;
+    leading = leading && state == GroupState::kScored;
+    if (leading) ++snapshot.ready_groups;
+    if (state == GroupState::kIssued || state == GroupState::kGenerating) {
+      if (generating_.count(key) == 0) snapshot.to_generate.push_back(waiting);
+    } else if (state == GroupState::kFinished) {
+      if (scoring_.count(key) == 0 && !SiblingsToScore(key).empty()) {
+        snapshot.to_score.push_back(waiting);
+      }
+      bool referenced = !state_.plan.reference || references_.count({order, 0}) > 0;
+      if (!referenced && referencing_.count(key) == 0) snapshot.to_reference.push_back(waiting);
+    }
+  }
+}
+
+void RunLoop::AddHeldOut(Snapshot& snapshot) const {
+  if (!evaluation_.has_value()) return;
+  const auto& items = const_cast<std::optional<Evaluation>&>(evaluation_)->items();
+  for (uint64_t i = 0; i < items.size(); ++i) {
+    const Key key{true, i};
+    if (items[i].result.has_value() || !items[i].given_up.empty()) continue;
+    auto retry = retries_.find(key);
+    WaitingGroup waiting{.order = i, .held_out = true};
+    if (retry != retries_.end()) waiting.not_before = retry->second.not_before;
+    if (!items[i].rollout.has_value()) {
+      if (generating_.count(key) == 0) snapshot.to_generate.push_back(waiting);
+    } else if (scoring_.count(key) == 0) {
+      snapshot.to_score.push_back(waiting);
+    }
+  }
+}
+
+void RunLoop::Start(const Action& action) {
+  switch (action.kind) {
+    case ActionKind::kLoadGenerator:
+      return LoadGenerator(action.actor);
+    case ActionKind::kLoadReference:
+      return LoadReference(action.actor);
+    case ActionKind::kEvaluate:
+      return BeginEvaluation();
+    case ActionKind::kIssue:
+      return Issue(action.count);
+    case ActionKind::kGenerate:
+      return Generate(action);
+    case ActionKind::kScore:
+      return Score(action);
+    case ActionKind::kScoreReference:
+      return ScoreReference(action);
+    case ActionKind::kFinish:
+      state_.outcome = Outcome{.state = v1::JOB_STATE_SUCCEEDED};
+      return;
+    case ActionKind::kWait:
+      return;
+    default:
+      return trainer_.Start(action);
+  }
+}
+
+void RunLoop::LoadGenerator(const std::string& name) {
+  PooledActor& actor = *pool_.Find(name);
+  actor.view.busy = true;
+  v1::LoadModelRequest request;
+  *request.mutable_fence() = state_.FreshFence(actor.actor, "load-rollout");
+  *request.mutable_model() = state_.job.config.model();
+  *request.mutable_rollout() = state_.job.config.rollout();
+  actor.generator->Load(request, kLoadDeadline,
+                        [this, name, epoch = actor.actor.epoch()](auto reply) {
+                          mailbox_.Post([this, name, epoch, reply = std::move(reply)] {
+                            OnLoaded(name, epoch, reply);
+                          });
+                        });
+}
+
+void RunLoop::LoadReference(const std::string& name) {
+  PooledActor& actor = *pool_.Find(name);
+  actor.view.busy = true;
+  v1::LoadModelRequest request;
+  *request.mutable_fence() = state_.FreshFence(actor.actor, "load-reference");
+  *request.mutable_model() = state_.job.config.model();
+  actor.reference->Load(request, kLoadDeadline,
+                        [this, name, epoch = actor.actor.epoch()](auto reply) {
+                          mailbox_.Post([this, name, epoch, reply = std::move(reply)] {
+                            OnLoaded(name, epoch, reply);
+                          });
+                        });
+}
+
+template <typename Reply>
+void RunLoop::OnLoaded(const std::string& name, uint64_t epoch,
+                       const absl::StatusOr<Reply>& reply) {
+  PooledActor* actor = pool_.Find(name);
+  if (actor == nullptr || actor->actor.epoch() != epoch) return;
+  if (!reply.ok()) {
+    actor->view.busy = false;
+    actor->view.not_before = state_.deps.clock.Now() + RetryPause(++actor->failures);
+    if (!IsTransient(reply.status())) {
+      state_.Fail(absl::StrCat(name, " cannot load the model: ",
+                               std::string(reply.status().message())));
+    }
+    return;
+  }
+  // Which weights it holds already: after a restart of this process, say.
+  auto on_status = [this, name, epoch](absl::StatusOr<v1::ActorStatusReply> status) {
+    mailbox_.Post([this, name, epoch, status = std::move(status)]() mutable {
+      OnStatus(name, epoch, std::move(status));
+    });
+  };
+  if (actor->generator != nullptr) {
+    actor->generator->Status(absl::Seconds(10), on_status);
+  } else {
+    actor->reference->Status(absl::Seconds(10), on_status);
+  }
+}
+
+void RunLoop::OnStatus(const std::string& name, uint64_t epoch,
+                       absl::StatusOr<v1::ActorStatusReply> reply) {
+  PooledActor* actor = pool_.Find(name);
+  if (actor == nullptr || actor->actor.epoch() != epoch) return;
+  actor->view.busy = false;
+  if (!reply.ok()) {
+    actor->view.not_before = state_.deps.clock.Now() + RetryPause(++actor->failures);
+    return;
+  }
+  actor->view.loaded = true;
+  actor->view.has_weights = reply->has_version();
+  actor->view.version = FromProto(reply->version());
+}
+
+void RunLoop::BeginEvaluation() {
+  absl::StatusOr<Evaluation> evaluation =
+      Evaluation::Begin(*state_.deps.held_out, state_.job.updates_done);
+  if (!state_.Check(evaluation.status())) return;
+  evaluation_ = *std::move(evaluation);
+}
+
+void RunLoop::EndEvaluation() {
+  const v1::JobConfig& config = state_.job.config;
+  std::string accuracy = config.eval().has_accuracy() ? config.eval().accuracy()
+                         : config.rewards().empty()
+                             ? ""
+                             : config::NameOfReward(config.rewards(0));
+  v1::EvalResult result = evaluation_->Result(accuracy);
+  evaluation_.reset();
+  evaluated_.insert(result.update());
+  std::erase_if(retries_, [](const auto& item) { return item.first.first; });
+  for (auto work = generating_.begin(); work != generating_.end();) {
+    const auto [key, under_way] = *work++;
+    // The rollout came, the end of its stream did not yet.
+    if (key.first) Finish(generating_, key, under_way.call, absl::OkStatus());
+  }
+  state_.Check(state_.deps.store.PutEval(state_.job.name, result));
+  v1::JobEvent event;
+  *event.mutable_eval() = result;
+  state_.Emit(std::move(event));
+  if (state_.Commit()) state_.deps.recorder.OnEval(state_.job, result);
+}
+
+void RunLoop::Issue(uint64_t count) {
+  JobRecord& job = state_.job;
+  uint64_t first_epoch = job.cursor_epoch;
+  uint64_t open = ledger_->open().size();
+  for (uint64_t i = 0; i < count; ++i) {
+    bool one_pass = state_.plan.kind == Plan::Kind::kRollouts && !job.config.grpo().has_updates();
+    if (one_pass && job.cursor_epoch > 0) break;
+    if (!state_.Check(IssueNext())) return;
+    if (job.cursor_epoch > first_epoch + 1 && ledger_->open().size() == open) {
+      return state_.Fail("every prompt of a whole pass over the data was dropped; see describe");
+    }
+  }
+  state_.SaveJob();
+  state_.Commit();
+}
+
+absl::Status RunLoop::IssueNext() {
+  JobRecord& job = state_.job;
+  const data::Cursor cursor{.data_epoch = job.cursor_epoch, .position = job.cursor_position};
+  v1::GroupId id;
+  id.set_data_epoch(cursor.data_epoch);
+  id.set_prompt(order_.PromptAt(cursor));
+  const data::Cursor next = order_.Next(cursor);
+  job.cursor_epoch = next.data_epoch;
+  job.cursor_position = next.position;
+  bool rollouts = state_.plan.kind == Plan::Kind::kRollouts;
+  REIN_ASSIGN_OR_RETURN(uint64_t order,
+                        ledger_->Issue(id, rollouts ? job.config.grpo().group_size() : 0));
+  const v1::DataConfig& data = job.config.data();
+  if (!data.has_max_prompt_tokens()) return absl::OkStatus();
+  uint64_t tokens = 0;
+  if (rollouts) {
+    REIN_ASSIGN_OR_RETURN(Prompt prompt, state_.deps.train->Read(id.prompt()));
+    tokens = prompt.token_ids.size();
+  } else {
+    REIN_ASSIGN_OR_RETURN(LearnedText text, state_.deps.train->ReadText(id.prompt()));
+    tokens = text.prompt_tokens;
+  }
+  if (tokens <= data.max_prompt_tokens()) return absl::OkStatus();
+  std::string reason = absl::StrCat("prompt ", id.prompt(), " of ", data.train().file(), " has ",
+                                    tokens, " tokens, at most ", data.max_prompt_tokens(),
+                                    " are allowed");
+  if (data.drop_long_prompts()) return ledger_->Drop(order, reason);
+  return absl::InvalidArgumentError(absl::StrCat(reason, " (data.drop_long_prompts leaves it out)"));
+}
+
+}  // namespace rein::services

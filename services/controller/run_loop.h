@@ -1,0 +1,133 @@
+// RunLoop drives one job from its start to its end: it asks NextAction what to do, starts it, and takes
+// in what comes back.
+//
+//   REIN_ASSIGN_OR_RETURN(auto run, RunLoop::Begin(dependencies, job));
+//   while (!run->outcome().has_value()) {
+//     absl::Time until = run->Step();
+//     ... wait until then, or until dependencies.wake() was called ...
+//   }
+//
+// Step() never blocks on a service. A loop may be destroyed at any point: the next one goes on from the
+// store. Belongs to the controller's thread.
+
+#pragma once
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "common/data/data_order.h"
+#include "services/controller/evaluation.h"
+#include "services/controller/run_state.h"
+#include "services/controller/trainer_work.h"
+
+namespace rein::services {
+
+class RunLoop {
+ public:
+  // `job` must outlive the loop; its state is the caller's business.
+  static absl::StatusOr<std::unique_ptr<RunLoop>> Begin(RunDependencies deps, JobRecord& job);
+  ~RunLoop();
+
+  // Takes in what has come and starts what can be started. Returns when to call again at the latest.
+  absl::Time Step();
+
+  // Lets the running Update end, writes a checkpoint, and ends with PAUSED.
+  void Pause() { pausing_ = true; }
+
+  const std::optional<Outcome>& outcome() const { return state_.outcome; }
+  const Ledger& ledger() const { return *ledger_; }
+  Ledger& ledger() { return *ledger_; }
+  // What a person should know while nothing moves; empty when all is well.
+  const std::string& waits_for() const { return waits_for_; }
+  // The trainer holds the job's model.
+  bool trainer_loaded() const { return trainer_.View().loaded; }
+
+ private:
+  // A group of the ledger, or a held-out prompt.
+  using Key = std::pair<bool, uint64_t>;  // held out, order
+
+  struct Retry {
+    absl::Time not_before = absl::InfinitePast();
+    int failures = 0;
+  };
+
+  // What is under way for one group.
+  struct Work {
+    std::string actor;
+    uint64_t call = 0;
+    absl::Time started;
+  };
+
+  RunLoop(RunDependencies deps, JobRecord& job, std::unique_ptr<Ledger> ledger);
+
+  void RefreshActors();
+  Snapshot TakeSnapshot() const;
+  void AddGroups(Snapshot& snapshot) const;
+  void AddHeldOut(Snapshot& snapshot) const;
+  void Start(const Action& action);
+  bool PauseNow();
+
+  void LoadGenerator(const std::string& name);
+  void LoadReference(const std::string& name);
+  template <typename Reply>
+  void OnLoaded(const std::string& name, uint64_t epoch, const absl::StatusOr<Reply>& reply);
+  void OnStatus(const std::string& name, uint64_t epoch, absl::StatusOr<v1::ActorStatusReply> reply);
+
+  void BeginEvaluation();
+  void EndEvaluation();
+
+  void Issue(uint64_t count);
+  absl::Status IssueNext();
+
+  void Generate(const Action& action);
+  void StartGenerate(PooledActor& generator, Key key);
+  void OnRollout(Key key, uint64_t call, v1::Rollout rollout);
+  void OnGenerated(Key key, uint64_t call, const absl::Status& status);
+
+  void Score(const Action& action);
+  void OnScored(Key key, uint64_t call, absl::StatusOr<v1::ScoreRewardsReply> reply);
+  void TakeRewards(Key key, const v1::ScoreRewardsReply& reply);
+  void ScoreReference(const Action& action);
+  void OnReference(uint64_t order, uint64_t call, absl::StatusOr<v1::ScoreTokensReply> reply);
+  void CloseIfScored(uint64_t order);
+
+  // Ends the work of a group, or of all groups on an actor that left.
+  bool Finish(std::map<Key, Work>& under_way, Key key, uint64_t call, const absl::Status& status);
+  void Forget(std::map<Key, Work>& under_way, const std::string& actor);
+  // Tries again later, or gives the group up.
+  void GroupFailed(Key key, const std::string& doing, const absl::Status& status);
+  void GiveUp(Key key, const std::string& reason);
+  absl::StatusOr<Prompt> PromptOf(Key key);
+  std::vector<uint32_t> SiblingsToScore(Key key) const;
+  uint64_t OldestVersion(uint64_t position) const;
+
+  Mailbox mailbox_;
+  std::unique_ptr<Ledger> ledger_;
+  ActorPool pool_;
+  RunState state_;
+  data::DataOrder order_;
+  std::optional<Evaluation> evaluation_;
+  std::set<uint64_t> evaluated_;  // updates with a held-out result
+  bool pausing_ = false;
+  std::string waits_for_;
+
+  std::map<Key, Work> generating_;
+  std::map<Key, Work> scoring_;
+  std::map<Key, Work> referencing_;
+  std::map<Key, Retry> retries_;
+  // Rewards that wait for the reference's log-probs, and the other way round, by (order, sibling).
+  std::map<std::pair<uint64_t, uint32_t>, v1::RewardResult> rewards_;
+  std::map<std::pair<uint64_t, uint32_t>, std::vector<float>> references_;
+  TrainerWork trainer_;  // last: it uses the members above
+};
+
+// What the config asks for; `prompts` is the size of the training data.
+Plan PlanOf(const v1::JobConfig& config, uint64_t prompts);
+
+}  // namespace rein::services

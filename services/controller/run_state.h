@@ -1,0 +1,103 @@
+// RunState is what the parts of one job's run share: its record, ledger, actors and outcome.
+//
+// Belongs to the controller's thread.
+
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "common/sync/clock.h"
+#include "rein/v1/controller.pb.h"
+#include "services/controller/actor_pool.h"
+#include "services/controller/actor_registry.h"
+#include "services/controller/decision.h"
+#include "services/controller/ledger.h"
+#include "services/controller/mailbox.h"
+#include "services/controller/prompt_source.h"
+#include "services/controller/store.h"
+
+namespace rein::services {
+
+// Where a run leaves what people read: files and gauges. Nothing is read back from it.
+class RunRecorder {
+ public:
+  virtual ~RunRecorder() = default;
+  virtual void OnUpdate(const JobRecord& job, const v1::UpdateRecord& record) = 0;
+  virtual void OnEval(const JobRecord& job, const v1::EvalResult& result) = 0;
+  // A checkpoint that the store has forgotten.
+  virtual void RemoveCheckpoint(const std::string& path) = 0;
+};
+
+// All of it must outlive the run.
+struct RunDependencies {
+  Store& store;
+  ActorRegistry& registry;
+  ActorConnector& connector;
+  const sync::Clock& clock;
+  RunRecorder& recorder;
+  PromptSource* train = nullptr;     // null for a job without training data
+  PromptSource* held_out = nullptr;  // null for a job without
+  std::function<void()> wake;        // an answer came; called from any thread
+};
+
+// How a run ended.
+struct Outcome {
+  v1::JobState state = v1::JOB_STATE_FAILED;
+  std::string message;
+};
+
+// Seconds of the work since the last Update, for its record.
+struct WorkTimes {
+  absl::Time last_update;
+  absl::Time generate_begin = absl::InfiniteFuture();
+  absl::Time generate_end = absl::InfinitePast();
+  absl::Duration score;
+  absl::Duration sync;
+  absl::Duration save;
+};
+
+struct RunState {
+  RunDependencies deps;
+  JobRecord& job;
+  Ledger& ledger;
+  ActorPool& pool;
+  Mailbox& mailbox;
+  Plan plan;
+  WorkTimes times;
+  std::vector<v1::Checkpoint> checkpoints;  // oldest first
+  bool exported = false;
+  uint64_t next_call = 1;
+  std::optional<Outcome> outcome;
+
+  // Makes all writes durable; a failure ends the run.
+  bool Commit();
+  // Ends the run with FAILED unless `status` is OK; returns whether it is.
+  bool Check(const absl::Status& status);
+  void Fail(const std::string& message);
+
+  void SaveJob() { Check(deps.store.UpdateJob(job)); }
+  void Emit(v1::JobEvent event);
+  void Tell(const std::string& message);
+
+  Version Current() const { return {.lineage = job.lineage, .number = job.updates_done}; }
+  // A request id that carries the same text when the same effect is asked for again.
+  v1::Fence FenceOf(const v1::Actor& actor, const std::string& effect) const;
+  // A request id that is never used again.
+  v1::Fence FreshFence(const v1::Actor& actor, const std::string& effect);
+};
+
+v1::PolicyVersion ToProto(const Version& version);
+Version FromProto(const v1::PolicyVersion& version);
+
+// Grows with failures in a row, up to ten seconds.
+absl::Duration RetryPause(int failures);
+
+// True for answers after which the same call may succeed: the peer is away, busy or was fenced.
+bool IsTransient(const absl::Status& status);
+
+}  // namespace rein::services

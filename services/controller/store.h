@@ -1,0 +1,99 @@
+// Store is the controller's durable memory: jobs, their events, checkpoints and held-out results, the
+// registered actors, and the counters that must never go back.
+//
+// Writes gather in one transaction until Commit(); nothing may leave the process that depends on a
+// write before its commit. Opening a store of an older schema brings it up to date; one of a newer
+// schema is FAILED_PRECONDITION. Not thread-safe: it belongs to the controller's thread.
+
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "rein/v1/controller.pb.h"
+#include "services/controller/sqlite_database.h"
+
+namespace rein::services {
+
+struct StoreOptions {
+  std::string folder;
+  bool durable = true;  // false: nothing is synced (tests only)
+};
+
+// One job as it is stored.
+struct JobRecord {
+  std::string name;
+  std::string request_id;  // of its Submit
+  v1::JobConfig config;    // resolved
+  std::string config_hash;
+  v1::JobState state = v1::JOB_STATE_QUEUED;
+  std::string message;
+  double submitted_at = 0;
+  double ended_at = 0;
+  uint64_t max_updates = 0;  // 0: not known yet
+  uint64_t updates_done = 0;
+  uint64_t lineage = 0;         // of the weights that updates_done counts
+  uint64_t next_lineage = 1;
+  uint64_t digest = 0;          // of those weights; 0: not known
+  uint64_t cursor_epoch = 0;    // next prompt to issue
+  uint64_t cursor_position = 0;
+  uint64_t skipped_in_row = 0;  // Updates that were not finite
+  std::string output;           // folder
+};
+
+struct ActorRecord {
+  v1::Actor actor;  // role, name, address, epoch, device, build
+  std::string incarnation;
+};
+
+class Store {
+ public:
+  static absl::StatusOr<std::unique_ptr<Store>> Open(StoreOptions options);
+
+  Database& database() { return *database_; }
+  const StoreOptions& options() const { return options_; }
+
+  absl::Status Commit() { return database_->Commit(); }
+
+  // Adds one to a counter that starts at 0 and gives the new value.
+  absl::StatusOr<uint64_t> Increment(const std::string& counter);
+
+  // Jobs, oldest first.
+  absl::StatusOr<std::vector<JobRecord>> ReadJobs();
+  absl::Status InsertJob(const JobRecord& job);
+  absl::Status UpdateJob(const JobRecord& job);
+
+  // Gives the event its sequence number.
+  absl::Status AppendEvent(const std::string& job, v1::JobEvent& event);
+  absl::StatusOr<std::vector<v1::JobEvent>> ReadEvents(const std::string& job, uint64_t after);
+  // The newest UpdateRecord at or below `update`, if any.
+  absl::StatusOr<std::optional<v1::UpdateRecord>> ReadUpdate(const std::string& job,
+                                                             uint64_t update);
+
+  absl::Status InsertCheckpoint(const std::string& job, const v1::Checkpoint& checkpoint);
+  absl::Status DeleteCheckpoint(const std::string& job, uint32_t number);
+  // Oldest first.
+  absl::StatusOr<std::vector<v1::Checkpoint>> ReadCheckpoints(const std::string& job);
+
+  // Replaces a result for the same update.
+  absl::Status PutEval(const std::string& job, const v1::EvalResult& result);
+  absl::StatusOr<std::vector<v1::EvalResult>> ReadEvals(const std::string& job);
+  absl::Status PutUpdate(const std::string& job, const v1::UpdateRecord& record);
+
+  absl::Status PutActor(const ActorRecord& actor);
+  absl::StatusOr<std::vector<ActorRecord>> ReadActors();
+
+ private:
+  Store(StoreOptions options, std::unique_ptr<Database> database)
+      : options_(std::move(options)), database_(std::move(database)) {}
+  absl::Status Migrate();
+
+  const StoreOptions options_;
+  std::unique_ptr<Database> database_;
+};
+
+}  // namespace rein::services

@@ -1,0 +1,389 @@
+#include "services/controller/trainer_work.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "common/rpc/limits.h"
+
+namespace rein::services {
+namespace {
+
+constexpr absl::Duration kLoadDeadline = absl::Minutes(30);
+constexpr absl::Duration kUpdateDeadline = absl::Hours(2);
+constexpr absl::Duration kSaveDeadline = absl::Minutes(30);
+constexpr absl::Duration kPublishDeadline = absl::Minutes(2);
+constexpr int kMaxRefusals = 8;
+
+bool OnGpu(const std::string& device) { return device.rfind("gpu", 0) == 0; }
+
+void AddMetric(v1::UpdateRecord& record, const std::string& name, double value) {
+  v1::Metric* metric = record.add_metrics();
+  metric->set_name(name);
+  metric->set_value(value);
+}
+
+}  // namespace
+
+template <typename Reply>
+rpc::Done<Reply> TrainerWork::Expect(void (TrainerWork::*on_reply)(absl::StatusOr<Reply>)) {
+  call_ = run_.next_call++;
+  started_ = run_.deps.clock.Now();
+  return [this, call = call_, on_reply](absl::StatusOr<Reply> reply) {
+    run_.mailbox.Post([this, call, on_reply, reply = std::move(reply)]() mutable {
+      if (call != call_) return;
+      call_ = 0;
+      (this->*on_reply)(std::move(reply));
+    });
+  };
+}
+
+TrainerView TrainerWork::View() const {
+  return {.present = run_.pool.trainer() != nullptr,
+          .known = known_,
+          .busy = call_ != 0,
+          .loaded = loaded_,
+          .version = version_,
+          .not_before = not_before_};
+}
+
+void TrainerWork::OnLeft() {
+  call_ = 0;
+  known_ = loaded_ = false;
+  not_before_ = absl::InfinitePast();
+  failures_ = 0;
+}
+
+void TrainerWork::Start(const Action& action) {
+  switch (action.kind) {
+    case ActionKind::kAskTrainer:
+      return Ask();
+    case ActionKind::kLoadTrainer:
+      return Load(/*initial=*/false);
+    case ActionKind::kLoadInitial:
+      return Load(/*initial=*/true);
+    case ActionKind::kPublish:
+      return Publish(action.actors);
+    case ActionKind::kSave:
+      return Save();
+    case ActionKind::kExport:
+      return Export();
+    case ActionKind::kTrain:
+      return Train(action.count);
+    default:
+      return run_.Fail("bug: the trainer was given work that is not its own");
+  }
+}
+
+void TrainerWork::Failed(const std::string& doing, const absl::Status& status) {
+  ++failures_;
+  bool refused = absl::IsFailedPrecondition(status) && failures_ >= kMaxRefusals;
+  if (!IsTransient(status) || refused) {
+    run_.Fail(absl::StrCat("trainer cannot ", doing, ": ", std::string(status.message())));
+    return;
+  }
+  known_ = false;
+  not_before_ = run_.deps.clock.Now() + RetryPause(failures_);
+}
+
+void TrainerWork::Ask() {
+  run_.pool.trainer()->trainer->Status(rpc::kControlDeadline, Expect(&TrainerWork::OnStatus));
+}
+
+void TrainerWork::OnStatus(absl::StatusOr<v1::TrainerStatusReply> reply) {
+  if (!reply.ok()) return Failed("tell its status", reply.status());
+  known_ = true;
+  version_ = FromProto(reply->version());
+  digest_ = reply->digest();
+  loaded_ = !run_.job.name.empty() && reply->job() == run_.job.name;
+  if (!loaded_ || !(version_ == run_.Current())) return;
+  if (run_.job.digest == 0) {
+    run_.job.digest = digest_;
+    run_.SaveJob();
+    run_.Commit();
+  } else if (run_.job.digest != digest_) {
+    loaded_ = false;  // not the weights that the ledger knows under this name
+  }
+}
+
+void TrainerWork::RollBack(uint64_t checkpoint_update) {
+  uint64_t lost = run_.job.updates_done - checkpoint_update;
+  run_.Check(run_.ledger.RollBack(checkpoint_update));
+  run_.job.updates_done = checkpoint_update;
+  if (lost > 0) {
+    run_.Tell(absl::StrCat("the trainer starts again at update ", checkpoint_update, ": ", lost,
+                           lost == 1 ? " update is" : " updates are",
+                           " trained again from stored data"));
+  }
+}
+
+void TrainerWork::Load(bool initial) {
+  JobRecord& job = run_.job;
+  wanted_.lineage = job.next_lineage++;
+  wanted_.number = 0;
+  std::string checkpoint_path;
+  if (!initial) {
+    if (!run_.checkpoints.empty()) {
+      wanted_.number = run_.checkpoints.back().update();
+      checkpoint_path = run_.checkpoints.back().path();
+    }
+    RollBack(wanted_.number);
+    job.lineage = wanted_.lineage;
+    job.digest = 0;
+  }
+  loaded_ = false;
+  run_.SaveJob();
+  if (!run_.Commit()) return;
+  PooledActor& trainer = *run_.pool.trainer();
+  v1::LoadTrainerRequest request;
+  *request.mutable_fence() = run_.FenceOf(trainer.actor, absl::StrCat("load/", wanted_.lineage));
+  *request.mutable_job() = job.config;
+  // The schedule ends where the job does.
+  auto updates = static_cast<uint32_t>(run_.plan.updates);
+  if (job.config.has_grpo()) request.mutable_job()->mutable_grpo()->set_updates(updates);
+  if (job.config.has_sft()) request.mutable_job()->mutable_sft()->set_updates(updates);
+  request.set_lineage(wanted_.lineage);
+  request.set_checkpoint_path(checkpoint_path);
+  trainer.trainer->Load(request, kLoadDeadline, Expect(&TrainerWork::OnLoaded));
+}
+
+void TrainerWork::OnLoaded(absl::StatusOr<v1::LoadTrainerReply> reply) {
+  if (!reply.ok()) return Failed("load the model", reply.status());
+  version_ = FromProto(reply->version());
+  if (!(version_ == wanted_)) {
+    return run_.Fail(absl::StrCat("trainer loaded version ", version_.lineage, ".", version_.number,
+                                  ", wanted ", wanted_.lineage, ".", wanted_.number));
+  }
+  failures_ = 0;
+  loaded_ = true;
+  digest_ = reply->digest();
+  if (!(version_ == run_.Current())) return;  // the initial weights, for a reference
+  run_.job.digest = digest_;
+  run_.SaveJob();
+  run_.Commit();
+}
+
+void TrainerWork::Publish(const std::vector<std::string>& actors) {
+  PooledActor& trainer = *run_.pool.trainer();
+  v1::PublishRequest request;
+  *request.mutable_fence() = run_.FreshFence(
+      trainer.actor, absl::StrCat("publish/", version_.lineage, ".", version_.number));
+  *request.mutable_version() = ToProto(version_);
+  request.set_deadline_seconds(absl::ToDoubleSeconds(kPublishDeadline));
+  // One publish has one wire: receivers on a GPU first, the others by the next one.
+  bool gpu = OnGpu(trainer.actor.device()) &&
+             std::any_of(actors.begin(), actors.end(), [this](const std::string& name) {
+               return OnGpu(run_.pool.Find(name)->actor.device());
+             });
+  request.set_transport(gpu ? v1::WEIGHT_TRANSPORT_NCCL : v1::WEIGHT_TRANSPORT_GRPC);
+  receivers_.clear();
+  for (const std::string& name : actors) {
+    PooledActor& actor = *run_.pool.Find(name);
+    if (gpu && !OnGpu(actor.actor.device())) continue;
+    v1::WeightReceiver* receiver = request.add_receivers();
+    receiver->set_name(name);
+    receiver->set_address(actor.actor.address());
+    receiver->set_actor_epoch(actor.actor.epoch());
+    receivers_.push_back(name);
+  }
+  wanted_ = version_;
+  trainer.trainer->Publish(request, kPublishDeadline + absl::Seconds(30),
+                           Expect(&TrainerWork::OnPublished));
+}
+
+void TrainerWork::OnPublished(absl::StatusOr<v1::PublishReply> reply) {
+  run_.times.sync += run_.deps.clock.Now() - started_;
+  if (!reply.ok() && !IsTransient(reply.status())) return Failed("publish", reply.status());
+  if (!reply.ok()) Failed("publish", reply.status());
+  for (size_t i = 0; i < receivers_.size(); ++i) {
+    PooledActor* actor = run_.pool.Find(receivers_[i]);
+    if (actor == nullptr) continue;
+    std::string error = !reply.ok() ? std::string(reply.status().message())
+                        : static_cast<int>(i) < reply->outcomes_size() ? reply->outcomes(i).error()
+                                                                       : "no outcome";
+    if (error.empty()) {
+      actor->failures = 0;
+      actor->view.has_weights = true;
+      actor->view.version = wanted_;
+      continue;
+    }
+    actor->view.not_before = run_.deps.clock.Now() + RetryPause(++actor->failures);
+    // It may hold the new weights and have lost the answer: what it says itself counts.
+    actor->view.loaded = false;
+    if (actor->failures >= kMaxRefusals) {
+      run_.Fail(absl::StrCat(receivers_[i], " does not take the weights: ", error));
+    }
+  }
+  if (reply.ok()) failures_ = 0;
+}
+
+void TrainerWork::Save() {
+  auto number = run_.deps.store.Increment(absl::StrCat("checkpoint/", run_.job.name));
+  if (!run_.Check(number.status()) || !run_.Commit()) return;
+  PooledActor& trainer = *run_.pool.trainer();
+  checkpoint_.Clear();
+  checkpoint_.set_number(static_cast<uint32_t>(*number));
+  checkpoint_.set_update(run_.job.updates_done);
+  checkpoint_.set_path(absl::StrCat(run_.job.output, "/checkpoints/", *number));
+  v1::SaveRequest request;
+  *request.mutable_fence() = run_.FenceOf(trainer.actor, absl::StrCat("save/", *number));
+  request.set_path(checkpoint_.path());
+  request.set_controller_state(absl::StrCat("update=", run_.job.updates_done,
+                                            " data_epoch=", run_.job.cursor_epoch,
+                                            " position=", run_.job.cursor_position,
+                                            " config=", run_.job.config_hash));
+  trainer.trainer->Save(request, kSaveDeadline, Expect(&TrainerWork::OnSaved));
+}
+
+void TrainerWork::OnSaved(absl::StatusOr<v1::SaveReply> reply) {
+  run_.times.save += run_.deps.clock.Now() - started_;
+  if (!reply.ok()) {
+    std::string kept = run_.checkpoints.empty()
+                           ? "there is no earlier one"
+                           : absl::StrCat("checkpoint ", run_.checkpoints.back().number(),
+                                          " is intact");
+    return Failed(absl::StrCat("write checkpoint ", checkpoint_.number(), " (", kept, ")"),
+                  reply.status());
+  }
+  failures_ = 0;
+  checkpoint_.set_bytes(reply->bytes());
+  checkpoint_.set_created_at(absl::ToDoubleSeconds(run_.deps.clock.Now() - absl::UnixEpoch()));
+  run_.Check(run_.deps.store.InsertCheckpoint(run_.job.name, checkpoint_));
+  run_.checkpoints.push_back(checkpoint_);
+  v1::JobEvent event;
+  *event.mutable_checkpoint() = checkpoint_;
+  run_.Emit(std::move(event));
+  RemoveOldCheckpoints();
+}
+
+void TrainerWork::RemoveOldCheckpoints() {
+  size_t keep = std::max<size_t>(1, run_.job.config.checkpoint().keep());
+  std::vector<std::string> paths;
+  while (run_.checkpoints.size() > keep) {
+    run_.Check(run_.deps.store.DeleteCheckpoint(run_.job.name, run_.checkpoints.front().number()));
+    paths.push_back(run_.checkpoints.front().path());
+    run_.checkpoints.erase(run_.checkpoints.begin());
+  }
+  if (!run_.Commit()) return;
+  for (const std::string& path : paths) run_.deps.recorder.RemoveCheckpoint(path);
+}
+
+void TrainerWork::Export() {
+  PooledActor& trainer = *run_.pool.trainer();
+  v1::SaveRequest request;
+  // The lineage makes the name new after a restore: a folder that is there is never written again.
+  *request.mutable_fence() = run_.FenceOf(
+      trainer.actor, absl::StrCat("export/", version_.lineage, ".", version_.number));
+  request.set_path(absl::StrCat(run_.job.output, "/model"));
+  request.set_export_only(true);
+  trainer.trainer->Save(request, kSaveDeadline, Expect(&TrainerWork::OnExported));
+}
+
+void TrainerWork::OnExported(absl::StatusOr<v1::SaveReply> reply) {
+  bool there = absl::IsAlreadyExists(reply.status());  // written before a crash
+  if (!reply.ok() && !there) return Failed("export the final weights", reply.status());
+  failures_ = 0;
+  run_.exported = true;
+}
+
+absl::StatusOr<TrainingBatch> TrainerWork::Batch(uint64_t update,
+                                                 const std::vector<uint64_t>& orders) {
+  if (run_.plan.kind == Plan::Kind::kRollouts) return BatchOfRollouts(run_.ledger, orders, update);
+  return BatchOfTexts(run_.ledger, *run_.deps.train, orders,
+                      run_.job.config.sft().train_on_prompt());
+}
+
+void TrainerWork::Train(uint64_t count) {
+  const uint64_t update = run_.job.updates_done + 1;
+  orders_ = run_.ledger.GroupsOf(update);
+  if (orders_.empty()) {
+    for (const auto& [order, state] : run_.ledger.open()) {
+      if (orders_.size() >= count || state != GroupState::kScored) break;
+      orders_.push_back(order);
+    }
+    if (!run_.Check(run_.ledger.Training(update, orders_)) || !run_.Commit()) return;
+  }
+  absl::StatusOr<TrainingBatch> batch = Batch(update, orders_);
+  if (!run_.Check(batch.status())) return;
+  batch_metrics_ = std::move(batch->metrics);
+  PooledActor& trainer = *run_.pool.trainer();
+  v1::UpdateRequest request;
+  *request.mutable_fence() =
+      run_.FenceOf(trainer.actor, absl::StrCat("update/", run_.job.lineage, "/", update));
+  request.set_update(update);
+  request.mutable_sequences()->Reserve(static_cast<int>(batch->sequences.size()));
+  for (v1::TrainingSequence& sequence : batch->sequences) {
+    *request.add_sequences() = std::move(sequence);
+  }
+  wanted_ = {.lineage = run_.job.lineage, .number = update};
+  trainer.trainer->Update(request, kUpdateDeadline, Expect(&TrainerWork::OnUpdated));
+}
+
+void TrainerWork::OnUpdated(absl::StatusOr<v1::UpdateReply> reply) {
+  if (absl::IsAborted(reply.status())) return Skip(reply.status());
+  if (!reply.ok()) return Failed(absl::StrCat("make update ", wanted_.number), reply.status());
+  Version made = FromProto(reply->version());
+  if (!(made == wanted_)) {
+    return run_.Fail(absl::StrCat("trainer made version ", made.lineage, ".", made.number,
+                                  ", wanted ", wanted_.lineage, ".", wanted_.number));
+  }
+  failures_ = 0;
+  version_ = made;
+  digest_ = reply->digest();
+  run_.Check(run_.ledger.Consumed(
+      wanted_.number, {reply->advantages().begin(), reply->advantages().end()}));
+  run_.job.updates_done = wanted_.number;
+  run_.job.digest = digest_;
+  run_.job.skipped_in_row = 0;
+  run_.SaveJob();
+  Record(*reply);
+}
+
+void TrainerWork::Skip(const absl::Status& status) {
+  JobRecord& job = run_.job;
+  for (uint64_t order : orders_) {
+    run_.Check(run_.ledger.Drop(order, absl::StrCat("update ", wanted_.number, " was skipped: ",
+                                                    std::string(status.message()))));
+  }
+  ++job.skipped_in_row;
+  run_.Tell(absl::StrCat("update ", wanted_.number, " was skipped: ", std::string(status.message())));
+  run_.SaveJob();
+  if (!run_.Commit()) return;
+  if (job.skipped_in_row > job.config.failure().max_skipped_updates()) {
+    run_.Fail(absl::StrCat("update ", wanted_.number, ": ", std::string(status.message()), "; ",
+                           job.skipped_in_row, " in a row were skipped, none was applied"));
+  }
+}
+
+void TrainerWork::Record(const v1::UpdateReply& reply) {
+  WorkTimes& times = run_.times;
+  absl::Time now = run_.deps.clock.Now();
+  v1::UpdateRecord record;
+  record.set_update(wanted_.number);
+  record.set_max_updates(run_.plan.updates);
+  for (const v1::Metric& metric : batch_metrics_) *record.add_metrics() = metric;
+  for (const v1::Metric& metric : reply.metrics()) *record.add_metrics() = metric;
+  absl::Duration train = now - started_;
+  absl::Duration total = std::max(now - times.last_update, train);
+  absl::Duration generate = std::max(times.generate_end - times.generate_begin,
+                                     absl::ZeroDuration());
+  AddMetric(record, "seconds", absl::ToDoubleSeconds(total));
+  AddMetric(record, "train_seconds", absl::ToDoubleSeconds(train));
+  if (run_.plan.kind == Plan::Kind::kRollouts) {
+    AddMetric(record, "generate_seconds", absl::ToDoubleSeconds(generate));
+    AddMetric(record, "score_seconds", absl::ToDoubleSeconds(times.score));
+    AddMetric(record, "sync_seconds", absl::ToDoubleSeconds(times.sync));
+  }
+  for (const v1::Metric& metric : batch_metrics_) {
+    if (metric.name() != "tokens" || total <= absl::ZeroDuration()) continue;
+    AddMetric(record, "tokens_per_second", metric.value() / absl::ToDoubleSeconds(total));
+  }
+  AddMetric(record, "lineage", static_cast<double>(wanted_.lineage));
+  times = WorkTimes{.last_update = now};
+  run_.Check(run_.deps.store.PutUpdate(run_.job.name, record));
+  v1::JobEvent event;
+  *event.mutable_update() = record;
+  run_.Emit(std::move(event));
+  if (run_.Commit()) run_.deps.recorder.OnUpdate(run_.job, record);
+}
+
+}  // namespace rein::services

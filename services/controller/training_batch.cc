@@ -1,0 +1,141 @@
+#include "services/controller/training_batch.h"
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+
+#include "absl/strings/str_cat.h"
+#include "common/status/status_macros.h"
+
+namespace rein::services {
+namespace {
+
+// Sums of one batch, for its metrics.
+struct BatchSums {
+  std::vector<double> rewards;
+  std::map<std::string, double> parts;  // by reward name
+  uint64_t completion_tokens = 0;
+  uint64_t tokens = 0;
+  uint64_t truncated = 0;
+  uint64_t groups = 0;
+  uint64_t zero_signal_groups = 0;
+  double lag = 0;  // of all completion tokens
+  double logprob = 0;
+};
+
+void AddMetric(std::vector<v1::Metric>& metrics, const std::string& name, double value) {
+  v1::Metric& metric = metrics.emplace_back();
+  metric.set_name(name);
+  metric.set_value(value);
+}
+
+std::vector<v1::Metric> ToMetrics(const BatchSums& sums) {
+  std::vector<v1::Metric> metrics;
+  double count = std::max<double>(1, static_cast<double>(sums.rewards.size()));
+  double tokens = std::max<double>(1, static_cast<double>(sums.completion_tokens));
+  double mean = 0, variance = 0;
+  for (double reward : sums.rewards) mean += reward / count;
+  for (double reward : sums.rewards) variance += (reward - mean) * (reward - mean) / count;
+  AddMetric(metrics, "reward", mean);
+  AddMetric(metrics, "reward_std", std::sqrt(variance));
+  if (!sums.rewards.empty()) {
+    auto [low, high] = std::minmax_element(sums.rewards.begin(), sums.rewards.end());
+    AddMetric(metrics, "reward_min", *low);
+    AddMetric(metrics, "reward_max", *high);
+  }
+  for (const auto& [name, sum] : sums.parts) AddMetric(metrics, "reward/" + name, sum / count);
+  AddMetric(metrics, "zero_signal_ratio", static_cast<double>(sums.zero_signal_groups) /
+                                              std::max<double>(1, static_cast<double>(sums.groups)));
+  AddMetric(metrics, "completion_tokens", static_cast<double>(sums.completion_tokens) / count);
+  AddMetric(metrics, "truncated_ratio", static_cast<double>(sums.truncated) / count);
+  AddMetric(metrics, "tokens", static_cast<double>(sums.tokens));
+  AddMetric(metrics, "rollouts", static_cast<double>(sums.rewards.size()));
+  AddMetric(metrics, "lag", sums.lag / tokens);
+  AddMetric(metrics, "behaviour_logprob", sums.logprob / tokens);
+  return metrics;
+}
+
+void Count(const v1::Rollout& rollout, uint64_t update, BatchSums& sums) {
+  const v1::Completion& completion = rollout.completion();
+  sums.rewards.push_back(rollout.reward().reward());
+  for (const v1::RewardPart& part : rollout.reward().parts()) sums.parts[part.name()] += part.score();
+  sums.completion_tokens += static_cast<uint64_t>(completion.token_ids_size());
+  sums.tokens += static_cast<uint64_t>(rollout.prompt_token_ids_size() + completion.token_ids_size());
+  sums.truncated += completion.finish_reason() == v1::FINISH_REASON_LENGTH ? 1 : 0;
+  for (float logprob : completion.behaviour_logprobs()) sums.logprob += logprob;
+  for (const v1::VersionSpan& span : completion.versions()) {
+    double behind = static_cast<double>(update) - 1 - static_cast<double>(span.version().number());
+    sums.lag += std::max(0.0, behind) * span.tokens();
+  }
+}
+
+v1::TrainingSequence ToSequence(const v1::Rollout& rollout, uint32_t group_index) {
+  v1::TrainingSequence sequence;
+  const v1::Completion& completion = rollout.completion();
+  *sequence.mutable_token_ids() = rollout.prompt_token_ids();
+  sequence.mutable_token_ids()->MergeFrom(completion.token_ids());
+  sequence.set_loss_mask(
+      std::string(static_cast<size_t>(rollout.prompt_token_ids_size()), '\0') +
+      std::string(static_cast<size_t>(completion.token_ids_size()), '\1'));
+  *sequence.mutable_behaviour_logprobs() = completion.behaviour_logprobs();
+  *sequence.mutable_reference_logprobs() = rollout.reference_logprobs();
+  sequence.set_group(group_index);
+  sequence.set_reward(rollout.reward().reward());
+  sequence.set_id(absl::StrCat(rollout.group().prompt(), "/", rollout.sibling()));
+  sequence.set_truncated(completion.finish_reason() == v1::FINISH_REASON_LENGTH);
+  return sequence;
+}
+
+}  // namespace
+
+absl::StatusOr<TrainingBatch> BatchOfRollouts(Ledger& ledger, const std::vector<uint64_t>& orders,
+                                              uint64_t update) {
+  TrainingBatch batch;
+  BatchSums sums;
+  for (uint32_t index = 0; index < orders.size(); ++index) {
+    const Group* group = ledger.Find(orders[index]);
+    if (group == nullptr) return absl::InternalError(absl::StrCat("no group ", orders[index]));
+    bool first = true, equal = true;
+    double reward = 0;
+    for (uint32_t i = 0; i < group->siblings.size(); ++i) {
+      if (group->siblings[i].failed) continue;
+      REIN_ASSIGN_OR_RETURN(v1::StoredRollout stored, ledger.Read(orders[index], i));
+      const v1::Rollout& rollout = stored.rollout();
+      if (first) reward = rollout.reward().reward();
+      equal = equal && rollout.reward().reward() == reward;
+      first = false;
+      Count(rollout, update, sums);
+      batch.sequences.push_back(ToSequence(rollout, index));
+    }
+    ++sums.groups;
+    if (equal) ++sums.zero_signal_groups;
+  }
+  batch.metrics = ToMetrics(sums);
+  return batch;
+}
+
+absl::StatusOr<TrainingBatch> BatchOfTexts(const Ledger& ledger, PromptSource& prompts,
+                                           const std::vector<uint64_t>& orders,
+                                           bool train_on_prompt) {
+  TrainingBatch batch;
+  uint64_t tokens = 0, targets = 0;
+  for (uint64_t order : orders) {
+    const Group* group = ledger.Find(order);
+    if (group == nullptr) return absl::InternalError(absl::StrCat("no group ", order));
+    REIN_ASSIGN_OR_RETURN(LearnedText text, prompts.ReadText(group->id.prompt()));
+    v1::TrainingSequence& sequence = batch.sequences.emplace_back();
+    sequence.mutable_token_ids()->Add(text.token_ids.begin(), text.token_ids.end());
+    std::string mask(text.token_ids.size(), '\1');
+    size_t context = train_on_prompt ? 1 : std::max<size_t>(1, text.prompt_tokens);
+    std::fill_n(mask.begin(), std::min(context, mask.size()), '\0');
+    targets += static_cast<uint64_t>(std::count(mask.begin(), mask.end(), '\1'));
+    tokens += mask.size();
+    sequence.set_loss_mask(std::move(mask));
+    sequence.set_id(absl::StrCat(group->id.prompt()));
+  }
+  AddMetric(batch.metrics, "tokens", static_cast<double>(tokens));
+  AddMetric(batch.metrics, "target_tokens", static_cast<double>(targets));
+  return batch;
+}
+
+}  // namespace rein::services

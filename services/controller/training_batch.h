@@ -1,0 +1,30 @@
+// Makes the TrainingBatch of one Update from the ledger, and the figures that describe it.
+
+#pragma once
+
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "rein/v1/controller.pb.h"
+#include "rein/v1/trainer.pb.h"
+#include "services/controller/ledger.h"
+#include "services/controller/prompt_source.h"
+
+namespace rein::services {
+
+struct TrainingBatch {
+  std::vector<v1::TrainingSequence> sequences;
+  std::vector<v1::Metric> metrics;  // reward, its parts, lengths, tokens, lag
+};
+
+// From stored rollouts; siblings that could not be scored are left out. `update` is the number that
+// this batch makes.
+absl::StatusOr<TrainingBatch> BatchOfRollouts(Ledger& ledger, const std::vector<uint64_t>& orders,
+                                              uint64_t update);
+
+// From the answers of the data. `train_on_prompt`: prompts are targets too.
+absl::StatusOr<TrainingBatch> BatchOfTexts(const Ledger& ledger, PromptSource& prompts,
+                                           const std::vector<uint64_t>& orders,
+                                           bool train_on_prompt);
+
+}  // namespace rein::services
