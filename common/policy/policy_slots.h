@@ -12,6 +12,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <string>
@@ -63,6 +64,8 @@ class PolicySlots final : public weights::ReceivingArenas {
   // A decoder over the slot in use (over zeros before the first weights).
   const models::Decoder& decoder() const { return *slots_[in_use_].decoder; }
   const weights::Registry& registry() const { return registry_; }
+  // Of the weights in use, as the sync agreed on it; 0 before the first. Thread-safe.
+  uint64_t digest() const { return digest_; }
 
  private:
   struct Slot {
@@ -83,6 +86,8 @@ class PolicySlots final : public weights::ReceivingArenas {
   SwapHook hook_;
   std::array<Slot, 2> slots_;
   size_t in_use_ = 0;
+  uint64_t idle_digest_ = 0;
+  std::atomic<uint64_t> digest_ = 0;
 };
 
 }  // namespace rein::policy
