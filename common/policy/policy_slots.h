@@ -12,6 +12,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <string>
@@ -56,12 +57,15 @@ class PolicySlots final : public weights::ReceivingArenas {
 
   const weights::WeightPlan& plan() const override { return plan_; }
   absl::Status Write(uint64_t offset_bytes, const char* bytes, size_t size) override;
+  absl::StatusOr<weights::DeviceMemory> IdleDeviceMemory() override;
   absl::StatusOr<std::vector<uint64_t>> IdleDigests() override;
   absl::Status TakeIntoUse(const weights::Version& version, weights::InFlight in_flight) override;
 
   // A decoder over the slot in use (over zeros before the first weights).
   const models::Decoder& decoder() const { return *slots_[in_use_].decoder; }
   const weights::Registry& registry() const { return registry_; }
+  // Of the weights in use, as the sync agreed on it; 0 before the first. Thread-safe.
+  uint64_t digest() const { return digest_; }
 
  private:
   struct Slot {
@@ -82,6 +86,8 @@ class PolicySlots final : public weights::ReceivingArenas {
   SwapHook hook_;
   std::array<Slot, 2> slots_;
   size_t in_use_ = 0;
+  uint64_t idle_digest_ = 0;
+  std::atomic<uint64_t> digest_ = 0;
 };
 
 }  // namespace rein::policy

@@ -22,28 +22,6 @@ constexpr int64_t kPackedTokens = 16384;
 
 int64_t RoundUp(int64_t rows) { return (rows + kRowPadding - 1) / kRowPadding * kRowPadding; }
 
-absl::Status Check(const models::Decoder& decoder, const std::vector<ScoredSequence>& sequences) {
-  const models::DecoderSpec& spec = decoder.spec();
-  for (size_t s = 0; s < sequences.size(); ++s) {
-    const ScoredSequence& sequence = sequences[s];
-    const size_t size = sequence.tokens.size();
-    if (size == 0 || static_cast<int64_t>(size) > spec.max_positions) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("sequence ", s, " has ", size, " tokens, want 1 to ", spec.max_positions));
-    }
-    if (sequence.prefix < 1 || sequence.prefix > size) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("sequence ", s, ": prefix is ", sequence.prefix, ", want 1 to ", size));
-    }
-    for (uint32_t id : sequence.tokens) {
-      if (id < spec.vocab_size) continue;
-      return absl::InvalidArgumentError(absl::StrCat(
-          "sequence ", s, ": token ", id, " is not below the vocabulary size ", spec.vocab_size));
-    }
-  }
-  return absl::OkStatus();
-}
-
 // Log-probs of `target` at rows `where` of hidden_TD, in slices of rows.
 std::vector<float> HeadLogprobs(const models::Decoder& decoder, const at::Tensor& hidden_TD,
                                 std::vector<int64_t> where, std::vector<int64_t> target,
@@ -103,6 +81,25 @@ void ScorePacked(const models::Decoder& decoder, const std::vector<ScoredSequenc
 
 }  // namespace
 
+absl::Status CheckSequence(const models::DecoderSpec& spec, const ScoredSequence& sequence) {
+  const size_t size = sequence.tokens.size();
+  if (size == 0 || static_cast<int64_t>(size) > spec.max_positions) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(size, " tokens, want 1 to ", spec.max_positions, ", the model's context"));
+  }
+  if (sequence.prefix < 1 || sequence.prefix > size) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("prefix is ", sequence.prefix, ", want 1 to ", size));
+  }
+  for (size_t i = 0; i < size; ++i) {
+    if (sequence.tokens[i] < spec.vocab_size) continue;
+    return absl::InvalidArgumentError(absl::StrCat("token ", i, " is ", sequence.tokens[i],
+                                                   ", want an id below the vocabulary size ",
+                                                   spec.vocab_size));
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<std::vector<std::vector<float>>> ScoreSequences(
     const models::Decoder& decoder, const std::vector<ScoredSequence>& sequences,
     double temperature) {
@@ -110,7 +107,11 @@ absl::StatusOr<std::vector<std::vector<float>>> ScoreSequences(
     return absl::InvalidArgumentError(
         absl::StrCat("temperature is ", temperature, ", want above 0"));
   }
-  REIN_RETURN_IF_ERROR(Check(decoder, sequences));
+  for (size_t s = 0; s < sequences.size(); ++s) {
+    absl::Status status = CheckSequence(decoder.spec(), sequences[s]);
+    if (status.ok()) continue;
+    return absl::InvalidArgumentError(absl::StrCat("sequence ", s, ": ", status.message()));
+  }
   std::vector<std::vector<float>> result(sequences.size());
   const bool cpu = decoder.device().is_cpu();
   REIN_RETURN_IF_ERROR(tensor::CatchTorch("scoring", [&] {

@@ -16,6 +16,9 @@ struct ScoredSequence {
   uint32_t prefix = 1;           // only context, at the front; 1 to tokens.size()
 };
 
+// INVALID_ARGUMENT when it is empty, too long, or holds an id outside the vocabulary.
+absl::Status CheckSequence(const models::DecoderSpec& spec, const ScoredSequence& sequence);
+
 // For each sequence the natural logarithm of softmax(logits / temperature) at each token after the
 // prefix. On a CPU each sequence is computed on its own, in a number of rows that keeps its bits
 // whatever stands beside it; on a GPU many are packed. INVALID_ARGUMENT names the first sequence

@@ -23,7 +23,7 @@ std::string ToText(const PolicyVersion& version) {
 absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(EngineOptions options, StepModel& model,
                                                        const text::ModelText& text,
                                                        const sync::Clock& clock,
-                                                       SiblingObserver observer) {
+                                                       EngineObserver observer) {
   const StepModelLimits limits = model.limits();
   if (limits.pages < 2 || limits.page_tokens < 1 || options.max_running < 1 ||
       options.step_tokens < 1) {
@@ -36,11 +36,12 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(EngineOptions options, St
 }
 
 Engine::Engine(EngineOptions options, StepModel& model, const text::ModelText& text,
-               const sync::Clock& clock, SiblingObserver observer)
+               const sync::Clock& clock, EngineObserver observer)
     : model_(model),
       text_(text),
       clock_(clock),
-      core_(options, model, text, clock, std::move(observer)),
+      on_stats_(std::move(observer.on_stats)),
+      core_(options, model, text, clock, std::move(observer.on_sibling)),
       thread_([this] { Run(); }) {}
 
 Engine::~Engine() {
@@ -154,6 +155,11 @@ std::optional<PolicyVersion> Engine::version() const {
   return version_;
 }
 
+void Engine::NoteStats() {
+  stats_ = core_.stats();
+  if (on_stats_) on_stats_(stats_);
+}
+
 void Engine::RunCommands(std::unique_lock<std::mutex>& lock) {
   if (commands_.empty()) return;
   std::vector<Command> commands;
@@ -162,7 +168,7 @@ void Engine::RunCommands(std::unique_lock<std::mutex>& lock) {
   lock.unlock();
   for (Command& command : commands) command(core_);
   lock.lock();
-  stats_ = core_.stats();
+  NoteStats();
   posted_siblings_ -= posted;
 }
 
@@ -177,7 +183,7 @@ void Engine::RunSwap(std::unique_lock<std::mutex>& lock) {
   core_.AdmitNew(true);
   lock.lock();
   if (status.ok()) version_ = swap->version;
-  stats_ = core_.stats();
+  NoteStats();
   swap->result = status;
   swapped_.notify_all();
 }
@@ -195,7 +201,7 @@ void Engine::Run() {
       if (!stepped.ok()) core_.FailAll(stepped.status());
       progress = stepped.value_or(false);
       lock.lock();
-      stats_ = core_.stats();
+      NoteStats();
     }
     if (progress) continue;
     wake_.wait_for(lock, kIdlePause,

@@ -26,14 +26,19 @@
 
 namespace rein::rollout {
 
+// Both are called from the engine's thread, and must be quick; either may be empty.
+struct EngineObserver {
+  SiblingObserver on_sibling;
+  std::function<void(const EngineStats&)> on_stats;  // after every step
+};
+
 class Engine {
  public:
-  // The model, the text and the clock must outlive the engine. The observer is called from the
-  // engine's thread.
+  // The model, the text and the clock must outlive the engine.
   static absl::StatusOr<std::unique_ptr<Engine>> Create(EngineOptions options, StepModel& model,
                                                         const text::ModelText& text,
                                                         const sync::Clock& clock,
-                                                        SiblingObserver observer);
+                                                        EngineObserver observer);
   ~Engine();
 
   // Queues a request; its id is for AbortRequest(). Errors as MakeRequest(); FAILED_PRECONDITION
@@ -73,16 +78,18 @@ class Engine {
   using Command = std::function<void(EngineCore&)>;
 
   Engine(EngineOptions options, StepModel& model, const text::ModelText& text,
-         const sync::Clock& clock, SiblingObserver observer);
+         const sync::Clock& clock, EngineObserver observer);
 
   void Run();
   void RunCommands(std::unique_lock<std::mutex>& lock);
   void RunSwap(std::unique_lock<std::mutex>& lock);
   void Post(Command command);
+  void NoteStats();
 
   StepModel& model_;
   const text::ModelText& text_;
   const sync::Clock& clock_;
+  const std::function<void(const EngineStats&)> on_stats_;
   EngineCore core_;  // touched by the thread only
 
   mutable std::mutex mutex_;

@@ -100,10 +100,11 @@ TEST_F(PolicySlotsTest, ScoringRefusesBadSequences) {
     return std::string(status.message());
   };
   const uint32_t context = static_cast<uint32_t>(model_.spec.max_positions);
-  EXPECT_THAT(error({}), HasSubstr("sequence 1 has 0 tokens, want 1 to"));
-  EXPECT_THAT(error({std::vector<uint32_t>(context + 1, 1), 1}), HasSubstr("sequence 1 has"));
+  EXPECT_THAT(error({}), HasSubstr("sequence 1: 0 tokens, want 1 to"));
+  EXPECT_THAT(error({std::vector<uint32_t>(context + 1, 1), 1}), HasSubstr("the model's context"));
   EXPECT_THAT(error({{1, 2}, 3}), HasSubstr("prefix is 3, want 1 to 2"));
-  EXPECT_THAT(error({{1, 99999}, 1}), HasSubstr("token 99999 is not below the vocabulary size"));
+  EXPECT_THAT(error({{1, 99999}, 1}),
+              HasSubstr("token 1 is 99999, want an id below the vocabulary size"));
   EXPECT_THAT(error({{1}, 1}, 0), HasSubstr("temperature is 0, want above 0"));
 }
 

@@ -1,0 +1,37 @@
+// rein-reference: log-probs under a frozen policy, as a service or once (`rein-reference score`).
+
+#include <cstring>
+
+#include "absl/strings/str_cat.h"
+
+#include "common/status/status_macros.h"
+#include "common/tensor/torch_runtime.h"
+#include "common/version/build_version.h"
+#include "common/weights/channel/weight_service.h"
+#include "services/reference/reference_service.h"
+#include "services/reference/score_command.h"
+#include "services/role/role_process.h"
+
+int main(int argc, char** argv) {
+  using namespace rein;
+  if (argc > 1 && std::strcmp(argv[1], "score") == 0) {
+    return services::ScoreCommand(argc - 1, argv + 1);
+  }
+  services::RoleSpec spec = {.role = "reference",
+                             .build = version::ThisBuild(tensor::TorchVersions())};
+  return services::RunRole(spec, argc, argv, [](services::RoleProcess& process) -> absl::Status {
+    REIN_ASSIGN_OR_RETURN(std::string device,
+                          tensor::StartTorch(process.flags().device, process.flags().threads));
+    services::ReferenceServiceImpl service(
+        device,
+        {process.fence(), process.replies(), process.clock(), process.metrics(), process.log()});
+    weights::WeightServiceImpl weights([&service] { return service.receiver(); }, process.fence());
+    return process.Serve({&service, &weights}, [&service] {
+      v1::ActorStatusReply standing = service.Standing();
+      services::ActorReport report;
+      report.version = standing.version();
+      report.load = absl::StrCat(standing.requests_running(), " running");
+      return report;
+    });
+  });
+}

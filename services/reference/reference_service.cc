@@ -1,0 +1,112 @@
+#include "services/reference/reference_service.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+#include "common/rpc/grpc_status.h"
+#include "common/status/status_macros.h"
+
+namespace rein::services {
+namespace {
+
+constexpr absl::Duration kPatience =
+    absl::Minutes(30);  // of a repeat that waits for the first call
+constexpr char kRequests[] = "rein_reference_requests_total";
+constexpr char kRequestsHelp[] = "Score calls";
+
+}  // namespace
+
+ReferenceServiceImpl::ReferenceServiceImpl(std::string device, const ReferenceServiceDeps& deps)
+    : device_(std::move(device)),
+      deps_(deps),
+      scored_(deps.metrics.AddCounter(kRequests, kRequestsHelp, {{"result", "ok"}})),
+      refused_(deps.metrics.AddCounter(kRequests, kRequestsHelp, {{"result", "error"}})),
+      tokens_(deps.metrics.AddCounter("rein_reference_scored_tokens_total",
+                                      "Tokens of scored sequences, prompts included")),
+      duration_(deps.metrics.AddHistogram(
+          "rein_reference_score_duration_seconds", "Time of one Score call",
+          {0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300})) {}
+
+std::shared_ptr<ReferenceSession> ReferenceServiceImpl::session() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return session_;
+}
+
+std::shared_ptr<weights::WeightReceiver> ReferenceServiceImpl::receiver() const {
+  std::shared_ptr<ReferenceSession> loaded = session();
+  if (loaded == nullptr) return nullptr;
+  return {loaded, &loaded->receiver()};
+}
+
+absl::StatusOr<v1::LoadModelReply> ReferenceServiceImpl::Replace(
+    const v1::LoadModelRequest& request) {
+  std::lock_guard<std::mutex> one_load(load_mutex_);
+  if (auto old = session(); old != nullptr && old->IsSameLoad(request)) return old->Loaded();
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    session_ = nullptr;  // frees its memory before the next one is built
+  }
+  REIN_ASSIGN_OR_RETURN(std::shared_ptr<ReferenceSession> opened,
+                        ReferenceSession::Open(request, device_, deps_.clock));
+  v1::LoadModelReply reply = opened->Loaded();
+  deps_.log.SetJob(request.fence().job());
+  deps_.log.Info("model loaded", {{"parameters", absl::StrCat(reply.parameters())}});
+  std::lock_guard<std::mutex> lock(mutex_);
+  session_ = std::move(opened);
+  return reply;
+}
+
+grpc::Status ReferenceServiceImpl::Load(grpc::ServerContext*, const v1::LoadModelRequest* request,
+                                        v1::LoadModelReply* reply) {
+  absl::Status admitted = deps_.fence.Admit(request->fence());
+  if (!admitted.ok()) return rpc::ToGrpc(admitted);
+  return rpc::Answer(
+      deps_.replies.Once<v1::LoadModelReply>(request->fence().request_id(), kPatience,
+                                             [&] { return Replace(*request); }),
+      reply);
+}
+
+absl::StatusOr<v1::ScoreTokensReply> ReferenceServiceImpl::ScoreOnce(
+    const v1::ScoreTokensRequest& request) {
+  REIN_RETURN_IF_ERROR(deps_.fence.Admit(request.fence()));
+  std::shared_ptr<ReferenceSession> loaded = session();
+  if (loaded == nullptr) {
+    return absl::FailedPreconditionError("no model is loaded: call Load first");
+  }
+  if (loaded->job() != request.fence().job()) {
+    return absl::FailedPreconditionError(absl::StrCat("the model of job '", loaded->job(),
+                                                      "' is loaded, the call is for '",
+                                                      request.fence().job(), "'"));
+  }
+  return deps_.replies.Once<v1::ScoreTokensReply>(request.fence().request_id(), kPatience,
+                                                  [&] { return loaded->Score(request); });
+}
+
+grpc::Status ReferenceServiceImpl::Score(grpc::ServerContext*,
+                                         const v1::ScoreTokensRequest* request,
+                                         v1::ScoreTokensReply* reply) {
+  const absl::Time start = deps_.clock.Now();
+  absl::StatusOr<v1::ScoreTokensReply> result = ScoreOnce(*request);
+  (result.ok() ? scored_ : refused_).Add();
+  if (result.ok()) {
+    duration_.Observe(absl::ToDoubleSeconds(deps_.clock.Now() - start));
+    for (const v1::TokenSequence& sequence : request->sequences()) {
+      tokens_.Add(sequence.token_ids_size());
+    }
+  }
+  return rpc::Answer(std::move(result), reply);
+}
+
+v1::ActorStatusReply ReferenceServiceImpl::Standing() const {
+  std::shared_ptr<ReferenceSession> loaded = session();
+  return loaded == nullptr ? v1::ActorStatusReply() : loaded->Status();
+}
+
+grpc::Status ReferenceServiceImpl::Status(grpc::ServerContext*, const v1::ActorStatusRequest*,
+                                          v1::ActorStatusReply* reply) {
+  *reply = Standing();
+  return grpc::Status::OK;
+}
+
+}  // namespace rein::services

@@ -1,0 +1,60 @@
+// ReferenceServiceImpl is the gRPC door of a ReferenceSession: fences, repeats, metrics.
+
+#pragma once
+
+#include <memory>
+#include <mutex>
+#include <string>
+
+#include "common/rpc/fence_guard.h"
+#include "common/rpc/reply_cache.h"
+#include "common/sync/clock.h"
+#include "common/telemetry/log.h"
+#include "common/telemetry/metrics.h"
+#include "common/weights/weight_receiver.h"
+#include "rein/v1/reference.grpc.pb.h"
+#include "services/reference/reference_session.h"
+
+namespace rein::services {
+
+// What a role needs of its process; all must outlive the service.
+struct ReferenceServiceDeps {
+  rpc::FenceGuard& fence;
+  rpc::ReplyCache& replies;
+  const sync::Clock& clock;
+  telemetry::Metrics& metrics;
+  telemetry::Log& log;
+};
+
+class ReferenceServiceImpl final : public v1::ReferenceService::Service {
+ public:
+  // `device` is cpu or cuda:N.
+  ReferenceServiceImpl(std::string device, const ReferenceServiceDeps& deps);
+
+  grpc::Status Load(grpc::ServerContext* context, const v1::LoadModelRequest* request,
+                    v1::LoadModelReply* reply) override;
+  grpc::Status Score(grpc::ServerContext* context, const v1::ScoreTokensRequest* request,
+                     v1::ScoreTokensReply* reply) override;
+  grpc::Status Status(grpc::ServerContext* context, const v1::ActorStatusRequest* request,
+                      v1::ActorStatusReply* reply) override;
+
+  // Where this process stands.
+  v1::ActorStatusReply Standing() const;
+  // Of the loaded model; null before one is loaded. For WeightServiceImpl.
+  std::shared_ptr<weights::WeightReceiver> receiver() const;
+
+ private:
+  std::shared_ptr<ReferenceSession> session() const;
+  absl::StatusOr<v1::LoadModelReply> Replace(const v1::LoadModelRequest& request);
+  absl::StatusOr<v1::ScoreTokensReply> ScoreOnce(const v1::ScoreTokensRequest& request);
+
+  const std::string device_;
+  const ReferenceServiceDeps deps_;
+  telemetry::Counter scored_, refused_, tokens_;
+  telemetry::Histogram duration_;
+  std::mutex load_mutex_;  // one Load at a time
+  mutable std::mutex mutex_;
+  std::shared_ptr<ReferenceSession> session_;
+};
+
+}  // namespace rein::services

@@ -1,0 +1,112 @@
+#include "services/reference/reference_session.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+#include "common/policy/opened_model.h"
+#include "common/policy/sequence_scorer.h"
+#include "common/status/status_macros.h"
+
+namespace rein::services {
+namespace {
+
+std::string LoadKey(const v1::LoadModelRequest& request) {
+  return absl::StrCat(request.fence().job(), "\n", request.model().SerializeAsString());
+}
+
+// Counts the calls that are inside.
+class Visit {
+ public:
+  explicit Visit(std::atomic<uint32_t>& count) : count_(count) { ++count_; }
+  ~Visit() { --count_; }
+
+ private:
+  std::atomic<uint32_t>& count_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<ReferenceSession>> ReferenceSession::Open(
+    const v1::LoadModelRequest& request, const std::string& device, const sync::Clock& clock) {
+  const v1::ModelConfig& config = request.model();
+  REIN_ASSIGN_OR_RETURN(
+      policy::OpenedModel model,
+      policy::OpenModel({.path = config.has_path() ? config.path() : config.config(),
+                         .dtype = config.dtype(),
+                         .device = device,
+                         .keep_idle = false}));
+  return std::unique_ptr<ReferenceSession>(
+      new ReferenceSession(request, std::move(model.slots), clock));
+}
+
+ReferenceSession::ReferenceSession(const v1::LoadModelRequest& request,
+                                   std::unique_ptr<policy::PolicySlots> slots,
+                                   const sync::Clock& clock)
+    : job_(request.fence().job()),
+      load_key_(LoadKey(request)),
+      slots_(std::move(slots)),
+      receiver_(*slots_, clock) {
+  slots_->SetSwapHook([this](const weights::Version& version, weights::InFlight,
+                             const std::function<absl::Status()>& swap) {
+    std::lock_guard<std::mutex> no_forward(forward_mutex_);
+    REIN_RETURN_IF_ERROR(swap());
+    std::lock_guard<std::mutex> lock(mutex_);
+    version_ = version;
+    return absl::OkStatus();
+  });
+}
+
+bool ReferenceSession::IsSameLoad(const v1::LoadModelRequest& request) const {
+  return load_key_ == LoadKey(request);
+}
+
+v1::LoadModelReply ReferenceSession::Loaded() const {
+  v1::LoadModelReply reply;
+  reply.set_parameters(static_cast<uint64_t>(slots_->registry().parameter_count()));
+  return reply;
+}
+
+absl::StatusOr<v1::ScoreTokensReply> ReferenceSession::Score(
+    const v1::ScoreTokensRequest& request) {
+  Visit visit(calls_);
+  std::vector<policy::ScoredSequence> sequences;
+  uint64_t tokens = 0;
+  for (const v1::TokenSequence& sequence : request.sequences()) {
+    sequences.push_back(
+        {{sequence.token_ids().begin(), sequence.token_ids().end()}, sequence.prefix()});
+    tokens += static_cast<uint64_t>(sequence.token_ids_size());
+  }
+  const double temperature = request.has_temperature() ? request.temperature() : 1.0;
+  std::lock_guard<std::mutex> no_swap(forward_mutex_);
+  v1::ScoreTokensReply reply;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (!version_.has_value()) return absl::FailedPreconditionError("no weights have come yet");
+    reply.mutable_version()->set_lineage(version_->lineage);
+    reply.mutable_version()->set_number(version_->number);
+  }
+  REIN_ASSIGN_OR_RETURN(auto logprobs,
+                        policy::ScoreSequences(slots_->decoder(), sequences, temperature));
+  for (const std::vector<float>& sequence : logprobs) {
+    reply.add_sequences()->mutable_logprobs()->Add(sequence.begin(), sequence.end());
+  }
+  tokens_ += tokens;
+  return reply;
+}
+
+v1::ActorStatusReply ReferenceSession::Status() const {
+  v1::ActorStatusReply status;
+  status.set_job(job_);
+  status.set_requests_running(calls_);
+  status.set_tokens_total(tokens_);
+  status.set_digest(slots_->digest());
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (version_.has_value()) {
+    status.mutable_version()->set_lineage(version_->lineage);
+    status.mutable_version()->set_number(version_->number);
+  }
+  return status;
+}
+
+}  // namespace rein::services

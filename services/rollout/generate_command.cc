@@ -1,0 +1,237 @@
+#include "services/rollout/generate_command.h"
+
+#include <condition_variable>
+#include <fstream>
+#include <iostream>
+#include <map>
+#include <mutex>
+#include <optional>
+
+#include "absl/strings/str_cat.h"
+#include <CLI/CLI.hpp>
+
+#include "common/data/token_lines.h"
+#include "common/policy/opened_model.h"
+#include "common/status/status_macros.h"
+#include "common/tensor/torch_runtime.h"
+#include "rollout/engine/decoder_step_model.h"
+#include "rollout/engine/engine.h"
+#include "services/rollout/line_settings.h"
+
+namespace rein::services {
+namespace {
+
+constexpr int kExitUsage = 2, kExitInput = 3;
+constexpr weights::Version kOnlyVersion = {1, 0};
+// Prompts that are handed to the engine ahead of what is written.
+constexpr size_t kMaxAhead = 4096;
+
+struct Flags {
+  std::string model, input, output, dtype, device = "cpu";
+  int threads = 0;
+  double temperature = 1.0, top_p = 1.0, min_p = 0.0;
+  uint32_t top_k = 0, max_tokens = 16, min_tokens = 0, n = 1;
+  uint64_t seed = 0;
+  bool ignore_eos = false, no_prefix_cache = false;
+  std::vector<std::string> stop;
+  int32_t max_running = 256, step_tokens = 2048;
+  uint64_t kv_tokens = 0;
+  uint32_t max_length = 0;
+};
+
+void AddFlags(CLI::App& app, Flags& flags) {
+  app.add_option("--model", flags.model, "Hugging Face folder")->required();
+  app.add_option("--input", flags.input,
+                 R"(JSONL: {"id", "tokens": [ids]}, or "messages", or "prompt"; settings per line)")
+      ->required();
+  app.add_option("--output", flags.output, "JSONL, one line per completion, in the input's order")
+      ->required();
+  app.add_option("--temperature", flags.temperature, "0: greedy")->capture_default_str();
+  app.add_option("--top-k", flags.top_k, "Only the k likeliest tokens; 0: all");
+  app.add_option("--top-p", flags.top_p, "Only the likeliest tokens of this mass");
+  app.add_option("--min-p", flags.min_p, "Only tokens this likely, relative to the likeliest");
+  app.add_option("--max-tokens", flags.max_tokens, "Longest completion")->capture_default_str();
+  app.add_option("--min-tokens", flags.min_tokens, "No stop before so many tokens");
+  app.add_option("--n", flags.n, "Completions of each prompt");
+  app.add_option("--seed", flags.seed, "Keys every draw")->capture_default_str();
+  app.add_option("--stop", flags.stop, "End at this text; may be repeated");
+  app.add_flag("--ignore-eos", flags.ignore_eos, "Only --max-tokens ends a completion");
+  app.add_option("--dtype", flags.dtype, "float32 or bfloat16; default: float32 on a CPU");
+  app.add_option("--device", flags.device, "cpu or gpu:N")->capture_default_str();
+  app.add_option("--threads", flags.threads, "0: one per core");
+  app.add_option("--max-running", flags.max_running, "Most completions at once")
+      ->capture_default_str();
+  app.add_option("--step-tokens", flags.step_tokens, "Most tokens in one step")
+      ->capture_default_str();
+  app.add_option("--kv-tokens", flags.kv_tokens,
+                 "Tokens in the KV pages; 0: what suits the device");
+  app.add_option("--max-length", flags.max_length,
+                 "Longest prompt plus completion; 0: the model's");
+  app.add_flag("--no-prefix-cache", flags.no_prefix_cache, "Compute equal beginnings again");
+}
+
+LineSettings Defaults(const Flags& flags) {
+  LineSettings settings;
+  settings.completions = flags.n;
+  settings.sampling.set_temperature(flags.temperature);
+  settings.sampling.set_top_k(flags.top_k);
+  settings.sampling.set_top_p(flags.top_p);
+  settings.sampling.set_min_p(flags.min_p);
+  settings.sampling.set_max_tokens(flags.max_tokens);
+  settings.sampling.set_min_tokens(flags.min_tokens);
+  settings.sampling.set_seed(flags.seed);
+  settings.sampling.set_ignore_eos(flags.ignore_eos);
+  for (const std::string& text : flags.stop) settings.sampling.add_stop_strings(text);
+  return settings;
+}
+
+absl::StatusOr<rollout::GenerateSpec> SpecOf(const data::TokenLine& line, uint64_t index,
+                                             const LineSettings& defaults) {
+  REIN_ASSIGN_OR_RETURN(LineSettings settings, SettingsOfLine(line.fields, defaults));
+  rollout::GenerateSpec spec = {.group = {0, index, 0}, .prompt = line.tokens};
+  REIN_ASSIGN_OR_RETURN(spec.sampling, rollout::MakeSettings(settings.sampling));
+  for (uint32_t s = 0; s < settings.completions; ++s) spec.siblings.push_back(s);
+  return spec;
+}
+
+const char* Name(rollout::FinishReason reason) {
+  switch (reason) {
+    case rollout::FinishReason::kStop:
+      return "stop";
+    case rollout::FinishReason::kLength:
+      return "length";
+    case rollout::FinishReason::kAbort:
+      return "abort";
+  }
+  return "";
+}
+
+nlohmann::ordered_json ToJson(const data::TokenLine& line, const rollout::FinishedSibling& done,
+                              bool several) {
+  nlohmann::ordered_json out;
+  out["id"] = line.id;
+  if (several) out["sibling"] = done.sibling;
+  out["prompt_tokens"] = line.tokens;
+  out["tokens"] = done.tokens;
+  out["logprobs"] = done.logprobs;
+  out["text"] = done.text;
+  out["finish_reason"] = Name(done.reason);
+  return out;
+}
+
+// Collects what the engine finishes, and lets it be taken in the order of the input.
+class Completions {
+ public:
+  rollout::RequestCallbacks For(size_t index) {
+    return {.on_sibling =
+                [this, index](rollout::FinishedSibling done) {
+                  std::lock_guard<std::mutex> lock(mutex_);
+                  prompts_[index].siblings[done.sibling] = std::move(done);
+                },
+            .on_end =
+                [this, index](absl::Status status) {
+                  std::lock_guard<std::mutex> lock(mutex_);
+                  prompts_[index].end = status;
+                  changed_.notify_all();
+                }};
+  }
+
+  absl::StatusOr<std::map<uint32_t, rollout::FinishedSibling>> Take(size_t index) {
+    std::unique_lock<std::mutex> lock(mutex_);
+    Prompt& prompt = prompts_[index];
+    while (!prompt.end.has_value()) changed_.wait_for(lock, std::chrono::seconds(1));
+    REIN_RETURN_IF_ERROR(*prompt.end);
+    auto siblings = std::move(prompt.siblings);
+    prompts_.erase(index);
+    return siblings;
+  }
+
+ private:
+  struct Prompt {
+    std::map<uint32_t, rollout::FinishedSibling> siblings;
+    std::optional<absl::Status> end;
+  };
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::map<size_t, Prompt> prompts_;
+};
+
+absl::Status WriteAll(const std::vector<data::TokenLine>& lines,
+                      const std::vector<rollout::GenerateSpec>& specs, rollout::Engine& engine,
+                      const std::string& path) {
+  std::ofstream out(path);
+  if (!out) return absl::InvalidArgumentError(absl::StrCat("cannot write ", path));
+  Completions completions;
+  size_t submitted = 0;
+  for (size_t index = 0; index < specs.size(); ++index) {
+    for (; submitted < std::min(index + kMaxAhead, specs.size()); ++submitted) {
+      REIN_RETURN_IF_ERROR(engine.Submit(specs[submitted], completions.For(submitted)).status());
+    }
+    REIN_ASSIGN_OR_RETURN(auto siblings, completions.Take(index));
+    for (const auto& [sibling, done] : siblings) {
+      out << ToJson(lines[index], done, specs[index].siblings.size() > 1).dump() << "\n";
+    }
+  }
+  out.flush();
+  if (!out) return absl::ResourceExhaustedError(absl::StrCat("cannot write all of ", path));
+  return absl::OkStatus();
+}
+
+absl::Status Run(const Flags& flags) {
+  REIN_ASSIGN_OR_RETURN(std::string device, tensor::StartTorch(flags.device, flags.threads));
+  REIN_ASSIGN_OR_RETURN(
+      policy::OpenedModel model,
+      policy::OpenModel(
+          {.path = flags.model, .dtype = flags.dtype, .device = device, .keep_idle = false}));
+  REIN_RETURN_IF_ERROR(model.slots->LoadFolder(flags.model, model.description));
+  REIN_ASSIGN_OR_RETURN(auto lines,
+                        data::ReadTokenLines(flags.input, *model.text, /*complete=*/false));
+  REIN_ASSIGN_OR_RETURN(auto steps, rollout::DecoderStepModel::Create(
+                                        *model.slots, {.kv_tokens = flags.kv_tokens,
+                                                       .max_length = flags.max_length}));
+  std::vector<rollout::GenerateSpec> specs;
+  for (size_t i = 0; i < lines.size(); ++i) {
+    absl::StatusOr<rollout::GenerateSpec> spec = SpecOf(lines[i], i, Defaults(flags));
+    absl::Status status = spec.status();
+    if (spec.ok()) {
+      status = rollout::MakeRequest(*spec, {}, steps->limits(), *model.text).status();
+    }
+    if (!status.ok()) {
+      return absl::InvalidArgumentError(absl::StrCat(lines[i].place, ": ", status.message()));
+    }
+    specs.push_back(*std::move(spec));
+  }
+  absl::Status stable = steps->CheckRowsStable();
+  if (!stable.ok()) std::cerr << "warning: " << stable.message() << "\n";
+  sync::RealClock clock;
+  REIN_ASSIGN_OR_RETURN(auto engine,
+                        rollout::Engine::Create({.max_running = flags.max_running,
+                                                 .step_tokens = flags.step_tokens,
+                                                 .prefix_cache = !flags.no_prefix_cache,
+                                                 .max_waiting = INT32_MAX},
+                                                *steps, *model.text, clock, {}));
+  REIN_RETURN_IF_ERROR(engine->SwapWeights(kOnlyVersion, weights::InFlight::kContinue,
+                                           absl::Seconds(60), [] { return absl::OkStatus(); }));
+  return WriteAll(lines, specs, *engine, flags.output);
+}
+
+}  // namespace
+
+int GenerateCommand(int argc, char** argv) {
+  CLI::App app("Completes the prompts of a JSONL file", "rein-rollout generate");
+  Flags flags;
+  AddFlags(app, flags);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : kExitUsage;
+  }
+  absl::Status status = Run(flags);
+  if (status.ok()) return 0;
+  std::cerr << "error: " << status.message() << "\n";
+  const bool input = absl::IsInvalidArgument(status) || absl::IsNotFound(status) ||
+                     absl::IsFailedPrecondition(status);
+  return input ? kExitInput : 1;
+}
+
+}  // namespace rein::services

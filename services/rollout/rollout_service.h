@@ -1,0 +1,73 @@
+// RolloutServiceImpl is the gRPC door of a RolloutSession: fences, repeats, and the stream of
+// finished siblings.
+
+#pragma once
+
+#include <memory>
+#include <mutex>
+#include <string>
+
+#include "common/rpc/fence_guard.h"
+#include "common/rpc/reply_cache.h"
+#include "common/sync/clock.h"
+#include "common/telemetry/log.h"
+#include "common/telemetry/metrics.h"
+#include "common/weights/weight_receiver.h"
+#include "rein/v1/rollout.grpc.pb.h"
+#include "services/rollout/rollout_session.h"
+
+namespace rein::services {
+
+// What a role needs of its process; all must outlive the service.
+struct RolloutServiceDeps {
+  rpc::FenceGuard& fence;
+  rpc::ReplyCache& replies;
+  const sync::Clock& clock;
+  telemetry::Metrics& metrics;
+  telemetry::Log& log;
+};
+
+class RolloutServiceImpl final
+    : public v1::RolloutService::WithCallbackMethod_Generate<v1::RolloutService::Service> {
+ public:
+  // `device` is cpu or cuda:N.
+  RolloutServiceImpl(std::string device, const RolloutServiceDeps& deps)
+      : device_(std::move(device)), deps_(deps) {}
+
+  grpc::Status Load(grpc::ServerContext* context, const v1::LoadModelRequest* request,
+                    v1::LoadModelReply* reply) override;
+  grpc::ServerWriteReactor<v1::GenerateReply>* Generate(
+      grpc::CallbackServerContext* context, const v1::GenerateRequest* request) override;
+  grpc::Status Abort(grpc::ServerContext* context, const v1::AbortGenerateRequest* request,
+                     v1::AbortGenerateReply* reply) override;
+  grpc::Status Pause(grpc::ServerContext* context, const v1::PauseRequest* request,
+                     v1::PauseReply* reply) override;
+  grpc::Status Resume(grpc::ServerContext* context, const v1::ResumeRequest* request,
+                      v1::ResumeReply* reply) override;
+  grpc::Status Status(grpc::ServerContext* context, const v1::ActorStatusRequest* request,
+                      v1::ActorStatusReply* reply) override;
+
+  // Where this process stands.
+  v1::ActorStatusReply Standing() const;
+  // Of the loaded model; null before one is loaded. For WeightServiceImpl.
+  std::shared_ptr<weights::WeightReceiver> receiver() const;
+  // A new incarnation: what was begun under the old one ends with FINISH_REASON_ABORT.
+  void DropRequests();
+
+ private:
+  std::shared_ptr<RolloutSession> session() const;
+  // Of the job that the fence names.
+  absl::StatusOr<std::shared_ptr<RolloutSession>> Admit(const v1::Fence& fence);
+  absl::StatusOr<v1::LoadModelReply> Replace(const v1::LoadModelRequest& request);
+  template <typename Request, typename Reply>
+  grpc::Status Mutate(const Request& request, Reply* reply,
+                      const std::function<Reply(rollout::Engine&)>& work);
+
+  const std::string device_;
+  const RolloutServiceDeps deps_;
+  std::mutex load_mutex_;  // one Load at a time
+  mutable std::mutex mutex_;
+  std::shared_ptr<RolloutSession> session_;
+};
+
+}  // namespace rein::services
