@@ -8,6 +8,7 @@
 #include "common/models/arena.h"
 #include "common/status/status_macros.h"
 #include "common/tensor/catch_torch.h"
+#include "common/weights/digest.h"
 
 namespace rein::policy {
 
