@@ -90,6 +90,8 @@ absl::Status Supervisor::StartService(Service& service) {
                            {"GOMP_SPINCOUNT", "0"}};
   }
   REIN_RETURN_IF_ERROR(service.process.Start(command));
+  std::ofstream(absl::StrCat(options_.state, "/run/", service.name, ".pid"))
+      << service.process.pid() << "\n";
   service.started = clock_.Now();
   service.restart_at = absl::InfiniteFuture();
   return absl::OkStatus();

@@ -113,7 +113,7 @@ std::string WatchView::UpdateLine(const v1::UpdateRecord& record) const {
     absl::StrAppend(&line, "  ", label, " ", percent ? Percent(value) : Figure(value));
   };
   add("loss", "loss");
-  add("kl", "kl");
+  add("kl", "reference_kl");
   add("entropy", "entropy");
   add("length", "completion_tokens");
   add("cut", "truncated_ratio", true);
@@ -182,9 +182,9 @@ std::string WatchView::HealthLine() const {
   AddFigure(line, *last_, "clip", "clip_ratio", true);
   AddFigure(line, *last_, "clip low", "clip_ratio_low", true);
   AddFigure(line, *last_, "clip high", "clip_ratio_high", true);
-  AddFigure(line, *last_, "kl", "kl");
+  AddFigure(line, *last_, "kl", "reference_kl");
   AddFigure(line, *last_, "grad", "grad_norm");
-  double mismatch = MetricOf(last_->metrics(), "mismatch_max");
+  double mismatch = MetricOf(last_->metrics(), "logprob_diff_max");
   if (!std::isnan(mismatch)) {
     absl::StrAppend(&line, "   mismatch ", mismatch == 0 ? "0 (exact)" : Figure(mismatch));
   }

@@ -73,6 +73,7 @@ RunLoop::RunLoop(RunDependencies deps, JobRecord& job, std::unique_ptr<Ledger> l
              .times = {.last_update = deps.clock.Now()}},
       order_(deps.train == nullptr ? 1 : deps.train->size(), job.config.data().shuffle(),
              job.config.seed()),
+      kept_epoch_(job.cursor_epoch),
       trainer_(state_) {}
 
 RunLoop::~RunLoop() { pool_.Refresh({}); }  // ends every call before the members go
@@ -331,13 +332,13 @@ void RunLoop::ForgetEvaluation() {
 
 void RunLoop::Issue(uint64_t count) {
   JobRecord& job = state_.job;
-  uint64_t first_epoch = job.cursor_epoch;
-  uint64_t open = ledger_->open().size();
   for (uint64_t i = 0; i < count; ++i) {
     bool one_pass = state_.plan.kind == Plan::Kind::kRollouts && !job.config.grpo().has_updates();
     if (one_pass && job.cursor_epoch > 0) break;
+    uint64_t open = ledger_->open().size();
     if (!state_.Check(IssueNext())) return;
-    if (job.cursor_epoch > first_epoch + 1 && ledger_->open().size() == open) {
+    if (ledger_->open().size() > open) kept_epoch_ = job.cursor_epoch;
+    if (job.cursor_epoch > kept_epoch_ + 1) {
       return state_.Fail("every prompt of a whole pass over the data was dropped; see describe");
     }
   }

@@ -115,6 +115,7 @@ class RunLoop {
   data::DataOrder order_;
   std::optional<Evaluation> evaluation_;
   std::set<uint64_t> evaluated_;  // updates with a held-out result
+  uint64_t kept_epoch_;  // data epoch of the last prompt that was not dropped when it was issued
   bool pausing_ = false;
   std::string waits_for_;
 

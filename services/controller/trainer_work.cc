@@ -361,7 +361,11 @@ void TrainerWork::Record(const v1::UpdateReply& reply) {
   record.set_update(wanted_.number);
   record.set_max_updates(run_.plan.updates);
   for (const v1::Metric& metric : batch_metrics_) *record.add_metrics() = metric;
-  for (const v1::Metric& metric : reply.metrics()) *record.add_metrics() = metric;
+  for (const v1::Metric& metric : reply.metrics()) {
+    bool known = std::any_of(batch_metrics_.begin(), batch_metrics_.end(),
+                             [&](const v1::Metric& own) { return own.name() == metric.name(); });
+    if (!known) *record.add_metrics() = metric;
+  }
   absl::Duration train = now - started_;
   absl::Duration total = std::max(now - times.last_update, train);
   absl::Duration generate = std::max(times.generate_end - times.generate_begin,

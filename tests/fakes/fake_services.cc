@@ -1,0 +1,152 @@
+#include "tests/fakes/fake_services.h"
+
+namespace rein::fakes {
+namespace {
+
+template <typename Request>
+absl::Status Ask(const std::function<absl::Status(const Request&)>& hook, const Request& request) {
+  return hook ? hook(request) : absl::OkStatus();
+}
+
+class FakeTrainer final : public services::Trainer {
+ public:
+  explicit FakeTrainer(FakeServices& fakes) : fakes_(fakes) {}
+
+  void Load(const v1::LoadTrainerRequest& request, absl::Duration,
+            rpc::Done<v1::LoadTrainerReply> done) override {
+    fakes_.loaded_job = request.job();
+    absl::Status status = Ask(fakes_.on_load, request);
+    Answer(status, [&] { return fakes_.trainer_service.Load(request); }, std::move(done));
+  }
+  void Update(const v1::UpdateRequest& request, absl::Duration,
+              rpc::Done<v1::UpdateReply> done) override {
+    absl::Status status = Ask(fakes_.on_update, request);
+    Answer(status, [&] { return fakes_.trainer_service.Update(request); }, std::move(done));
+  }
+  void Save(const v1::SaveRequest& request, absl::Duration,
+            rpc::Done<v1::SaveReply> done) override {
+    absl::Status status = Ask(fakes_.on_save, request);
+    Answer(status, [&] { return fakes_.trainer_service.Save(request); }, std::move(done));
+  }
+  void Status(absl::Duration, rpc::Done<v1::TrainerStatusReply> done) override {
+    v1::TrainerStatusReply reply = fakes_.trainer_service.Status();
+    fakes_.Later([reply, done] { done(reply); });
+  }
+  void Publish(const v1::PublishRequest& request, absl::Duration,
+               rpc::Done<v1::PublishReply> done) override {
+    ++fakes_.publishes;
+    v1::PublishReply reply;
+    for (const v1::WeightReceiver& receiver : request.receivers()) {
+      bool reference = receiver.name().rfind("reference", 0) == 0;
+      auto& service = reference ? fakes_.reference_service : fakes_.generator_service;
+      v1::PublishOutcome* outcome = reply.add_outcomes();
+      outcome->set_name(receiver.name());
+      outcome->set_error(service.Take(fakes_.trainer_service.weights()));
+    }
+    fakes_.Later([reply, done] { done(reply); });
+  }
+
+ private:
+  template <typename Reply>
+  void Answer(const absl::Status& status, const std::function<absl::StatusOr<Reply>()>& serve,
+              rpc::Done<Reply> done) {
+    absl::StatusOr<Reply> reply = status.ok() ? serve() : status;
+    fakes_.Later([reply, done] { done(reply); });
+  }
+  template <typename Serve, typename Reply>
+  void Answer(const absl::Status& status, Serve serve, rpc::Done<Reply> done) {
+    Answer<Reply>(status, std::function<absl::StatusOr<Reply>()>(serve), std::move(done));
+  }
+
+  FakeServices& fakes_;
+};
+
+class FakeGenerator final : public services::Generator {
+ public:
+  explicit FakeGenerator(FakeServices& fakes) : fakes_(fakes) {}
+
+  void Load(const v1::LoadModelRequest& request, absl::Duration,
+            rpc::Done<v1::LoadModelReply> done) override {
+    auto reply = fakes_.generator_service.Load(request);
+    fakes_.Later([reply, done] { done(reply); });
+  }
+  void Generate(const v1::GenerateRequest& request, absl::Duration,
+                std::function<void(v1::Rollout)> on_rollout,
+                std::function<void(absl::Status)> done) override {
+    absl::Status status = Ask(fakes_.on_generate, request);
+    for (uint32_t sibling : request.siblings()) {
+      if (!status.ok()) break;
+      v1::Rollout rollout = fakes_.generator_service.Generate(request, sibling);
+      fakes_.Later([rollout, on_rollout] { on_rollout(rollout); });
+    }
+    fakes_.Later([status, done] { done(status); });
+  }
+  void Abort(const v1::AbortGenerateRequest&, absl::Duration,
+             rpc::Done<v1::AbortGenerateReply>) override {}
+  void Status(absl::Duration, rpc::Done<v1::ActorStatusReply> done) override {
+    v1::ActorStatusReply reply = fakes_.generator_service.Status();
+    fakes_.Later([reply, done] { done(reply); });
+  }
+
+ private:
+  FakeServices& fakes_;
+};
+
+class FakeReference final : public services::Reference {
+ public:
+  explicit FakeReference(FakeServices& fakes) : fakes_(fakes) {}
+
+  void Load(const v1::LoadModelRequest& request, absl::Duration,
+            rpc::Done<v1::LoadModelReply> done) override {
+    auto reply = fakes_.reference_service.Load(request);
+    fakes_.Later([reply, done] { done(reply); });
+  }
+  void Score(const v1::ScoreTokensRequest& request, absl::Duration,
+             rpc::Done<v1::ScoreTokensReply> done) override {
+    auto reply = fakes_.reference_service.Score(request);
+    fakes_.Later([reply, done] { done(reply); });
+  }
+  void Status(absl::Duration, rpc::Done<v1::ActorStatusReply> done) override {
+    v1::ActorStatusReply reply = fakes_.reference_service.Status();
+    fakes_.Later([reply, done] { done(reply); });
+  }
+
+ private:
+  FakeServices& fakes_;
+};
+
+class FakeRewarder final : public services::Rewarder {
+ public:
+  explicit FakeRewarder(FakeServices& fakes) : fakes_(fakes) {}
+
+  void Score(const v1::ScoreRewardsRequest& request, absl::Duration,
+             rpc::Done<v1::ScoreRewardsReply> done) override {
+    absl::Status status = Ask(fakes_.on_score, request);
+    absl::StatusOr<v1::ScoreRewardsReply> reply = simulation::ScoreRewards(request);
+    if (!status.ok()) reply = status;
+    fakes_.Later([reply, done] { done(reply); });
+  }
+
+ private:
+  FakeServices& fakes_;
+};
+
+}  // namespace
+
+std::unique_ptr<services::Trainer> FakeServices::ConnectTrainer(const v1::Actor&) {
+  return std::make_unique<FakeTrainer>(*this);
+}
+
+std::unique_ptr<services::Generator> FakeServices::ConnectGenerator(const v1::Actor&) {
+  return std::make_unique<FakeGenerator>(*this);
+}
+
+std::unique_ptr<services::Reference> FakeServices::ConnectReference(const v1::Actor&) {
+  return std::make_unique<FakeReference>(*this);
+}
+
+std::unique_ptr<services::Rewarder> FakeServices::ConnectRewarder(const v1::Actor&) {
+  return std::make_unique<FakeRewarder>(*this);
+}
+
+}  // namespace rein::fakes

@@ -1,0 +1,52 @@
+// FakeServices are the four services behind a run loop, without network or time: each answer is ready at
+// once and handed over by Pump(). A test replaces the answers that it is about.
+
+#pragma once
+
+#include <deque>
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "services/controller/actor_pool.h"
+#include "tests/simulation/sim_services.h"
+
+namespace rein::fakes {
+
+class FakeServices final : public services::ActorConnector {
+ public:
+  FakeServices() : trainer_service(truth) {}
+
+  // Set: answers instead of the service; OK lets the service answer.
+  std::function<absl::Status(const v1::UpdateRequest&)> on_update;
+  std::function<absl::Status(const v1::SaveRequest&)> on_save;
+  std::function<absl::Status(const v1::LoadTrainerRequest&)> on_load;
+  std::function<absl::Status(const v1::GenerateRequest&)> on_generate;
+  std::function<absl::Status(const v1::ScoreRewardsRequest&)> on_score;
+
+  simulation::SimTruth truth;
+  simulation::SimTrainerService trainer_service;
+  simulation::SimModelService generator_service, reference_service;
+  int publishes = 0;
+  v1::JobConfig loaded_job;
+
+  // Hands over what has been answered; false when there was nothing.
+  bool Pump() {
+    std::deque<std::function<void()>> answers;
+    answers.swap(answers_);
+    for (auto& answer : answers) answer();
+    return !answers.empty();
+  }
+  void Later(std::function<void()> answer) { answers_.push_back(std::move(answer)); }
+
+  std::unique_ptr<services::Trainer> ConnectTrainer(const v1::Actor&) override;
+  std::unique_ptr<services::Generator> ConnectGenerator(const v1::Actor&) override;
+  std::unique_ptr<services::Reference> ConnectReference(const v1::Actor&) override;
+  std::unique_ptr<services::Rewarder> ConnectRewarder(const v1::Actor&) override;
+
+ private:
+  std::deque<std::function<void()>> answers_;
+};
+
+}  // namespace rein::fakes

@@ -1,0 +1,211 @@
+#include "services/controller/ledger.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+
+#include "services/controller/training_batch.h"
+#include "tests/fakes/fake_prompts.h"
+
+namespace rein::services {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+class LedgerTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ = testing::TempDir() + "/ledger_test";
+    std::filesystem::remove_all(folder_);
+    Open();
+  }
+
+  // As after a crash: what was not committed is gone.
+  void Open() {
+    ledger_.reset();
+    store_.reset();
+    store_ = *Store::Open({.folder = folder_, .durable = false});
+    auto ledger = Ledger::Open(*store_, "job");
+    ASSERT_TRUE(ledger.ok()) << ledger.status();
+    ledger_ = *std::move(ledger);
+  }
+
+  uint64_t Issue(uint64_t prompt, uint32_t siblings = 2) {
+    v1::GroupId id;
+    id.set_prompt(prompt);
+    return *ledger_->Issue(id, siblings);
+  }
+
+  v1::StoredRollout Stored(uint32_t sibling, uint32_t token = 5) {
+    v1::StoredRollout stored;
+    v1::Rollout& rollout = *stored.mutable_rollout();
+    rollout.set_sibling(sibling);
+    rollout.add_prompt_token_ids(1);
+    rollout.add_prompt_token_ids(2);
+    rollout.mutable_completion()->add_token_ids(token);
+    rollout.mutable_completion()->add_behaviour_logprobs(-0.5f);
+    return stored;
+  }
+
+  v1::RewardResult Reward(double value, const std::string& error = "") {
+    v1::RewardResult reward;
+    reward.set_reward(value);
+    reward.set_error(error);
+    return reward;
+  }
+
+  // A group that was generated and scored: sibling i has reward i.
+  uint64_t ScoredGroup(uint64_t prompt) {
+    uint64_t order = Issue(prompt);
+    for (uint32_t i : {0, 1}) EXPECT_TRUE(*ledger_->StoreRollout(order, Stored(i)));
+    for (uint32_t i : {0, 1}) EXPECT_TRUE(ledger_->Score(order, i, Reward(i), {}).ok());
+    EXPECT_TRUE(ledger_->Scored(order).ok());
+    return order;
+  }
+
+  GroupState StateOf(uint64_t order) { return ledger_->Find(order)->state; }
+
+  std::string folder_;
+  std::unique_ptr<Store> store_;
+  std::unique_ptr<Ledger> ledger_;
+};
+
+TEST_F(LedgerTest, AGroupGoesItsWayAndSurvivesARestartAtEachStep) {
+  uint64_t order = Issue(7);
+  ASSERT_TRUE(store_->Commit().ok());
+  Open();
+  EXPECT_EQ(StateOf(order), GroupState::kIssued);
+  v1::PolicyVersion version;
+  version.set_number(3);
+  ASSERT_TRUE(ledger_->Generating(order, version).ok());
+  ASSERT_TRUE(*ledger_->StoreRollout(order, Stored(1)));
+  ASSERT_TRUE(store_->Commit().ok());
+  Open();
+  EXPECT_EQ(StateOf(order), GroupState::kGenerating);
+  EXPECT_EQ(ledger_->Find(order)->version.number(), 3);
+  EXPECT_THAT(ledger_->Find(order)->MissingSiblings(), ElementsAre(0));
+  ASSERT_TRUE(*ledger_->StoreRollout(order, Stored(0, /*token=*/9)));
+  EXPECT_EQ(StateOf(order), GroupState::kFinished);
+  ASSERT_TRUE(ledger_->Score(order, 0, Reward(1), {-1.5f}).ok());
+  ASSERT_TRUE(ledger_->Score(order, 1, Reward(0, "timeout"), {-2.5f}).ok());
+  ASSERT_TRUE(ledger_->Scored(order).ok());
+  ASSERT_TRUE(ledger_->Training(4, {order}).ok());
+  ASSERT_TRUE(store_->Commit().ok());
+  Open();
+  EXPECT_EQ(StateOf(order), GroupState::kTraining);
+  EXPECT_EQ(ledger_->Find(order)->Usable(), 1);
+  ASSERT_TRUE(ledger_->Consumed(4, {0.25}).ok());
+  ASSERT_TRUE(store_->Commit().ok());
+  Open();
+  EXPECT_EQ(StateOf(order), GroupState::kConsumed);
+  EXPECT_THAT(ledger_->GroupsOf(4), ElementsAre(order));
+  EXPECT_TRUE(ledger_->open().empty());
+  v1::StoredRollout stored = *ledger_->Read(order, 0);
+  EXPECT_EQ(stored.rollout().completion().token_ids(0), 9);
+  EXPECT_EQ(stored.rollout().reference_logprobs(0), -1.5f);
+  EXPECT_EQ(stored.rollout().reward().reward(), 1);
+  EXPECT_EQ(stored.rollout().advantage(), 0.25);
+  EXPECT_EQ(stored.update(), 4);
+  EXPECT_FALSE(ledger_->Read(order, 1)->rollout().has_advantage());  // it was not trained on
+}
+
+TEST_F(LedgerTest, AStoredSiblingIsNeverReplaced) {
+  uint64_t order = Issue(1);
+  EXPECT_TRUE(*ledger_->StoreRollout(order, Stored(0, 5)));
+  EXPECT_FALSE(*ledger_->StoreRollout(order, Stored(0, 6)));
+  EXPECT_EQ(ledger_->Read(order, 0)->rollout().completion().token_ids(0), 5);
+  EXPECT_FALSE(ledger_->StoreRollout(order, Stored(2)).ok());
+  EXPECT_EQ(ledger_->Summary().rollouts_stored(), 1);
+}
+
+TEST_F(LedgerTest, ARollBackPutsLaterUpdatesBackInTheirOrder) {
+  std::vector<uint64_t> orders;
+  for (uint64_t prompt : {5, 3, 8}) orders.push_back(ScoredGroup(prompt));
+  for (uint64_t update : {1, 2}) {
+    ASSERT_TRUE(ledger_->Training(update, {orders[update - 1]}).ok());
+    ASSERT_TRUE(ledger_->Consumed(update, {}).ok());
+  }
+  ASSERT_TRUE(ledger_->Training(3, {orders[2]}).ok());
+  ASSERT_TRUE(ledger_->RollBack(1).ok());
+  ASSERT_TRUE(store_->Commit().ok());
+  Open();
+  EXPECT_EQ(StateOf(orders[0]), GroupState::kConsumed);
+  EXPECT_EQ(StateOf(orders[1]), GroupState::kScored);
+  EXPECT_EQ(StateOf(orders[2]), GroupState::kScored);
+  EXPECT_EQ(ledger_->consumed(), 1);
+  EXPECT_EQ(ledger_->open().begin()->first, orders[1]);
+}
+
+TEST_F(LedgerTest, APromptIsIssuedOncePerPass) {
+  Issue(4);
+  v1::GroupId again;
+  again.set_prompt(4);
+  EXPECT_EQ(ledger_->Issue(again, 2).status().code(), absl::StatusCode::kAlreadyExists);
+}
+
+TEST_F(LedgerTest, StepsOutOfTurnAreRefusedAndNamed) {
+  uint64_t order = Issue(1);
+  EXPECT_EQ(ledger_->Training(1, {order}).message(), "ledger: cannot train group 0, it is issued");
+  EXPECT_EQ(ledger_->Scored(order).message(), "ledger: cannot close group 0, it is issued");
+  EXPECT_EQ(ledger_->Scored(9).message(), "ledger: cannot close unknown group 9");
+  ASSERT_TRUE(ledger_->Drop(order, "no reason").ok());
+  EXPECT_FALSE(ledger_->Drop(order, "twice").ok());
+}
+
+TEST_F(LedgerTest, TheSummaryCountsAndListsWhatWasDropped) {
+  Issue(1);
+  ScoredGroup(2);
+  uint64_t dropped = Issue(3);
+  ASSERT_TRUE(ledger_->Drop(dropped, "score: took too long").ok());
+  v1::LedgerSummary summary = ledger_->Summary();
+  EXPECT_EQ(summary.in_flight(), 1);
+  EXPECT_EQ(summary.scored(), 1);
+  ASSERT_EQ(summary.dropped_size(), 1);
+  EXPECT_EQ(summary.dropped(0).group().prompt(), 3);
+  EXPECT_EQ(summary.dropped(0).reason(), "score: took too long");
+  EXPECT_EQ(summary.duplicates(), 0);
+}
+
+TEST_F(LedgerTest, ABatchHasTheUsableSiblingsInOrder) {
+  uint64_t first = ScoredGroup(4);
+  uint64_t second = Issue(6, 3);
+  for (uint32_t i : {0, 1, 2}) ASSERT_TRUE(*ledger_->StoreRollout(second, Stored(i)));
+  ASSERT_TRUE(ledger_->Score(second, 0, Reward(2), {}).ok());
+  ASSERT_TRUE(ledger_->Score(second, 1, Reward(0, "timeout"), {}).ok());
+  ASSERT_TRUE(ledger_->Score(second, 2, Reward(2), {}).ok());
+  ASSERT_TRUE(ledger_->Scored(second).ok());
+  TrainingBatch batch = *BatchOfRollouts(*ledger_, {first, second}, /*update=*/1);
+  ASSERT_EQ(batch.sequences.size(), 4);
+  EXPECT_EQ(batch.sequences[0].id(), "0/0");
+  EXPECT_EQ(batch.sequences[3].id(), "0/2");
+  EXPECT_EQ(batch.sequences[3].group(), 1);
+  EXPECT_EQ(batch.sequences[1].reward(), 1);
+  EXPECT_EQ(batch.sequences[1].loss_mask(), std::string("\0\0\1", 3));
+  EXPECT_THAT(batch.sequences[1].token_ids(), ElementsAre(1, 2, 5));
+  auto metric = [&](const std::string& name) {
+    for (const v1::Metric& m : batch.metrics) {
+      if (m.name() == name) return m.value();
+    }
+    return -1.0;
+  };
+  EXPECT_EQ(metric("reward"), 1.25);
+  EXPECT_EQ(metric("zero_signal_ratio"), 0.5);
+  EXPECT_EQ(metric("completion_tokens"), 1);
+  EXPECT_EQ(metric("tokens"), 12);
+}
+
+TEST_F(LedgerTest, ABatchOfTextsMasksThePrompt) {
+  fakes::FakePrompts prompts(10);
+  uint64_t order = Issue(3, /*siblings=*/0);
+  EXPECT_EQ(StateOf(order), GroupState::kScored);
+  TrainingBatch batch = *BatchOfTexts(*ledger_, prompts, {order}, /*train_on_prompt=*/false);
+  EXPECT_THAT(batch.sequences[0].token_ids(), ElementsAre(4, 7, 9, 2));
+  EXPECT_EQ(batch.sequences[0].loss_mask(), std::string("\0\0\1\1", 4));
+  batch = *BatchOfTexts(*ledger_, prompts, {order}, /*train_on_prompt=*/true);
+  EXPECT_EQ(batch.sequences[0].loss_mask(), std::string("\0\1\1\1", 4));
+}
+
+}  // namespace
+}  // namespace rein::services

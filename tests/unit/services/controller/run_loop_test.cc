@@ -1,0 +1,277 @@
+#include "services/controller/run_loop.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+
+#include "tests/fakes/fake_prompts.h"
+#include "tests/fakes/fake_services.h"
+
+namespace rein::services {
+namespace {
+
+using ::testing::HasSubstr;
+
+class RunLoopTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ = testing::TempDir() + "/run_loop_test";
+    std::filesystem::remove_all(folder_);
+    store_ = *Store::Open({.folder = folder_, .durable = false});
+    registry_ = *ActorRegistry::Open(*store_, clock_, absl::Hours(1));
+    job_.name = "job";
+    job_.output = "/out";
+    v1::JobConfig& config = job_.config;
+    config.set_name("job");
+    config.set_seed(7);
+    config.mutable_data()->mutable_train()->set_file("train.jsonl");
+    config.mutable_checkpoint()->set_keep(2);
+    config.mutable_failure()->set_max_attempts(2);
+    config.mutable_failure()->set_max_skipped_updates(1);
+    config.add_rewards()->mutable_numeric();
+    v1::GrpoConfig& grpo = *config.mutable_grpo();
+    grpo.set_updates(3);
+    grpo.set_prompts(2);
+    grpo.set_group_size(2);
+    for (const char* role : {"trainer", "rollout", "reference", "reward"}) Register(role);
+  }
+
+  void Register(const std::string& role) {
+    v1::RegisterRequest request;
+    request.set_role(role);
+    request.set_name(role + "-0");
+    request.set_address("fake");
+    request.set_device("cpu");
+    ASSERT_TRUE(registry_->Register(request).ok());
+  }
+
+  void Begin() {
+    run_.reset();
+    auto run = RunLoop::Begin({.store = *store_,
+                               .registry = *registry_,
+                               .connector = services_,
+                               .clock = clock_,
+                               .recorder = recorder_,
+                               .train = &train_,
+                               .held_out = &held_out_},
+                              job_);
+    ASSERT_TRUE(run.ok()) << run.status();
+    run_ = *std::move(run);
+  }
+
+  // Until it ends, or `stop` says so.
+  Outcome Run(const std::function<bool()>& stop = [] { return false; }) {
+    for (int i = 0; i < 10000 && !run_->outcome().has_value() && !stop(); ++i) {
+      absl::Time until = run_->Step();
+      if (!services_.Pump() && !run_->outcome().has_value()) {
+        if (until == absl::InfiniteFuture()) break;
+        clock_.AdvanceTo(std::min(until, clock_.Now() + absl::Minutes(1)));
+      }
+    }
+    return run_->outcome().value_or(Outcome{.state = v1::JOB_STATE_RUNNING, .message = "runs"});
+  }
+
+  Outcome RunAll() {
+    Begin();
+    return Run();
+  }
+
+  std::vector<std::string> DropReasons() {
+    std::vector<std::string> reasons;
+    const v1::LedgerSummary summary = run_->ledger().Summary();
+    for (const auto& dropped : summary.dropped()) reasons.push_back(dropped.reason());
+    return reasons;
+  }
+
+  std::string folder_;
+  sync::VirtualClock clock_{absl::FromUnixSeconds(1000)};
+  fakes::FakeServices services_;
+  fakes::FakePrompts train_{20}, held_out_{4};
+  fakes::FakeRecorder recorder_;
+  JobRecord job_;
+  std::unique_ptr<Store> store_;
+  std::unique_ptr<ActorRegistry> registry_;
+  std::unique_ptr<RunLoop> run_;
+};
+
+TEST_F(RunLoopTest, AJobRunsToItsEnd) {
+  Outcome outcome = RunAll();
+  EXPECT_EQ(outcome.state, v1::JOB_STATE_SUCCEEDED) << outcome.message;
+  EXPECT_EQ(job_.updates_done, 3);
+  EXPECT_EQ(job_.digest, services_.trainer_service.weights().digest);
+  ASSERT_EQ(recorder_.updates.size(), 3);
+  EXPECT_EQ(recorder_.updates[2].update(), 3);
+  EXPECT_EQ(run_->ledger().Summary().consumed(), 6);
+  EXPECT_EQ(services_.publishes, 3);  // not after the last update: nobody needs it
+  EXPECT_EQ(store_->ReadCheckpoints("job")->size(), 1);
+  EXPECT_EQ(services_.truth.checkpoints.count("/out/model"), 1);
+}
+
+TEST_F(RunLoopTest, HeldOutDataIsScoredBeforeAndAfter) {
+  job_.config.mutable_data()->mutable_eval()->set_file("eval.jsonl");
+  EXPECT_EQ(RunAll().state, v1::JOB_STATE_SUCCEEDED);
+  ASSERT_EQ(recorder_.evals.size(), 2);
+  EXPECT_EQ(recorder_.evals[0].update(), 0);
+  EXPECT_EQ(recorder_.evals[1].update(), 3);
+  EXPECT_EQ(recorder_.evals[1].prompts(), 4);
+  ASSERT_EQ(recorder_.evals[1].examples_size(), 4);
+  EXPECT_EQ(recorder_.evals[1].examples(1).prompt(), "prompt 1");
+  EXPECT_EQ(recorder_.evals[1].examples(1).answer(), "1");
+}
+
+TEST_F(RunLoopTest, WithoutUpdatesTheJobIsOnePassWithASmallerLastUpdate) {
+  job_.config.mutable_grpo()->clear_updates();
+  job_.config.mutable_grpo()->set_prompts(7);
+  EXPECT_EQ(RunAll().state, v1::JOB_STATE_SUCCEEDED);
+  EXPECT_EQ(job_.updates_done, 3);
+  EXPECT_EQ(services_.loaded_job.grpo().updates(), 3);  // so that schedules know their end
+  v1::LedgerSummary summary = run_->ledger().Summary();
+  EXPECT_EQ(summary.consumed() + static_cast<uint64_t>(summary.dropped_size()), 20);
+  EXPECT_EQ(DropReasons(), (std::vector<std::string>(5, "score: numeric: took longer than 10 s")));
+}
+
+TEST_F(RunLoopTest, AnUpdateThatIsNotFiniteIsSkippedAndItsGroupsAreDropped) {
+  int calls = 0;
+  services_.on_update = [&](const v1::UpdateRequest&) {
+    return ++calls == 2 ? absl::AbortedError("loss is not finite (first: rollout 3/0)")
+                        : absl::OkStatus();
+  };
+  EXPECT_EQ(RunAll().state, v1::JOB_STATE_SUCCEEDED);
+  EXPECT_EQ(job_.updates_done, 3);
+  EXPECT_EQ(run_->ledger().Summary().consumed(), 6);
+  std::vector<std::string> reasons = DropReasons();
+  ASSERT_GE(reasons.size(), 2);
+  EXPECT_EQ(reasons[0], "update 2 was skipped: loss is not finite (first: rollout 3/0)");
+}
+
+TEST_F(RunLoopTest, TooManySkippedUpdatesInARowEndTheJob) {
+  services_.on_update = [](const v1::UpdateRequest&) {
+    return absl::AbortedError("loss is not finite");
+  };
+  Outcome outcome = RunAll();
+  EXPECT_EQ(outcome.state, v1::JOB_STATE_FAILED);
+  EXPECT_EQ(outcome.message,
+            "update 1: loss is not finite; 2 in a row were skipped, none was applied");
+}
+
+TEST_F(RunLoopTest, AFullDiskEndsTheJobAndNamesWhatIsIntact) {
+  job_.config.mutable_checkpoint()->set_every(1);
+  services_.on_save = [](const v1::SaveRequest& request) {
+    return request.path() == "/out/checkpoints/2" ? absl::ResourceExhaustedError("No space left")
+                                                  : absl::OkStatus();
+  };
+  Outcome outcome = RunAll();
+  EXPECT_EQ(outcome.state, v1::JOB_STATE_FAILED);
+  EXPECT_EQ(outcome.message,
+            "trainer cannot write checkpoint 2 (checkpoint 1 is intact): No space left");
+}
+
+TEST_F(RunLoopTest, OldCheckpointsAreForgottenThenRemoved) {
+  job_.config.mutable_checkpoint()->set_every(1);
+  EXPECT_EQ(RunAll().state, v1::JOB_STATE_SUCCEEDED);
+  EXPECT_EQ(recorder_.removed, std::vector<std::string>{"/out/checkpoints/1"});
+  EXPECT_EQ(store_->ReadCheckpoints("job")->size(), 2);
+}
+
+TEST_F(RunLoopTest, AModelThatDoesNotFitIsTold) {
+  services_.on_load = [](const v1::LoadTrainerRequest&) {
+    return absl::InvalidArgumentError("model.layers.0.q has shape [2, 2], wanted [4, 4]");
+  };
+  EXPECT_EQ(RunAll().message,
+            "trainer cannot load the model: model.layers.0.q has shape [2, 2], wanted [4, 4]");
+}
+
+TEST_F(RunLoopTest, WrongRulesEndTheJob) {
+  services_.on_score = [](const v1::ScoreRewardsRequest&) {
+    return absl::InvalidArgumentError("rules[0]: no such thing");
+  };
+  EXPECT_EQ(RunAll().message, "rewards: rules[0]: no such thing");
+}
+
+TEST_F(RunLoopTest, APromptThatCannotBeGeneratedIsDroppedWithTheReason) {
+  services_.on_generate = [](const v1::GenerateRequest& request) {
+    return request.group().prompt() % 4 == 0
+               ? absl::InvalidArgumentError("prompt has 900 tokens, the context 512")
+               : absl::OkStatus();
+  };
+  EXPECT_EQ(RunAll().state, v1::JOB_STATE_SUCCEEDED);
+  EXPECT_THAT(DropReasons(), ::testing::Contains("generate: prompt has 900 tokens, the context 512"));
+  EXPECT_EQ(run_->ledger().Summary().consumed(), 6);
+}
+
+TEST_F(RunLoopTest, AScorerThatIsAwayIsWaitedFor) {
+  int calls = 0;
+  services_.on_score = [&](const v1::ScoreRewardsRequest&) {
+    return ++calls < 8 ? absl::UnavailableError("away") : absl::OkStatus();
+  };
+  EXPECT_EQ(RunAll().state, v1::JOB_STATE_SUCCEEDED);
+  EXPECT_GE(calls, 8);
+}
+
+TEST_F(RunLoopTest, LongPromptsAreAnErrorOrLeftOut) {
+  job_.config.mutable_data()->set_max_prompt_tokens(1);
+  EXPECT_THAT(RunAll().message,
+              HasSubstr("of train.jsonl has 2 tokens, at most 1 are allowed (data.drop_long_prompts"));
+  job_.config.mutable_data()->set_drop_long_prompts(true);
+  job_.name = "another";
+  EXPECT_EQ(RunAll().message,
+            "every prompt of a whole pass over the data was dropped; see describe");
+}
+
+TEST_F(RunLoopTest, APausedJobSavesAndGoesOnWhereItStopped) {
+  Begin();
+  Run([&] { return job_.updates_done == 2; });
+  run_->Pause();
+  EXPECT_EQ(Run().state, v1::JOB_STATE_PAUSED);
+  EXPECT_EQ(store_->ReadCheckpoints("job")->back().update(), 2);
+  EXPECT_EQ(RunAll().state, v1::JOB_STATE_SUCCEEDED);
+  EXPECT_EQ(services_.truth.updates_made, 3);  // nothing was trained again
+  EXPECT_TRUE(services_.truth.violations.empty());
+}
+
+TEST_F(RunLoopTest, RolloutsAreNeverStalerThanAsked) {
+  job_.config.mutable_grpo()->set_staleness(2);
+  job_.config.mutable_grpo()->set_updates(6);
+  EXPECT_EQ(RunAll().state, v1::JOB_STATE_SUCCEEDED);
+  bool stale = false;
+  for (const auto& [order, group] : run_->ledger().groups()) {
+    if (group.state != GroupState::kConsumed) continue;
+    EXPECT_GE(group.version.number() + 1 + 2, group.update);
+    stale = stale || group.version.number() + 1 < group.update;
+  }
+  EXPECT_TRUE(stale);  // it did work ahead
+}
+
+TEST_F(RunLoopTest, TheReferenceScoresWhenAKlTermIsUsed) {
+  job_.config.mutable_grpo()->mutable_kl()->set_coefficient(0.1);
+  EXPECT_EQ(RunAll().state, v1::JOB_STATE_SUCCEEDED);
+  v1::StoredRollout stored = *run_->ledger().Read(0, 0);
+  EXPECT_EQ(stored.rollout().reference_logprobs_size(),
+            stored.rollout().completion().token_ids_size());
+  EXPECT_EQ(stored.prompt(0).role(), "user");
+}
+
+TEST_F(RunLoopTest, AnEvaluateJobTrainsNothing) {
+  job_.config.clear_grpo();
+  job_.config.mutable_evaluate();
+  job_.config.mutable_data()->mutable_eval()->set_file("eval.jsonl");
+  EXPECT_EQ(RunAll().state, v1::JOB_STATE_SUCCEEDED);
+  EXPECT_EQ(recorder_.evals.size(), 1);
+  EXPECT_EQ(services_.truth.updates_made, 0);
+  EXPECT_TRUE(services_.truth.checkpoints.empty());
+}
+
+TEST_F(RunLoopTest, TextsAreLearnedWithoutRollouts) {
+  job_.config.clear_grpo();
+  job_.config.mutable_sft()->set_sequences(8);
+  job_.config.mutable_sft()->set_passes(2);
+  EXPECT_EQ(RunAll().state, v1::JOB_STATE_SUCCEEDED);
+  EXPECT_EQ(job_.updates_done, 5);
+  EXPECT_EQ(services_.loaded_job.sft().updates(), 5);
+  EXPECT_EQ(run_->ledger().Summary().consumed(), 40);
+  EXPECT_EQ(services_.publishes, 0);
+}
+
+}  // namespace
+}  // namespace rein::services

@@ -1,0 +1,86 @@
+#include "services/controller/segment_log.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "services/controller/crc32c.h"
+
+namespace rein::services {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::HasSubstr;
+
+class SegmentLogTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ = testing::TempDir() + "/segment_log_test";
+    fs::remove_all(folder_);
+    Open();
+  }
+
+  void Open() {
+    log_.reset();
+    auto log = SegmentLog::Open(folder_);
+    ASSERT_TRUE(log.ok()) << log.status();
+    log_ = *std::move(log);
+  }
+
+  std::string File() const { return folder_ + "/000001.rollouts"; }
+
+  std::string folder_;
+  std::unique_ptr<SegmentLog> log_;
+};
+
+TEST_F(SegmentLogTest, ReadsBackWhatWasAppended) {
+  RecordPlace first = *log_->Append("one");
+  RecordPlace second = *log_->Append("");
+  RecordPlace third = *log_->Append(std::string(100000, 'x'));
+  ASSERT_TRUE(log_->Sync().ok());
+  Open();
+  EXPECT_EQ(*log_->Read(first), "one");
+  EXPECT_EQ(*log_->Read(second), "");
+  EXPECT_EQ(log_->Read(third)->size(), 100000);
+  RecordPlace fourth = *log_->Append("four");
+  EXPECT_EQ(*log_->Read(fourth), "four");
+}
+
+TEST_F(SegmentLogTest, ATornTailIsCutOffAtEveryLength) {
+  RecordPlace kept = *log_->Append("kept");
+  uint64_t whole = fs::file_size(File());
+  RecordPlace torn = *log_->Append("torn record");
+  uint64_t full = fs::file_size(File());
+  for (uint64_t size = whole + 1; size < full; ++size) {
+    log_.reset();
+    fs::resize_file(File(), size);
+    Open();
+    EXPECT_EQ(fs::file_size(File()), whole) << size;
+    EXPECT_EQ(*log_->Read(kept), "kept");
+    EXPECT_EQ(log_->Append("torn record")->offset, torn.offset);
+  }
+}
+
+TEST_F(SegmentLogTest, ADamagedRecordIsNamed) {
+  RecordPlace first = *log_->Append("first");
+  ASSERT_TRUE(log_->Append("second").ok());
+  {
+    std::fstream file(File(), std::ios::in | std::ios::out | std::ios::binary);
+    file.seekp(9);
+    file.put('X');
+  }
+  absl::Status status = log_->Read(first).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("000001.rollouts: the record at byte 0"));
+  EXPECT_FALSE(log_->Read({.segment = 9, .offset = 0}).ok());
+}
+
+TEST(Crc32cTest, HasTheKnownCheckValue) {
+  EXPECT_EQ(Crc32c("123456789"), 0xE3069283);
+  EXPECT_EQ(Crc32c(""), 0);
+}
+
+}  // namespace
+}  // namespace rein::services
