@@ -466,11 +466,6 @@ absl::StatusOr<std::vector<std::vector<float>>> PolicyTrainer::Score(
   return scores;
 }
 
-absl::Status PolicyTrainer::ComputeDigests(std::vector<uint64_t>* digests) const {
-  return CatchTorch("digest of weights",
-                    [&] { *digests = models::ArenaDigests(registry_, compute_); });
-}
-
 absl::StatusOr<at::Tensor> PolicyTrainer::HostWeights() const {
   at::Tensor host;
   REIN_RETURN_IF_ERROR(CatchTorch("copy of weights", [&] { host = compute_.to(at::kCPU); }));

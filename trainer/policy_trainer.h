@@ -88,8 +88,6 @@ class PolicyTrainer {
   const at::Tensor& compute() const { return compute_; }
   const std::string& dtype() const { return settings_.dtype; }
 
-  // Digest of each parameter of the compute arena, in registry order.
-  absl::Status ComputeDigests(std::vector<uint64_t>* digests) const;
   // The compute arena on the CPU; a view when it is there already.
   absl::StatusOr<at::Tensor> HostWeights() const;
 

@@ -4,6 +4,9 @@
 #include <ATen/Parallel.h>
 
 #include "absl/strings/str_cat.h"
+#include "common/kernels/digest.h"
+#include "common/status/status_macros.h"
+#include "common/tensor/cuda_runtime.h"
 #include "common/weights/digest.h"
 
 namespace rein::models {
@@ -16,16 +19,23 @@ absl::StatusOr<std::string> ComputeDtype(const std::string& dtype, const std::st
                    device == "cpu" ? " (a CPU computes in float32 only)" : " or bfloat16"));
 }
 
-std::vector<uint64_t> ArenaDigests(const weights::Registry& registry, const at::Tensor& arena) {
-  at::Tensor host = arena.to(at::kCPU);
-  const auto* bytes = static_cast<const char*>(host.const_data_ptr());
-  const int64_t width = static_cast<int64_t>(host.element_size());
+absl::StatusOr<std::vector<uint64_t>> ArenaDigests(const weights::Registry& registry,
+                                                   const at::Tensor& arena) {
   const auto& parameters = registry.parameters();
+  const auto width = static_cast<uint64_t>(arena.element_size());
+  std::vector<kernels::ByteRange> ranges;
+  for (const weights::Parameter& p : parameters) {
+    ranges.push_back({static_cast<uint64_t>(p.offset) * width, static_cast<uint64_t>(p.elements) * width});
+  }
   std::vector<uint64_t> digests(parameters.size());
-  at::parallel_for(0, static_cast<int64_t>(parameters.size()), 1, [&](int64_t begin, int64_t end) {
+  const auto* bytes = static_cast<const char*>(arena.const_data_ptr());
+  if (arena.is_cuda()) {
+    REIN_RETURN_IF_ERROR(kernels::DigestRanges(bytes, ranges, tensor::CurrentStream(), &digests));
+    return digests;
+  }
+  at::parallel_for(0, static_cast<int64_t>(ranges.size()), 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      digests[i] = weights::Digest(bytes + parameters[i].offset * width,
-                                   static_cast<size_t>(parameters[i].elements * width));
+      digests[i] = weights::Digest(bytes + ranges[i].offset, ranges[i].size);
     }
   });
   return digests;

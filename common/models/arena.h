@@ -17,7 +17,8 @@ namespace rein::models {
 // and bfloat16 on a GPU. INVALID_ARGUMENT for anything else.
 absl::StatusOr<std::string> ComputeDtype(const std::string& dtype, const std::string& device);
 
-// Digest of each parameter of a flat arena, in registry order.
-std::vector<uint64_t> ArenaDigests(const weights::Registry& registry, const at::Tensor& arena);
+// Digest of each parameter of a flat arena, in registry order; computed where the arena is.
+absl::StatusOr<std::vector<uint64_t>> ArenaDigests(const weights::Registry& registry,
+                                                   const at::Tensor& arena);
 
 }  // namespace rein::models

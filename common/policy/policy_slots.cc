@@ -70,12 +70,16 @@ absl::Status PolicySlots::Write(uint64_t offset_bytes, const char* bytes, size_t
   });
 }
 
+absl::StatusOr<weights::DeviceMemory> PolicySlots::IdleDeviceMemory() {
+  if (options_.device.is_cpu()) return ReceivingArenas::IdleDeviceMemory();
+  REIN_ASSIGN_OR_RETURN(Slot * idle, Idle());
+  return weights::DeviceMemory{idle->arena.mutable_data_ptr(), options_.device.index()};
+}
+
 absl::StatusOr<std::vector<uint64_t>> PolicySlots::IdleDigests() {
   REIN_ASSIGN_OR_RETURN(Slot * idle, Idle());
-  std::vector<uint64_t> digests;
-  REIN_RETURN_IF_ERROR(tensor::CatchTorch("digest of the idle slot", [&] {
-    digests = models::ArenaDigests(registry_, idle->arena);
-  }));
+  REIN_ASSIGN_OR_RETURN(std::vector<uint64_t> digests,
+                        models::ArenaDigests(registry_, idle->arena));
   idle_digest_ = weights::CombineDigests(digests);
   return digests;
 }

@@ -57,6 +57,7 @@ class PolicySlots final : public weights::ReceivingArenas {
 
   const weights::WeightPlan& plan() const override { return plan_; }
   absl::Status Write(uint64_t offset_bytes, const char* bytes, size_t size) override;
+  absl::StatusOr<weights::DeviceMemory> IdleDeviceMemory() override;
   absl::StatusOr<std::vector<uint64_t>> IdleDigests() override;
   absl::Status TakeIntoUse(const weights::Version& version, weights::InFlight in_flight) override;
 

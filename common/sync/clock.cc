@@ -14,7 +14,10 @@ VirtualClock::VirtualClock(absl::Time start) : start_(start) {}
 
 absl::Time VirtualClock::Now() const { return start_ + absl::Nanoseconds(nanoseconds_.load()); }
 
-void VirtualClock::Advance(absl::Duration by) { nanoseconds_ += absl::ToInt64Nanoseconds(by); }
+// Upwards, so that a time that was waited for is reached.
+void VirtualClock::Advance(absl::Duration by) {
+  nanoseconds_ += absl::ToInt64Nanoseconds(absl::Ceil(by, absl::Nanoseconds(1)));
+}
 
 void VirtualClock::AdvanceTo(absl::Time time) {
   absl::Duration by = time - Now();

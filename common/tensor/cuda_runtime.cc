@@ -1,5 +1,6 @@
 #include "common/tensor/cuda_runtime.h"
 
+#include <c10/cuda/CUDAStream.h>
 #include <cuda_runtime_api.h>
 #include <nccl.h>
 
@@ -22,5 +23,7 @@ int CudaDeviceCount() {
 }
 
 void UseCudaDevice(int ordinal) { cudaSetDevice(ordinal); }
+
+void* CurrentStream() { return c10::cuda::getCurrentCUDAStream().stream(); }
 
 }  // namespace rein::tensor

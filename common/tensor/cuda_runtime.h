@@ -10,5 +10,6 @@ std::string CudaVersion();  // such as 13.0; empty in the CPU build
 std::string NcclVersion();  // such as 2.28.9; empty in the CPU build
 int CudaDeviceCount();
 void UseCudaDevice(int ordinal);
+void* CurrentStream();  // LibTorch's cudaStream_t of the current device; null in the CPU build
 
 }  // namespace rein::tensor

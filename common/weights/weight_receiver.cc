@@ -16,6 +16,10 @@ std::string Show(const Version& v) { return absl::StrCat(v.lineage, ".", v.numbe
 
 }  // namespace
 
+absl::StatusOr<DeviceMemory> ReceivingArenas::IdleDeviceMemory() {
+  return absl::FailedPreconditionError("weights by NCCL: this role keeps its weights in host memory");
+}
+
 absl::StatusOr<std::optional<Version>> WeightReceiver::Begin(const Version& version,
                                                              const WeightPlan& plan,
                                                              absl::Duration deadline) {

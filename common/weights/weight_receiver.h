@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "common/sync/clock.h"
 #include "common/weights/weight_plan.h"
@@ -27,6 +28,11 @@ struct Version {
 // What becomes of requests that are being generated when weights change.
 enum class InFlight { kContinue, kFinish };
 
+struct DeviceMemory {
+  void* arena = nullptr;
+  int device = 0;  // CUDA ordinal
+};
+
 // The memory of a role that receives weights: one arena in use, one idle.
 class ReceivingArenas {
  public:
@@ -35,6 +41,8 @@ class ReceivingArenas {
   virtual const WeightPlan& plan() const = 0;
   // Into the idle arena; the range was checked.
   virtual absl::Status Write(uint64_t offset_bytes, const char* bytes, size_t size) = 0;
+  // Where the idle arena is on a GPU; FAILED_PRECONDITION when it is in host memory.
+  virtual absl::StatusOr<DeviceMemory> IdleDeviceMemory();
   // Of each parameter in the idle arena, in plan order.
   virtual absl::StatusOr<std::vector<uint64_t>> IdleDigests() = 0;
   // Swaps the arenas between two steps; returns once the idle one is in use.
@@ -53,6 +61,8 @@ class WeightReceiver {
                                                absl::Duration deadline);
   // FAILED_PRECONDITION when no transfer of this version is open; OUT_OF_RANGE beyond the arena.
   absl::Status Write(const Version& version, uint64_t offset_bytes, const char* bytes, size_t size);
+  // Of the open transfer, for a transport that writes by itself.
+  absl::StatusOr<DeviceMemory> IdleDeviceMemory() { return arenas_.IdleDeviceMemory(); }
   // DATA_LOSS names the first parameters whose digest differs; the transfer is then over and the old
   // weights stay. OK again for a version that is already in use with this digest.
   absl::Status Commit(const Version& version, const std::vector<uint64_t>& digests,

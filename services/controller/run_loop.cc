@@ -82,7 +82,14 @@ absl::Time RunLoop::Step() {
   absl::Time next_expiry = state_.deps.registry.ExpireLeases();
   RefreshActors();
   while (!state_.outcome.has_value() && !PauseNow()) {
-    if (evaluation_.has_value() && evaluation_->Done()) EndEvaluation();
+    if (evaluation_.has_value()) {
+      // A trainer that was lost may have taken the weights in question with it.
+      if (evaluation_->update() != state_.job.updates_done) {
+        ForgetEvaluation();
+      } else if (evaluation_->Done()) {
+        EndEvaluation();
+      }
+    }
     Snapshot snapshot = TakeSnapshot();
     Action action = NextAction(snapshot);
     if (action.kind == ActionKind::kWait) {
@@ -302,19 +309,24 @@ void RunLoop::EndEvaluation() {
                              ? ""
                              : config::NameOfReward(config.rewards(0));
   v1::EvalResult result = evaluation_->Result(accuracy);
-  evaluation_.reset();
+  ForgetEvaluation();
   evaluated_.insert(result.update());
-  std::erase_if(retries_, [](const auto& item) { return item.first.first; });
-  for (auto work = generating_.begin(); work != generating_.end();) {
-    const auto [key, under_way] = *work++;
-    // The rollout came, the end of its stream did not yet.
-    if (key.first) Finish(generating_, key, under_way.call, absl::OkStatus());
-  }
   state_.Check(state_.deps.store.PutEval(state_.job.name, result));
   v1::JobEvent event;
   *event.mutable_eval() = result;
   state_.Emit(std::move(event));
   if (state_.Commit()) state_.deps.recorder.OnEval(state_.job, result);
+}
+
+void RunLoop::ForgetEvaluation() {
+  evaluation_.reset();
+  std::erase_if(retries_, [](const auto& item) { return item.first.first; });
+  for (auto* under_way : {&generating_, &scoring_}) {
+    for (auto work = under_way->begin(); work != under_way->end();) {
+      const auto [key, item] = *work++;
+      if (key.first) Finish(*under_way, key, item.call, absl::OkStatus());
+    }
+  }
 }
 
 void RunLoop::Issue(uint64_t count) {

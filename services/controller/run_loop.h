@@ -81,6 +81,7 @@ class RunLoop {
 
   void BeginEvaluation();
   void EndEvaluation();
+  void ForgetEvaluation();
 
   void Issue(uint64_t count);
   absl::Status IssueNext();

@@ -5,6 +5,9 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <cerrno>
+#include <cstdio>
+#include <fstream>
 #include <iostream>
 
 #include "absl/strings/str_cat.h"
@@ -46,6 +49,8 @@ void AddCommonFlags(CLI::App& app, const RoleSpec& spec, RoleFlags& flags, bool&
       ->capture_default_str();
   app.add_option("--name", flags.name, "Name of this actor; default: " + spec.role);
   app.add_option("--log-file", flags.log_file, "Append the log here instead of standard error");
+  app.add_option("--address-file", flags.address_file,
+                 "Write the addresses of both ports here once they listen");
   app.add_flag("--version", version, "Print the version and leave");
   if (spec.role != "controller") {
     app.add_option("--controller", flags.controller, "host:port of the controller; none: serve all");
@@ -98,7 +103,7 @@ absl::Status RoleProcess::Serve(const std::vector<grpc::Service*>& services,
   };
   REIN_ASSIGN_OR_RETURN(auto server, rpc::Server::Create(std::move(options), services));
   log_->Info("listening", {{"grpc", server->address()}, {"admin", endpoint->address()}});
-  if (on_listening_) on_listening_(server->address(), endpoint->address());
+  REIN_RETURN_IF_ERROR(TellAddresses(server->address(), endpoint->address()));
   std::unique_ptr<LeaseClient> lease;
   if (flags_.controller.empty()) {
     fence_.Open();
@@ -115,6 +120,16 @@ absl::Status RoleProcess::Serve(const std::vector<grpc::Service*>& services,
   server->SetServing(false);
   if (on_stopping_) on_stopping_();
   return absl::OkStatus();
+}
+
+absl::Status RoleProcess::TellAddresses(const std::string& address, const std::string& admin) {
+  if (on_listening_) on_listening_(address, admin);
+  if (flags_.address_file.empty()) return absl::OkStatus();
+  // Whole or absent: somebody waits for this file.
+  const std::string temporary = flags_.address_file + ".new";
+  std::ofstream(temporary) << address << " " << admin << "\n";
+  if (rename(temporary.c_str(), flags_.address_file.c_str()) == 0) return absl::OkStatus();
+  return absl::ErrnoToStatus(errno, absl::StrCat("cannot write ", flags_.address_file));
 }
 
 void RoleProcess::Stop() { kill(getpid(), SIGTERM); }

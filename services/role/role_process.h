@@ -11,7 +11,8 @@
 //         });
 //   }
 //
-// Flags of every role: --listen --admin --controller --name --device --threads --log-file --version.
+// Flags of every role: --listen --admin --controller --name --device --threads --log-file
+// --address-file --version.
 // Without --controller the fence is open: the process serves whoever calls.
 // Exit codes: 0 stopped by SIGTERM or SIGINT, 2 wrong flags, 3 wrong input, 7 a port is taken, else 1.
 
@@ -50,6 +51,7 @@ struct RoleFlags {
   std::string device = "cpu";          // cpu, gpu:0, ...
   int threads = 0;                     // of computing; 0: as many as there are cores
   std::string log_file;                // default: standard error
+  std::string address_file;            // gets "GRPC_ADDRESS ADMIN_ADDRESS" once both listen
 };
 
 struct RoleSpec {
@@ -90,6 +92,7 @@ class RoleProcess {
   void Stop();
 
  private:
+  absl::Status TellAddresses(const std::string& address, const std::string& admin);
   absl::StatusOr<std::unique_ptr<LeaseClient>> StartLease(
       const std::string& address, std::function<ActorReport()> report,
       std::function<void(uint64_t)> on_new_epoch);

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/models/arena.h"
 #include "common/status/status_macros.h"
 #include "common/weights/digest.h"
 #include "services/trainer/settings_from_job.h"
@@ -73,7 +74,8 @@ absl::StatusOr<std::unique_ptr<TrainerSession>> TrainerSession::Open(
   session->load_key_ = LoadKey(request);
   session->lineage_ = request.lineage();
   session->group_ = parallel::SingleProcess();
-  session->channel_ = weights::GrpcWeightChannel();
+  session->grpc_channel_ = weights::GrpcWeightChannel();
+  session->nccl_channel_ = weights::NcclWeightChannel();
   REIN_ASSIGN_OR_RETURN(session->trainer_,
                         trainer::PolicyTrainer::Create(std::move(settings), std::move(algorithm),
                                                        *session->group_));
@@ -85,7 +87,11 @@ absl::StatusOr<std::unique_ptr<TrainerSession>> TrainerSession::Open(
   return session;
 }
 
-absl::Status TrainerSession::Digest() { return trainer_->ComputeDigests(&digests_); }
+absl::Status TrainerSession::Digest() {
+  REIN_ASSIGN_OR_RETURN(digests_,
+                        models::ArenaDigests(trainer_->registry(), trainer_->compute()));
+  return absl::OkStatus();
+}
 
 bool TrainerSession::IsSameLoad(const v1::LoadTrainerRequest& request) const {
   return load_key_ == LoadKey(request) && last_update_.metrics().empty();
@@ -158,17 +164,22 @@ absl::StatusOr<v1::PublishReply> TrainerSession::Publish(const v1::PublishReques
         "Publish: got version ", request.version().lineage(), ".", request.version().number(),
         ", the current one is ", current.lineage(), ".", current.number()));
   }
-  if (request.transport() != v1::WEIGHT_TRANSPORT_GRPC) {
-    return absl::UnimplementedError(absl::StrCat("Publish: this build sends weights over gRPC only, got ",
-                                                 v1::WeightTransport_Name(request.transport())));
+  const bool nccl = request.transport() == v1::WEIGHT_TRANSPORT_NCCL;
+  at::Tensor arena = trainer_->compute();
+  if (!nccl) {
+    REIN_ASSIGN_OR_RETURN(arena, trainer_->HostWeights());
   }
-  REIN_ASSIGN_OR_RETURN(at::Tensor host, trainer_->HostWeights());
+  if (nccl && arena.is_cpu()) {
+    return absl::FailedPreconditionError(
+        "Publish: weights by NCCL want a trainer on a GPU, this one computes on the CPU");
+  }
   weights::Publication publication;
   publication.fence = request.fence();
   publication.version = {current.lineage(), current.number()};
   publication.plan = weights::PlanOf(trainer_->registry(), trainer_->dtype());
   publication.digests = digests_;
-  publication.arena = static_cast<const char*>(host.const_data_ptr());
+  publication.arena = arena.mutable_data_ptr();
+  publication.device = arena.is_cpu() ? 0 : arena.device().index();
   publication.deadline = absl::Seconds(request.deadline_seconds());
   publication.in_flight = request.in_flight() == v1::IN_FLIGHT_POLICY_FINISH
                               ? weights::InFlight::kFinish
@@ -182,7 +193,8 @@ absl::StatusOr<v1::PublishReply> TrainerSession::Publish(const v1::PublishReques
   reply.set_digest(digest());
   reply.set_bytes(publication.plan.arena_bytes);
   bool any = receivers.empty();
-  for (const weights::Outcome& outcome : channel_->Send(publication, receivers)) {
+  weights::WeightChannel& channel = nccl ? *nccl_channel_ : *grpc_channel_;
+  for (const weights::Outcome& outcome : channel.Send(publication, receivers)) {
     v1::PublishOutcome* added = reply.add_outcomes();
     added->set_name(outcome.name);
     if (!outcome.status.ok()) added->set_error(outcome.status.ToString());

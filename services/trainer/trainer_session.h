@@ -53,7 +53,7 @@ class TrainerSession {
   std::string controller_state_;
   std::unique_ptr<parallel::ProcessGroup> group_;
   std::unique_ptr<trainer::PolicyTrainer> trainer_;
-  std::unique_ptr<weights::WeightChannel> channel_;
+  std::unique_ptr<weights::WeightChannel> grpc_channel_, nccl_channel_;
   std::vector<uint64_t> digests_;
   v1::UpdateReply last_update_;  // answered again on a repeat
 };

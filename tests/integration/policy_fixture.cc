@@ -24,12 +24,13 @@ absl::Status TrainerSide::Publish(const std::string& address, weights::Version v
   weights::Publication publication = {.fence = NewFence(),
                                       .version = version,
                                       .plan = weights::PlanOf(registry, "float32"),
-                                      .arena = reinterpret_cast<const char*>(scaled.data()),
+                                      .arena = scaled.data(),
                                       .deadline = absl::Seconds(30),
                                       .in_flight = in_flight};
   for (const auto& parameter : publication.plan.parameters) {
     publication.digests.push_back(
-        weights::Digest(publication.arena + parameter.offset_bytes, parameter.size_bytes));
+        weights::Digest(reinterpret_cast<const char*>(scaled.data()) + parameter.offset_bytes,
+                        parameter.size_bytes));
   }
   return weights::GrpcWeightChannel()->Send(publication, {{"receiver", address, 1}})[0].status;
 }

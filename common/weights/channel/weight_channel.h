@@ -25,7 +25,9 @@ struct Publication {
   Version version;
   WeightPlan plan;
   std::vector<uint64_t> digests;  // of each parameter, in plan order
-  const char* arena = nullptr;    // host memory, plan.arena_bytes; must not change during Send
+  // plan.arena_bytes that must not change during Send: in host memory for gRPC, on `device` for NCCL.
+  void* arena = nullptr;
+  int device = 0;
   absl::Duration deadline;
   InFlight in_flight = InFlight::kContinue;
 };
@@ -52,5 +54,10 @@ class WeightChannel {
 
 // Chunks on a gRPC stream, one stream for each receiver, all at once.
 std::unique_ptr<WeightChannel> GrpcWeightChannel();
+
+// ncclBroadcast from rank 0 of a communicator of sender and receivers. The communicator is kept while the
+// membership stays the same. When a broadcast misses its share of the deadline, all abort, and the bytes
+// go again to those that still answer.
+std::unique_ptr<WeightChannel> NcclWeightChannel();
 
 }  // namespace rein::weights

@@ -2,7 +2,7 @@
 
 #include <utility>
 
-#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "common/rpc/grpc_status.h"
 #include "common/status/status_macros.h"
 #include "common/weights/digest.h"
@@ -45,15 +45,18 @@ grpc::Status WeightServiceImpl::BeginWeights(grpc::ServerContext*,
                                              v1::BeginWeightsReply* reply) {
   auto receiver = Admit(request->fence());
   if (!receiver.ok()) return rpc::ToGrpc(receiver.status());
-  if (request->transport() != v1::WEIGHT_TRANSPORT_GRPC) {
-    return rpc::ToGrpc(absl::UnimplementedError(absl::StrCat(
-        "this build receives weights over gRPC only, asked for ",
-        v1::WeightTransport_Name(request->transport()))));
-  }
   auto current = (*receiver)->Begin(FromProto(request->version()), PlanOf(*request),
                                     absl::Seconds(request->deadline_seconds()));
   if (!current.ok()) return rpc::ToGrpc(current.status());
   if (current->has_value()) ToProto(**current, reply->mutable_current());
+  if (request->transport() != v1::WEIGHT_TRANSPORT_NCCL) return grpc::Status::OK;
+  auto memory = (*receiver)->IdleDeviceMemory();
+  if (!memory.ok()) return rpc::ToGrpc(memory.status());
+  broadcast_.Start({request->nccl_unique_id(), static_cast<int>(request->nccl_rank()),
+                    static_cast<int>(request->nccl_size()), memory->device},
+                   memory->arena, request->arena_bytes(),
+                   absl::Now() + absl::Seconds(request->deadline_seconds()));
+  nccl_open_ = true;
   return grpc::Status::OK;
 }
 
@@ -83,6 +86,10 @@ grpc::Status WeightServiceImpl::CommitWeights(grpc::ServerContext*,
                                               v1::CommitWeightsReply* reply) {
   auto receiver = Admit(request->fence());
   if (!receiver.ok()) return rpc::ToGrpc(receiver.status());
+  if (nccl_open_.exchange(false)) {
+    absl::Status arrived = broadcast_.Wait();
+    if (!arrived.ok()) return rpc::ToGrpc(arrived);
+  }
   absl::Status status = (*receiver)->Commit(
       FromProto(request->version()),
       {request->parameter_digests().begin(), request->parameter_digests().end()},
@@ -99,6 +106,7 @@ grpc::Status WeightServiceImpl::AbortWeights(grpc::ServerContext*,
                                              v1::AbortWeightsReply*) {
   auto receiver = Admit(request->fence());
   if (!receiver.ok()) return rpc::ToGrpc(receiver.status());
+  if (nccl_open_.exchange(false)) broadcast_.Abort();
   (*receiver)->Abort(FromProto(request->version()));
   return grpc::Status::OK;
 }

@@ -3,7 +3,13 @@
 
 #pragma once
 
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <utility>
+
 #include "common/rpc/fence_guard.h"
+#include "common/weights/channel/broadcast_receiver.h"
 #include "common/weights/weight_receiver.h"
 #include "rein/v1/weights.grpc.pb.h"
 
@@ -31,6 +37,8 @@ class WeightServiceImpl final : public v1::WeightService::Service {
 
   std::function<std::shared_ptr<WeightReceiver>()> find_;
   rpc::FenceGuard& fence_;
+  BroadcastReceiver broadcast_;
+  std::atomic<bool> nccl_open_ = false;  // a broadcast was started and not yet taken or given up
 };
 
 }  // namespace rein::weights

@@ -1,0 +1,44 @@
+// ReceiverClient makes the WeightService calls of one transfer to one receiver. Blocking; one thread.
+
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "common/weights/channel/weight_channel.h"
+#include "rein/v1/weights.grpc.pb.h"
+
+namespace rein::weights {
+
+// Of the communicator that will carry the bytes; an empty id means the gRPC stream.
+struct BroadcastPlan {
+  std::string nccl_id;
+  int rank = 0;
+  int size = 0;
+};
+
+class ReceiverClient {
+ public:
+  // Both must outlive the client. Every call ends at `deadline`.
+  ReceiverClient(const Publication& publication, const Receiver& receiver, absl::Time deadline);
+
+  absl::Status Begin(const BroadcastPlan& broadcast = {});
+  absl::Status SendChunks();
+  // DATA_LOSS when the receiver computed another digest.
+  absl::Status Commit();
+  // OK when the receiver answered within `patience`.
+  absl::Status Abort(absl::Duration patience);
+
+ private:
+  template <typename Request>
+  void Address(Request* request, const char* stage) const;
+
+  const Publication& publication_;
+  const Receiver& receiver_;
+  const absl::Time deadline_;
+  std::unique_ptr<v1::WeightService::Stub> stub_;
+};
+
+}  // namespace rein::weights

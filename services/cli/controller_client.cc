@@ -1,0 +1,134 @@
+#include "services/cli/controller_client.h"
+
+#include <random>
+
+#include "absl/strings/str_cat.h"
+#include "common/rpc/channel.h"
+#include "common/rpc/grpc_status.h"
+#include "rein/v1/controller.grpc.pb.h"
+
+namespace rein::cli {
+namespace {
+
+constexpr absl::Duration kDeadline = absl::Seconds(30);
+constexpr absl::Duration kSubmitDeadline = absl::Minutes(5);  // the data is read and checked
+
+}  // namespace
+
+class ControllerClient::Stub {
+ public:
+  using Rpc = v1::ControllerService::Stub;
+
+  explicit Stub(const std::string& server) : server_(server), rpc_(rpc::Connect(server)) {}
+
+  template <typename Request, typename Reply>
+  absl::StatusOr<Reply> Call(grpc::Status (Rpc::*method)(grpc::ClientContext*, const Request&,
+                                                         Reply*),
+                             const Request& request, absl::Duration deadline = kDeadline) {
+    grpc::ClientContext context;
+    rpc::SetDeadline(context, deadline);
+    Reply reply;
+    grpc::Status status = (rpc_.*method)(&context, request, &reply);
+    if (!status.ok()) return Named(status);
+    return reply;
+  }
+
+  template <typename Request, typename Item>
+  absl::Status Stream(std::unique_ptr<grpc::ClientReader<Item>> (Rpc::*method)(grpc::ClientContext*,
+                                                                               const Request&),
+                      const Request& request, absl::Duration deadline,
+                      const std::function<bool(const Item&)>& on_item) {
+    grpc::ClientContext context;
+    rpc::SetDeadline(context, deadline);
+    auto reader = (rpc_.*method)(&context, request);
+    Item item;
+    bool wanted = true;
+    while (wanted && reader->Read(&item)) wanted = on_item(item);
+    if (!wanted) context.TryCancel();
+    grpc::Status status = reader->Finish();
+    return wanted && !status.ok() ? Named(status) : absl::OkStatus();
+  }
+
+ private:
+  absl::Status Named(const grpc::Status& status) const {
+    if (status.error_code() != grpc::StatusCode::UNAVAILABLE) return rpc::FromGrpc(status);
+    return absl::UnavailableError(absl::StrCat("no answer from the controller at ", server_, " (",
+                                               status.error_message(), ")"));
+  }
+
+  const std::string server_;
+  Rpc rpc_;
+};
+
+ControllerClient::ControllerClient(const std::string& server)
+    : server_(server), stub_(std::make_unique<Stub>(server)) {}
+ControllerClient::~ControllerClient() = default;
+
+absl::StatusOr<v1::SubmitReply> ControllerClient::Submit(const v1::SubmitRequest& request) {
+  return stub_->Call(&Stub::Rpc::Submit, request, kSubmitDeadline);
+}
+
+absl::StatusOr<v1::Job> ControllerClient::GetJob(const std::string& name) {
+  v1::GetJobRequest request;
+  request.set_name(name);
+  return stub_->Call(&Stub::Rpc::GetJob, request);
+}
+
+absl::StatusOr<v1::ListJobsReply> ControllerClient::ListJobs() {
+  return stub_->Call(&Stub::Rpc::ListJobs, v1::ListJobsRequest());
+}
+
+absl::StatusOr<v1::ListActorsReply> ControllerClient::ListActors() {
+  return stub_->Call(&Stub::Rpc::ListActors, v1::ListActorsRequest());
+}
+
+absl::StatusOr<v1::LedgerSummary> ControllerClient::GetLedger(const std::string& name) {
+  v1::GetLedgerRequest request;
+  request.set_name(name);
+  return stub_->Call(&Stub::Rpc::GetLedger, request);
+}
+
+absl::StatusOr<v1::ListRolloutsReply> ControllerClient::ListRollouts(
+    const v1::ListRolloutsRequest& request) {
+  return stub_->Call(&Stub::Rpc::ListRollouts, request);
+}
+
+absl::StatusOr<v1::Job> ControllerClient::Cancel(const std::string& name) {
+  v1::JobCommand command;
+  command.set_request_id(RandomRequestId());
+  command.set_name(name);
+  return stub_->Call(&Stub::Rpc::Cancel, command);
+}
+
+absl::StatusOr<v1::Job> ControllerClient::Pause(const std::string& name) {
+  v1::JobCommand command;
+  command.set_request_id(RandomRequestId());
+  command.set_name(name);
+  return stub_->Call(&Stub::Rpc::Pause, command);
+}
+
+absl::StatusOr<v1::Job> ControllerClient::Resume(const v1::ResumeJobRequest& request) {
+  return stub_->Call(&Stub::Rpc::Resume, request);
+}
+
+absl::StatusOr<v1::GetServerReply> ControllerClient::GetServer(absl::Duration deadline) {
+  return stub_->Call(&Stub::Rpc::GetServer, v1::GetServerRequest(), deadline);
+}
+
+absl::Status ControllerClient::Watch(const v1::WatchRequest& request, absl::Duration deadline,
+                                     const std::function<bool(const v1::JobEvent&)>& on_event) {
+  return stub_->Stream(&Stub::Rpc::Watch, request, deadline, on_event);
+}
+
+absl::Status ControllerClient::Logs(const v1::LogsRequest& request, absl::Duration deadline,
+                                    const std::function<bool(const v1::LogLine&)>& on_line) {
+  return stub_->Stream(&Stub::Rpc::Logs, request, deadline, on_line);
+}
+
+std::string RandomRequestId() {
+  std::random_device device;
+  return absl::StrCat("cli-", absl::Hex(device(), absl::kZeroPad8),
+                      absl::Hex(device(), absl::kZeroPad8));
+}
+
+}  // namespace rein::cli

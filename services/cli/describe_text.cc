@@ -1,0 +1,198 @@
+#include "services/cli/describe_text.h"
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_replace.h"
+#include "absl/strings/str_split.h"
+#include "services/cli/text_table.h"
+#include "services/cli/watch_view.h"
+
+namespace rein::cli {
+namespace {
+
+constexpr size_t kEventsShown = 20;
+constexpr size_t kDroppedShown = 10;
+
+absl::Time At(double seconds) { return absl::UnixEpoch() + absl::Seconds(seconds); }
+
+std::string FirstLine(const std::string& text) { return text.substr(0, text.find('\n')); }
+
+// Every line of `text` behind `indent`.
+std::string Indented(const std::string& text, const std::string& indent) {
+  std::string out;
+  for (const std::string& line : std::vector<std::string>(absl::StrSplit(text, '\n'))) {
+    absl::StrAppend(&out, indent, line, "\n");
+  }
+  return out;
+}
+
+std::string LedgerText(const v1::LedgerSummary& ledger) {
+  std::map<std::string, int> reasons;
+  for (const v1::DroppedGroup& dropped : ledger.dropped()) ++reasons[dropped.reason()];
+  std::string text = absl::StrCat(
+      "ledger     consumed ", ledger.consumed(), " · in training ", ledger.training(), " · scored ",
+      ledger.scored(), " · finished ", ledger.finished(), " · in flight ", ledger.in_flight(),
+      " · dropped ", ledger.dropped_size(), " · rollouts stored ", ledger.rollouts_stored(), "\n");
+  size_t shown = 0;
+  for (const auto& [reason, count] : reasons) {
+    if (++shown > kDroppedShown) break;
+    absl::StrAppend(&text, "           dropped ", count, ": ", reason, "\n");
+  }
+  if (ledger.duplicates() > 0) {
+    absl::StrAppend(&text, "           ALARM: ", ledger.duplicates(), " groups consumed twice\n");
+  }
+  return text;
+}
+
+std::string FinishName(v1::FinishReason reason) {
+  switch (reason) {
+    case v1::FINISH_REASON_STOP:
+      return "stop";
+    case v1::FINISH_REASON_LENGTH:
+      return "cut";
+    case v1::FINISH_REASON_ABORT:
+      return "aborted";
+    default:
+      return "?";
+  }
+}
+
+std::string RolloutHead(const v1::StoredRollout& stored) {
+  const v1::Rollout& rollout = stored.rollout();
+  const v1::Completion& completion = rollout.completion();
+  std::string head = absl::StrCat("update ", stored.update(), " · prompt ", rollout.group().prompt(),
+                                  " · sibling ", rollout.sibling());
+  if (!completion.versions().empty()) {
+    absl::StrAppend(&head, " · policy ", completion.versions(0).version().number());
+  }
+  if (!rollout.reward().error().empty()) {
+    absl::StrAppend(&head, " · not scored: ", rollout.reward().error());
+  } else {
+    absl::StrAppend(&head, " · reward ", Figure(rollout.reward().reward()));
+    std::string parts;
+    for (const v1::RewardPart& part : rollout.reward().parts()) {
+      absl::StrAppend(&parts, parts.empty() ? "" : ", ", part.name(), " ", Figure(part.score()));
+    }
+    if (!parts.empty()) absl::StrAppend(&head, " (", parts, ")");
+  }
+  if (rollout.has_advantage()) {
+    absl::StrAppend(&head, absl::StrFormat(" · advantage %+.2f", rollout.advantage()));
+  }
+  return absl::StrCat(head, " · ", completion.token_ids_size(), " tokens · ",
+                      FinishName(completion.finish_reason()));
+}
+
+// "  role   first line" and the other lines under it.
+std::string Turn(const std::string& role, const std::string& text) {
+  return absl::StrCat("  ", PadTo(role, 7),
+                      absl::StrReplaceAll(text, {{"\n", "\n         "}}), "\n");
+}
+
+}  // namespace
+
+std::string JobsTable(const v1::ListJobsReply& jobs, absl::Time now) {
+  std::vector<std::vector<std::string>> rows = {
+      {"NAME", "KIND", "STATE", "UPDATE", "REWARD", "AGE", "MESSAGE"}};
+  for (const v1::Job& job : jobs.jobs()) {
+    rows.push_back({job.name(), job.kind(), NameOf(job.state()),
+                    absl::StrCat(job.update(), "/", job.max_updates()),
+                    Figure(MetricOf(job.metrics(), "reward")), Age(now - At(job.submitted_at())),
+                    FirstLine(job.message())});
+  }
+  return Table(rows);
+}
+
+std::string ActorsTable(const v1::ListActorsReply& actors) {
+  std::vector<std::vector<std::string>> rows = {
+      {"ROLE", "NAME", "STATE", "EPOCH", "POLICY", "DEVICE", "ADDRESS", "LOAD"}};
+  for (const v1::Actor& actor : actors.actors()) {
+    bool weights = actor.version().lineage() > 0;
+    rows.push_back({actor.role(), actor.name(), actor.state(), absl::StrCat(actor.epoch()),
+                    weights ? absl::StrCat(actor.version().number()) : "–", actor.device(),
+                    actor.address(), actor.load()});
+  }
+  return Table(rows);
+}
+
+std::string DescribeJob(const v1::Job& job, const v1::LedgerSummary& ledger,
+                        const std::vector<v1::JobEvent>& events, absl::Time now) {
+  std::string text = absl::StrCat("name       ", job.name(), "\nkind       ", job.kind(),
+                                  "\nstate      ", NameOf(job.state()), "\nupdate     ",
+                                  job.update(), "/", job.max_updates(), "\nsubmitted  ",
+                                  absl::FormatTime(absl::RFC3339_sec, At(job.submitted_at()),
+                                                   absl::UTCTimeZone()),
+                                  " (", Age(now - At(job.submitted_at())), " ago)\nfolder     ",
+                                  job.output(), "\nconfig     ", job.config_hash(), "\n");
+  if (!job.message().empty()) {
+    absl::StrAppend(&text, "message    ",
+                    absl::StrReplaceAll(job.message(), {{"\n", "\n           "}}), "\n");
+  }
+  absl::StrAppend(&text, LedgerText(ledger));
+  for (const v1::EvalResult& eval : job.evals()) {
+    absl::StrAppend(&text, absl::StrFormat("held-out   update %d: accuracy %.3f ± %.3f (%d prompts)\n",
+                                           eval.update(), eval.accuracy(), eval.standard_error(),
+                                           eval.prompts()));
+  }
+  for (const v1::Checkpoint& checkpoint : job.checkpoints()) {
+    absl::StrAppend(&text, "checkpoint ", checkpoint.number(), " at update ", checkpoint.update(),
+                    ", ", Figure(static_cast<double>(checkpoint.bytes())), "B, ", checkpoint.path(),
+                    "\n");
+  }
+  if (!job.metrics().empty()) absl::StrAppend(&text, "\nlast update\n");
+  for (const v1::Metric& metric : job.metrics()) {
+    absl::StrAppend(&text, "  ", PadTo(metric.name(), 28), Figure(metric.value()), "\n");
+  }
+  absl::StrAppend(&text, "\nevents\n");
+  WatchView view(job);
+  std::vector<std::string> lines;
+  for (const v1::JobEvent& event : events) {
+    std::string line = view.Take(event);
+    if (line.empty() || event.has_update()) continue;
+    lines.push_back(absl::StrCat("  ", PadTo(Age(now - At(event.time())) + " ago", 12),
+                                 absl::StrReplaceAll(line, {{"\n", "; "}}), "\n"));
+  }
+  size_t first = lines.size() > kEventsShown ? lines.size() - kEventsShown : 0;
+  for (size_t i = first; i < lines.size(); ++i) text += lines[i];
+  return absl::StrCat(text, "\nconfig\n", Indented(job.config_yaml(), "  "));
+}
+
+std::string RolloutsText(const v1::ListRolloutsReply& reply, bool tokens) {
+  std::string text;
+  for (const v1::StoredRollout& stored : reply.rollouts()) {
+    absl::StrAppend(&text, RolloutHead(stored), "\n");
+    for (const v1::Message& message : stored.prompt()) {
+      absl::StrAppend(&text, Turn(message.role(), message.content()));
+    }
+    const v1::Completion& completion = stored.rollout().completion();
+    absl::StrAppend(&text, Turn("model", completion.text()));
+    if (!stored.answer().empty()) absl::StrAppend(&text, Turn("answer", stored.answer()));
+    if (!tokens) continue;
+    std::string line;
+    for (int i = 0; i < completion.token_ids_size(); ++i) {
+      absl::StrAppend(&line, i > 0 ? " " : "", completion.token_ids(i));
+      if (i < completion.behaviour_logprobs_size()) {
+        absl::StrAppend(&line, absl::StrFormat(":%.4f", completion.behaviour_logprobs(i)));
+      }
+    }
+    absl::StrAppend(&text, Turn("tokens", line));
+  }
+  return text;
+}
+
+std::string EndText(const v1::Job& job) {
+  std::string state = NameOf(job.state());
+  if (job.state() != v1::JOB_STATE_FAILED) {
+    return absl::StrCat(state, "  ", job.name(), " after ", job.update(), " updates",
+                        job.message().empty() ? "" : absl::StrCat(": ", FirstLine(job.message())),
+                        "\n");
+  }
+  return absl::StrCat("FAILED  ", job.name(), " ",
+                      absl::StrReplaceAll(job.message(), {{"\n", "\n        "}}), "\n        rein describe ",
+                      job.name(), "     rein resume ", job.name(), "\n");
+}
+
+}  // namespace rein::cli

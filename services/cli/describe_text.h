@@ -1,0 +1,23 @@
+// What `rein describe`, `rein get` and `rein rollouts` print for people. Pure.
+
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "rein/v1/controller.pb.h"
+
+namespace rein::cli {
+
+std::string JobsTable(const v1::ListJobsReply& jobs, absl::Time now);
+std::string ActorsTable(const v1::ListActorsReply& actors);
+std::string DescribeJob(const v1::Job& job, const v1::LedgerSummary& ledger,
+                        const std::vector<v1::JobEvent>& events, absl::Time now);
+// `tokens`: also each token's id and log-probability.
+std::string RolloutsText(const v1::ListRolloutsReply& reply, bool tokens);
+
+// FAILED with its reason, what is kept, and what to type next; for other ends one line.
+std::string EndText(const v1::Job& job);
+
+}  // namespace rein::cli

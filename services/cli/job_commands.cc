@@ -1,0 +1,269 @@
+#include "services/cli/job_commands.h"
+
+#include <signal.h>
+#include <unistd.h>
+
+#include <iostream>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "common/config/nearest_name.h"
+#include "common/version/build_version.h"
+#include "services/cli/describe_text.h"
+#include "services/cli/exit_code.h"
+#include "services/cli/text_table.h"
+#include "services/cli/watch_view.h"
+
+namespace rein::cli {
+namespace {
+
+constexpr absl::Duration kForever = absl::Hours(24 * 365);
+
+void PrintMessage(const google::protobuf::Message& message, Format format) {
+  Print(format == Format::kYaml ? ToYamlText(message) : ToJson(message));
+}
+
+int PrintJobLine(const absl::StatusOr<v1::Job>& job) {
+  if (!job.ok()) return PrintError(job.status());
+  Print(absl::StrCat(job->name(), "  ", NameOf(job->state()), "\n"));
+  return kExitOk;
+}
+
+// The newest job that has not ended, else the newest.
+absl::StatusOr<std::string> JobOrNewest(ControllerClient& client, const std::string& name) {
+  if (!name.empty()) return name;
+  absl::StatusOr<v1::ListJobsReply> jobs = client.ListJobs();
+  if (!jobs.ok()) return jobs.status();
+  if (jobs->jobs().empty()) return absl::NotFoundError("there is no job yet");
+  for (const v1::Job& job : jobs->jobs()) {
+    if (job.state() == v1::JOB_STATE_RUNNING || job.state() == v1::JOB_STATE_STARTING) return job.name();
+  }
+  return jobs->jobs(0).name();
+}
+
+// What Ctrl-C says; async-signal-safe.
+void SayThatTheJobGoesOn(int) {
+  static constexpr char kText[] = "\nthe job goes on; rein cancel NAME stops it\n";
+  ssize_t ignored = write(STDERR_FILENO, kText, sizeof(kText) - 1);
+  (void)ignored;
+  _exit(130);
+}
+
+// Draws over the lines that it drew before.
+class LiveLines {
+ public:
+  void Draw(const std::vector<std::string>& lines) {
+    std::string text;
+    if (drawn_ > 0) text = absl::StrCat("\x1b[", drawn_, "A\x1b[J");
+    for (const std::string& line : lines) absl::StrAppend(&text, line, "\n");
+    drawn_ = lines.size();
+    Print(text);
+  }
+
+ private:
+  size_t drawn_ = 0;
+};
+
+}  // namespace
+
+int RunGet(ControllerClient& client, const std::string& what, const std::string& name,
+           Format format) {
+  if (what == "jobs" || what == "job") {
+    v1::ListJobsReply jobs;
+    if (name.empty()) {
+      absl::StatusOr<v1::ListJobsReply> reply = client.ListJobs();
+      if (!reply.ok()) return PrintError(reply.status());
+      jobs = *std::move(reply);
+    } else {
+      absl::StatusOr<v1::Job> job = client.GetJob(name);
+      if (!job.ok()) return PrintError(job.status());
+      if (format == Format::kJson || format == Format::kYaml) {
+        PrintMessage(*job, format);
+        return kExitOk;
+      }
+      *jobs.add_jobs() = *std::move(job);
+    }
+    if (format == Format::kTable) {
+      Print(JobsTable(jobs, absl::Now()));
+    } else if (format == Format::kName) {
+      for (const v1::Job& job : jobs.jobs()) Print(job.name() + "\n");
+    } else {
+      PrintMessage(jobs, format);
+    }
+    return kExitOk;
+  }
+  if (what == "actors" || what == "actor") {
+    absl::StatusOr<v1::ListActorsReply> actors = client.ListActors();
+    if (!actors.ok()) return PrintError(actors.status());
+    if (format == Format::kTable) {
+      Print(ActorsTable(*actors));
+    } else if (format == Format::kName) {
+      for (const v1::Actor& actor : actors->actors()) Print(actor.name() + "\n");
+    } else {
+      PrintMessage(*actors, format);
+    }
+    return kExitOk;
+  }
+  std::string nearest = config::NearestName(what, {"jobs", "actors"});
+  Hint(absl::StrCat("error: get wants jobs or actors, got '", what, "'",
+                    nearest.empty() ? "" : absl::StrCat("; did you mean ", nearest, "?"), "\n"));
+  return kExitUsage;
+}
+
+int RunDescribe(ControllerClient& client, const std::string& name, Format format) {
+  absl::StatusOr<std::string> known = JobOrNewest(client, name);
+  if (!known.ok()) return PrintError(known.status());
+  absl::StatusOr<v1::Job> job = client.GetJob(*known);
+  if (!job.ok()) return PrintError(job.status());
+  if (format != Format::kTable) {
+    if (format == Format::kName) Print(job->name() + "\n");
+    if (format != Format::kName) PrintMessage(*job, format);
+    return kExitOk;
+  }
+  absl::StatusOr<v1::LedgerSummary> ledger = client.GetLedger(job->name());
+  if (!ledger.ok()) return PrintError(ledger.status());
+  std::vector<v1::JobEvent> events;
+  v1::WatchRequest request;
+  request.set_name(job->name());
+  request.set_no_follow(true);
+  absl::Status status = client.Watch(request, absl::Seconds(30), [&](const v1::JobEvent& event) {
+    events.push_back(event);
+    return true;
+  });
+  if (!status.ok()) return PrintError(status);
+  Print(DescribeJob(*job, *ledger, events, absl::Now()));
+  return kExitOk;
+}
+
+int RunCancel(ControllerClient& client, const std::string& name) {
+  return PrintJobLine(client.Cancel(name));
+}
+
+int RunPause(ControllerClient& client, const std::string& name) {
+  return PrintJobLine(client.Pause(name));
+}
+
+int RunResume(ControllerClient& client, const std::string& name,
+              const std::vector<std::string>& overrides) {
+  v1::ResumeJobRequest request;
+  request.set_request_id(RandomRequestId());
+  request.set_name(name);
+  request.mutable_overrides()->Add(overrides.begin(), overrides.end());
+  return PrintJobLine(client.Resume(request));
+}
+
+int RunWatch(ControllerClient& client, const std::string& name, Format format) {
+  absl::StatusOr<std::string> known = JobOrNewest(client, name);
+  if (!known.ok()) return PrintError(known.status());
+  absl::StatusOr<v1::Job> job = client.GetJob(*known);
+  if (!job.ok()) return PrintError(job.status());
+  signal(SIGINT, SayThatTheJobGoesOn);
+  WatchView view(*job);
+  LiveLines live;
+  bool terminal = IsLiveTerminal() && format == Format::kTable;
+  v1::WatchRequest request;
+  request.set_name(job->name());
+  // A controller that restarts is waited for.
+  for (int attempts = 0; attempts < 30; ++attempts) {
+    absl::Status status = client.Watch(request, kForever, [&](const v1::JobEvent& event) {
+      request.set_after(event.sequence());
+      attempts = 0;
+      std::string line = view.Take(event);
+      if (format == Format::kJson) {
+        Print(ToJson(event));
+      } else if (terminal) {
+        live.Draw(view.Lines(TerminalWidth()));
+      } else if (!line.empty()) {
+        Print(line + "\n");
+      }
+      return true;
+    });
+    if (status.ok()) break;
+    if (!absl::IsUnavailable(status)) return PrintError(status);
+    sleep(1);
+  }
+  job = client.GetJob(job->name());
+  if (!job.ok()) return PrintError(job.status());
+  if (format != Format::kJson) Print(EndText(*job));
+  return ExitCodeOf(job->state());
+}
+
+int RunWait(ControllerClient& client, const std::string& name, absl::Duration timeout) {
+  v1::WatchRequest request;
+  request.set_name(name);
+  absl::Time until = absl::Now() + timeout;
+  while (true) {
+    absl::Duration left = until - absl::Now();
+    absl::Status status = left <= absl::ZeroDuration()
+                              ? absl::DeadlineExceededError("")
+                              : client.Watch(request, left, [&](const v1::JobEvent& event) {
+                                  request.set_after(event.sequence());
+                                  return true;
+                                });
+    if (absl::IsDeadlineExceeded(status)) {
+      Hint(absl::StrCat("error: job ", name, " has not ended within the time\n"));
+      return kExitTimeout;
+    }
+    if (status.ok()) break;
+    if (!absl::IsUnavailable(status)) return PrintError(status);
+    sleep(1);
+  }
+  absl::StatusOr<v1::Job> job = client.GetJob(name);
+  if (!job.ok()) return PrintError(job.status());
+  Print(EndText(*job));
+  return ExitCodeOf(job->state());
+}
+
+int RunLogs(ControllerClient& client, const std::string& name, bool follow, unsigned tail) {
+  v1::LogsRequest request;
+  request.set_name(name);
+  request.set_follow(follow);
+  request.set_tail(tail);
+  absl::Status status = client.Logs(request, kForever, [](const v1::LogLine& line) {
+    Print(absl::StrCat(line.text(), "\n"));
+    return true;
+  });
+  return status.ok() ? kExitOk : PrintError(status);
+}
+
+int RunRollouts(ControllerClient& client, const RolloutsFlags& flags, Format format) {
+  absl::StatusOr<std::string> known = JobOrNewest(client, flags.name);
+  if (!known.ok()) return PrintError(known.status());
+  v1::ListRolloutsRequest request;
+  request.set_name(*known);
+  request.set_update(flags.update);
+  request.set_sort(flags.sort);
+  request.set_limit(flags.limit);
+  request.set_tokens(flags.tokens);
+  absl::StatusOr<v1::ListRolloutsReply> reply = client.ListRollouts(request);
+  if (!reply.ok()) return PrintError(reply.status());
+  if (format == Format::kJson || format == Format::kYaml) {
+    PrintMessage(*reply, format);
+  } else if (reply->rollouts().empty()) {
+    Hint(absl::StrCat("no rollouts were consumed by update ", reply->update(), " of ", *known, "\n"));
+  } else {
+    Print(RolloutsText(*reply, flags.tokens));
+  }
+  return kExitOk;
+}
+
+int RunVersion(const std::string& server, Format format) {
+  v1::BuildVersion build = version::ThisBuild();
+  if (format == Format::kJson || format == Format::kYaml) {
+    PrintMessage(build, format);
+  } else {
+    Print(version::Describe("rein", build) + "\n");
+  }
+  if (server.empty()) return kExitOk;
+  ControllerClient client(server);
+  absl::StatusOr<v1::GetServerReply> reply = client.GetServer(absl::Seconds(2));
+  absl::StatusOr<v1::ListActorsReply> actors = client.ListActors();
+  if (!reply.ok() || !actors.ok() || format != Format::kTable) return kExitOk;
+  Print(version::Describe("rein-controller", reply->build()) + " at " + server + "\n");
+  for (const v1::Actor& actor : actors->actors()) {
+    Print(version::Describe("rein-" + actor.role(), actor.build()) + " as " + actor.name() + "\n");
+  }
+  return kExitOk;
+}
+
+}  // namespace rein::cli

@@ -1,0 +1,52 @@
+// The commands that talk to the controller. Each prints its result and returns the exit code.
+
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "services/cli/controller_client.h"
+#include "services/cli/output.h"
+
+namespace rein::cli {
+
+struct SubmitFlags {
+  std::string file;  // "-": standard input
+  std::vector<std::string> overrides;
+  std::string name;         // replaces the job's name
+  std::string request_id;   // empty: a new one
+  bool validate_only = false;
+  bool wait = false;
+};
+
+int RunSubmit(ControllerClient& client, const SubmitFlags& flags, Format format);
+// Without a controller: checks against the files of this machine.
+int RunValidate(const SubmitFlags& flags, Format format);
+int RunExplain(const std::string& key);
+
+int RunGet(ControllerClient& client, const std::string& what, const std::string& name,
+           Format format);
+int RunDescribe(ControllerClient& client, const std::string& name, Format format);
+int RunCancel(ControllerClient& client, const std::string& name);
+int RunPause(ControllerClient& client, const std::string& name);
+int RunResume(ControllerClient& client, const std::string& name,
+              const std::vector<std::string>& overrides);
+// An empty name: the newest job that has not ended, else the newest.
+int RunWatch(ControllerClient& client, const std::string& name, Format format);
+int RunWait(ControllerClient& client, const std::string& name, absl::Duration timeout);
+int RunLogs(ControllerClient& client, const std::string& name, bool follow, unsigned tail);
+
+struct RolloutsFlags {
+  std::string name;
+  unsigned long update = 0;
+  std::string sort;
+  unsigned limit = 0;
+  bool tokens = false;
+};
+
+int RunRollouts(ControllerClient& client, const RolloutsFlags& flags, Format format);
+// `server` may be empty: then only this program's.
+int RunVersion(const std::string& server, Format format);
+
+}  // namespace rein::cli

@@ -1,0 +1,134 @@
+#include "services/cli/local_command.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <iostream>
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+#include "services/cli/exit_code.h"
+#include "services/cli/output.h"
+
+namespace rein::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr absl::Duration kPatience = absl::Minutes(2);
+constexpr absl::Duration kTendEvery = absl::Milliseconds(200);
+constexpr absl::Duration kDownPatience = absl::Seconds(20);
+
+bool Alive(int pid) { return pid > 0 && kill(pid, 0) == 0; }
+
+// Runs until a stop signal; `report` gets one line of text when all is up, or the error.
+int Supervise(const LocalOptions& options, const std::function<void(const std::string&)>& report) {
+  sigset_t signals;
+  sigemptyset(&signals);
+  for (int signal : {SIGTERM, SIGINT, SIGHUP, SIGCHLD}) sigaddset(&signals, signal);
+  sigprocmask(SIG_BLOCK, &signals, nullptr);  // before any thread
+  sync::RealClock clock;
+  Supervisor supervisor(options, clock);
+  absl::Status started = supervisor.Start(kPatience);
+  if (!started.ok()) {
+    supervisor.Stop();
+    report(absl::StrCat("error: ", std::string(started.message()), "\n"));
+    return ExitCodeOf(started);
+  }
+  report(supervisor.Describe());
+  const timespec pause = absl::ToTimespec(kTendEvery);
+  while (true) {
+    int signal = sigtimedwait(&signals, nullptr, &pause);
+    if (signal == SIGTERM || signal == SIGINT) break;
+    supervisor.Tend();
+  }
+  supervisor.Stop();
+  return kExitOk;
+}
+
+// Forks the supervisor into the background and waits for its report.
+int SuperviseDetached(const LocalOptions& options) {
+  int pipe_ends[2];
+  if (pipe2(pipe_ends, O_CLOEXEC) != 0) return PrintError(absl::ErrnoToStatus(errno, "pipe"));
+  pid_t pid = fork();
+  if (pid < 0) return PrintError(absl::ErrnoToStatus(errno, "fork"));
+  if (pid == 0) {
+    close(pipe_ends[0]);
+    setsid();
+    std::error_code error;
+    fs::create_directories(options.state + "/logs", error);
+    int nothing = open("/dev/null", O_RDONLY);
+    int log = open((options.state + "/logs/supervisor.log").c_str(), O_WRONLY | O_CREAT | O_APPEND,
+                   0644);
+    dup2(nothing, STDIN_FILENO);
+    if (log >= 0) {
+      dup2(log, STDOUT_FILENO);
+      dup2(log, STDERR_FILENO);
+    }
+    int code = Supervise(options, [&](const std::string& text) {
+      ssize_t written = write(pipe_ends[1], text.data(), text.size());
+      if (written < 0) std::cerr << text;
+      close(pipe_ends[1]);
+    });
+    _exit(code);
+  }
+  close(pipe_ends[1]);
+  std::string report;
+  char buffer[4096];
+  for (ssize_t got; (got = read(pipe_ends[0], buffer, sizeof(buffer))) > 0;) {
+    report.append(buffer, static_cast<size_t>(got));
+  }
+  close(pipe_ends[0]);
+  if (!report.empty() && report.rfind("error: ", 0) != 0) {
+    Print(report);
+    Hint("stop with: rein down\n");
+    return kExitOk;
+  }
+  int status = 0;
+  waitpid(pid, &status, 0);
+  Hint(report.empty() ? "error: the supervisor died; see " + options.state + "/logs\n" : report);
+  return WIFEXITED(status) && WEXITSTATUS(status) != 0 ? WEXITSTATUS(status) : kExitFailed;
+}
+
+}  // namespace
+
+std::string ProgramFolder() {
+  std::error_code error;
+  return fs::read_symlink("/proc/self/exe", error).parent_path().string();
+}
+
+int RunUp(LocalOptions options, bool foreground) {
+  if (absl::StatusOr<Context> context = ReadContext(); context.ok() && Alive(context->supervisor)) {
+    Print(absl::StrCat("up already   controller ", context->controller, "   page http://",
+                       context->admin, "\n"));
+    return kExitOk;
+  }
+  RemoveContext();
+  if (!foreground) return SuperviseDetached(options);
+  return Supervise(options, [](const std::string& text) { Print(text); });
+}
+
+int RunDown() {
+  absl::StatusOr<Context> context = ReadContext();
+  if (!context.ok() || !Alive(context->supervisor)) {
+    RemoveContext();
+    Hint("nothing is up\n");
+    return kExitOk;
+  }
+  kill(context->supervisor, SIGTERM);
+  sync::RealClock clock;
+  absl::Time until = clock.Now() + kDownPatience;
+  while (Alive(context->supervisor) && clock.Now() < until) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  }
+  if (Alive(context->supervisor)) kill(context->supervisor, SIGKILL);  // its children die with it
+  RemoveContext();
+  Print("down\n");
+  return kExitOk;
+}
+
+}  // namespace rein::cli

@@ -1,0 +1,229 @@
+#include "services/cli/supervisor.h"
+
+#include <signal.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+#include "common/status/status_macros.h"
+
+namespace rein::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr absl::Duration kPoll = absl::Milliseconds(50);
+constexpr absl::Duration kFirstRestart = absl::Milliseconds(200);
+constexpr absl::Duration kLongestRestart = absl::Seconds(10);
+constexpr absl::Duration kSteady = absl::Seconds(30);  // a life so long forgives earlier failures
+constexpr absl::Duration kCheckLost = absl::Seconds(2);
+constexpr absl::Duration kKindness = absl::Seconds(10);
+
+void Sleep(absl::Duration duration) { std::this_thread::sleep_for(absl::ToChronoMilliseconds(duration)); }
+
+}  // namespace
+
+Supervisor::Supervisor(LocalOptions options, const sync::Clock& clock)
+    : options_(std::move(options)), clock_(clock) {
+  auto controller = std::make_unique<Service>();
+  controller->role = controller->name = "controller";
+  controller->address = options_.listen;
+  controller->admin = options_.admin;
+  services_.push_back(std::move(controller));
+  AddRole("trainer", 1);
+  AddRole("rollout", options_.rollouts);
+  AddRole("reference", options_.references);
+  AddRole("reward", options_.rewards);
+}
+
+Supervisor::~Supervisor() { Stop(); }
+
+void Supervisor::AddRole(const std::string& role, int count) {
+  for (int i = 0; i < count; ++i) {
+    auto service = std::make_unique<Service>();
+    service->role = role;
+    service->name = absl::StrCat(role, "-", i);
+    service->address = service->admin = "127.0.0.1:0";
+    services_.push_back(std::move(service));
+  }
+}
+
+std::string Supervisor::LogOf(const Service& service) const {
+  return absl::StrCat(options_.state, "/logs/", service.name, ".log");
+}
+
+std::string Supervisor::LastLogLine(const Service& service) const {
+  std::ifstream in(LogOf(service));
+  std::string line, last;
+  while (std::getline(in, line)) {
+    if (!line.empty()) last = line;
+  }
+  return last;
+}
+
+absl::Status Supervisor::StartService(Service& service) {
+  const std::string address_file = absl::StrCat(options_.state, "/run/", service.name, ".address");
+  std::error_code error;
+  fs::remove(address_file, error);
+  ChildCommand command{.program = absl::StrCat(options_.programs, "/rein-", service.role),
+                       .log_file = LogOf(service)};
+  // A restarted service keeps its ports.
+  command.arguments = {"--name", service.name, "--listen", service.address, "--admin",
+                       service.admin, "--address-file", address_file};
+  auto add = [&](std::vector<std::string> more) {
+    command.arguments.insert(command.arguments.end(), more.begin(), more.end());
+  };
+  if (service.role == "controller") {
+    add({"--state", options_.state, "--lease-seconds", absl::StrCat(options_.lease_seconds)});
+  } else {
+    int cores = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+    int threads = options_.threads > 0 ? options_.threads : cores;
+    add({"--controller", context_.controller, "--threads", absl::StrCat(threads)});
+    if (service.role != "reward") add({"--device", options_.device});
+    // Several services share the cores: none may spin while it waits.
+    command.environment = {{"OMP_NUM_THREADS", absl::StrCat(threads)},
+                           {"OMP_WAIT_POLICY", "passive"},
+                           {"GOMP_SPINCOUNT", "0"}};
+  }
+  REIN_RETURN_IF_ERROR(service.process.Start(command));
+  service.started = clock_.Now();
+  service.restart_at = absl::InfiniteFuture();
+  return absl::OkStatus();
+}
+
+bool Supervisor::ReadAddress(Service& service) {
+  std::ifstream in(absl::StrCat(options_.state, "/run/", service.name, ".address"));
+  return static_cast<bool>(in >> service.address >> service.admin);
+}
+
+absl::Status Supervisor::WaitFor(absl::Time until, const std::function<bool()>& condition,
+                                 const std::string& what) {
+  while (!condition()) {
+    for (auto& service : services_) {
+      int code = 0;
+      if (!service->process.Reap(code)) continue;
+      absl::Status reason(code == 7 ? absl::StatusCode::kUnavailable : absl::StatusCode::kInternal,
+                          absl::StrCat(service->name, " ended with code ", code, "\n  ",
+                                       LastLogLine(*service), "\n  log: ", LogOf(*service)));
+      return reason;
+    }
+    if (clock_.Now() > until) {
+      return absl::DeadlineExceededError(absl::StrCat("gave up waiting for ", what, "; logs: ",
+                                                      options_.state, "/logs"));
+    }
+    Sleep(kPoll);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Supervisor::StartAll() {
+  absl::Time until = clock_.Now() + absl::Minutes(1);
+  Service& controller = *services_.front();
+  REIN_RETURN_IF_ERROR(StartService(controller));
+  REIN_RETURN_IF_ERROR(WaitFor(until, [&] { return ReadAddress(controller); }, "the controller"));
+  context_ = {.controller = controller.address,
+              .admin = controller.admin,
+              .state = options_.state,
+              .supervisor = getpid()};
+  controller_ = std::make_unique<ControllerClient>(context_.controller);
+  for (size_t i = 1; i < services_.size(); ++i) REIN_RETURN_IF_ERROR(StartService(*services_[i]));
+  return absl::OkStatus();
+}
+
+absl::Status Supervisor::Start(absl::Duration patience) {
+  std::error_code error;
+  for (const char* folder : {"/logs", "/run"}) fs::create_directories(options_.state + folder, error);
+  if (error) return absl::ErrnoToStatus(error.value(), absl::StrCat("cannot make ", options_.state));
+  REIN_RETURN_IF_ERROR(StartAll());
+  auto all_registered = [this] {
+    auto actors = controller_->ListActors();
+    if (!actors.ok()) return false;
+    auto ready = [&](const std::unique_ptr<Service>& service) {
+      return service->role == "controller" ||
+             std::any_of(actors->actors().begin(), actors->actors().end(), [&](const auto& actor) {
+               // Of this start, not remembered from the last.
+               return actor.name() == service->name && actor.state() == "READY" &&
+                      ReadAddress(*service) && actor.address() == service->address;
+             });
+    };
+    return std::all_of(services_.begin(), services_.end(), ready);
+  };
+  REIN_RETURN_IF_ERROR(WaitFor(clock_.Now() + patience, all_registered, "the services"));
+  REIN_RETURN_IF_ERROR(WriteContext(context_));
+  up_ = true;
+  next_check_ = clock_.Now() + kCheckLost;
+  return absl::OkStatus();
+}
+
+void Supervisor::Tend() {
+  absl::Time now = clock_.Now();
+  for (auto& service : services_) {
+    int code = 0;
+    if (service->process.Reap(code)) {
+      if (now - service->started > kSteady) service->failures = 0;
+      absl::Duration pause = std::min(kFirstRestart * (1 << std::min(service->failures, 6)), kLongestRestart);
+      ++service->failures;
+      service->restart_at = now + pause;
+    }
+    if (service->process.running() || service->restart_at > now) continue;
+    if (!StartService(*service).ok()) service->restart_at = now + kLongestRestart;
+  }
+  if (now >= next_check_) {
+    next_check_ = now + kCheckLost;
+    KillLost();
+  }
+}
+
+// A process that lives but was given up (it hangs, or is stopped) makes room for a new one.
+void Supervisor::KillLost() {
+  auto actors = controller_->ListActors();
+  if (!actors.ok()) return;
+  for (const v1::Actor& actor : actors->actors()) {
+    if (actor.state() != "LOST" || actor.silent_seconds() < 2 * options_.lease_seconds) continue;
+    for (auto& service : services_) {
+      bool old = clock_.Now() - service->started > absl::Seconds(2 * options_.lease_seconds);
+      if (service->name == actor.name() && old) service->process.Signal(SIGKILL);
+    }
+  }
+}
+
+void Supervisor::Stop() {
+  // The services first: their last words reach the controller.
+  for (auto service = services_.rbegin(); service != services_.rend(); ++service) {
+    (*service)->process.Signal(SIGTERM);
+    (*service)->process.Signal(SIGCONT);
+  }
+  absl::Time until = clock_.Now() + kKindness;
+  auto any_running = [this] {
+    bool running = false;
+    int code = 0;
+    for (auto& service : services_) {
+      service->process.Reap(code);
+      running = running || service->process.running();
+    }
+    return running;
+  };
+  bool killed = false;
+  while (any_running()) {
+    if (!killed && clock_.Now() > until) {
+      for (auto& service : services_) service->process.Signal(SIGKILL);
+      killed = true;
+    }
+    Sleep(kPoll);
+  }
+  if (up_) RemoveContext();
+  up_ = false;
+}
+
+std::string Supervisor::Describe() const {
+  std::string names;
+  for (size_t i = 1; i < services_.size(); ++i) absl::StrAppend(&names, " · ", services_[i]->name);
+  return absl::StrCat("up   controller ", context_.controller, names, "   page http://",
+                      context_.admin, "\nlogs ", options_.state, "/logs\n");
+}
+
+}  // namespace rein::cli

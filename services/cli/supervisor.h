@@ -1,0 +1,84 @@
+// Supervisor runs the services of one machine: starts them, restarts what ends, kills what the
+// controller has given up, and stops all of them together.
+//
+// It belongs to one thread. A service that ends before everything was up once is an error of `rein up`.
+
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "common/sync/clock.h"
+#include "services/cli/child_process.h"
+#include "services/cli/context.h"
+#include "services/cli/controller_client.h"
+
+namespace rein::cli {
+
+struct LocalOptions {
+  std::string programs;  // folder of rein-controller, rein-trainer, ...
+  std::string state;     // folder of the store, logs and results
+  std::string listen = "127.0.0.1:7000";
+  std::string admin = "127.0.0.1:7080";
+  std::string device = "cpu";  // of trainer, rollout and reference
+  int rollouts = 1;
+  int references = 1;
+  int rewards = 1;
+  int threads = 0;  // of each role; 0: one per core
+  double lease_seconds = 10;
+};
+
+class Supervisor {
+ public:
+  Supervisor(LocalOptions options, const sync::Clock& clock);
+  ~Supervisor();
+
+  // Starts everything and waits until all services are registered. Writes the context.
+  absl::Status Start(absl::Duration patience);
+
+  // One round of care: call it every fraction of a second, and after SIGCHLD.
+  void Tend();
+
+  // Ends all services, kindly at first.
+  void Stop();
+
+  const Context& context() const { return context_; }
+  // What runs where, for people.
+  std::string Describe() const;
+
+ private:
+  struct Service {
+    std::string role;
+    std::string name;
+    std::vector<std::string> arguments;
+    ChildProcess process;
+    std::string address, admin;
+    absl::Time started;
+    absl::Time restart_at = absl::InfiniteFuture();
+    int failures = 0;  // in a row
+  };
+
+  void AddRole(const std::string& role, int count);
+  absl::Status StartService(Service& service);
+  absl::Status StartAll();
+  bool ReadAddress(Service& service);
+  std::string LogOf(const Service& service) const;
+  std::string LastLogLine(const Service& service) const;
+  absl::Status WaitFor(absl::Time until, const std::function<bool()>& condition,
+                       const std::string& what);
+  void KillLost();
+
+  const LocalOptions options_;
+  const sync::Clock& clock_;
+  std::vector<std::unique_ptr<Service>> services_;
+  Context context_;
+  std::unique_ptr<ControllerClient> controller_;
+  absl::Time next_check_;
+  bool up_ = false;
+};
+
+}  // namespace rein::cli

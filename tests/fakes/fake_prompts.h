@@ -1,0 +1,53 @@
+// FakePrompts is a PromptSource without files: prompt i has the ids {i + 1, 7} and the answer "i".
+
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "services/controller/prompt_source.h"
+#include "services/controller/run_state.h"
+
+namespace rein::fakes {
+
+class FakePrompts final : public services::PromptSource {
+ public:
+  explicit FakePrompts(uint64_t size) : size_(size) {}
+
+  uint64_t size() const override { return size_; }
+
+  absl::StatusOr<services::Prompt> Read(uint64_t index) override {
+    services::Prompt prompt{.token_ids = {static_cast<uint32_t>(index) + 1, 7},
+                            .answer = std::to_string(index)};
+    v1::Message& message = prompt.messages.emplace_back();
+    message.set_role("user");
+    message.set_content("prompt " + std::to_string(index));
+    return prompt;
+  }
+
+  absl::StatusOr<services::LearnedText> ReadText(uint64_t index) override {
+    return services::LearnedText{.token_ids = {static_cast<uint32_t>(index) + 1, 7, 9, 2},
+                                 .prompt_tokens = 2};
+  }
+
+ private:
+  const uint64_t size_;
+};
+
+// Keeps what it was told.
+class FakeRecorder final : public services::RunRecorder {
+ public:
+  void OnUpdate(const services::JobRecord&, const v1::UpdateRecord& record) override {
+    updates.push_back(record);
+  }
+  void OnEval(const services::JobRecord&, const v1::EvalResult& result) override {
+    evals.push_back(result);
+  }
+  void RemoveCheckpoint(const std::string& path) override { removed.push_back(path); }
+
+  std::vector<v1::UpdateRecord> updates;
+  std::vector<v1::EvalResult> evals;
+  std::vector<std::string> removed;
+};
+
+}  // namespace rein::fakes

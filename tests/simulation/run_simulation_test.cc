@@ -1,0 +1,81 @@
+// A whole job from a seed, in one process, on a virtual clock: crashes, freezes, lost, late and repeated
+// messages. REIN_SIMULATION_SEEDS and REIN_SIMULATION_FIRST choose other seeds.
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <cstdlib>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "tests/simulation/sim_world.h"
+
+namespace rein::simulation {
+namespace {
+
+uint64_t FromEnvironment(const char* name, uint64_t fallback) {
+  const char* text = std::getenv(name);
+  uint64_t value = 0;
+  return text != nullptr && absl::SimpleAtoi(text, &value) ? value : fallback;
+}
+
+SimOptions OptionsOf(uint64_t seed) {
+  SimOptions options{.seed = seed, .folder = absl::StrCat(testing::TempDir(), "/sim-", getpid())};
+  options.staleness = seed % 4 == 3 ? 1 : 0;
+  options.reference = seed % 3 == 1;
+  options.texts = seed % 10 == 9;
+  return options;
+}
+
+// The weights that the same job ends with when nothing goes wrong.
+uint64_t UndisturbedDigest(SimOptions options) {
+  options.faults = false;
+  SimWorld world(options);
+  EXPECT_EQ(world.Play(), "");
+  return world.final_digest();
+}
+
+TEST(RunSimulationTest, AnUndisturbedJobSucceedsAndRepeatsItself) {
+  for (uint64_t seed : {0, 1, 3, 9}) {
+    SimOptions options = OptionsOf(seed);
+    uint64_t digest = UndisturbedDigest(options);
+    EXPECT_NE(digest, 0);
+    if (options.staleness == 0) {
+      EXPECT_EQ(UndisturbedDigest(OptionsOf(seed + 120)), digest) << seed;
+    }
+  }
+}
+
+TEST(RunSimulationTest, TheLedgerIsExactAfterAnyFaults) {
+  const uint64_t seeds = FromEnvironment("REIN_SIMULATION_SEEDS", 1200);
+  const uint64_t first = FromEnvironment("REIN_SIMULATION_FIRST", 1);
+  std::map<std::pair<bool, bool>, uint64_t> undisturbed;  // by (reference, texts)
+  int crashes = 0, restarts = 0;
+  uint64_t trained_again = 0;
+  for (uint64_t seed = first; seed < first + seeds; ++seed) {
+    SimOptions options = OptionsOf(seed);
+    auto [digest, added] = undisturbed.emplace(std::make_pair(options.reference, options.texts), 0);
+    if (added) {
+      SimOptions calm = options;
+      calm.staleness = 0;
+      digest->second = UndisturbedDigest(calm);
+    }
+    SimWorld world(options);
+    ASSERT_EQ(world.Play(), "") << "seed " << seed << ": REIN_SIMULATION_FIRST=" << seed
+                                << " REIN_SIMULATION_SEEDS=1 plays it again";
+    if (options.staleness == 0 || options.texts) {
+      ASSERT_EQ(world.final_digest(), digest->second) << "other weights with seed " << seed;
+    }
+    crashes += world.crashes();
+    restarts += world.controller_starts() - 1;
+    trained_again += world.truth().updates_made - 6;
+  }
+  // The faults did happen.
+  if (seeds < 100) return;
+  EXPECT_GT(crashes, static_cast<int>(seeds));
+  EXPECT_GT(restarts, static_cast<int>(seeds) / 4);
+  EXPECT_GT(trained_again, seeds / 10);
+}
+
+}  // namespace
+}  // namespace rein::simulation
