@@ -88,6 +88,12 @@ absl::Status Supervisor::StartService(Service& service) {
     command.environment = {{"OMP_NUM_THREADS", absl::StrCat(threads)},
                            {"OMP_WAIT_POLICY", "passive"},
                            {"GOMP_SPINCOUNT", "0"}};
+    if (options_.device.rfind("gpu:", 0) == 0) {
+      // All ranks share one GPU: NCCL lets them meet only when they look like separate hosts.
+      command.environment.insert({{"NCCL_HOSTID", service.name},
+                                  {"NCCL_SOCKET_IFNAME", "lo"},
+                                  {"NCCL_IB_DISABLE", "1"}});
+    }
   }
   REIN_RETURN_IF_ERROR(service.process.Start(command));
   std::ofstream(absl::StrCat(options_.state, "/run/", service.name, ".pid"))
