@@ -236,7 +236,7 @@ std::vector<nn::KvPages> Decoder::NewPages(int64_t pages, int64_t page_tokens) c
   std::vector<nn::KvPages> layers;
   for (int n = 0; n < spec_.num_layers; ++n) {
     auto pool = [&] {
-      return at::zeros({pages, page_tokens, spec_.num_kv_heads, spec_.head_dim},
+      return at::empty({pages, page_tokens, spec_.num_kv_heads, spec_.head_dim},
                        embedding_.value.options());
     };
     layers.push_back({pool(), pool()});

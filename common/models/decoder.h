@@ -53,7 +53,7 @@ class Decoder {
   // fp32 [N, V]; no backward.
   at::Tensor Logits(const at::Tensor& hidden_ND) const;
 
-  // Empty KV pages for all layers, on the device and in the dtype of the weights.
+  // KV pages for all layers, on the device and in the dtype of the weights; what they hold is undefined.
   std::vector<nn::KvPages> NewPages(int64_t pages, int64_t page_tokens) const;
 
   const DecoderSpec& spec() const { return spec_; }

@@ -61,6 +61,13 @@ absl::Status PolicySlots::LoadFolder(const std::string& folder,
   return tensor::CatchTorch("copy of the weights to the device", [&] { arena.copy_(host); });
 }
 
+absl::Status PolicySlots::FillWithPattern() {
+  return tensor::CatchTorch("pattern in the weights", [&] {
+    at::Tensor& arena = slots_[in_use_].arena;
+    arena.copy_(at::arange(arena.numel(), arena.options().dtype(at::kFloat)).sin_().mul_(0.1));
+  });
+}
+
 absl::Status PolicySlots::Write(uint64_t offset_bytes, const char* bytes, size_t size) {
   REIN_ASSIGN_OR_RETURN(Slot * idle, Idle());
   return tensor::CatchTorch("weights into the idle slot", [&] {

@@ -55,6 +55,10 @@ class PolicySlots final : public weights::ReceivingArenas {
   // Takes a folder's weights into use, without any sync; for one-shot modes.
   absl::Status LoadFolder(const std::string& folder, const models::ModelDescription& model);
 
+  // Numbers to compute with before any weights came, for checks of the machine; to be called before
+  // the first sync.
+  absl::Status FillWithPattern();
+
   const weights::WeightPlan& plan() const override { return plan_; }
   absl::Status Write(uint64_t offset_bytes, const char* bytes, size_t size) override;
   absl::StatusOr<weights::DeviceMemory> IdleDeviceMemory() override;

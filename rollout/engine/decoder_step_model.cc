@@ -183,6 +183,7 @@ absl::StatusOr<Draws> DecoderStepModel::Step(const StepBatch& batch) {
 }
 
 absl::Status DecoderStepModel::CheckRowsStable() {
+  if (!slots_.decoder().device().is_cpu()) return absl::OkStatus();
   constexpr int64_t kLength = 8;
   const int64_t room = int64_t{limits_.pages - 1} / ((kLength - 1) / limits_.page_tokens + 1);
   std::vector<int64_t> tokens;
@@ -193,7 +194,7 @@ absl::Status DecoderStepModel::CheckRowsStable() {
   bool stable = true;
   REIN_RETURN_IF_ERROR(tensor::CatchTorch("check of row stability", [&] {
     at::NoGradGuard no_grad;
-    for (int64_t sequences : {1, 3, 20, 100}) {
+    for (int64_t sequences : {1, 3, 16}) {
       StepBatch batch;
       for (int64_t s = 0; s < std::min(sequences, room); ++s) {
         const int32_t stride = static_cast<int32_t>((kLength - 1) / limits_.page_tokens + 1);

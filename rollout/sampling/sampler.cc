@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <tuple>
 
 #include <ATen/ATen.h>
 
@@ -11,6 +12,8 @@ namespace rein::rollout {
 namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
+// top_p and min_p look at so many tokens first, and at all of them only when these do not suffice.
+constexpr int64_t kFirstCandidates = 512;
 
 at::Tensor Column(const std::vector<float>& values, at::Device device) {
   return at::tensor(values, at::kFloat).to(device).unsqueeze(1);
@@ -35,31 +38,47 @@ bool Filters(const RowDraw& row) {
   return row.temperature > 0 && (row.top_k > 0 || row.top_p < 1 || row.min_p > 0);
 }
 
-// Which places of a row, sorted from likely to unlikely, are kept. One row: the sums of another
-// never touch it.
-at::Tensor KeptOfSorted(const at::Tensor& sorted_V, const RowDraw& draw) {
-  const int64_t vocabulary = sorted_V.size(0);
-  at::Tensor place = at::arange(vocabulary, sorted_V.options().dtype(at::kLong));
-  at::Tensor kept = sorted_V > -kInfinity;
-  if (draw.top_k > 0 && draw.top_k < vocabulary)
-    kept = kept.logical_and_(place < int64_t{draw.top_k});
-  if (draw.top_p < 1) {
-    at::Tensor p =
-        at::softmax(sorted_V.masked_fill(kept.logical_not(), -kInfinity), 0, at::kDouble);
-    kept = kept.logical_and_(p.cumsum(0).sub_(p) < draw.top_p);  // mass before it
-  }
-  if (draw.min_p > 0) kept = kept.logical_and_((sorted_V - sorted_V[0]).exp() >= draw.min_p);
-  return kept;
+// The likeliest `count` of a row, likeliest first.
+std::tuple<at::Tensor, at::Tensor> Likeliest(const at::Tensor& row_V, int64_t count) {
+  if (count < row_V.size(0)) return at::topk(row_V, count);
+  return at::sort(row_V, /*stable=*/true, /*dim=*/0, /*descending=*/true);
 }
 
-void Filter(const std::vector<RowDraw>& rows, at::Tensor& logits_BV) {
+// Which of a row's likeliest are kept; `log_mass` is the logarithm of the sum that top_p is a share
+// of.
+at::Tensor Kept(const at::Tensor& sorted_C, const at::Tensor& log_mass, const RowDraw& draw) {
+  at::Tensor kept_C = sorted_C > -kInfinity;
+  if (draw.top_p < 1) {
+    at::Tensor p_C = (sorted_C - log_mass).to(at::kDouble).exp_();
+    kept_C = kept_C.logical_and_(p_C.cumsum(0).sub_(p_C) < draw.top_p);  // the mass before it
+  }
+  if (draw.min_p > 0) kept_C = kept_C.logical_and_((sorted_C - sorted_C[0]).exp_() >= draw.min_p);
+  return kept_C;
+}
+
+// Sets what is filtered to -infinity. One row alone: the sums of another never touch it.
+void FilterRow(const RowDraw& draw, at::Tensor row_V) {
+  const int64_t vocabulary = row_V.size(0);
+  const bool counted = draw.top_k > 0;
+  int64_t candidates = std::min(vocabulary, counted ? int64_t{draw.top_k} : kFirstCandidates);
+  while (true) {
+    auto [sorted_C, order_C] = Likeliest(row_V, candidates);
+    at::Tensor log_mass = (counted ? sorted_C : row_V).logsumexp(0);
+    at::Tensor kept_C = Kept(sorted_C, log_mass, draw);
+    if (!counted && candidates < vocabulary && kept_C[candidates - 1].item<bool>()) {
+      candidates = vocabulary;  // more may be kept than were looked at
+      continue;
+    }
+    at::Tensor values_C = sorted_C.masked_fill(kept_C.logical_not_(), -kInfinity);
+    row_V.fill_(-kInfinity);
+    row_V.scatter_(0, order_C, values_C);
+    return;
+  }
+}
+
+void Filter(const std::vector<RowDraw>& rows, const at::Tensor& logits_BV) {
   for (size_t b = 0; b < rows.size(); ++b) {
-    if (!Filters(rows[b])) continue;
-    at::Tensor row_V = logits_BV[static_cast<int64_t>(b)];
-    auto [sorted_V, order_V] = at::sort(row_V, /*stable=*/true, /*dim=*/0, /*descending=*/true);
-    at::Tensor dropped = KeptOfSorted(sorted_V, rows[b]).logical_not_();
-    row_V.copy_(
-        at::empty_like(row_V).scatter_(0, order_V, sorted_V.masked_fill(dropped, -kInfinity)));
+    if (Filters(rows[b])) FilterRow(rows[b], logits_BV[static_cast<int64_t>(b)]);
   }
 }
 

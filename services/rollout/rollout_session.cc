@@ -65,6 +65,7 @@ absl::Status RolloutSession::StartEngine(const v1::LoadModelRequest& request,
     kv.page_tokens = static_cast<int32_t>(request.rollout().page_tokens());
   }
   REIN_ASSIGN_OR_RETURN(model_, rollout::DecoderStepModel::Create(*slots_, kv));
+  REIN_RETURN_IF_ERROR(slots_->FillWithPattern());
   row_stability_ = model_->CheckRowsStable();
   REIN_ASSIGN_OR_RETURN(
       engine_, rollout::Engine::Create(EngineOptionsOf(request.rollout()), *model_, *text_, clock,

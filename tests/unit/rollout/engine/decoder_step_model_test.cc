@@ -114,6 +114,12 @@ TEST_P(DecoderStepModelTest, RowsAreStableHere) {
   auto model = *DecoderStepModel::Create(*slots_, {.kv_tokens = 4096, .page_tokens = 4});
   absl::Status status = model->CheckRowsStable();
   EXPECT_TRUE(status.ok()) << status;
+  ASSERT_TRUE(slots_->FillWithPattern().ok());
+  at::NoGradGuard no_grad;
+  at::Tensor hidden = slots_->decoder().Hidden(at::arange(8), nn::PackedSequences({8}, at::kCPU));
+  EXPECT_TRUE(hidden.isfinite().all().item<bool>());
+  EXPECT_GT(hidden.abs().max().item<float>(), 0);
+  EXPECT_TRUE(model->CheckRowsStable().ok());
 }
 
 TEST_P(DecoderStepModelTest, BadSizesAreRefused) {

@@ -123,7 +123,7 @@ TEST(SamplerTest, GreedyTakesTheLikeliest) {
 }
 
 std::set<uint32_t> Support(const at::Tensor& logits, const RowDraw& draw) {
-  std::vector<uint32_t> tokens = DrawMany(logits, draw, 4000).token;
+  std::vector<uint32_t> tokens = DrawMany(logits, draw, 1500).token;
   return {tokens.begin(), tokens.end()};
 }
 
@@ -138,6 +138,17 @@ TEST(SamplerTest, FiltersKeepWhatTheyPromise) {
   EXPECT_THAT(Support(logits, {.min_p = 0.6}), ElementsAre(1, 3));
   EXPECT_THAT(Support(logits, {.top_k = 2, .top_p = 0.5}), ElementsAre(1)) << "0.4 / 0.7 is enough";
   EXPECT_THAT(Support(logits, {.top_p = 1e-9}), ElementsAre(1)) << "the likeliest always stays";
+}
+
+TEST(SamplerTest, WideFiltersLookAtEveryToken) {
+  at::Tensor logits = at::zeros({5000});
+  logits[7] = 1.0;
+  std::set<uint32_t> support = Support(logits, {.top_p = 0.9});
+  EXPECT_GT(support.size(), 1100u) << "1500 draws among 4500 equals";
+  logits.slice(0, 0, 2500).fill_(-20.0);
+  support = Support(logits, {.min_p = 0.5});
+  EXPECT_GT(support.size(), 1000u);
+  EXPECT_GE(*support.begin(), 2500u);
 }
 
 TEST(SamplerTest, BannedTokensAreNeverDrawn) {

@@ -1,0 +1,21 @@
+// rein-gpu-tests: every test that needs a GPU. Exits with 77 (skipped) where there is none.
+
+#include <gtest/gtest.h>
+
+#include <cstdio>
+#include <cstring>
+
+#include "common/tensor/cuda_runtime.h"
+#include "tests/gpu/weight_receiver_process.h"
+
+int main(int argc, char** argv) {
+  if (argc > 1 && std::strcmp(argv[1], "--weight-receiver") == 0) {
+    return rein::gpu::WeightReceiverMain();
+  }
+  if (rein::tensor::CudaDeviceCount() == 0) {
+    std::printf("SKIPPED: this host shows no GPU, and every test here needs one\n");
+    return 77;
+  }
+  testing::InitGoogleTest(&argc, argv);
+  return RUN_ALL_TESTS();
+}
