@@ -1,0 +1,269 @@
+#include "services/controller/controller_service.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <thread>
+
+#include "common/rpc/channel.h"
+#include "common/rpc/grpc_status.h"
+#include "common/rpc/server.h"
+#include "services/controller/rpc_connector.h"
+
+namespace rein::services {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::HasSubstr;
+
+constexpr char kYaml[] = R"(name: digits
+model: {config: model}
+data: {train: train.jsonl}
+grpo: {updates: 2}
+rewards: [{exact_match: {}}]
+)";
+
+// A controller without any actor: jobs are taken in, and wait.
+class ControllerServiceTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ = fs::path(testing::TempDir()) / "controller_service_test";
+    fs::remove_all(folder_);
+    fs::create_directories(folder_ / "state/logs");
+    fs::copy("configs/models/digits", folder_ / "model");
+    std::ofstream(folder_ / "train.jsonl") << R"j({"prompt": "max(1,2,3)", "answer": "3"})j" << "\n";
+    std::ofstream(folder_ / "empty.jsonl") << "\n";
+    log_ = *telemetry::Log::Create({.role = "controller", .actor = "c", .file = "/dev/null"});
+    recorder_ = std::make_unique<JobRecorder>(clock_, metrics_, *log_);
+    Start();
+  }
+
+  void Start() {
+    auto thread = ControllerThread::Start(clock_, [this](std::function<void()> wake) {
+      return Controller::Create({.folder = (folder_ / "state").string()}, clock_, connector_,
+                                *recorder_, std::move(wake));
+    });
+    ASSERT_TRUE(thread.ok()) << thread.status();
+    thread_ = *std::move(thread);
+    service_ = std::make_unique<ControllerServiceImpl>(
+        *thread_, ServiceOptions{.log_folder = (folder_ / "state/logs").string()});
+    server_ = *rpc::Server::Create("127.0.0.1:0", service_.get());
+    stub_ = v1::ControllerService::NewStub(rpc::Connect(server_->address()));
+  }
+
+  void Stop() {
+    service_->Stop();
+    server_.reset();
+    service_.reset();
+    thread_.reset();
+  }
+
+  void TearDown() override { Stop(); }
+
+  template <typename Request, typename Reply>
+  absl::StatusOr<Reply> Call(grpc::Status (v1::ControllerService::Stub::*method)(
+                                 grpc::ClientContext*, const Request&, Reply*),
+                             const Request& request) {
+    grpc::ClientContext context;
+    rpc::SetDeadline(context, absl::Seconds(20));
+    Reply reply;
+    grpc::Status status = (stub_.get()->*method)(&context, request, &reply);
+    if (!status.ok()) return rpc::FromGrpc(status);
+    return reply;
+  }
+
+  absl::StatusOr<v1::Job> Submit(const std::string& id, std::vector<std::string> overrides = {},
+                                 bool validate_only = false) {
+    v1::SubmitRequest request;
+    request.set_request_id(id);
+    request.set_yaml(kYaml);
+    request.set_file_name("job.yaml");
+    request.set_base_folder(folder_.string());
+    request.set_validate_only(validate_only);
+    request.mutable_overrides()->Add(overrides.begin(), overrides.end());
+    auto reply = Call(&v1::ControllerService::Stub::Submit, request);
+    if (!reply.ok()) return reply.status();
+    return reply->job();
+  }
+
+  v1::Job Get(const std::string& name) {
+    v1::GetJobRequest request;
+    request.set_name(name);
+    auto job = Call(&v1::ControllerService::Stub::GetJob, request);
+    EXPECT_TRUE(job.ok()) << job.status();
+    return job.ok() ? *job : v1::Job();
+  }
+
+  bool Eventually(const std::function<bool()>& condition) {
+    for (int i = 0; i < 1000 && !condition(); ++i) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+    return condition();
+  }
+
+  v1::JobCommand Command(const std::string& name) {
+    v1::JobCommand command;
+    command.set_name(name);
+    return command;
+  }
+
+  using Stub = v1::ControllerService::Stub;
+
+  fs::path folder_;
+  sync::RealClock clock_;
+  telemetry::Metrics metrics_;
+  std::unique_ptr<telemetry::Log> log_;
+  RpcConnector connector_;
+  std::unique_ptr<JobRecorder> recorder_;
+  std::unique_ptr<ControllerThread> thread_;
+  std::unique_ptr<ControllerServiceImpl> service_;
+  std::unique_ptr<rpc::Server> server_;
+  std::unique_ptr<v1::ControllerService::Stub> stub_;
+};
+
+TEST_F(ControllerServiceTest, ASubmittedJobIsKeptAndSaysWhatItWaitsFor) {
+  auto job = Submit("r1");
+  ASSERT_TRUE(job.ok()) << job.status();
+  EXPECT_EQ(job->kind(), "grpo");
+  EXPECT_THAT(job->config_yaml(), HasSubstr("group_size: 8"));
+  EXPECT_EQ(job->output(), (folder_ / "state/jobs/digits").string());
+  EXPECT_TRUE(Eventually([&] { return Get("digits").message() == "waits for a trainer"; }));
+  Stop();
+  Start();
+  EXPECT_TRUE(Eventually([&] { return Get("digits").message() == "waits for a trainer"; }));
+  EXPECT_EQ(Get("dig").name(), "digits");  // a prefix is enough
+}
+
+TEST_F(ControllerServiceTest, TheSameRequestAgainAnswersAsTheFirst) {
+  ASSERT_TRUE(Submit("r1").ok());
+  EXPECT_TRUE(Submit("r1").ok());
+  absl::Status other = Submit("r2").status();
+  EXPECT_EQ(other.code(), absl::StatusCode::kAlreadyExists);
+  EXPECT_THAT(std::string(other.message()), HasSubstr("job digits exists already"));
+  v1::ListJobsReply jobs = *Call(&Stub::ListJobs, v1::ListJobsRequest());
+  EXPECT_EQ(jobs.jobs_size(), 1);
+}
+
+TEST_F(ControllerServiceTest, WrongJobsAreToldAndNotKept) {
+  absl::Status status = Submit("r1", {"grpo.groupsize=3", "grpo.temperature=0"}).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("job.yaml has 2 problems"));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("did you mean group_size?"));
+  EXPECT_THAT(std::string(Submit("r1", {"data.train=empty.jsonl"}).status().message()),
+              HasSubstr("empty.jsonl"));
+  EXPECT_THAT(std::string(Submit("r1", {"model={job: nothing}"}).status().message()),
+              HasSubstr("no job nothing"));
+  EXPECT_TRUE(Submit("r1", {}, /*validate_only=*/true).ok());
+  EXPECT_EQ(Call(&Stub::ListJobs, v1::ListJobsRequest())->jobs_size(), 0);
+}
+
+TEST_F(ControllerServiceTest, AnUnknownJobIsNotFoundWithTheNearest) {
+  ASSERT_TRUE(Submit("r1").ok());
+  absl::Status status = Call(&Stub::Cancel, Command("digtis")).status();
+  EXPECT_EQ(status, absl::NotFoundError("no job digtis; did you mean digits?"));
+}
+
+TEST_F(ControllerServiceTest, JobsAreCancelledPausedAndResumed) {
+  ASSERT_TRUE(Submit("r1").ok());
+  ASSERT_TRUE(Submit("r2", {"name=second"}).ok());
+  EXPECT_EQ(Call(&Stub::Pause, Command("second"))->state(), v1::JOB_STATE_PAUSED);
+  EXPECT_EQ(Call(&Stub::Cancel, Command("digits"))->state(), v1::JOB_STATE_CANCELLED);
+  EXPECT_EQ(Call(&Stub::Cancel, Command("digits"))->state(), v1::JOB_STATE_CANCELLED);
+  v1::ResumeJobRequest resume;
+  resume.set_name("second");
+  resume.add_overrides("grpo.group_size=4");
+  EXPECT_THAT(std::string(Call(&Stub::Resume, resume).status().message()),
+              HasSubstr("a resumed job keeps grpo.group_size"));
+  resume.set_overrides(0, "trainer.learning_rate=0.5");
+  auto resumed = Call(&Stub::Resume, resume);
+  ASSERT_TRUE(resumed.ok()) << resumed.status();
+  EXPECT_EQ(resumed->config().trainer().learning_rate(), 0.5);
+  EXPECT_TRUE(Eventually([&] { return Get("second").message() == "waits for a trainer"; }));
+  resume.set_name("digits");
+  EXPECT_THAT(std::string(Call(&Stub::Resume, resume).status().message()),
+              HasSubstr("job digits is CANCELLED: only paused and failed jobs are resumed"));
+}
+
+TEST_F(ControllerServiceTest, WatchGivesStoredEventsThenLiveOnesUntilTheEnd) {
+  ASSERT_TRUE(Submit("r1").ok());
+  ASSERT_TRUE(Eventually([&] { return Get("digits").message() == "waits for a trainer"; }));
+  std::thread canceller([this] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    EXPECT_TRUE(Call(&Stub::Cancel, Command("digits")).ok());
+  });
+  grpc::ClientContext context;
+  rpc::SetDeadline(context, absl::Seconds(20));
+  v1::WatchRequest request;
+  request.set_name("digits");
+  auto reader = stub_->Watch(&context, request);
+  v1::JobEvent event;
+  uint64_t expected = 1;
+  while (reader->Read(&event)) EXPECT_EQ(event.sequence(), expected++);
+  EXPECT_TRUE(reader->Finish().ok());
+  EXPECT_EQ(event.state(), v1::JOB_STATE_CANCELLED);
+  EXPECT_GE(expected, 4);
+  canceller.join();
+}
+
+TEST_F(ControllerServiceTest, LogsOfAnActorAndOfAJob) {
+  ASSERT_TRUE(Submit("r1").ok());
+  std::ofstream(folder_ / "state/logs/trainer-0.log")
+      << "2026-01-01T00:00:02.000Z INFO role=trainer actor=trainer-0 job=digits msg=b\n"
+      << "2026-01-01T00:00:03.000Z INFO role=trainer actor=trainer-0 msg=idle\n";
+  std::ofstream(folder_ / "state/logs/rollout-0.log")
+      << "2026-01-01T00:00:01.000Z INFO role=rollout actor=rollout-0 job=digits msg=a\n"
+      << "half a line";
+  auto lines = [&](const std::string& name, uint32_t tail) {
+    grpc::ClientContext context;
+    rpc::SetDeadline(context, absl::Seconds(20));
+    v1::LogsRequest request;
+    request.set_name(name);
+    request.set_tail(tail);
+    auto reader = stub_->Logs(&context, request);
+    std::vector<std::string> texts;
+    for (v1::LogLine line; reader->Read(&line);) {
+      texts.push_back(line.actor() + " " + line.text().substr(line.text().rfind(' ') + 1));
+    }
+    EXPECT_TRUE(reader->Finish().ok());
+    return texts;
+  };
+  EXPECT_THAT(lines("digits", 0), ::testing::ElementsAre("rollout-0 msg=a", "trainer-0 msg=b"));
+  EXPECT_THAT(lines("trainer-0", 1), ::testing::ElementsAre("trainer-0 msg=idle"));
+}
+
+TEST_F(ControllerServiceTest, ActorsRegisterAndAreListed) {
+  v1::RegisterRequest request;
+  request.set_role("trainer");
+  request.set_name("trainer-0");
+  request.set_address("127.0.0.1:1");
+  auto reply = Call(&Stub::Register, request);
+  ASSERT_TRUE(reply.ok()) << reply.status();
+  EXPECT_EQ(reply->controller_epoch(), 1);
+  EXPECT_EQ(reply->lease_seconds(), 10);
+  v1::ListActorsReply actors = *Call(&Stub::ListActors, v1::ListActorsRequest());
+  ASSERT_EQ(actors.actors_size(), 1);
+  EXPECT_EQ(actors.actors(0).state(), "READY");
+  EXPECT_EQ(Call(&Stub::GetServer, v1::GetServerRequest())->controller_epoch(), 1);
+  v1::HeartbeatRequest beat;
+  beat.set_name("trainer-0");
+  beat.set_actor_epoch(99);
+  EXPECT_EQ(Call(&Stub::Heartbeat, beat).status().code(), absl::StatusCode::kFailedPrecondition);
+}
+
+TEST_F(ControllerServiceTest, RolloutsAndLedgerOfAJobThatHasNone) {
+  ASSERT_TRUE(Submit("r1").ok());
+  v1::ListRolloutsRequest request;
+  request.set_name("digits");
+  EXPECT_EQ(Call(&Stub::ListRollouts, request)->rollouts_size(), 0);
+  request.set_sort("beauty");
+  EXPECT_EQ(Call(&Stub::ListRollouts, request).status(),
+            absl::InvalidArgumentError("sort: wants reward, advantage or length, got 'beauty'"));
+  v1::GetLedgerRequest ledger;
+  ledger.set_name("digits");
+  EXPECT_EQ(Call(&Stub::GetLedger, ledger)->consumed(), 0);
+}
+
+}  // namespace
+}  // namespace rein::services
