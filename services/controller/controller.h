@@ -12,6 +12,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+
 #include "common/sync/clock.h"
 #include "rein/v1/controller.pb.h"
 #include "services/controller/actor_registry.h"
@@ -28,8 +29,8 @@ struct ControllerOptions {
 
 class Controller {
  public:
-  // Goes on with what the store says was running. All references must outlive the controller; `wake` is
-  // called from any thread when Step() should run.
+  // Goes on with what the store says was running. All references must outlive the controller;
+  // `wake` is called from any thread when Step() should run.
   static absl::StatusOr<std::unique_ptr<Controller>> Create(ControllerOptions options,
                                                             const sync::Clock& clock,
                                                             ActorConnector& connector,
@@ -51,7 +52,8 @@ class Controller {
   absl::StatusOr<std::vector<v1::JobEvent>> EventsAfter(const std::string& name, uint64_t after);
   absl::StatusOr<v1::Job> Cancel(const std::string& name);
   absl::StatusOr<v1::Job> Pause(const std::string& name);
-  absl::StatusOr<v1::Job> Resume(const std::string& name, const std::vector<std::string>& overrides);
+  absl::StatusOr<v1::Job> Resume(const std::string& name,
+                                 const std::vector<std::string>& overrides);
   absl::StatusOr<v1::ListRolloutsReply> ListRollouts(const v1::ListRolloutsRequest& request);
   absl::StatusOr<v1::LedgerSummary> GetLedger(const std::string& name);
 

@@ -13,6 +13,7 @@
 #include <thread>
 
 #include "absl/status/statusor.h"
+
 #include "common/sync/clock.h"
 #include "services/controller/controller.h"
 #include "services/controller/mailbox.h"
@@ -28,8 +29,8 @@ class ControllerThread {
           make);
   ~ControllerThread();
 
-  // Runs `work` on the controller's thread and waits for its result. DEADLINE_EXCEEDED cannot happen:
-  // no step of the controller waits for a service.
+  // Runs `work` on the controller's thread and waits for its result. DEADLINE_EXCEEDED cannot
+  // happen: no step of the controller waits for a service.
   template <typename Result>
   Result Call(const std::function<Result(Controller&)>& work) {
     auto promise = std::make_shared<std::promise<Result>>();
