@@ -16,7 +16,7 @@
 namespace rein::rollout {
 namespace {
 
-constexpr double kShareOfFreeMemory = 0.9;
+constexpr double kShareOfFreeMemory = 0.4;  // a trainer may be about to take its part
 
 at::Tensor Longs(const std::vector<int64_t>& values, at::Device device) {
   return at::tensor(values, at::kLong).to(device);
