@@ -49,7 +49,14 @@ class Controller {
   // `name` may be a prefix that one job has. NOT_FOUND names the nearest.
   absl::StatusOr<v1::Job> GetJob(const std::string& name);
   std::vector<v1::Job> ListJobs();
-  absl::StatusOr<std::vector<v1::JobEvent>> EventsAfter(const std::string& name, uint64_t after);
+  struct NewEvents {
+    std::string job;  // its whole name
+    v1::JobState state;
+    std::vector<v1::JobEvent> events;
+  };
+  absl::StatusOr<NewEvents> EventsAfter(const std::string& name, uint64_t after);
+  // Grows with each event of any job.
+  uint64_t events_appended() const { return store_->events_appended(); }
   absl::StatusOr<v1::Job> Cancel(const std::string& name);
   absl::StatusOr<v1::Job> Pause(const std::string& name);
   absl::StatusOr<v1::Job> Resume(const std::string& name,

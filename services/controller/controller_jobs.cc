@@ -136,10 +136,11 @@ std::vector<v1::Job> Controller::ListJobs() {
   return jobs;
 }
 
-absl::StatusOr<std::vector<v1::JobEvent>> Controller::EventsAfter(const std::string& name,
-                                                                  uint64_t after) {
+absl::StatusOr<Controller::NewEvents> Controller::EventsAfter(const std::string& name,
+                                                              uint64_t after) {
   REIN_ASSIGN_OR_RETURN(JobRecord * job, Find(name));
-  return store_->ReadEvents(job->name, after);
+  REIN_ASSIGN_OR_RETURN(auto events, store_->ReadEvents(job->name, after));
+  return NewEvents{.job = job->name, .state = job->state, .events = std::move(events)};
 }
 
 absl::StatusOr<v1::Job> Controller::Cancel(const std::string& name) {

@@ -15,7 +15,6 @@ namespace rein::services {
 namespace {
 
 constexpr absl::Duration kWatchPause = absl::Milliseconds(500);
-constexpr size_t kMaxEventsAtOnce = 100000;
 
 // Opens the data as the run will, so that a wrong file is told at submit.
 absl::Status CheckData(const v1::JobConfig& config) {
@@ -79,23 +78,22 @@ grpc::Status ControllerServiceImpl::ListJobs(Context*, const v1::ListJobsRequest
 
 grpc::Status ControllerServiceImpl::Watch(Context* context, const v1::WatchRequest* request,
                                           grpc::ServerWriter<v1::JobEvent>* writer) {
-  using Events = absl::StatusOr<std::vector<v1::JobEvent>>;
+  using NewEvents = absl::StatusOr<Controller::NewEvents>;
+  std::string name = request->name();
   uint64_t after = request->after();
   while (!context->IsCancelled() && !stopping_) {
-    // First the state, then the events: an end that is seen has its events stored.
-    absl::StatusOr<v1::Job> job = JobCall([&](Controller& c) { return c.GetJob(request->name()); });
-    if (!job.ok()) return rpc::ToGrpc(job.status());
-    Events events =
-        controller_.Call<Events>([&](Controller& c) { return c.EventsAfter(job->name(), after); });
-    if (!events.ok()) return rpc::ToGrpc(events.status());
-    for (const v1::JobEvent& event : *events) {
+    uint64_t seen = controller_.events();
+    NewEvents found =
+        controller_.Call<NewEvents>([&](Controller& c) { return c.EventsAfter(name, after); });
+    if (!found.ok()) return rpc::ToGrpc(found.status());
+    name = found->job;
+    for (const v1::JobEvent& event : found->events) {
       if (!writer->Write(event)) return grpc::Status::OK;
       after = event.sequence();
     }
-    bool over = HasEnded(job->state()) || job->state() == v1::JOB_STATE_PAUSED;
-    if (over || (request->no_follow() && events->size() < kMaxEventsAtOnce))
-      return grpc::Status::OK;
-    controller_.WaitForStep(kWatchPause);
+    bool over = HasEnded(found->state) || found->state == v1::JOB_STATE_PAUSED;
+    if (over || request->no_follow()) return grpc::Status::OK;
+    controller_.WaitForEvents(seen, kWatchPause);
   }
   return rpc::ToGrpc(absl::UnavailableError("the controller stops"));
 }

@@ -39,8 +39,10 @@ class ControllerThread {
     return result.get();
   }
 
-  // Waits until the controller took a step, at most so long: for those who watch.
-  void WaitForStep(absl::Duration timeout);
+  // Grows when an event of any job was stored.
+  uint64_t events();
+  // Waits until events() is more than `seen`, at most so long.
+  void WaitForEvents(uint64_t seen, absl::Duration timeout);
 
  private:
   explicit ControllerThread(const sync::Clock& clock);
@@ -52,7 +54,7 @@ class ControllerThread {
   std::condition_variable changed_;
   bool woken_ = false;
   bool stop_ = false;
-  uint64_t steps_ = 0;
+  uint64_t events_ = 0;
   Mailbox mailbox_;
   std::unique_ptr<Controller> controller_;
   std::thread thread_;

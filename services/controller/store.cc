@@ -147,6 +147,7 @@ absl::Status Store::AppendEvent(const std::string& job, v1::JobEvent& event) {
   query.Bind(1, job);
   if (!query.Next()) return query.status();
   event.set_sequence(query.Unsigned(0) + 1);
+  ++events_appended_;
   return database_->Prepare("INSERT INTO events VALUES (?, ?, ?)")
       .Bind(1, job)
       .Bind(2, event.sequence())

@@ -71,6 +71,8 @@ class Store {
   // Gives the event its sequence number.
   absl::Status AppendEvent(const std::string& job, v1::JobEvent& event);
   absl::StatusOr<std::vector<v1::JobEvent>> ReadEvents(const std::string& job, uint64_t after);
+  // How many were appended since the store was opened.
+  uint64_t events_appended() const { return events_appended_; }
   // The newest UpdateRecord at or below `update`, if any.
   absl::StatusOr<std::optional<v1::UpdateRecord>> ReadUpdate(const std::string& job,
                                                              uint64_t update);
@@ -95,6 +97,7 @@ class Store {
 
   const StoreOptions options_;
   std::unique_ptr<Database> database_;
+  uint64_t events_appended_ = 0;
 };
 
 }  // namespace rein::services
