@@ -65,6 +65,10 @@ absl::StatusOr<std::unique_ptr<PromptSource>> OpenPrompts(const v1::DatasetConfi
                                                           const std::string& model_folder,
                                                           bool answers) {
   REIN_ASSIGN_OR_RETURN(auto text, text::ModelText::Load(model_folder));
+  if (!text->has_tokenizer()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("model: there is no tokenizer.json in ", model_folder));
+  }
   REIN_ASSIGN_OR_RETURN(auto rows, data::JsonlDataset::Open({.path = dataset.file(),
                                                              .prompt_column = dataset.prompt(),
                                                              .answer_column = dataset.answer(),
