@@ -1,8 +1,8 @@
 #include "services/controller/prompt_source.h"
 
+#include "absl/strings/str_cat.h"
 #include <google/protobuf/util/json_util.h>
 
-#include "absl/strings/str_cat.h"
 #include "common/data/jsonl_dataset.h"
 #include "common/data/prompt_encoder.h"
 #include "common/status/status_macros.h"
@@ -65,12 +65,17 @@ absl::StatusOr<std::unique_ptr<PromptSource>> OpenPrompts(const v1::DatasetConfi
                                                           const std::string& model_folder,
                                                           bool answers) {
   REIN_ASSIGN_OR_RETURN(auto text, text::ModelText::Load(model_folder));
+  if (!text->has_tokenizer()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("model: there is no tokenizer.json in ", model_folder));
+  }
   REIN_ASSIGN_OR_RETURN(auto rows, data::JsonlDataset::Open({.path = dataset.file(),
                                                              .prompt_column = dataset.prompt(),
                                                              .answer_column = dataset.answer(),
                                                              .answer_required = answers,
                                                              .limit = dataset.limit()}));
-  data::EncoderOptions options{.chat_template = dataset.chat_template(), .system = dataset.system()};
+  data::EncoderOptions options{.chat_template = dataset.chat_template(),
+                               .system = dataset.system()};
   return std::make_unique<JsonlPrompts>(dataset.file(), std::move(text), std::move(rows),
                                         std::move(options));
 }

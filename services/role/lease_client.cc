@@ -1,9 +1,10 @@
-#include "services/controller/lease_client.h"
+#include "services/role/lease_client.h"
 
 #include <algorithm>
 #include <random>
 
 #include "absl/strings/str_cat.h"
+
 #include "common/rpc/channel.h"
 #include "common/rpc/grpc_status.h"
 #include "rein/v1/controller.grpc.pb.h"
