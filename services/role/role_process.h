@@ -31,7 +31,7 @@
 #include "common/telemetry/log.h"
 #include "common/telemetry/metrics.h"
 #include "common/telemetry/metrics_endpoint.h"
-#include "services/controller/lease_client.h"
+#include "services/role/lease_client.h"
 
 namespace CLI {
 class App;

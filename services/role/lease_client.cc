@@ -1,4 +1,4 @@
-#include "services/controller/lease_client.h"
+#include "services/role/lease_client.h"
 
 #include <algorithm>
 #include <random>
