@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+
 #include "common/config/nearest_name.h"
 #include "common/config/schema.h"
 #include "common/config/yaml_reader.h"

@@ -1,12 +1,12 @@
 #include "common/config/job_checks.h"
 
-#include <re2/re2.h>
-
 #include <algorithm>
 #include <set>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include <re2/re2.h>
+
 #include "common/config/nearest_name.h"
 #include "common/config/schema.h"
 
@@ -48,8 +48,9 @@ class JobChecker {
 
   void CheckName() {
     const std::string& name = job_.name();
-    bool fits = !name.empty() && name.size() <= kMaxNameLength && name.front() != '-' &&
-                name.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789-") == std::string::npos;
+    bool fits =
+        !name.empty() && name.size() <= kMaxNameLength && name.front() != '-' &&
+        name.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789-") == std::string::npos;
     if (Given("name") && !fits) {
       Add("name", absl::StrCat("wants at most ", kMaxNameLength,
                                " of a-z, 0-9 and -, not - in front; got '", name, "'"));
@@ -107,8 +108,8 @@ class JobChecker {
                                                ", more than max_tokens ", length.max_tokens()));
     }
     if (length.min_tokens() >= length.max_tokens() && length.max_tokens() > 0) {
-      Add(key + ".min_tokens", absl::StrCat("is ", length.min_tokens(),
-                                            ", not below max_tokens ", length.max_tokens()));
+      Add(key + ".min_tokens",
+          absl::StrCat("is ", length.min_tokens(), ", not below max_tokens ", length.max_tokens()));
     }
   }
 
@@ -135,7 +136,8 @@ class JobChecker {
     const v1::PlacementConfig& placement = job_.placement();
     if (placement.mode() != "shared") {
       Add("placement.mode", absl::StrCat("wants shared, or {trainer: [...], rollout: [...], "
-                                         "reference: [...]}; got '", placement.mode(), "'"));
+                                         "reference: [...]}; got '",
+                                         placement.mode(), "'"));
     }
     CheckDevices("placement.trainer", placement.trainer());
     CheckDevices("placement.rollout", placement.rollout());
@@ -158,7 +160,8 @@ class JobChecker {
     if (!job_.model().has_max_length()) return;
     uint64_t completion = job_.has_grpo() ? job_.grpo().max_completion_tokens() : 0;
     uint64_t prompt = job_.data().max_prompt_tokens();
-    if (prompt + completion > job_.model().max_length() || completion >= job_.model().max_length()) {
+    if (prompt + completion > job_.model().max_length() ||
+        completion >= job_.model().max_length()) {
       Add("model.max_length",
           absl::StrCat("is ", job_.model().max_length(), ", less than a prompt of ",
                        std::max<uint64_t>(prompt, 1), " and a completion of ", completion));
@@ -167,7 +170,8 @@ class JobChecker {
 
   void CheckGrpo() {
     const v1::GrpoConfig& grpo = job_.grpo();
-    if (!job_.data().has_train()) Add("data.train", "is required by grpo: the prompts to learn from");
+    if (!job_.data().has_train())
+      Add("data.train", "is required by grpo: the prompts to learn from");
     if (job_.rewards().empty()) {
       Add("rewards", "is required by grpo: at least one, such as [{numeric: {}}]");
     } else if (std::all_of(job_.rewards().begin(), job_.rewards().end(),
@@ -211,11 +215,13 @@ class JobChecker {
     uint64_t warmup = schedule.has_constant() ? schedule.constant().warmup()
                       : schedule.has_linear() ? schedule.linear().warmup()
                       : schedule.has_cosine() ? schedule.cosine().warmup()
-                      : schedule.has_wsd() ? uint64_t{schedule.wsd().warmup()} + schedule.wsd().decay()
-                                           : 0;
+                      : schedule.has_wsd()
+                          ? uint64_t{schedule.wsd().warmup()} + schedule.wsd().decay()
+                          : 0;
     if (warmup > updates) {
-      Add("trainer.schedule", absl::StrCat("warmup", schedule.has_wsd() ? " and decay take " : " takes ",
-                                           warmup, " updates, the job has ", updates));
+      Add("trainer.schedule",
+          absl::StrCat("warmup", schedule.has_wsd() ? " and decay take " : " takes ", warmup,
+                       " updates, the job has ", updates));
     }
   }
 

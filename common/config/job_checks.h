@@ -1,4 +1,5 @@
-// CheckJob finds what no single key can show: contradictions, keys without effect, missing partners.
+// CheckJob finds what no single key can show: contradictions, keys without effect, missing
+// partners.
 
 #pragma once
 

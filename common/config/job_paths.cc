@@ -3,6 +3,7 @@
 #include <filesystem>
 
 #include "absl/strings/str_cat.h"
+
 #include "common/config/nearest_name.h"
 #include "common/config/schema.h"
 

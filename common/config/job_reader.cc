@@ -1,6 +1,7 @@
 #include "common/config/job_reader.h"
 
 #include "absl/strings/str_cat.h"
+
 #include "common/config/defaults.h"
 #include "common/config/job_checks.h"
 #include "common/config/job_paths.h"
@@ -23,9 +24,9 @@ std::string ChosenKey(const google::protobuf::Message& message, const std::strin
 absl::StatusOr<v1::JobConfig> ReadJob(const JobText& text) {
   absl::StatusOr<YamlNode> root = ParseYaml(text.yaml);
   if (!root.ok()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(text.file_name, " has 1 problem\n  ", text.file_name, ":",
-                     std::string(root.status().message())));
+    return absl::InvalidArgumentError(absl::StrCat(text.file_name, " has 1 problem\n  ",
+                                                   text.file_name, ":",
+                                                   std::string(root.status().message())));
   }
   v1::JobConfig job;
   Problems problems(text.overrides);

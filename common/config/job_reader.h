@@ -1,5 +1,5 @@
-// ReadJob turns what a user wrote into a resolved job: checked as a whole, defaults filled in, paths
-// absolute.
+// ReadJob turns what a user wrote into a resolved job: checked as a whole, defaults filled in,
+// paths absolute.
 //
 //   REIN_ASSIGN_OR_RETURN(v1::JobConfig job, ReadJob({.yaml = text, .file_name = "job.yaml",
 //                                                     .overrides = {"grpo.group_size=4"},
@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+
 #include "rein/v1/job.pb.h"
 
 namespace rein::config {

@@ -11,7 +11,8 @@ constexpr size_t kLongestName = 256;
 std::string Folded(const std::string& name) {
   std::string folded;
   for (char c : name.substr(0, kLongestName)) {
-    if (c != '_' && c != '-') folded += static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+    if (c != '_' && c != '-')
+      folded += static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
   }
   return folded;
 }

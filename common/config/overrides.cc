@@ -4,6 +4,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+
 #include "common/config/schema.h"
 
 namespace rein::config {
@@ -49,7 +50,8 @@ class Override {
       return absl::StrCat("cannot set ", segment, " inside a value that has no keys");
     }
     const FieldDescriptor* field = type == nullptr ? nullptr : type->FindFieldByName(segment);
-    const Descriptor* next = field != nullptr && IsMessage(*field) ? field->message_type() : nullptr;
+    const Descriptor* next =
+        field != nullptr && IsMessage(*field) ? field->message_type() : nullptr;
     bool last = depth + 1 == segments_.size();
     YamlEntry* entry = node.Find(segment);
     if (last && value_.kind == YamlNode::Kind::kNull) {
@@ -57,7 +59,8 @@ class Override {
       return "";
     }
     if (entry == nullptr) {
-      node.entries.push_back({.key = segment, .place = place_, .value = {YamlNode{.place = place_}}});
+      node.entries.push_back(
+          {.key = segment, .place = place_, .value = {YamlNode{.place = place_}}});
       entry = &node.entries.back();
     }
     if (!last) return Apply(entry->node(), depth + 1, next);

@@ -6,10 +6,10 @@
 
 #pragma once
 
-#include <google/protobuf/descriptor.h>
-
 #include <string>
 #include <vector>
+
+#include <google/protobuf/descriptor.h>
 
 #include "common/config/problems.h"
 #include "common/config/yaml_tree.h"

@@ -42,8 +42,8 @@ std::string Problems::Report(const std::string& file_name) const {
     where_width = std::max(where_width, Where(problem.place, file_name).size());
     key_width = std::max(key_width, problem.key.size());
   }
-  std::string report = absl::StrCat(file_name, " has ", all_.size(),
-                                    all_.size() == 1 ? " problem" : " problems");
+  std::string report =
+      absl::StrCat(file_name, " has ", all_.size(), all_.size() == 1 ? " problem" : " problems");
   for (const Problem& problem : sorted) {
     absl::StrAppend(&report, "\n  ", Padded(Where(problem.place, file_name), where_width + 2),
                     Padded(problem.key, key_width + 2), problem.text);

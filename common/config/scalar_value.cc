@@ -6,6 +6,7 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+
 #include "common/config/nearest_name.h"
 #include "common/config/schema.h"
 
@@ -83,8 +84,7 @@ std::string SetEnum(const std::string& text, const FieldDescriptor& field, Messa
     return "";
   }
   std::string nearest = NearestName(text, NamesOf(type));
-  return Refusal(field, text,
-                 nearest.empty() ? "" : absl::StrCat("; did you mean ", nearest, "?"));
+  return Refusal(field, text, nearest.empty() ? "" : absl::StrCat("; did you mean ", nearest, "?"));
 }
 
 std::string Number(double value) {

@@ -2,9 +2,9 @@
 
 #pragma once
 
-#include <google/protobuf/message.h>
-
 #include <string>
+
+#include <google/protobuf/message.h>
 
 namespace rein::config {
 

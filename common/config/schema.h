@@ -2,10 +2,10 @@
 
 #pragma once
 
-#include <google/protobuf/descriptor.h>
-
 #include <string>
 #include <vector>
+
+#include <google/protobuf/descriptor.h>
 
 #include "rein/v1/annotations.pb.h"
 
@@ -34,7 +34,8 @@ std::vector<std::string> KeysOf(const Descriptor& message);
 std::string NameOf(const EnumValueDescriptor& value);
 std::vector<std::string> NamesOf(const EnumDescriptor& type);
 
-// What a value must be, for "wants ...": "a number in [0, 1)", "one of k1, k2, k3", "true or false".
+// What a value must be, for "wants ...": "a number in [0, 1)", "one of k1, k2, k3", "true or
+// false".
 std::string WantedOf(const FieldDescriptor& field);
 
 // "a, b or c".

@@ -1,6 +1,7 @@
 #include "common/config/yaml_reader.h"
 
 #include "absl/strings/str_cat.h"
+
 #include "common/config/nearest_name.h"
 #include "common/config/scalar_value.h"
 #include "common/config/schema.h"
@@ -110,8 +111,7 @@ void YamlReader::ReadList(const YamlNode& node, const std::string& path, const F
 void YamlReader::ReadScalar(const YamlNode& node, const std::string& path, const Field& field,
                             Message& message) {
   if (node.kind != YamlNode::Kind::kScalar) {
-    problems_.Add(node.place, path,
-                  absl::StrCat("wants ", WantedOf(field), ", got ", Shown(node)));
+    problems_.Add(node.place, path, absl::StrCat("wants ", WantedOf(field), ", got ", Shown(node)));
     return;
   }
   std::string problem = SetScalar(node.text, node.quoted, field, message);

@@ -1,14 +1,15 @@
 // YamlReader fills a proto from a YAML tree, by the proto's own descriptor and field options.
 //
-// Reported: unknown keys (with the nearest known one), values of another type or outside their range,
-// two keys of one choice, a required choice or key that is absent. Nothing stops at the first problem.
+// Reported: unknown keys (with the nearest known one), values of another type or outside their
+// range, two keys of one choice, a required choice or key that is absent. Nothing stops at the
+// first problem.
 
 #pragma once
 
-#include <google/protobuf/message.h>
-
 #include <map>
 #include <string>
+
+#include <google/protobuf/message.h>
 
 #include "common/config/problems.h"
 #include "common/config/yaml_tree.h"

@@ -1,13 +1,12 @@
 #include "common/config/yaml_tree.h"
 
-#include <yaml-cpp/eventhandler.h>
-#include <yaml-cpp/parser.h>
-#include <yaml-cpp/exceptions.h>
-
 #include <map>
 #include <sstream>
 
 #include "absl/strings/str_cat.h"
+#include <yaml-cpp/eventhandler.h>
+#include <yaml-cpp/exceptions.h>
+#include <yaml-cpp/parser.h>
 
 namespace rein::config {
 namespace {
@@ -53,7 +52,8 @@ class TreeBuilder final : public YAML::EventHandler {
     // "!" marks a quoted text, "?" a plain one.
     bool quoted = tag != "?" && tag != "";
     if (open_.empty() || !WantsKey()) {
-      bool null = !quoted && (value == "~" || value == "null" || value == "Null" || value == "NULL");
+      bool null =
+          !quoted && (value == "~" || value == "null" || value == "Null" || value == "NULL");
       Add({.kind = null ? YamlNode::Kind::kNull : YamlNode::Kind::kScalar,
            .place = ToPlace(mark),
            .text = null ? "" : value,
@@ -63,8 +63,8 @@ class TreeBuilder final : public YAML::EventHandler {
     }
     YamlNode& map = open_.back().node;
     if (YamlEntry* first = map.Find(value)) {
-      Refuse(mark, absl::StrCat("the key '", value, "' stands twice; first at ",
-                                first->place.line, ":", first->place.column));
+      Refuse(mark, absl::StrCat("the key '", value, "' stands twice; first at ", first->place.line,
+                                ":", first->place.column));
     }
     map.entries.push_back({.key = value, .place = ToPlace(mark)});
   }
@@ -104,7 +104,8 @@ class TreeBuilder final : public YAML::EventHandler {
       Refuse(mark, absl::StrCat("nested more than ", kMaxDepth, " levels deep"));
     }
     if (!open_.empty() && WantsKey()) Refuse(mark, "a key must be a plain text");
-    open_.push_back({.node = {.kind = kind, .place = ToPlace(mark)}, .mark = mark, .anchor = anchor});
+    open_.push_back(
+        {.node = {.kind = kind, .place = ToPlace(mark)}, .mark = mark, .anchor = anchor});
   }
 
   void Close() {
@@ -147,9 +148,8 @@ YamlEntry* YamlNode::Find(const std::string& key) {
 
 absl::StatusOr<YamlNode> ParseYaml(const std::string& text) {
   if (text.size() > kMaxBytes) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("1:1: the text has ", text.size(), " bytes, at most ", kMaxBytes,
-                     " are allowed"));
+    return absl::InvalidArgumentError(absl::StrCat("1:1: the text has ", text.size(),
+                                                   " bytes, at most ", kMaxBytes, " are allowed"));
   }
   if (size_t zero = text.find('\0'); zero != std::string::npos) {
     return absl::InvalidArgumentError(

@@ -1,7 +1,7 @@
 // ParseYaml reads one YAML document into a plain tree that remembers where everything stood.
 //
-// Hostile input is bounded: at most 1 MiB, 64 levels, 10,000 nodes (aliases counted as often as they
-// are used) and 100 aliases. Keys are plain texts and unique within their map.
+// Hostile input is bounded: at most 1 MiB, 64 levels, 10,000 nodes (aliases counted as often as
+// they are used) and 100 aliases. Keys are plain texts and unique within their map.
 
 #pragma once
 
@@ -23,7 +23,7 @@ struct YamlNode;
 
 struct YamlEntry {
   std::string key;
-  Place place;  // of the key
+  Place place;                  // of the key
   std::vector<YamlNode> value;  // exactly one
   const YamlNode& node() const { return value.front(); }
   YamlNode& node() { return value.front(); }

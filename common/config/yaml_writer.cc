@@ -1,11 +1,11 @@
 #include "common/config/yaml_writer.h"
 
+#include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
 #include <google/protobuf/io/coded_stream.h>
 #include <google/protobuf/io/zero_copy_stream_impl_lite.h>
 #include <openssl/sha.h>
 
-#include "absl/strings/escaping.h"
-#include "absl/strings/str_cat.h"
 #include "common/config/scalar_value.h"
 #include "common/config/schema.h"
 

@@ -1,9 +1,9 @@
 #include "common/rpc/channel.h"
 
+#include <chrono>
+
 #include <grpcpp/create_channel.h>
 #include <grpcpp/support/channel_arguments.h>
-
-#include <chrono>
 
 #include "common/rpc/limits.h"
 
@@ -16,8 +16,7 @@ int Milliseconds(absl::Duration duration) {
 
 }  // namespace
 
-std::shared_ptr<grpc::Channel> Connect(const std::string& address,
-                                       const Credentials& credentials) {
+std::shared_ptr<grpc::Channel> Connect(const std::string& address, const Credentials& credentials) {
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(kMaxMessageBytes);
   arguments.SetMaxSendMessageSize(kMaxMessageBytes);
@@ -35,8 +34,7 @@ std::shared_ptr<grpc::Channel> Connect(const std::string& address,
 }
 
 void SetDeadline(grpc::ClientContext& context, absl::Duration after) {
-  context.set_deadline(std::chrono::system_clock::now() +
-                       absl::ToChronoMicroseconds(after));
+  context.set_deadline(std::chrono::system_clock::now() + absl::ToChronoMicroseconds(after));
 }
 
 }  // namespace rein::rpc

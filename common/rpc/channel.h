@@ -8,13 +8,13 @@
 
 #pragma once
 
-#include <grpcpp/channel.h>
-#include <grpcpp/client_context.h>
-
 #include <memory>
 #include <string>
 
 #include "absl/time/time.h"
+#include <grpcpp/channel.h>
+#include <grpcpp/client_context.h>
+
 #include "common/rpc/credentials.h"
 
 namespace rein::rpc {

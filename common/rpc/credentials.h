@@ -2,11 +2,11 @@
 
 #pragma once
 
-#include <grpcpp/security/credentials.h>
-#include <grpcpp/security/server_credentials.h>
-
 #include <memory>
 #include <utility>
+
+#include <grpcpp/security/credentials.h>
+#include <grpcpp/security/server_credentials.h>
 
 namespace rein::rpc {
 

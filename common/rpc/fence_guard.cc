@@ -37,9 +37,8 @@ void FenceGuard::Expel() {
 absl::Status FenceGuard::Admit(const v1::Fence& fence) {
   size_t id_bytes = fence.request_id().size();
   if (id_bytes == 0 || id_bytes > kMaxRequestIdBytes) {
-    return absl::InvalidArgumentError(absl::StrCat("fence.request_id: is ", id_bytes,
-                                                   " bytes long, wanted 1 to ",
-                                                   kMaxRequestIdBytes));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "fence.request_id: is ", id_bytes, " bytes long, wanted 1 to ", kMaxRequestIdBytes));
   }
   std::lock_guard<std::mutex> lock(mutex_);
   if (open_) return absl::OkStatus();

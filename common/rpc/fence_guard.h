@@ -13,6 +13,7 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+
 #include "common/sync/clock.h"
 #include "rein/v1/policy.pb.h"
 
@@ -32,9 +33,9 @@ class FenceGuard {
   // The registration is over: everything is refused until the next Enroll().
   void Expel();
 
-  // FAILED_PRECONDITION for an older controller, for another incarnation of this actor, and when the
-  // lease ran out; UNAVAILABLE before the first Enroll(); INVALID_ARGUMENT for a request id that is
-  // empty or longer than 128 bytes. A newer controller_epoch is taken over.
+  // FAILED_PRECONDITION for an older controller, for another incarnation of this actor, and when
+  // the lease ran out; UNAVAILABLE before the first Enroll(); INVALID_ARGUMENT for a request id
+  // that is empty or longer than 128 bytes. A newer controller_epoch is taken over.
   absl::Status Admit(const v1::Fence& fence);
 
   uint64_t controller_epoch() const;

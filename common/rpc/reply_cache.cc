@@ -29,8 +29,7 @@ absl::StatusOr<std::string> ReplyCache::OnceBytes(
       bool done = finished_.wait_for(lock, absl::ToChronoNanoseconds(patience),
                                      [&first] { return first->reply.has_value(); });
       if (done) return *first->reply;
-      return absl::DeadlineExceededError(
-          absl::StrCat("request ", request_id, " is still running"));
+      return absl::DeadlineExceededError(absl::StrCat("request ", request_id, " is still running"));
     }
     mine = found->second = std::make_shared<Entry>();
   }

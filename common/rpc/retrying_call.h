@@ -1,5 +1,6 @@
-// StartRetryingCall makes one asynchronous unary call, tried again with growing pauses while the peer
-// is away (or, where asked, overloaded) and the deadline has not come. Other answers are final.
+// StartRetryingCall makes one asynchronous unary call, tried again with growing pauses while the
+// peer is away (or, where asked, overloaded) and the deadline has not come. Other answers are
+// final.
 //
 //   rpc::StartRetryingCall(calls_, rpc::RetryOn::kUnavailable, stub_->async(),
 //                          &v1::TrainerService::StubInterface::async_interface::Save, request,
@@ -9,9 +10,6 @@
 
 #pragma once
 
-#include <grpcpp/alarm.h>
-#include <grpcpp/client_context.h>
-
 #include <algorithm>
 #include <functional>
 #include <memory>
@@ -20,6 +18,9 @@
 
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include <grpcpp/alarm.h>
+#include <grpcpp/client_context.h>
+
 #include "common/rpc/call_group.h"
 #include "common/rpc/done.h"
 #include "common/rpc/grpc_status.h"
@@ -27,6 +28,7 @@
 namespace rein::rpc {
 
 enum class RetryOn {
+  kNothing,  // for calls whose UNAVAILABLE may speak of somebody else
   kUnavailable,
   kUnavailableOrExhausted,  // for services whose queue may be full
 };
@@ -73,9 +75,10 @@ class RetryingCall final : public std::enable_shared_from_this<RetryingCall<Requ
   }
 
   void OnAnswer(const grpc::Status& status) {
-    bool retry = status.error_code() == grpc::StatusCode::UNAVAILABLE ||
-                 (retry_on_ == RetryOn::kUnavailableOrExhausted &&
-                  status.error_code() == grpc::StatusCode::RESOURCE_EXHAUSTED);
+    bool retry =
+        (retry_on_ != RetryOn::kNothing && status.error_code() == grpc::StatusCode::UNAVAILABLE) ||
+        (retry_on_ == RetryOn::kUnavailableOrExhausted &&
+         status.error_code() == grpc::StatusCode::RESOURCE_EXHAUSTED);
     {
       std::lock_guard<std::mutex> lock(mutex_);
       if (retry && !cancelled_ && absl::Now() + pause_ < end_) {
@@ -123,8 +126,8 @@ void StartRetryingCall(CallGroup& calls, RetryOn retry_on, Async* async,
                        void (Async::*method)(grpc::ClientContext*, const Request*, Reply*,
                                              std::function<void(grpc::Status)>),
                        const Request& request, absl::Duration deadline, Done<Reply> done) {
-  auto attempt = [async, method](grpc::ClientContext* context, const Request* message,
-                                 Reply* reply, std::function<void(grpc::Status)> on_answer) {
+  auto attempt = [async, method](grpc::ClientContext* context, const Request* message, Reply* reply,
+                                 std::function<void(grpc::Status)> on_answer) {
     (async->*method)(context, message, reply, std::move(on_answer));
   };
   std::make_shared<RetryingCall<Request, Reply>>(calls, retry_on, request, deadline,

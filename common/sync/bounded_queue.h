@@ -1,7 +1,7 @@
 // BoundedQueue hands items from threads to threads, in order, with a limit on how many may wait.
 //
-// Every wait has a deadline. After Close() nothing can be put in; what is inside can still be taken.
-// Thread-safe.
+// Every wait has a deadline. After Close() nothing can be put in; what is inside can still be
+// taken. Thread-safe.
 
 #pragma once
 

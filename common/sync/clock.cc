@@ -4,7 +4,8 @@
 
 namespace rein::sync {
 
-RealClock::RealClock() : wall_start_(absl::Now()), steady_start_(std::chrono::steady_clock::now()) {}
+RealClock::RealClock()
+    : wall_start_(absl::Now()), steady_start_(std::chrono::steady_clock::now()) {}
 
 absl::Time RealClock::Now() const {
   return wall_start_ + absl::FromChrono(std::chrono::steady_clock::now() - steady_start_);

@@ -1,15 +1,14 @@
 #include "common/telemetry/log.h"
 
+#include <cerrno>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
 #include <fcntl.h>
 #include <spdlog/sinks/basic_file_sink.h>
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
 #include <unistd.h>
-
-#include <cerrno>
-
-#include "absl/status/status.h"
-#include "absl/strings/str_cat.h"
 
 namespace rein::telemetry {
 namespace {

@@ -1,6 +1,7 @@
 // Log writes one line per event, to be read by people and by grep:
 //
-//   2026-11-24T06:40:00.123Z INFO role=trainer actor=trainer-0 job=digits msg="loaded" parameters=3200000
+//   2026-11-24T06:40:00.123Z INFO role=trainer actor=trainer-0 job=digits msg="loaded"
+//   parameters=3200000
 //
 //   REIN_ASSIGN_OR_RETURN(auto log, Log::Create({.role = "trainer", .actor = "trainer-0"}));
 //   log->Info("loaded", {{"parameters", absl::StrCat(n)}});

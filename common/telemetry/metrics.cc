@@ -14,8 +14,8 @@ void Gauge::Add(double by) { series_->Increment(by); }
 void Histogram::Observe(double value) { series_->Observe(value); }
 
 Metrics::Metrics()
-    : registry_(std::make_unique<prometheus::Registry>(
-          prometheus::Registry::InsertBehavior::Merge)) {}
+    : registry_(
+          std::make_unique<prometheus::Registry>(prometheus::Registry::InsertBehavior::Merge)) {}
 Metrics::~Metrics() = default;
 
 Counter Metrics::AddCounter(const std::string& name, const std::string& help,

@@ -6,8 +6,8 @@
 //   scored.Add(3);
 //
 // Adding the same name and labels again gives the same series. Names follow
-// rein_<role>_<what>_<unit>; counters end in _total. Handles are small, thread-safe, and live as long
-// as the registry.
+// rein_<role>_<what>_<unit>; counters end in _total. Handles are small, thread-safe, and live as
+// long as the registry.
 
 #pragma once
 

@@ -1,6 +1,7 @@
 #include "common/version/build_version.h"
 
 #include "absl/strings/str_cat.h"
+
 #include "common/version/build_stamp.h"
 
 namespace rein::version {
@@ -17,8 +18,8 @@ v1::BuildVersion ThisBuild(const LinkedVersions& linked) {
 }
 
 std::string Describe(const std::string& program, const v1::BuildVersion& build) {
-  std::string line = absl::StrCat(program, " ", build.release(), " (", build.git_hash(), ", ",
-                                  build.flavour());
+  std::string line =
+      absl::StrCat(program, " ", build.release(), " (", build.git_hash(), ", ", build.flavour());
   if (!build.torch().empty()) absl::StrAppend(&line, ", LibTorch ", build.torch());
   if (!build.cuda().empty()) absl::StrAppend(&line, ", CUDA ", build.cuda());
   if (!build.nccl().empty()) absl::StrAppend(&line, ", NCCL ", build.nccl());

@@ -1,14 +1,13 @@
 #include "services/cli/child_process.h"
 
+#include <cerrno>
+
+#include "absl/strings/str_cat.h"
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-#include <cerrno>
-
-#include "absl/strings/str_cat.h"
 
 extern char** environ;
 

@@ -1,17 +1,16 @@
-// ChildProcess is one program that the supervisor runs: in its own process group, its output in a log
-// file, killed by the kernel when the supervisor dies.
+// ChildProcess is one program that the supervisor runs: in its own process group, its output in a
+// log file, killed by the kernel when the supervisor dies.
 //
 // Call from one thread only: the kernel ties the child's life to the thread that started it.
 
 #pragma once
-
-#include <sys/types.h>
 
 #include <map>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
+#include <sys/types.h>
 
 namespace rein::cli {
 

@@ -1,10 +1,11 @@
 // rein: the command line.
 
-#include <CLI/CLI.hpp>
 #include <functional>
 #include <iostream>
 
 #include "absl/strings/str_cat.h"
+#include <CLI/CLI.hpp>
+
 #include "common/config/nearest_name.h"
 #include "services/cli/context.h"
 #include "services/cli/exit_code.h"
@@ -70,33 +71,45 @@ void AddLocalCommands(CLI::App& app, Flags& flags) {
     if (flags.local.state.empty()) flags.local.state = HomeFolder();
     return RunUp(flags.local, flags.foreground);
   });
-  up->add_option("--state", flags.local.state, "Folder of jobs, logs and results; default: $REIN_HOME or ~/.local/share/rein");
-  up->add_option("--listen", flags.local.listen, "host:port of the controller; port 0: any")->capture_default_str();
-  up->add_option("--admin", flags.local.admin, "host:port of the page and of /metrics")->capture_default_str();
+  up->add_option("--state", flags.local.state,
+                 "Folder of jobs, logs and results; default: $REIN_HOME or ~/.local/share/rein");
+  up->add_option("--listen", flags.local.listen, "host:port of the controller; port 0: any")
+      ->capture_default_str();
+  up->add_option("--admin", flags.local.admin, "host:port of the page and of /metrics")
+      ->capture_default_str();
   up->add_option("--device", flags.local.device, "cpu or gpu:N")->capture_default_str();
+  up->add_option("--trainer-device", flags.local.trainer_device, "Only of the trainer");
+  up->add_option("--rollout-device", flags.local.rollout_devices,
+                 "Of a rollout service; give it once for each");
+  up->add_option("--reference-device", flags.local.reference_devices,
+                 "Of a reference service; give it once for each");
   up->add_option("--rollouts", flags.local.rollouts, "Rollout services")->capture_default_str();
-  up->add_option("--references", flags.local.references, "Reference services")->capture_default_str();
+  up->add_option("--references", flags.local.references, "Reference services")
+      ->capture_default_str();
   up->add_option("--rewards", flags.local.rewards, "Reward services")->capture_default_str();
   up->add_option("--threads", flags.local.threads, "Threads of each service; 0: one per core");
-  up->add_option("--lease-seconds", flags.local.lease_seconds, "A service silent for so long is lost")->capture_default_str();
+  up->add_option("--lease-seconds", flags.local.lease_seconds,
+                 "A service silent for so long is lost")
+      ->capture_default_str();
   up->add_flag("--foreground", flags.foreground, "Stay until Ctrl-C");
   Command(app, flags, "down", "Stop what rein up started", [] { return RunDown(); });
 }
 
 void AddSubmitCommands(CLI::App& app, Flags& flags) {
   auto job_flags = [&flags](CLI::App* command) {
-    command->add_option("-f,--file", flags.submit.file, "The job's YAML file; -: standard input")->required();
+    command->add_option("-f,--file", flags.submit.file, "The job's YAML file; -: standard input")
+        ->required();
     command->add_option("overrides", flags.submit.overrides, "key.sub=value, laid over the file");
     command->add_option("--name", flags.submit.name, "Another name for the job");
     AddFormat(command, flags);
   };
-  CLI::App* submit =
-      ControllerCommand(app, flags, "submit", "Submit a job", [&flags](ControllerClient& client) {
-        return RunSubmit(client, flags.submit, flags.format);
-      });
+  CLI::App* submit = ControllerCommand(
+      app, flags, "submit", "Submit a job",
+      [&flags](ControllerClient& client) { return RunSubmit(client, flags.submit, flags.format); });
   job_flags(submit);
   submit->add_option("--id", flags.submit.request_id, "Makes a repeat of this command harmless");
-  submit->add_flag("--dry-run", flags.submit.validate_only, "Check only, and print the resolved job");
+  submit->add_flag("--dry-run", flags.submit.validate_only,
+                   "Check only, and print the resolved job");
   submit->add_flag("--wait", flags.submit.wait, "Watch it to its end; the exit code is the job's");
   CLI::App* validate = Command(app, flags, "validate", "Check a job without submitting it",
                                [&flags] { return RunValidate(flags.submit, flags.format); });
@@ -107,64 +120,73 @@ void AddSubmitCommands(CLI::App& app, Flags& flags) {
 }
 
 void AddLookCommands(CLI::App& app, Flags& flags) {
-  CLI::App* get = ControllerCommand(app, flags, "get", "List jobs or actors", [&flags](ControllerClient& client) {
-    return RunGet(client, flags.what, flags.name, flags.format);
-  });
+  CLI::App* get = ControllerCommand(app, flags, "get", "List jobs or actors",
+                                    [&flags](ControllerClient& client) {
+                                      return RunGet(client, flags.what, flags.name, flags.format);
+                                    });
   get->add_option("what", flags.what, "jobs or actors")->required();
   get->add_option("name", flags.name, "Only this one");
   AddFormat(get, flags);
-  CLI::App* describe = ControllerCommand(app, flags, "describe", "All about a job", [&flags](ControllerClient& client) {
-    return RunDescribe(client, flags.name, flags.format);
-  });
+  CLI::App* describe = ControllerCommand(
+      app, flags, "describe", "All about a job",
+      [&flags](ControllerClient& client) { return RunDescribe(client, flags.name, flags.format); });
   describe->add_option("job", flags.name, "Default: the newest");
   AddFormat(describe, flags);
-  CLI::App* watch = ControllerCommand(app, flags, "watch", "Follow a job", [&flags](ControllerClient& client) {
-    return RunWatch(client, flags.name, flags.format);
-  });
+  CLI::App* watch = ControllerCommand(
+      app, flags, "watch", "Follow a job",
+      [&flags](ControllerClient& client) { return RunWatch(client, flags.name, flags.format); });
   watch->add_option("job", flags.name, "Default: the one that runs, else the newest");
   AddFormat(watch, flags);
-  CLI::App* wait = ControllerCommand(app, flags, "wait", "Wait for a job's end; its exit code is the job's", [&flags](ControllerClient& client) {
-    absl::Duration timeout = flags.timeout_seconds > 0 ? absl::Seconds(flags.timeout_seconds)
-                                                       : absl::Hours(24 * 365);
-    return RunWait(client, flags.name, timeout);
-  });
+  CLI::App* wait = ControllerCommand(
+      app, flags, "wait", "Wait for a job's end; its exit code is the job's",
+      [&flags](ControllerClient& client) {
+        absl::Duration timeout = flags.timeout_seconds > 0 ? absl::Seconds(flags.timeout_seconds)
+                                                           : absl::Hours(24 * 365);
+        return RunWait(client, flags.name, timeout);
+      });
   wait->add_option("job", flags.name, "The job")->required();
-  wait->add_option("--timeout", flags.timeout_seconds, "Give up after so many seconds (exit code 124)");
-  CLI::App* logs = ControllerCommand(app, flags, "logs", "Log lines of a job or an actor", [&flags](ControllerClient& client) {
-    return RunLogs(client, flags.name, flags.follow, flags.tail);
-  });
+  wait->add_option("--timeout", flags.timeout_seconds,
+                   "Give up after so many seconds (exit code 124)");
+  CLI::App* logs = ControllerCommand(app, flags, "logs", "Log lines of a job or an actor",
+                                     [&flags](ControllerClient& client) {
+                                       return RunLogs(client, flags.name, flags.follow, flags.tail);
+                                     });
   logs->add_option("name", flags.name, "A job or an actor")->required();
   logs->add_flag("-f,--follow", flags.follow, "Go on with new lines");
   logs->add_option("--tail", flags.tail, "Only the last so many");
-  CLI::App* rollouts = ControllerCommand(app, flags, "rollouts", "Read what the model said", [&flags](ControllerClient& client) {
-    return RunRollouts(client, flags.rollouts, flags.format);
-  });
+  CLI::App* rollouts = ControllerCommand(app, flags, "rollouts", "Read what the model said",
+                                         [&flags](ControllerClient& client) {
+                                           return RunRollouts(client, flags.rollouts, flags.format);
+                                         });
   rollouts->add_option("job", flags.rollouts.name, "Default: the newest");
   rollouts->add_option("--update", flags.rollouts.update, "Of this update; default: the last");
-  rollouts->add_option("--sort", flags.rollouts.sort, "reward, advantage or length; - in front: lowest first");
+  rollouts->add_option("--sort", flags.rollouts.sort,
+                       "reward, advantage or length; - in front: lowest first");
   rollouts->add_option("--limit", flags.rollouts.limit, "At most so many; default 16");
   rollouts->add_flag("--tokens", flags.rollouts.tokens, "Also token ids and log-probabilities");
   AddFormat(rollouts, flags);
 }
 
 void AddJobCommands(CLI::App& app, Flags& flags) {
-  CLI::App* cancel = ControllerCommand(app, flags, "cancel", "Stop a job for good", [&flags](ControllerClient& client) {
-    return RunCancel(client, flags.name);
-  });
-  CLI::App* pause = ControllerCommand(app, flags, "pause", "Stop a job after its running update; it can be resumed", [&flags](ControllerClient& client) {
-    return RunPause(client, flags.name);
-  });
-  CLI::App* resume = ControllerCommand(app, flags, "resume", "Let a paused or failed job go on", [&flags](ControllerClient& client) {
-    return RunResume(client, flags.name, flags.overrides);
-  });
+  CLI::App* cancel = ControllerCommand(
+      app, flags, "cancel", "Stop a job for good",
+      [&flags](ControllerClient& client) { return RunCancel(client, flags.name); });
+  CLI::App* pause = ControllerCommand(
+      app, flags, "pause", "Stop a job after its running update; it can be resumed",
+      [&flags](ControllerClient& client) { return RunPause(client, flags.name); });
+  CLI::App* resume = ControllerCommand(app, flags, "resume", "Let a paused or failed job go on",
+                                       [&flags](ControllerClient& client) {
+                                         return RunResume(client, flags.name, flags.overrides);
+                                       });
   for (CLI::App* command : {cancel, pause, resume}) {
     command->add_option("job", flags.name, "The job")->required();
   }
   resume->add_option("overrides", flags.overrides, "key.sub=value, changed from here on");
-  CLI::App* version = Command(app, flags, "version", "Versions of this program and of what is up", [&flags] {
-    absl::StatusOr<std::string> server = FindServer(flags.server);
-    return RunVersion(server.ok() ? *server : "", flags.format);
-  });
+  CLI::App* version =
+      Command(app, flags, "version", "Versions of this program and of what is up", [&flags] {
+        absl::StatusOr<std::string> server = FindServer(flags.server);
+        return RunVersion(server.ok() ? *server : "", flags.format);
+      });
   version->add_option("--server", flags.server, "host:port of the controller");
   AddFormat(version, flags);
 }
@@ -182,8 +204,9 @@ void SuggestCommand(const CLI::App& app, int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  CLI::App app("Rein post-trains language models: submit a job, watch it, read what the model said.",
-               "rein");
+  CLI::App app(
+      "Rein post-trains language models: submit a job, watch it, read what the model said.",
+      "rein");
   app.require_subcommand(1);
   app.set_help_all_flag("--help-all", "Help of every command");
   Flags flags;

@@ -5,9 +5,9 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
-#include <nlohmann/json.hpp>
 
 #include "absl/strings/str_cat.h"
+#include <nlohmann/json.hpp>
 
 namespace rein::cli {
 namespace {
@@ -70,10 +70,10 @@ absl::StatusOr<std::string> FindServer(const std::string& flag) {
   if (!server.empty()) return server;
   absl::StatusOr<Context> context = ReadContext();
   if (context.ok()) return context->controller;
-  return absl::UnavailableError(absl::StrCat(
-      "no server: ", std::string(context.status().message()),
-      "\n  rein up                  starts one on this machine\n"
-      "  rein --server HOST:PORT  names one elsewhere"));
+  return absl::UnavailableError(
+      absl::StrCat("no server: ", std::string(context.status().message()),
+                   "\n  rein up                  starts one on this machine\n"
+                   "  rein --server HOST:PORT  names one elsewhere"));
 }
 
 }  // namespace rein::cli

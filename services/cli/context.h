@@ -1,4 +1,5 @@
-// Context says where the services of this machine run; `rein up` writes it, every other command reads it.
+// Context says where the services of this machine run; `rein up` writes it, every other command
+// reads it.
 
 #pragma once
 

@@ -3,6 +3,7 @@
 #include <random>
 
 #include "absl/strings/str_cat.h"
+
 #include "common/rpc/channel.h"
 #include "common/rpc/grpc_status.h"
 #include "rein/v1/controller.grpc.pb.h"

@@ -8,6 +8,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+
 #include "rein/v1/controller.pb.h"
 
 namespace rein::cli {
@@ -29,7 +30,8 @@ class ControllerClient {
   absl::StatusOr<v1::Job> Resume(const v1::ResumeJobRequest& request);
   absl::StatusOr<v1::GetServerReply> GetServer(absl::Duration deadline = absl::Seconds(10));
 
-  // Calls `on_event` for each event until it answers false, the stream ends (OK) or `deadline` comes.
+  // Calls `on_event` for each event until it answers false, the stream ends (OK) or `deadline`
+  // comes.
   absl::Status Watch(const v1::WatchRequest& request, absl::Duration deadline,
                      const std::function<bool(const v1::JobEvent&)>& on_event);
   absl::Status Logs(const v1::LogsRequest& request, absl::Duration deadline,

@@ -8,6 +8,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
+
 #include "services/cli/text_table.h"
 #include "services/cli/watch_view.h"
 
@@ -64,8 +65,8 @@ std::string FinishName(v1::FinishReason reason) {
 std::string RolloutHead(const v1::StoredRollout& stored) {
   const v1::Rollout& rollout = stored.rollout();
   const v1::Completion& completion = rollout.completion();
-  std::string head = absl::StrCat("update ", stored.update(), " · prompt ", rollout.group().prompt(),
-                                  " · sibling ", rollout.sibling());
+  std::string head = absl::StrCat("update ", stored.update(), " · prompt ",
+                                  rollout.group().prompt(), " · sibling ", rollout.sibling());
   if (!completion.versions().empty()) {
     absl::StrAppend(&head, " · policy ", completion.versions(0).version().number());
   }
@@ -88,8 +89,8 @@ std::string RolloutHead(const v1::StoredRollout& stored) {
 
 // "  role   first line" and the other lines under it.
 std::string Turn(const std::string& role, const std::string& text) {
-  return absl::StrCat("  ", PadTo(role, 7),
-                      absl::StrReplaceAll(text, {{"\n", "\n         "}}), "\n");
+  return absl::StrCat("  ", PadTo(role, 7), absl::StrReplaceAll(text, {{"\n", "\n         "}}),
+                      "\n");
 }
 
 }  // namespace
@@ -120,22 +121,22 @@ std::string ActorsTable(const v1::ListActorsReply& actors) {
 
 std::string DescribeJob(const v1::Job& job, const v1::LedgerSummary& ledger,
                         const std::vector<v1::JobEvent>& events, absl::Time now) {
-  std::string text = absl::StrCat("name       ", job.name(), "\nkind       ", job.kind(),
-                                  "\nstate      ", NameOf(job.state()), "\nupdate     ",
-                                  job.update(), "/", job.max_updates(), "\nsubmitted  ",
-                                  absl::FormatTime(absl::RFC3339_sec, At(job.submitted_at()),
-                                                   absl::UTCTimeZone()),
-                                  " (", Age(now - At(job.submitted_at())), " ago)\nfolder     ",
-                                  job.output(), "\nconfig     ", job.config_hash(), "\n");
+  std::string text = absl::StrCat(
+      "name       ", job.name(), "\nkind       ", job.kind(), "\nstate      ", NameOf(job.state()),
+      "\nupdate     ", job.update(), "/", job.max_updates(), "\nsubmitted  ",
+      absl::FormatTime(absl::RFC3339_sec, At(job.submitted_at()), absl::UTCTimeZone()), " (",
+      Age(now - At(job.submitted_at())), " ago)\nfolder     ", job.output(), "\nconfig     ",
+      job.config_hash(), "\n");
   if (!job.message().empty()) {
     absl::StrAppend(&text, "message    ",
                     absl::StrReplaceAll(job.message(), {{"\n", "\n           "}}), "\n");
   }
   absl::StrAppend(&text, LedgerText(ledger));
   for (const v1::EvalResult& eval : job.evals()) {
-    absl::StrAppend(&text, absl::StrFormat("held-out   update %d: accuracy %.3f ± %.3f (%d prompts)\n",
-                                           eval.update(), eval.accuracy(), eval.standard_error(),
-                                           eval.prompts()));
+    absl::StrAppend(
+        &text,
+        absl::StrFormat("held-out   update %d: accuracy %.3f ± %.3f (%d prompts)\n", eval.update(),
+                        eval.accuracy(), eval.standard_error(), eval.prompts()));
   }
   for (const v1::Checkpoint& checkpoint : job.checkpoints()) {
     absl::StrAppend(&text, "checkpoint ", checkpoint.number(), " at update ", checkpoint.update(),
@@ -190,9 +191,9 @@ std::string EndText(const v1::Job& job) {
                         job.message().empty() ? "" : absl::StrCat(": ", FirstLine(job.message())),
                         "\n");
   }
-  return absl::StrCat("FAILED  ", job.name(), " ",
-                      absl::StrReplaceAll(job.message(), {{"\n", "\n        "}}), "\n        rein describe ",
-                      job.name(), "     rein resume ", job.name(), "\n");
+  return absl::StrCat(
+      "FAILED  ", job.name(), " ", absl::StrReplaceAll(job.message(), {{"\n", "\n        "}}),
+      "\n        rein describe ", job.name(), "     rein resume ", job.name(), "\n");
 }
 
 }  // namespace rein::cli

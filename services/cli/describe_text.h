@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/time/time.h"
+
 #include "rein/v1/controller.pb.h"
 
 namespace rein::cli {

@@ -1,12 +1,12 @@
 #include "services/cli/job_commands.h"
 
-#include <signal.h>
-#include <unistd.h>
-
 #include <iostream>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include <signal.h>
+#include <unistd.h>
+
 #include "common/config/nearest_name.h"
 #include "common/version/build_version.h"
 #include "services/cli/describe_text.h"
@@ -36,7 +36,8 @@ absl::StatusOr<std::string> JobOrNewest(ControllerClient& client, const std::str
   if (!jobs.ok()) return jobs.status();
   if (jobs->jobs().empty()) return absl::NotFoundError("there is no job yet");
   for (const v1::Job& job : jobs->jobs()) {
-    if (job.state() == v1::JOB_STATE_RUNNING || job.state() == v1::JOB_STATE_STARTING) return job.name();
+    if (job.state() == v1::JOB_STATE_RUNNING || job.state() == v1::JOB_STATE_STARTING)
+      return job.name();
   }
   return jobs->jobs(0).name();
 }
@@ -240,7 +241,8 @@ int RunRollouts(ControllerClient& client, const RolloutsFlags& flags, Format for
   if (format == Format::kJson || format == Format::kYaml) {
     PrintMessage(*reply, format);
   } else if (reply->rollouts().empty()) {
-    Hint(absl::StrCat("no rollouts were consumed by update ", reply->update(), " of ", *known, "\n"));
+    Hint(absl::StrCat("no rollouts were consumed by update ", reply->update(), " of ", *known,
+                      "\n"));
   } else {
     Print(RolloutsText(*reply, flags.tokens));
   }

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/time/time.h"
+
 #include "services/cli/controller_client.h"
 #include "services/cli/output.h"
 
@@ -14,8 +15,8 @@ namespace rein::cli {
 struct SubmitFlags {
   std::string file;  // "-": standard input
   std::vector<std::string> overrides;
-  std::string name;         // replaces the job's name
-  std::string request_id;   // empty: a new one
+  std::string name;        // replaces the job's name
+  std::string request_id;  // empty: a new one
   bool validate_only = false;
   bool wait = false;
 };

@@ -1,16 +1,16 @@
 #include "services/cli/local_command.h"
 
-#include <fcntl.h>
-#include <signal.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include "services/cli/exit_code.h"
 #include "services/cli/output.h"
 
@@ -62,8 +62,8 @@ int SuperviseDetached(const LocalOptions& options) {
     std::error_code error;
     fs::create_directories(options.state + "/logs", error);
     int nothing = open("/dev/null", O_RDONLY);
-    int log = open((options.state + "/logs/supervisor.log").c_str(), O_WRONLY | O_CREAT | O_APPEND,
-                   0644);
+    int log =
+        open((options.state + "/logs/supervisor.log").c_str(), O_WRONLY | O_CREAT | O_APPEND, 0644);
     dup2(nothing, STDIN_FILENO);
     if (log >= 0) {
       dup2(log, STDOUT_FILENO);

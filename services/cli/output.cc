@@ -1,13 +1,13 @@
 #include "services/cli/output.h"
 
+#include <cstdlib>
+#include <cstring>
+#include <iostream>
+
 #include <google/protobuf/util/json_util.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 #include <yaml-cpp/yaml.h>
-
-#include <cstdlib>
-#include <cstring>
-#include <iostream>
 
 #include "services/cli/exit_code.h"
 

@@ -2,12 +2,11 @@
 
 #pragma once
 
-#include <google/protobuf/message.h>
-
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
+#include <google/protobuf/message.h>
 
 namespace rein::cli {
 

@@ -5,6 +5,7 @@
 #include <sstream>
 
 #include "absl/strings/str_cat.h"
+
 #include "common/config/explain.h"
 #include "common/config/job_reader.h"
 #include "common/config/yaml_writer.h"
@@ -51,7 +52,8 @@ int PrintProblems(const absl::Status& status, bool submitting) {
   std::string text(status.message());
   size_t first_end = text.find('\n');
   bool report = absl::IsInvalidArgument(status) && text.find(" problem") < first_end;
-  if (report && submitting) text.insert(std::min(first_end, text.size()), "; nothing was submitted");
+  if (report && submitting)
+    text.insert(std::min(first_end, text.size()), "; nothing was submitted");
   return PrintError(absl::Status(status.code(), text));
 }
 
@@ -76,8 +78,8 @@ int RunSubmit(ControllerClient& client, const SubmitFlags& flags, Format format)
   if (format == Format::kTable && flags.validate_only) Print(reply->job().config_yaml());
   if (format == Format::kTable && !flags.validate_only) {
     Print(absl::StrCat("submitted ", name, "\n"));
-    Hint(absl::StrCat("  rein watch ", name, "     rein describe ", name, "     rein rollouts ", name,
-                      "\n"));
+    Hint(absl::StrCat("  rein watch ", name, "     rein describe ", name, "     rein rollouts ",
+                      name, "\n"));
   }
   if (!flags.wait || flags.validate_only) return kExitOk;
   return RunWatch(client, name, format);

@@ -1,14 +1,15 @@
 #include "services/cli/supervisor.h"
 
-#include <signal.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <set>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
+#include <signal.h>
+#include <unistd.h>
+
 #include "common/status/status_macros.h"
 
 namespace rein::cli {
@@ -23,7 +24,9 @@ constexpr absl::Duration kSteady = absl::Seconds(30);  // a life so long forgive
 constexpr absl::Duration kCheckLost = absl::Seconds(2);
 constexpr absl::Duration kKindness = absl::Seconds(10);
 
-void Sleep(absl::Duration duration) { std::this_thread::sleep_for(absl::ToChronoMilliseconds(duration)); }
+void Sleep(absl::Duration duration) {
+  std::this_thread::sleep_for(absl::ToChronoMilliseconds(duration));
+}
 
 }  // namespace
 
@@ -34,26 +37,44 @@ Supervisor::Supervisor(LocalOptions options, const sync::Clock& clock)
   controller->address = options_.listen;
   controller->admin = options_.admin;
   services_.push_back(std::move(controller));
-  AddRole("trainer", 1);
-  AddRole("rollout", options_.rollouts);
-  AddRole("reference", options_.references);
-  AddRole("reward", options_.rewards);
+  auto copies = [this](const std::vector<std::string>& devices, int count) {
+    return devices.empty() ? std::vector<std::string>(std::max(count, 0), options_.device)
+                           : devices;
+  };
+  AddRole("trainer", {options_.trainer_device.empty() ? options_.device : options_.trainer_device});
+  AddRole("rollout", copies(options_.rollout_devices, options_.rollouts));
+  AddRole("reference", copies(options_.reference_devices, options_.references));
+  AddRole("reward", std::vector<std::string>(std::max(options_.rewards, 0)));
 }
 
 Supervisor::~Supervisor() { Stop(); }
 
-void Supervisor::AddRole(const std::string& role, int count) {
-  for (int i = 0; i < count; ++i) {
+void Supervisor::AddRole(const std::string& role, const std::vector<std::string>& devices) {
+  for (size_t i = 0; i < devices.size(); ++i) {
     auto service = std::make_unique<Service>();
     service->role = role;
     service->name = absl::StrCat(role, "-", i);
+    service->device = devices[i];
     service->address = service->admin = "127.0.0.1:0";
     services_.push_back(std::move(service));
   }
 }
 
+bool Supervisor::DevicesAreShared() const {
+  std::set<std::string> gpus;
+  for (const auto& service : services_) {
+    bool gpu = service->device.rfind("gpu", 0) == 0;
+    if (gpu && !gpus.insert(service->device).second) return true;
+  }
+  return false;
+}
+
 std::string Supervisor::LogOf(const Service& service) const {
   return absl::StrCat(options_.state, "/logs/", service.name, ".log");
+}
+
+std::string Supervisor::AddressFileOf(const Service& service) const {
+  return absl::StrCat(options_.state, "/run/", service.name, ".address");
 }
 
 std::string Supervisor::LastLogLine(const Service& service) const {
@@ -65,37 +86,40 @@ std::string Supervisor::LastLogLine(const Service& service) const {
   return last;
 }
 
-absl::Status Supervisor::StartService(Service& service) {
-  const std::string address_file = absl::StrCat(options_.state, "/run/", service.name, ".address");
-  std::error_code error;
-  fs::remove(address_file, error);
+ChildCommand Supervisor::CommandOf(const Service& service) const {
   ChildCommand command{.program = absl::StrCat(options_.programs, "/rein-", service.role),
                        .log_file = LogOf(service)};
   // A restarted service keeps its ports.
-  command.arguments = {"--name", service.name, "--listen", service.address, "--admin",
-                       service.admin, "--address-file", address_file};
+  command.arguments = {"--name",  service.name,  "--listen",       service.address,
+                       "--admin", service.admin, "--address-file", AddressFileOf(service)};
   auto add = [&](std::vector<std::string> more) {
     command.arguments.insert(command.arguments.end(), more.begin(), more.end());
   };
   if (service.role == "controller") {
     add({"--state", options_.state, "--lease-seconds", absl::StrCat(options_.lease_seconds)});
-  } else {
-    int cores = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
-    int threads = options_.threads > 0 ? options_.threads : cores;
-    add({"--controller", context_.controller, "--threads", absl::StrCat(threads)});
-    if (service.role != "reward") add({"--device", options_.device});
-    // Several services share the cores: none may spin while it waits.
-    command.environment = {{"OMP_NUM_THREADS", absl::StrCat(threads)},
-                           {"OMP_WAIT_POLICY", "passive"},
-                           {"GOMP_SPINCOUNT", "0"}};
-    if (options_.device.rfind("gpu:", 0) == 0) {
-      // All ranks share one GPU: NCCL lets them meet only when they look like separate hosts.
-      command.environment.insert({{"NCCL_HOSTID", service.name},
-                                  {"NCCL_SOCKET_IFNAME", "lo"},
-                                  {"NCCL_IB_DISABLE", "1"}});
-    }
+    return command;
   }
-  REIN_RETURN_IF_ERROR(service.process.Start(command));
+  int cores = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  int threads = options_.threads > 0 ? options_.threads : cores;
+  add({"--controller", context_.controller, "--threads", absl::StrCat(threads)});
+  if (!service.device.empty()) add({"--device", service.device});
+  // Several services share the cores: none may spin while it waits.
+  command.environment = {{"OMP_NUM_THREADS", absl::StrCat(threads)},
+                         {"OMP_WAIT_POLICY", "passive"},
+                         {"GOMP_SPINCOUNT", "0"}};
+  if (DevicesAreShared()) {
+    // NCCL refuses two ranks on one GPU unless it takes them for two hosts.
+    command.environment["NCCL_HOSTID"] = service.name;
+    command.environment["NCCL_SOCKET_IFNAME"] = "lo";
+    command.environment["NCCL_IB_DISABLE"] = "1";
+  }
+  return command;
+}
+
+absl::Status Supervisor::StartService(Service& service) {
+  std::error_code error;
+  fs::remove(AddressFileOf(service), error);
+  REIN_RETURN_IF_ERROR(service.process.Start(CommandOf(service)));
   std::ofstream(absl::StrCat(options_.state, "/run/", service.name, ".pid"))
       << service.process.pid() << "\n";
   service.started = clock_.Now();
@@ -104,7 +128,7 @@ absl::Status Supervisor::StartService(Service& service) {
 }
 
 bool Supervisor::ReadAddress(Service& service) {
-  std::ifstream in(absl::StrCat(options_.state, "/run/", service.name, ".address"));
+  std::ifstream in(AddressFileOf(service));
   return static_cast<bool>(in >> service.address >> service.admin);
 }
 
@@ -120,8 +144,8 @@ absl::Status Supervisor::WaitFor(absl::Time until, const std::function<bool()>& 
       return reason;
     }
     if (clock_.Now() > until) {
-      return absl::DeadlineExceededError(absl::StrCat("gave up waiting for ", what, "; logs: ",
-                                                      options_.state, "/logs"));
+      return absl::DeadlineExceededError(
+          absl::StrCat("gave up waiting for ", what, "; logs: ", options_.state, "/logs"));
     }
     Sleep(kPoll);
   }
@@ -144,8 +168,10 @@ absl::Status Supervisor::StartAll() {
 
 absl::Status Supervisor::Start(absl::Duration patience) {
   std::error_code error;
-  for (const char* folder : {"/logs", "/run"}) fs::create_directories(options_.state + folder, error);
-  if (error) return absl::ErrnoToStatus(error.value(), absl::StrCat("cannot make ", options_.state));
+  for (const char* folder : {"/logs", "/run"})
+    fs::create_directories(options_.state + folder, error);
+  if (error)
+    return absl::ErrnoToStatus(error.value(), absl::StrCat("cannot make ", options_.state));
   REIN_RETURN_IF_ERROR(StartAll());
   auto all_registered = [this] {
     auto actors = controller_->ListActors();
@@ -173,7 +199,8 @@ void Supervisor::Tend() {
     int code = 0;
     if (service->process.Reap(code)) {
       if (now - service->started > kSteady) service->failures = 0;
-      absl::Duration pause = std::min(kFirstRestart * (1 << std::min(service->failures, 6)), kLongestRestart);
+      absl::Duration pause =
+          std::min(kFirstRestart * (1 << std::min(service->failures, 6)), kLongestRestart);
       ++service->failures;
       service->restart_at = now + pause;
     }

@@ -1,7 +1,8 @@
 // Supervisor runs the services of one machine: starts them, restarts what ends, kills what the
 // controller has given up, and stops all of them together.
 //
-// It belongs to one thread. A service that ends before everything was up once is an error of `rein up`.
+// It belongs to one thread. A service that ends before everything was up once is an error of `rein
+// up`.
 
 #pragma once
 
@@ -12,6 +13,7 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+
 #include "common/sync/clock.h"
 #include "services/cli/child_process.h"
 #include "services/cli/context.h"
@@ -24,9 +26,12 @@ struct LocalOptions {
   std::string state;     // folder of the store, logs and results
   std::string listen = "127.0.0.1:7000";
   std::string admin = "127.0.0.1:7080";
-  std::string device = "cpu";  // of trainer, rollout and reference
-  int rollouts = 1;
-  int references = 1;
+  std::string device = "cpu";  // of trainer, rollout and reference, unless told otherwise:
+  std::string trainer_device;
+  std::vector<std::string> rollout_devices;    // one service each
+  std::vector<std::string> reference_devices;  // one service each
+  int rollouts = 1;                            // without rollout_devices
+  int references = 1;                          // without reference_devices
   int rewards = 1;
   int threads = 0;  // of each role; 0: one per core
   double lease_seconds = 10;
@@ -54,7 +59,7 @@ class Supervisor {
   struct Service {
     std::string role;
     std::string name;
-    std::vector<std::string> arguments;
+    std::string device;  // empty: it has none
     ChildProcess process;
     std::string address, admin;
     absl::Time started;
@@ -62,11 +67,14 @@ class Supervisor {
     int failures = 0;  // in a row
   };
 
-  void AddRole(const std::string& role, int count);
+  void AddRole(const std::string& role, const std::vector<std::string>& devices);
+  ChildCommand CommandOf(const Service& service) const;
+  bool DevicesAreShared() const;
   absl::Status StartService(Service& service);
   absl::Status StartAll();
   bool ReadAddress(Service& service);
   std::string LogOf(const Service& service) const;
+  std::string AddressFileOf(const Service& service) const;
   std::string LastLogLine(const Service& service) const;
   absl::Status WaitFor(absl::Time until, const std::function<bool()>& condition,
                        const std::string& what);

@@ -7,6 +7,7 @@
 
 #include "absl/time/time.h"
 #include "google/protobuf/repeated_field.h"
+
 #include "rein/v1/controller.pb.h"
 
 namespace rein::cli {

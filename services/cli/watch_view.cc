@@ -6,6 +6,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+
 #include "services/cli/text_table.h"
 
 namespace rein::cli {
@@ -105,7 +106,8 @@ std::string WatchView::UpdateLine(const v1::UpdateRecord& record) const {
   std::string line = absl::StrCat("update ", record.update(), "/", record.max_updates());
   double reward = MetricOf(metrics, "reward");
   if (!std::isnan(reward)) {
-    absl::StrAppend(&line, "  reward ", Figure(reward), "±", Figure(MetricOf(metrics, "reward_std")));
+    absl::StrAppend(&line, "  reward ", Figure(reward), "±",
+                    Figure(MetricOf(metrics, "reward_std")));
   }
   auto add = [&](const char* label, const char* metric, bool percent = false) {
     double value = MetricOf(metrics, metric);
@@ -138,7 +140,8 @@ std::string WatchView::EvalLine(const v1::EvalResult& result) const {
 
 std::string WatchView::HeadLine() const {
   uint64_t update = last_.has_value() ? last_->update() : 0;
-  double share = max_updates_ > 0 ? static_cast<double>(update) / static_cast<double>(max_updates_) : 0;
+  double share =
+      max_updates_ > 0 ? static_cast<double>(update) / static_cast<double>(max_updates_) : 0;
   std::string line = absl::StrCat(name_, "  ", absl::AsciiStrToUpper(kind_), "  ", NameOf(state_));
   if (max_updates_ > 0) {
     absl::StrAppend(&line, "  update ", update, "/", max_updates_, " ", Bar(share, kBarWidth, true),
@@ -157,10 +160,11 @@ std::string WatchView::HeadLine() const {
 std::string WatchView::RewardLine() const {
   if (rewards_.empty()) {
     if (losses_.empty()) return "";
-    return absl::StrCat("loss ", Figure(losses_.back()), " ", Sparkline(Last(losses_, kSparkValues)));
+    return absl::StrCat("loss ", Figure(losses_.back()), " ",
+                        Sparkline(Last(losses_, kSparkValues)));
   }
-  std::string line =
-      absl::StrCat("reward ", Figure(rewards_.back()), " ", Sparkline(Last(rewards_, kSparkValues)));
+  std::string line = absl::StrCat("reward ", Figure(rewards_.back()), " ",
+                                  Sparkline(Last(rewards_, kSparkValues)));
   const std::string prefix = "reward/";
   for (const v1::Metric& metric : last_->metrics()) {
     if (metric.name().rfind(prefix, 0) != 0) continue;

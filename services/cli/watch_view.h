@@ -1,5 +1,5 @@
-// WatchView turns the events of a job into what `rein watch` shows: a few live lines on a terminal, one
-// line per event in a file. Pure: it prints nothing itself.
+// WatchView turns the events of a job into what `rein watch` shows: a few live lines on a terminal,
+// one line per event in a file. Pure: it prints nothing itself.
 
 #pragma once
 
@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/time/time.h"
+
 #include "rein/v1/controller.pb.h"
 
 namespace rein::cli {

@@ -1,7 +1,7 @@
 // ActorPool holds the connections of one job to the actors that it may use now.
 //
-// Refresh() follows the registry: an actor that is lost, or came back with another epoch, leaves the
-// pool with its connection, which ends every call that was under way there. Not thread-safe.
+// Refresh() follows the registry: an actor that is lost, or came back with another epoch, leaves
+// the pool with its connection, which ends every call that was under way there. Not thread-safe.
 
 #pragma once
 

@@ -5,6 +5,7 @@
 #include <tuple>
 
 #include "absl/strings/str_cat.h"
+
 #include "common/status/status_macros.h"
 
 namespace rein::services {
@@ -22,9 +23,8 @@ absl::StatusOr<std::unique_ptr<ActorRegistry>> ActorRegistry::Open(Store& store,
   REIN_ASSIGN_OR_RETURN(std::vector<ActorRecord> actors, store.ReadActors());
   for (ActorRecord& actor : actors) {
     const std::string name = actor.actor.name();
-    registry->entries_[name] = {.record = std::move(actor),
-                                .lease_end = clock.Now() + lease,
-                                .heard = clock.Now()};
+    registry->entries_[name] = {
+        .record = std::move(actor), .lease_end = clock.Now() + lease, .heard = clock.Now()};
   }
   REIN_RETURN_IF_ERROR(store.Commit());
   return registry;
@@ -81,9 +81,9 @@ absl::StatusOr<v1::HeartbeatReply> ActorRegistry::Heartbeat(const v1::HeartbeatR
   Entry& entry = found->second;
   v1::Actor& actor = entry.record.actor;
   if (actor.epoch() != request.actor_epoch()) {
-    return absl::FailedPreconditionError(absl::StrCat("actor epoch ", request.actor_epoch(), " of ",
-                                                      request.name(), " is over, the current one is ",
-                                                      actor.epoch()));
+    return absl::FailedPreconditionError(
+        absl::StrCat("actor epoch ", request.actor_epoch(), " of ", request.name(),
+                     " is over, the current one is ", actor.epoch()));
   }
   if (actor.state() != kActorReady || clock_.Now() > entry.lease_end) {
     return absl::FailedPreconditionError(

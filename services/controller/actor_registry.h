@@ -1,9 +1,10 @@
-// ActorRegistry knows the running service processes: it issues their epochs and watches their leases.
+// ActorRegistry knows the running service processes: it issues their epochs and watches their
+// leases.
 //
-// An actor is READY while its heartbeats come, and LOST when its lease ran out: from then on its epoch
-// is over for good, and it has to register again. Epochs come from the store and never repeat. After a
-// restart of the controller the stored actors have one lease to be heard of; their epochs go on.
-// Not thread-safe.
+// An actor is READY while its heartbeats come, and LOST when its lease ran out: from then on its
+// epoch is over for good, and it has to register again. Epochs come from the store and never
+// repeat. After a restart of the controller the stored actors have one lease to be heard of; their
+// epochs go on. Not thread-safe.
 
 #pragma once
 
@@ -15,6 +16,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+
 #include "common/sync/clock.h"
 #include "rein/v1/controller.pb.h"
 #include "services/controller/store.h"
@@ -29,8 +31,8 @@ class ActorRegistry {
 
   uint64_t controller_epoch() const { return controller_epoch_; }
 
-  // INVALID_ARGUMENT for a role that does not exist; ALREADY_EXISTS when another process, still alive,
-  // took the name after this one had it. Commits.
+  // INVALID_ARGUMENT for a role that does not exist; ALREADY_EXISTS when another process, still
+  // alive, took the name after this one had it. Commits.
   absl::StatusOr<v1::RegisterReply> Register(const v1::RegisterRequest& request);
   // NOT_FOUND for an unknown name, FAILED_PRECONDITION for an epoch that is over.
   absl::StatusOr<v1::HeartbeatReply> Heartbeat(const v1::HeartbeatRequest& request);

@@ -4,6 +4,7 @@
 #include <filesystem>
 
 #include "absl/strings/str_cat.h"
+
 #include "common/config/job_reader.h"
 #include "common/config/nearest_name.h"
 #include "common/config/yaml_writer.h"
@@ -31,9 +32,8 @@ absl::StatusOr<std::unique_ptr<Controller>> Controller::Create(ControllerOptions
   auto controller = std::unique_ptr<Controller>(
       new Controller(std::move(options), clock, connector, recorder, std::move(wake)));
   REIN_ASSIGN_OR_RETURN(controller->store_, Store::Open({.folder = controller->options_.folder}));
-  REIN_ASSIGN_OR_RETURN(
-      controller->registry_,
-      ActorRegistry::Open(*controller->store_, clock, controller->options_.lease));
+  REIN_ASSIGN_OR_RETURN(controller->registry_, ActorRegistry::Open(*controller->store_, clock,
+                                                                   controller->options_.lease));
   REIN_ASSIGN_OR_RETURN(std::vector<JobRecord> jobs, controller->store_->ReadJobs());
   for (JobRecord& job : jobs) {
     controller->jobs_.push_back(std::make_unique<JobRecord>(std::move(job)));

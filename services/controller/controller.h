@@ -12,6 +12,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+
 #include "common/sync/clock.h"
 #include "rein/v1/controller.pb.h"
 #include "services/controller/actor_registry.h"
@@ -28,8 +29,8 @@ struct ControllerOptions {
 
 class Controller {
  public:
-  // Goes on with what the store says was running. All references must outlive the controller; `wake` is
-  // called from any thread when Step() should run.
+  // Goes on with what the store says was running. All references must outlive the controller;
+  // `wake` is called from any thread when Step() should run.
   static absl::StatusOr<std::unique_ptr<Controller>> Create(ControllerOptions options,
                                                             const sync::Clock& clock,
                                                             ActorConnector& connector,
@@ -48,10 +49,18 @@ class Controller {
   // `name` may be a prefix that one job has. NOT_FOUND names the nearest.
   absl::StatusOr<v1::Job> GetJob(const std::string& name);
   std::vector<v1::Job> ListJobs();
-  absl::StatusOr<std::vector<v1::JobEvent>> EventsAfter(const std::string& name, uint64_t after);
+  struct NewEvents {
+    std::string job;  // its whole name
+    v1::JobState state;
+    std::vector<v1::JobEvent> events;
+  };
+  absl::StatusOr<NewEvents> EventsAfter(const std::string& name, uint64_t after);
+  // Grows with each event of any job.
+  uint64_t events_appended() const { return store_->events_appended(); }
   absl::StatusOr<v1::Job> Cancel(const std::string& name);
   absl::StatusOr<v1::Job> Pause(const std::string& name);
-  absl::StatusOr<v1::Job> Resume(const std::string& name, const std::vector<std::string>& overrides);
+  absl::StatusOr<v1::Job> Resume(const std::string& name,
+                                 const std::vector<std::string>& overrides);
   absl::StatusOr<v1::ListRolloutsReply> ListRollouts(const v1::ListRolloutsRequest& request);
   absl::StatusOr<v1::LedgerSummary> GetLedger(const std::string& name);
 

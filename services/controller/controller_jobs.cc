@@ -4,6 +4,7 @@
 #include <filesystem>
 
 #include "absl/strings/str_cat.h"
+
 #include "common/config/job_reader.h"
 #include "common/config/yaml_writer.h"
 #include "common/status/status_macros.h"
@@ -58,9 +59,9 @@ absl::StatusOr<v1::JobConfig> Controller::ResolveModel(v1::JobConfig config) {
   }
   std::error_code error;
   if (!std::filesystem::is_directory(path, error)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("model.job: job ", source->name, " (",
-                     v1::JobState_Name(source->state).substr(10), ") has left no weights in ", path));
+    return absl::InvalidArgumentError(absl::StrCat("model.job: job ", source->name, " (",
+                                                   v1::JobState_Name(source->state).substr(10),
+                                                   ") has left no weights in ", path));
   }
   config.mutable_model()->clear_job();
   config.mutable_model()->clear_checkpoint();
@@ -73,9 +74,9 @@ absl::StatusOr<v1::Job> Controller::Submit(const std::string& request_id,
   for (const auto& job : jobs_) {
     if (job->name != config.name()) continue;
     if (!request_id.empty() && job->request_id == request_id) return ToProto(*job, true);
-    return absl::AlreadyExistsError(absl::StrCat(
-        "job ", job->name, " exists already (", v1::JobState_Name(job->state).substr(10),
-        "): give this one another name"));
+    return absl::AlreadyExistsError(absl::StrCat("job ", job->name, " exists already (",
+                                                 v1::JobState_Name(job->state).substr(10),
+                                                 "): give this one another name"));
   }
   auto job = std::make_unique<JobRecord>();
   job->name = config.name();
@@ -135,10 +136,11 @@ std::vector<v1::Job> Controller::ListJobs() {
   return jobs;
 }
 
-absl::StatusOr<std::vector<v1::JobEvent>> Controller::EventsAfter(const std::string& name,
-                                                                  uint64_t after) {
+absl::StatusOr<Controller::NewEvents> Controller::EventsAfter(const std::string& name,
+                                                              uint64_t after) {
   REIN_ASSIGN_OR_RETURN(JobRecord * job, Find(name));
-  return store_->ReadEvents(job->name, after);
+  REIN_ASSIGN_OR_RETURN(auto events, store_->ReadEvents(job->name, after));
+  return NewEvents{.job = job->name, .state = job->state, .events = std::move(events)};
 }
 
 absl::StatusOr<v1::Job> Controller::Cancel(const std::string& name) {
@@ -174,9 +176,9 @@ absl::StatusOr<v1::Job> Controller::Resume(const std::string& name,
                 job->state == v1::JOB_STATE_RUNNING;
   if (active && overrides.empty()) return ToProto(*job, true);  // a repeat
   if (job->state != v1::JOB_STATE_PAUSED && job->state != v1::JOB_STATE_FAILED) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("job ", job->name, " is ", v1::JobState_Name(job->state).substr(10),
-                     ": only paused and failed jobs are resumed"));
+    return absl::FailedPreconditionError(absl::StrCat("job ", job->name, " is ",
+                                                      v1::JobState_Name(job->state).substr(10),
+                                                      ": only paused and failed jobs are resumed"));
   }
   if (!overrides.empty()) {
     REIN_ASSIGN_OR_RETURN(v1::JobConfig changed,
@@ -195,8 +197,7 @@ absl::StatusOr<v1::Job> Controller::Resume(const std::string& name,
   return ToProto(*job, true);
 }
 
-absl::StatusOr<Ledger*> Controller::LedgerOf(const JobRecord& job,
-                                             std::unique_ptr<Ledger>& owned) {
+absl::StatusOr<Ledger*> Controller::LedgerOf(const JobRecord& job, std::unique_ptr<Ledger>& owned) {
   if (running_.job == &job && running_.run != nullptr) return &running_.run->ledger();
   REIN_ASSIGN_OR_RETURN(owned, Ledger::Open(*store_, job.name));
   return owned.get();

@@ -30,17 +30,17 @@ int main(int argc, char** argv) {
     REIN_ASSIGN_OR_RETURN(auto thread, services::ControllerThread::Start(process.clock(), make));
     const std::string& listen = process.flags().listen;
     bool loopback = listen.rfind("127.", 0) == 0 || listen.rfind("localhost:", 0) == 0;
-    services::ControllerServiceImpl service(*thread, {.build = process.build(),
-                                                      .log_folder = logs.empty() ? state + "/logs" : logs,
-                                                      .trusts_folders = loopback});
+    services::ControllerServiceImpl service(*thread,
+                                            {.build = process.build(),
+                                             .log_folder = logs.empty() ? state + "/logs" : logs,
+                                             .trusts_folders = loopback});
     process.AddPage("/", [&](const auto&) -> absl::StatusOr<std::string> {
       return thread->Call<std::string>([&](services::Controller& c) {
         return services::StatusPage(c.ListJobs(), c.registry().Actors(), process.build());
       });
     });
-    process.OnListening([&](const std::string&, const std::string& admin) {
-      service.SetAdminAddress(admin);
-    });
+    process.OnListening(
+        [&](const std::string&, const std::string& admin) { service.SetAdminAddress(admin); });
     process.OnStopping([&] { service.Stop(); });
     return process.Serve({&service}, [] { return services::ActorReport(); });
   });

@@ -4,6 +4,7 @@
 #include <thread>
 
 #include "absl/strings/str_cat.h"
+
 #include "common/config/job_reader.h"
 #include "common/config/yaml_writer.h"
 #include "common/rpc/grpc_status.h"
@@ -14,7 +15,6 @@ namespace rein::services {
 namespace {
 
 constexpr absl::Duration kWatchPause = absl::Milliseconds(500);
-constexpr size_t kMaxEventsAtOnce = 100000;
 
 // Opens the data as the run will, so that a wrong file is told at submit.
 absl::Status CheckData(const v1::JobConfig& config) {
@@ -78,23 +78,22 @@ grpc::Status ControllerServiceImpl::ListJobs(Context*, const v1::ListJobsRequest
 
 grpc::Status ControllerServiceImpl::Watch(Context* context, const v1::WatchRequest* request,
                                           grpc::ServerWriter<v1::JobEvent>* writer) {
-  using Events = absl::StatusOr<std::vector<v1::JobEvent>>;
+  using NewEvents = absl::StatusOr<Controller::NewEvents>;
+  std::string name = request->name();
   uint64_t after = request->after();
   while (!context->IsCancelled() && !stopping_) {
-    // First the state, then the events: an end that is seen has its events stored.
-    absl::StatusOr<v1::Job> job =
-        JobCall([&](Controller& c) { return c.GetJob(request->name()); });
-    if (!job.ok()) return rpc::ToGrpc(job.status());
-    Events events = controller_.Call<Events>(
-        [&](Controller& c) { return c.EventsAfter(job->name(), after); });
-    if (!events.ok()) return rpc::ToGrpc(events.status());
-    for (const v1::JobEvent& event : *events) {
+    uint64_t seen = controller_.events();
+    NewEvents found =
+        controller_.Call<NewEvents>([&](Controller& c) { return c.EventsAfter(name, after); });
+    if (!found.ok()) return rpc::ToGrpc(found.status());
+    name = found->job;
+    for (const v1::JobEvent& event : found->events) {
       if (!writer->Write(event)) return grpc::Status::OK;
       after = event.sequence();
     }
-    bool over = HasEnded(job->state()) || job->state() == v1::JOB_STATE_PAUSED;
-    if (over || (request->no_follow() && events->size() < kMaxEventsAtOnce)) return grpc::Status::OK;
-    controller_.WaitForStep(kWatchPause);
+    bool over = HasEnded(found->state) || found->state == v1::JOB_STATE_PAUSED;
+    if (over || request->no_follow()) return grpc::Status::OK;
+    controller_.WaitForEvents(seen, kWatchPause);
   }
   return rpc::ToGrpc(absl::UnavailableError("the controller stops"));
 }
@@ -104,8 +103,7 @@ grpc::Status ControllerServiceImpl::Cancel(Context*, const v1::JobCommand* reque
   return rpc::Answer(JobCall([&](Controller& c) { return c.Cancel(request->name()); }), reply);
 }
 
-grpc::Status ControllerServiceImpl::Pause(Context*, const v1::JobCommand* request,
-                                          v1::Job* reply) {
+grpc::Status ControllerServiceImpl::Pause(Context*, const v1::JobCommand* request, v1::Job* reply) {
   return rpc::Answer(JobCall([&](Controller& c) { return c.Pause(request->name()); }), reply);
 }
 
@@ -126,9 +124,8 @@ grpc::Status ControllerServiceImpl::Logs(Context* context, const v1::LogsRequest
   }
   LogReader reader(options_.log_folder, name);
   std::vector<v1::LogLine> lines = reader.ReadNew();
-  size_t first = request->tail() > 0 && lines.size() > request->tail()
-                     ? lines.size() - request->tail()
-                     : 0;
+  size_t first =
+      request->tail() > 0 && lines.size() > request->tail() ? lines.size() - request->tail() : 0;
   lines.erase(lines.begin(), lines.begin() + static_cast<std::ptrdiff_t>(first));
   while (!context->IsCancelled() && !stopping_) {
     for (const v1::LogLine& line : lines) {
@@ -141,8 +138,7 @@ grpc::Status ControllerServiceImpl::Logs(Context* context, const v1::LogsRequest
   return grpc::Status::OK;
 }
 
-grpc::Status ControllerServiceImpl::ListRollouts(Context*,
-                                                 const v1::ListRolloutsRequest* request,
+grpc::Status ControllerServiceImpl::ListRollouts(Context*, const v1::ListRolloutsRequest* request,
                                                  v1::ListRolloutsReply* reply) {
   using Reply = absl::StatusOr<v1::ListRolloutsReply>;
   return rpc::Answer(
@@ -151,8 +147,8 @@ grpc::Status ControllerServiceImpl::ListRollouts(Context*,
 
 grpc::Status ControllerServiceImpl::ListActors(Context*, const v1::ListActorsRequest*,
                                                v1::ListActorsReply* reply) {
-  auto actors = controller_.Call<std::vector<v1::Actor>>(
-      [](Controller& c) { return c.registry().Actors(); });
+  auto actors =
+      controller_.Call<std::vector<v1::Actor>>([](Controller& c) { return c.registry().Actors(); });
   reply->mutable_actors()->Add(actors.begin(), actors.end());
   return grpc::Status::OK;
 }
@@ -184,8 +180,8 @@ grpc::Status ControllerServiceImpl::GetServer(Context*, const v1::GetServerReque
                                               v1::GetServerReply* reply) {
   *reply->mutable_build() = options_.build;
   reply->set_admin_address(admin_address_);
-  reply->set_controller_epoch(controller_.Call<uint64_t>(
-      [](Controller& c) { return c.registry().controller_epoch(); }));
+  reply->set_controller_epoch(
+      controller_.Call<uint64_t>([](Controller& c) { return c.registry().controller_epoch(); }));
   return grpc::Status::OK;
 }
 

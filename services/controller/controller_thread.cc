@@ -40,11 +40,15 @@ void ControllerThread::Wake() {
   changed_.notify_all();
 }
 
-void ControllerThread::WaitForStep(absl::Duration timeout) {
+uint64_t ControllerThread::events() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return events_;
+}
+
+void ControllerThread::WaitForEvents(uint64_t seen, absl::Duration timeout) {
   std::unique_lock<std::mutex> lock(mutex_);
-  uint64_t seen = steps_;
   changed_.wait_for(lock, absl::ToChronoNanoseconds(timeout),
-                    [this, seen] { return stop_ || steps_ != seen; });
+                    [this, seen] { return stop_ || events_ != seen; });
 }
 
 void ControllerThread::Run() {
@@ -52,8 +56,10 @@ void ControllerThread::Run() {
     mailbox_.Drain();
     absl::Time until = controller_->Step();
     std::unique_lock<std::mutex> lock(mutex_);
-    ++steps_;
-    changed_.notify_all();
+    if (events_ != controller_->events_appended()) {
+      events_ = controller_->events_appended();
+      changed_.notify_all();
+    }
     absl::Duration sleep = std::clamp(until - clock_.Now(), absl::ZeroDuration(), kLongestSleep);
     changed_.wait_for(lock, absl::ToChronoNanoseconds(sleep), [this] { return stop_ || woken_; });
     woken_ = false;

@@ -13,6 +13,7 @@
 #include <thread>
 
 #include "absl/status/statusor.h"
+
 #include "common/sync/clock.h"
 #include "services/controller/controller.h"
 #include "services/controller/mailbox.h"
@@ -28,8 +29,8 @@ class ControllerThread {
           make);
   ~ControllerThread();
 
-  // Runs `work` on the controller's thread and waits for its result. DEADLINE_EXCEEDED cannot happen:
-  // no step of the controller waits for a service.
+  // Runs `work` on the controller's thread and waits for its result. DEADLINE_EXCEEDED cannot
+  // happen: no step of the controller waits for a service.
   template <typename Result>
   Result Call(const std::function<Result(Controller&)>& work) {
     auto promise = std::make_shared<std::promise<Result>>();
@@ -38,8 +39,10 @@ class ControllerThread {
     return result.get();
   }
 
-  // Waits until the controller took a step, at most so long: for those who watch.
-  void WaitForStep(absl::Duration timeout);
+  // Grows when an event of any job was stored.
+  uint64_t events();
+  // Waits until events() is more than `seen`, at most so long.
+  void WaitForEvents(uint64_t seen, absl::Duration timeout);
 
  private:
   explicit ControllerThread(const sync::Clock& clock);
@@ -51,7 +54,7 @@ class ControllerThread {
   std::condition_variable changed_;
   bool woken_ = false;
   bool stop_ = false;
-  uint64_t steps_ = 0;
+  uint64_t events_ = 0;
   Mailbox mailbox_;
   std::unique_ptr<Controller> controller_;
   std::thread thread_;

@@ -16,9 +16,9 @@ class Decider {
   explicit Decider(const Snapshot& s) : s_(s) {}
 
   Action Decide() const {
-    for (auto rule : {&Decider::Load, &Decider::Evaluate, &Decider::Issue, &Decider::Generate,
-                      &Decider::Score, &Decider::ScoreReference, &Decider::UseTrainer,
-                      &Decider::Finish}) {
+    for (auto rule :
+         {&Decider::Load, &Decider::Evaluate, &Decider::Issue, &Decider::Generate, &Decider::Score,
+          &Decider::ScoreReference, &Decider::UseTrainer, &Decider::Finish}) {
       if (MaybeAction action = (this->*rule)()) return *action;
     }
     return {.kind = ActionKind::kWait, .deadline = NextRetry()};
@@ -91,8 +91,8 @@ class Decider {
 
   MaybeAction Evaluate() const {
     if (!EvalDue() || s_.evaluating || s_.training_pending) return std::nullopt;
-    bool somewhere = std::any_of(
-        s_.generators.begin(), s_.generators.end(), [this](const ActorView& generator) {
+    bool somewhere =
+        std::any_of(s_.generators.begin(), s_.generators.end(), [this](const ActorView& generator) {
           return generator.has_weights && generator.version == s_.current;
         });
     if (!somewhere) return std::nullopt;
@@ -270,7 +270,8 @@ std::string WaitsFor(const Snapshot& snapshot) {
   if (!snapshot.trainer.present) return "waits for a trainer";
   bool generates = snapshot.plan.kind != Plan::Kind::kTexts || snapshot.plan.evaluates;
   if (generates && snapshot.generators.empty()) return "waits for a rollout service";
-  if (snapshot.plan.reference && snapshot.references.empty()) return "waits for a reference service";
+  if (snapshot.plan.reference && snapshot.references.empty())
+    return "waits for a reference service";
   if (generates && snapshot.rewarders.empty()) return "waits for a reward service";
   return "";
 }

@@ -1,8 +1,8 @@
-// NextAction decides what a job does next: a pure function of what is known, so that every rule of the
-// run loop can be tested without a thread, a clock or a port.
+// NextAction decides what a job does next: a pure function of what is known, so that every rule of
+// the run loop can be tested without a thread, a clock or a port.
 //
-// The loop asks again after each action until the answer is kWait; an action that was started shows in
-// the next snapshot as something under way.
+// The loop asks again after each action until the answer is kWait; an action that was started shows
+// in the next snapshot as something under way.
 
 #pragma once
 
@@ -42,8 +42,8 @@ struct ActorView {
   bool busy = false;         // is being loaded
   bool has_weights = false;  // `version` is set
   Version version;
-  uint64_t in_flight = 0;                         // groups that it works on
-  absl::Time not_before = absl::InfinitePast();   // after a failure
+  uint64_t in_flight = 0;                        // groups that it works on
+  absl::Time not_before = absl::InfinitePast();  // after a failure
 };
 
 struct TrainerView {
@@ -68,16 +68,16 @@ struct Snapshot {
   Plan plan;
 
   // From the ledger.
-  Version current;                  // weights that the consumed updates made
-  bool training_pending = false;    // groups are in training(current.number + 1)
-  uint64_t open_groups = 0;         // neither consumed nor dropped
-  uint64_t ready_groups = 0;        // scored ones before the first that is not, in order of issue
-  bool more_prompts = false;        // the data has not ended
+  Version current;                // weights that the consumed updates made
+  bool training_pending = false;  // groups are in training(current.number + 1)
+  uint64_t open_groups = 0;       // neither consumed nor dropped
+  uint64_t ready_groups = 0;      // scored ones before the first that is not, in order of issue
+  bool more_prompts = false;      // the data has not ended
   bool has_checkpoint = false;
-  uint64_t checkpoint_update = 0;   // of the newest
-  bool evaluated = false;           // held-out result for current.number is there
-  bool evaluating = false;          // or under way
-  bool exported = false;            // the final weights were written
+  uint64_t checkpoint_update = 0;  // of the newest
+  bool evaluated = false;          // held-out result for current.number is there
+  bool evaluating = false;         // or under way
+  bool exported = false;           // the final weights were written
   std::vector<WaitingGroup> to_generate;
   std::vector<WaitingGroup> to_score;      // by the rewarder
   std::vector<WaitingGroup> to_reference;  // by the reference

@@ -1,7 +1,7 @@
 // Evaluation scores the held-out prompts once, under one version of the weights.
 //
-// Its prompts are named 0, 1, ... like the groups of a ledger, but nothing of it is kept: after a crash
-// it begins again. Not thread-safe.
+// Its prompts are named 0, 1, ... like the groups of a ledger, but nothing of it is kept: after a
+// crash it begins again. Not thread-safe.
 
 #pragma once
 
@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+
 #include "rein/v1/controller.pb.h"
 #include "services/controller/prompt_source.h"
 

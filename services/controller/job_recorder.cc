@@ -2,16 +2,16 @@
 
 #include <filesystem>
 #include <fstream>
-#include <nlohmann/json.hpp>
 
 #include "absl/strings/str_cat.h"
+#include <nlohmann/json.hpp>
 
 namespace rein::services {
 namespace {
 
 using telemetry::Labels;
 
-const std::vector<double> kSecondsBounds = {0.05, 0.1, 0.25, 0.5,  1,   2.5, 5,    10,  20,
+const std::vector<double> kSecondsBounds = {0.05, 0.1, 0.25, 0.5, 1,   2.5,  5,    10,  20,
                                             30,   60,  120,  300, 600, 1200, 1800, 3600};
 
 // The gauge of a metric: its family and what sets it apart there; no family: not exported.
@@ -28,14 +28,16 @@ GaugeName GaugeOf(const std::string& metric) {
     return {"rein_controller_reward_mean", "Mean reward of the last update", {{"reward", name}}};
   }
   if (metric == "zero_signal_ratio") {
-    return {"rein_controller_reward_zero_std_group_ratio", "Groups whose rewards are all equal", {}};
+    return {
+        "rein_controller_reward_zero_std_group_ratio", "Groups whose rewards are all equal", {}};
   }
   for (const char* known :
-       {"reward_std", "reward_min", "reward_max", "loss", "policy_loss", "kl", "entropy", "grad_norm",
-        "learning_rate", "truncated_ratio", "completion_tokens", "lag", "clip_ratio_low",
-        "clip_ratio_high", "tokens_per_second"}) {
+       {"reward_std", "reward_min", "reward_max", "loss", "policy_loss", "kl", "entropy",
+        "grad_norm", "learning_rate", "truncated_ratio", "completion_tokens", "lag",
+        "clip_ratio_low", "clip_ratio_high", "tokens_per_second"}) {
     if (metric == known) {
-      return {absl::StrCat("rein_controller_", metric), absl::StrCat(metric, " of the last update"),
+      return {absl::StrCat("rein_controller_", metric),
+              absl::StrCat(metric, " of the last update"),
               {}};
     }
   }
@@ -87,14 +89,15 @@ void JobRecorder::OnUpdate(const JobRecord& job, const v1::UpdateRecord& record)
     absl::Status status = file->Append(WallSeconds(), record.update(), scalars);
     if (!status.ok()) log_.Warn("no TensorBoard event", {{"error", status.ToString()}});
   }
+  LogUpdate(record);
   const Labels labels = {{"rl_job", job.name}};
   metrics_.AddGauge("rein_controller_update", "Updates consumed", labels)
       .Set(static_cast<double>(record.update()));
   metrics_.AddGauge("rein_controller_max_updates", "Updates wanted", labels)
       .Set(static_cast<double>(record.max_updates()));
   metrics_
-      .AddGauge("rein_controller_last_update_timestamp_seconds", "When the last update was consumed",
-                labels)
+      .AddGauge("rein_controller_last_update_timestamp_seconds",
+                "When the last update was consumed", labels)
       .Set(WallSeconds());
   for (const auto& [name, value] : scalars) {
     size_t suffix = name.rfind("seconds");
@@ -105,6 +108,16 @@ void JobRecorder::OnUpdate(const JobRecord& job, const v1::UpdateRecord& record)
                       kSecondsBounds, {{"rl_job", job.name}, {"phase", phase}})
         .Observe(value);
   }
+}
+
+void JobRecorder::LogUpdate(const v1::UpdateRecord& record) {
+  telemetry::Log::Fields fields = {{"update", absl::StrCat(record.update())}};
+  for (const v1::Metric& metric : record.metrics()) {
+    for (const char* shown : {"reward", "loss", "grad_norm", "seconds"}) {
+      if (metric.name() == shown) fields.emplace_back(shown, absl::StrCat(metric.value()));
+    }
+  }
+  log_.Info("update", fields);
 }
 
 void JobRecorder::OnEval(const JobRecord& job, const v1::EvalResult& result) {
@@ -132,7 +145,8 @@ void JobRecorder::OnEval(const JobRecord& job, const v1::EvalResult& result) {
 void JobRecorder::RemoveCheckpoint(const std::string& path) {
   std::error_code error;
   std::filesystem::remove_all(path, error);
-  if (error) log_.Warn("cannot remove an old checkpoint", {{"path", path}, {"error", error.message()}});
+  if (error)
+    log_.Warn("cannot remove an old checkpoint", {{"path", path}, {"error", error.message()}});
 }
 
 void JobRecorder::OnState(const JobRecord& job) {
@@ -146,8 +160,12 @@ void JobRecorder::OnState(const JobRecord& job) {
     if (!ended || state != job.state) continue;
     metrics_.AddCounter("rein_controller_jobs_total", "Jobs that ended", {{"result", name}}).Add();
   }
-  log_.SetJob(job.state == v1::JOB_STATE_RUNNING || job.state == v1::JOB_STATE_STARTING ? job.name
-                                                                                         : "");
+  log_.SetJob(job.name);
+  telemetry::Log::Fields fields = {{"state", v1::JobState_Name(job.state).substr(10)}};
+  if (!job.message.empty()) fields.emplace_back("message", job.message);
+  log_.Info("job", fields);
+  bool active = job.state == v1::JOB_STATE_RUNNING || job.state == v1::JOB_STATE_STARTING;
+  if (!active) log_.SetJob("");
 }
 
 }  // namespace rein::services

@@ -1,7 +1,8 @@
 // JobRecorder leaves what people read of a running job: metrics.jsonl and a TensorBoard file in the
 // job's folder, and gauges on the admin port.
 //
-// A file that cannot be written is logged and costs nothing else. Belongs to the controller's thread.
+// A file that cannot be written is logged and costs nothing else. Belongs to the controller's
+// thread.
 
 #pragma once
 
@@ -32,6 +33,7 @@ class JobRecorder final : public RunRecorder {
 
  private:
   void AppendLine(const JobRecord& job, const std::string& file, const std::string& line);
+  void LogUpdate(const v1::UpdateRecord& record);
   TensorboardFile* Tensorboard(const JobRecord& job);
   double WallSeconds() const;
 

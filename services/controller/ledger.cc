@@ -5,6 +5,7 @@
 #include <tuple>
 
 #include "absl/strings/str_cat.h"
+
 #include "common/status/status_macros.h"
 
 namespace rein::services {
@@ -28,9 +29,8 @@ std::vector<uint32_t> Group::MissingSiblings() const {
 }
 
 size_t Group::Usable() const {
-  return static_cast<size_t>(std::count_if(siblings.begin(), siblings.end(), [](const Sibling& s) {
-    return s.stored && !s.failed;
-  }));
+  return static_cast<size_t>(std::count_if(siblings.begin(), siblings.end(),
+                                           [](const Sibling& s) { return s.stored && !s.failed; }));
 }
 
 absl::StatusOr<std::unique_ptr<Ledger>> Ledger::Open(Store& store, const std::string& job) {
@@ -138,24 +138,22 @@ absl::StatusOr<uint64_t> Ledger::Issue(const v1::GroupId& id, uint32_t siblings)
   group.order = order;
   group.siblings.resize(siblings);
   Enter(group, siblings > 0 ? GroupState::kIssued : GroupState::kScored);
-  REIN_RETURN_IF_ERROR(
-      store_.database()
-          .Prepare("INSERT INTO groups VALUES (?, ?, ?, ?, ?, ?, 0, 0, 0, ?, '')")
-          .Bind(1, job_)
-          .Bind(2, order)
-          .Bind(3, id.data_epoch())
-          .Bind(4, id.prompt())
-          .Bind(5, id.attempt())
-          .Bind(6, static_cast<uint64_t>(group.state))
-          .Bind(7, uint64_t{siblings})
-          .Run());
+  REIN_RETURN_IF_ERROR(store_.database()
+                           .Prepare("INSERT INTO groups VALUES (?, ?, ?, ?, ?, ?, 0, 0, 0, ?, '')")
+                           .Bind(1, job_)
+                           .Bind(2, order)
+                           .Bind(3, id.data_epoch())
+                           .Bind(4, id.prompt())
+                           .Bind(5, id.attempt())
+                           .Bind(6, static_cast<uint64_t>(group.state))
+                           .Bind(7, uint64_t{siblings})
+                           .Run());
   return order;
 }
 
 absl::Status Ledger::Generating(uint64_t order, const v1::PolicyVersion& version) {
-  REIN_ASSIGN_OR_RETURN(
-      Group * group,
-      Require(order, {GroupState::kIssued, GroupState::kGenerating}, "generate"));
+  REIN_ASSIGN_OR_RETURN(Group * group,
+                        Require(order, {GroupState::kIssued, GroupState::kGenerating}, "generate"));
   group->version = version;
   Enter(*group, GroupState::kGenerating);
   return Write(*group);
@@ -165,8 +163,8 @@ absl::StatusOr<bool> Ledger::StoreRollout(uint64_t order, const v1::StoredRollou
   const v1::Rollout& rollout = stored.rollout();
   auto found = groups_.find(order);
   if (found == groups_.end() || rollout.sibling() >= found->second.siblings.size()) {
-    return absl::InvalidArgumentError(absl::StrCat("group ", order, " has no sibling ",
-                                                   rollout.sibling()));
+    return absl::InvalidArgumentError(
+        absl::StrCat("group ", order, " has no sibling ", rollout.sibling()));
   }
   Group& group = found->second;
   Sibling& sibling = group.siblings[rollout.sibling()];

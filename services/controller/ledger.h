@@ -1,12 +1,13 @@
-// Ledger says for every RolloutGroup of a job where it stands; it is what makes "each prompt of each
-// data epoch is trained on once, or dropped with a reason" true across crashes.
+// Ledger says for every RolloutGroup of a job where it stands; it is what makes "each prompt of
+// each data epoch is trained on once, or dropped with a reason" true across crashes.
 //
 //   issued -> generating(version) -> finished -> scored -> training(update) -> consumed(update)
 //   any state before training -> dropped(reason);  a skipped Update drops its groups
 //   RollBack(update): training and consumed groups of later updates -> scored
 //
-// Every call writes to the store's open transaction; the caller commits before it lets anything happen
-// that depends on the write. Groups are named by their order of issue, from 0. Not thread-safe.
+// Every call writes to the store's open transaction; the caller commits before it lets anything
+// happen that depends on the write. Groups are named by their order of issue, from 0. Not
+// thread-safe.
 
 #pragma once
 
@@ -18,6 +19,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+
 #include "rein/v1/controller.pb.h"
 #include "services/controller/segment_log.h"
 #include "services/controller/store.h"

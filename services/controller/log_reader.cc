@@ -36,9 +36,8 @@ std::vector<v1::LogLine> LogReader::ReadNew() {
     ReadFile(entry.path().string(), entry.path().stem().string(), lines);
   }
   const std::string mark = absl::StrCat(" job=", name_, " ");
-  std::erase_if(lines, [&](const v1::LogLine& line) {
-    return line.text().find(mark) == std::string::npos;
-  });
+  std::erase_if(
+      lines, [&](const v1::LogLine& line) { return line.text().find(mark) == std::string::npos; });
   // Lines begin with their time.
   std::stable_sort(lines.begin(), lines.end(), [](const v1::LogLine& a, const v1::LogLine& b) {
     return a.text().substr(0, 24) < b.text().substr(0, 24);

@@ -1,5 +1,5 @@
-// LogReader gives the lines of the log files in a folder: of one actor (its own file), or of one job
-// (the lines of every file that name it).
+// LogReader gives the lines of the log files in a folder: of one actor (its own file), or of one
+// job (the lines of every file that name it).
 //
 //   LogReader reader(folder, "trainer-0");
 //   for (v1::LogLine& line : reader.ReadNew()) ...   // call again for what was written since

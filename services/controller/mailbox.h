@@ -1,7 +1,7 @@
 // Mailbox carries what other threads have to tell to the controller's own thread.
 //
-// Post() may be called from any thread; Drain() runs what has come, in order, on the caller's thread.
-// What is still inside when the mailbox is destroyed never runs.
+// Post() may be called from any thread; Drain() runs what has come, in order, on the caller's
+// thread. What is still inside when the mailbox is destroyed never runs.
 
 #pragma once
 

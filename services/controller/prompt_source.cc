@@ -1,8 +1,8 @@
 #include "services/controller/prompt_source.h"
 
+#include "absl/strings/str_cat.h"
 #include <google/protobuf/util/json_util.h>
 
-#include "absl/strings/str_cat.h"
 #include "common/data/jsonl_dataset.h"
 #include "common/data/prompt_encoder.h"
 #include "common/status/status_macros.h"
@@ -70,7 +70,8 @@ absl::StatusOr<std::unique_ptr<PromptSource>> OpenPrompts(const v1::DatasetConfi
                                                              .answer_column = dataset.answer(),
                                                              .answer_required = answers,
                                                              .limit = dataset.limit()}));
-  data::EncoderOptions options{.chat_template = dataset.chat_template(), .system = dataset.system()};
+  data::EncoderOptions options{.chat_template = dataset.chat_template(),
+                               .system = dataset.system()};
   return std::make_unique<JsonlPrompts>(dataset.file(), std::move(text), std::move(rows),
                                         std::move(options));
 }

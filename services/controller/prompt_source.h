@@ -2,14 +2,14 @@
 
 #pragma once
 
-#include <google/protobuf/struct.pb.h>
-
 #include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include <google/protobuf/struct.pb.h>
+
 #include "rein/v1/job.pb.h"
 #include "rein/v1/policy.pb.h"
 

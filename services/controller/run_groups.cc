@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+
 #include "common/status/status_macros.h"
 #include "services/controller/run_loop.h"
 
@@ -71,7 +72,8 @@ void RunLoop::StartGenerate(PooledActor& generator, Key key) {
     request.mutable_siblings()->Add(missing.begin(), missing.end());
   }
   const uint64_t call = state_.next_call++;
-  generating_[key] = {.actor = generator.view.name, .call = call, .started = state_.deps.clock.Now()};
+  generating_[key] = {
+      .actor = generator.view.name, .call = call, .started = state_.deps.clock.Now()};
   ++generator.view.in_flight;
   generator.generator->Generate(
       request, kGenerateDeadline,
@@ -81,9 +83,8 @@ void RunLoop::StartGenerate(PooledActor& generator, Key key) {
         });
       },
       [this, key, call](absl::Status status) {
-        mailbox_.Post([this, key, call, status = std::move(status)] {
-          OnGenerated(key, call, status);
-        });
+        mailbox_.Post(
+            [this, key, call, status = std::move(status)] { OnGenerated(key, call, status); });
       });
 }
 
@@ -119,7 +120,8 @@ bool RunLoop::Finish(std::map<Key, Work>& under_way, Key key, uint64_t call,
     } else if (IsTransient(status) || absl::IsResourceExhausted(status)) {
       actor->view.not_before = state_.deps.clock.Now() + RetryPause(++actor->failures);
       // A refusal says that this side's view of its weights or epoch may be wrong.
-      if (absl::IsFailedPrecondition(status) && actor->rewarder == nullptr) actor->view.loaded = false;
+      if (absl::IsFailedPrecondition(status) && actor->rewarder == nullptr)
+        actor->view.loaded = false;
     }
   }
   under_way.erase(work);
@@ -218,8 +220,9 @@ void RunLoop::OnScored(Key key, uint64_t call, absl::StatusOr<v1::ScoreRewardsRe
   }
   if (!reply.ok()) return GroupFailed(key, "score", reply.status());
   if (reply->results_size() != static_cast<int>(SiblingsToScore(key).size())) {
-    return GroupFailed(key, "score", absl::InternalError(absl::StrCat(
-                                         "the reward service gave ", reply->results_size(),
+    return GroupFailed(
+        key, "score",
+        absl::InternalError(absl::StrCat("the reward service gave ", reply->results_size(),
                                          " results for ", SiblingsToScore(key).size(), " items")));
   }
   TakeRewards(key, *reply);

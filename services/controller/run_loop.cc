@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "absl/strings/str_cat.h"
+
 #include "common/config/job_reader.h"
 #include "common/status/status_macros.h"
 
@@ -13,17 +14,17 @@ namespace {
 constexpr absl::Duration kLoadDeadline = absl::Minutes(30);
 
 void SetCurrentPlan(const v1::JobConfig& config, uint64_t prompts, Plan& plan) {
-  const uint64_t one_pass =
-      plan.groups_per_update == 0
-          ? 0
-          : (prompts + plan.groups_per_update - 1) / plan.groups_per_update;
-  if (config.has_grpo()) plan.updates = config.grpo().has_updates() ? config.grpo().updates() : one_pass;
+  const uint64_t one_pass = plan.groups_per_update == 0
+                                ? 0
+                                : (prompts + plan.groups_per_update - 1) / plan.groups_per_update;
+  if (config.has_grpo())
+    plan.updates = config.grpo().has_updates() ? config.grpo().updates() : one_pass;
   if (!config.has_sft()) return;
   double passes = config.sft().passes() * static_cast<double>(prompts);
-  plan.updates = config.sft().has_updates()
-                     ? config.sft().updates()
-                     : static_cast<uint64_t>(
-                           std::ceil(passes / static_cast<double>(plan.groups_per_update)));
+  plan.updates =
+      config.sft().has_updates()
+          ? config.sft().updates()
+          : static_cast<uint64_t>(std::ceil(passes / static_cast<double>(plan.groups_per_update)));
 }
 
 }  // namespace
@@ -233,12 +234,11 @@ void RunLoop::LoadGenerator(const std::string& name) {
   *request.mutable_fence() = state_.FreshFence(actor.actor, "load-rollout");
   *request.mutable_model() = state_.job.config.model();
   *request.mutable_rollout() = state_.job.config.rollout();
-  actor.generator->Load(request, kLoadDeadline,
-                        [this, name, epoch = actor.actor.epoch()](auto reply) {
-                          mailbox_.Post([this, name, epoch, reply = std::move(reply)] {
-                            OnLoaded(name, epoch, reply);
-                          });
-                        });
+  actor.generator->Load(
+      request, kLoadDeadline, [this, name, epoch = actor.actor.epoch()](auto reply) {
+        mailbox_.Post(
+            [this, name, epoch, reply = std::move(reply)] { OnLoaded(name, epoch, reply); });
+      });
 }
 
 void RunLoop::LoadReference(const std::string& name) {
@@ -247,12 +247,11 @@ void RunLoop::LoadReference(const std::string& name) {
   v1::LoadModelRequest request;
   *request.mutable_fence() = state_.FreshFence(actor.actor, "load-reference");
   *request.mutable_model() = state_.job.config.model();
-  actor.reference->Load(request, kLoadDeadline,
-                        [this, name, epoch = actor.actor.epoch()](auto reply) {
-                          mailbox_.Post([this, name, epoch, reply = std::move(reply)] {
-                            OnLoaded(name, epoch, reply);
-                          });
-                        });
+  actor.reference->Load(
+      request, kLoadDeadline, [this, name, epoch = actor.actor.epoch()](auto reply) {
+        mailbox_.Post(
+            [this, name, epoch, reply = std::move(reply)] { OnLoaded(name, epoch, reply); });
+      });
 }
 
 template <typename Reply>
@@ -264,8 +263,8 @@ void RunLoop::OnLoaded(const std::string& name, uint64_t epoch,
     actor->view.busy = false;
     actor->view.not_before = state_.deps.clock.Now() + RetryPause(++actor->failures);
     if (!IsTransient(reply.status())) {
-      state_.Fail(absl::StrCat(name, " cannot load the model: ",
-                               std::string(reply.status().message())));
+      state_.Fail(
+          absl::StrCat(name, " cannot load the model: ", std::string(reply.status().message())));
     }
     return;
   }
@@ -306,9 +305,8 @@ void RunLoop::BeginEvaluation() {
 void RunLoop::EndEvaluation() {
   const v1::JobConfig& config = state_.job.config;
   std::string accuracy = config.eval().has_accuracy() ? config.eval().accuracy()
-                         : config.rewards().empty()
-                             ? ""
-                             : config::NameOfReward(config.rewards(0));
+                         : config.rewards().empty()   ? ""
+                                                      : config::NameOfReward(config.rewards(0));
   v1::EvalResult result = evaluation_->Result(accuracy);
   ForgetEvaluation();
   evaluated_.insert(result.update());
@@ -369,11 +367,12 @@ absl::Status RunLoop::IssueNext() {
     tokens = text.prompt_tokens;
   }
   if (tokens <= data.max_prompt_tokens()) return absl::OkStatus();
-  std::string reason = absl::StrCat("prompt ", id.prompt(), " of ", data.train().file(), " has ",
-                                    tokens, " tokens, at most ", data.max_prompt_tokens(),
-                                    " are allowed");
+  std::string reason =
+      absl::StrCat("prompt ", id.prompt(), " of ", data.train().file(), " has ", tokens,
+                   " tokens, at most ", data.max_prompt_tokens(), " are allowed");
   if (data.drop_long_prompts()) return ledger_->Drop(order, reason);
-  return absl::InvalidArgumentError(absl::StrCat(reason, " (data.drop_long_prompts leaves it out)"));
+  return absl::InvalidArgumentError(
+      absl::StrCat(reason, " (data.drop_long_prompts leaves it out)"));
 }
 
 }  // namespace rein::services

@@ -1,5 +1,5 @@
-// RunLoop drives one job from its start to its end: it asks NextAction what to do, starts it, and takes
-// in what comes back.
+// RunLoop drives one job from its start to its end: it asks NextAction what to do, starts it, and
+// takes in what comes back.
 //
 //   REIN_ASSIGN_OR_RETURN(auto run, RunLoop::Begin(dependencies, job));
 //   while (!run->outcome().has_value()) {
@@ -7,8 +7,8 @@
 //     ... wait until then, or until dependencies.wake() was called ...
 //   }
 //
-// Step() never blocks on a service. A loop may be destroyed at any point: the next one goes on from the
-// store. Belongs to the controller's thread.
+// Step() never blocks on a service. A loop may be destroyed at any point: the next one goes on from
+// the store. Belongs to the controller's thread.
 
 #pragma once
 
@@ -21,6 +21,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+
 #include "common/data/data_order.h"
 #include "services/controller/evaluation.h"
 #include "services/controller/run_state.h"
@@ -34,7 +35,8 @@ class RunLoop {
   static absl::StatusOr<std::unique_ptr<RunLoop>> Begin(RunDependencies deps, JobRecord& job);
   ~RunLoop();
 
-  // Takes in what has come and starts what can be started. Returns when to call again at the latest.
+  // Takes in what has come and starts what can be started. Returns when to call again at the
+  // latest.
   absl::Time Step();
 
   // Lets the running Update end, writes a checkpoint, and ends with PAUSED.
@@ -77,7 +79,8 @@ class RunLoop {
   void LoadReference(const std::string& name);
   template <typename Reply>
   void OnLoaded(const std::string& name, uint64_t epoch, const absl::StatusOr<Reply>& reply);
-  void OnStatus(const std::string& name, uint64_t epoch, absl::StatusOr<v1::ActorStatusReply> reply);
+  void OnStatus(const std::string& name, uint64_t epoch,
+                absl::StatusOr<v1::ActorStatusReply> reply);
 
   void BeginEvaluation();
   void EndEvaluation();

@@ -6,9 +6,7 @@
 
 namespace rein::services {
 
-bool RunState::Commit() {
-  return Check(ledger.Sync()) && Check(deps.store.Commit());
-}
+bool RunState::Commit() { return Check(ledger.Sync()) && Check(deps.store.Commit()); }
 
 bool RunState::Check(const absl::Status& status) {
   if (status.ok()) return true;
@@ -41,8 +39,8 @@ v1::Fence RunState::FenceOf(const v1::Actor& actor, const std::string& effect) c
 }
 
 v1::Fence RunState::FreshFence(const v1::Actor& actor, const std::string& effect) {
-  return FenceOf(actor, absl::StrCat(effect, "/", deps.registry.controller_epoch(), ".",
-                                     next_call++));
+  return FenceOf(actor,
+                 absl::StrCat(effect, "/", deps.registry.controller_epoch(), ".", next_call++));
 }
 
 v1::PolicyVersion ToProto(const Version& version) {

@@ -11,6 +11,7 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+
 #include "common/sync/clock.h"
 #include "rein/v1/controller.pb.h"
 #include "services/controller/actor_pool.h"

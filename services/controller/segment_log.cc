@@ -1,15 +1,15 @@
 #include "services/controller/segment_log.h"
 
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
 
 #include "absl/strings/str_cat.h"
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include "common/status/status_macros.h"
 #include "services/controller/crc32c.h"
 
@@ -112,8 +112,8 @@ absl::Status SegmentLog::CutTornTail() {
 
 absl::StatusOr<RecordPlace> SegmentLog::Append(const std::string& payload) {
   if (payload.size() > kMaxPayloadBytes) {
-    return absl::InvalidArgumentError(absl::StrCat("a record has ", payload.size(),
-                                                   " bytes, at most ", kMaxPayloadBytes));
+    return absl::InvalidArgumentError(
+        absl::StrCat("a record has ", payload.size(), " bytes, at most ", kMaxPayloadBytes));
   }
   if (size_ >= kMaxSegmentBytes) {
     REIN_RETURN_IF_ERROR(Sync());
@@ -153,7 +153,8 @@ absl::StatusOr<std::string> SegmentLog::Read(const RecordPlace& place) {
   int file = file_;
   if (place.segment != segment_) {
     file = open(PathOf(place.segment).c_str(), O_RDONLY | O_CLOEXEC);
-    if (file < 0) return absl::ErrnoToStatus(errno, absl::StrCat("cannot open ", PathOf(place.segment)));
+    if (file < 0)
+      return absl::ErrnoToStatus(errno, absl::StrCat("cannot open ", PathOf(place.segment)));
   }
   std::string payload;
   bool intact = ReadRecord(file, place.offset, payload);

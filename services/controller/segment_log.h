@@ -1,14 +1,14 @@
-// SegmentLog keeps records in append-only files beside the database: large payloads that are written
-// once and read seldom.
+// SegmentLog keeps records in append-only files beside the database: large payloads that are
+// written once and read seldom.
 //
 //   REIN_ASSIGN_OR_RETURN(auto log, SegmentLog::Open(folder));
 //   REIN_ASSIGN_OR_RETURN(RecordPlace place, log->Append(bytes));
 //   REIN_RETURN_IF_ERROR(log->Sync());  // before `place` is committed anywhere
 //   REIN_ASSIGN_OR_RETURN(std::string bytes, log->Read(place));
 //
-// A record is length (u32), CRC-32C of the payload (u32), payload; little-endian. A torn record at the
-// end of the newest file is cut off when the log is opened; a bad one elsewhere is DATA_LOSS when it is
-// read. Not thread-safe.
+// A record is length (u32), CRC-32C of the payload (u32), payload; little-endian. A torn record at
+// the end of the newest file is cut off when the log is opened; a bad one elsewhere is DATA_LOSS
+// when it is read. Not thread-safe.
 
 #pragma once
 

@@ -1,10 +1,10 @@
 #include "services/controller/sqlite_database.h"
 
-#include <sqlite3.h>
-
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include <sqlite3.h>
+
 #include "common/status/status_macros.h"
 
 namespace rein::services {
@@ -67,9 +67,9 @@ std::string Statement::Bytes(int column) const {
 
 absl::StatusOr<std::unique_ptr<Database>> Database::Open(const std::string& path, bool durable) {
   sqlite3* handle = nullptr;
-  int code = sqlite3_open_v2(path.c_str(), &handle,
-                             SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX,
-                             nullptr);
+  int code =
+      sqlite3_open_v2(path.c_str(), &handle,
+                      SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, nullptr);
   auto database = std::unique_ptr<Database>(new Database(handle));
   if (code != SQLITE_OK) return database->Error(code, absl::StrCat("open ", path));
   // EXCLUSIVE: a second controller on the same folder is an error, not a second writer.
@@ -78,8 +78,9 @@ absl::StatusOr<std::unique_ptr<Database>> Database::Open(const std::string& path
       "; PRAGMA synchronous = ", durable ? "FULL" : "OFF", "; PRAGMA foreign_keys = ON;")));
   absl::Status locked = database->Execute("BEGIN IMMEDIATE; COMMIT;");
   if (!locked.ok()) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        path, " is in use: another controller runs on this folder (", std::string(locked.message()), ")"));
+    return absl::FailedPreconditionError(
+        absl::StrCat(path, " is in use: another controller runs on this folder (",
+                     std::string(locked.message()), ")"));
   }
   return database;
 }
@@ -91,8 +92,8 @@ Database::~Database() {
 
 Statement Database::Prepare(const std::string& sql) {
   sqlite3_stmt* statement = nullptr;
-  int code = sqlite3_prepare_v2(handle_, sql.c_str(), static_cast<int>(sql.size()), &statement,
-                                nullptr);
+  int code =
+      sqlite3_prepare_v2(handle_, sql.c_str(), static_cast<int>(sql.size()), &statement, nullptr);
   return Statement(this, statement, code == SQLITE_OK ? absl::OkStatus() : Error(code, sql));
 }
 

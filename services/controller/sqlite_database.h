@@ -1,5 +1,5 @@
-// Database is one SQLite file in WAL mode with synchronous=FULL: what was committed survives a crash
-// of the process and of the machine.
+// Database is one SQLite file in WAL mode with synchronous=FULL: what was committed survives a
+// crash of the process and of the machine.
 //
 //   REIN_ASSIGN_OR_RETURN(auto database, Database::Open(path));
 //   Statement insert = database->Prepare("INSERT INTO jobs VALUES (?, ?)");
@@ -7,8 +7,8 @@
 //   REIN_RETURN_IF_ERROR(insert.Run());
 //   REIN_RETURN_IF_ERROR(database->Commit());
 //
-// The first write opens a transaction, Commit() ends it; what was not committed is gone after a crash.
-// Not thread-safe.
+// The first write opens a transaction, Commit() ends it; what was not committed is gone after a
+// crash. Not thread-safe.
 
 #pragma once
 

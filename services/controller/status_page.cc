@@ -37,7 +37,9 @@ std::string Escaped(const std::string& text) {
   return escaped;
 }
 
-std::string Cell(const std::string& text) { return absl::StrCat("<td class=n>", Escaped(text), "</td>"); }
+std::string Cell(const std::string& text) {
+  return absl::StrCat("<td class=n>", Escaped(text), "</td>");
+}
 
 std::string Figure(const v1::Job& job, const std::string& name) {
   for (const v1::Metric& metric : job.metrics()) {
@@ -51,8 +53,9 @@ std::string Figure(const v1::Job& job, const std::string& name) {
 std::string StatusPage(const std::vector<v1::Job>& jobs, const std::vector<v1::Actor>& actors,
                        const v1::BuildVersion& build) {
   std::string page = kHead;
-  absl::StrAppend(&page, "<h2>Jobs</h2><table><tr><th>Name<th>Kind<th>State<th>Update<th>Reward"
-                         "<th>Loss<th>Message</tr>");
+  absl::StrAppend(&page,
+                  "<h2>Jobs</h2><table><tr><th>Name<th>Kind<th>State<th>Update<th>Reward"
+                  "<th>Loss<th>Message</tr>");
   for (const v1::Job& job : jobs) {
     absl::StrAppend(&page, "<tr>", Cell(job.name()), Cell(job.kind()),
                     Cell(v1::JobState_Name(job.state()).substr(10)),
@@ -60,14 +63,16 @@ std::string StatusPage(const std::vector<v1::Job>& jobs, const std::vector<v1::A
                     Cell(Figure(job, "reward")), Cell(Figure(job, "loss")), "<td><pre>",
                     Escaped(job.message()), "</pre></td></tr>");
   }
-  absl::StrAppend(&page, "</table><h2>Actors</h2><table><tr><th>Role<th>Name<th>State<th>Epoch"
-                         "<th>Policy<th>Device<th>Load</tr>");
+  absl::StrAppend(&page,
+                  "</table><h2>Actors</h2><table><tr><th>Role<th>Name<th>State<th>Epoch"
+                  "<th>Policy<th>Device<th>Load</tr>");
   for (const v1::Actor& actor : actors) {
     absl::StrAppend(&page, "<tr>", Cell(actor.role()), Cell(actor.name()), Cell(actor.state()),
                     Cell(absl::StrCat(actor.epoch())), Cell(absl::StrCat(actor.version().number())),
                     Cell(actor.device()), Cell(actor.load()), "</tr>");
   }
-  absl::StrAppend(&page, "</table><p>rein ", Escaped(build.release()), " ", Escaped(build.git_hash()),
+  absl::StrAppend(&page, "</table><p>rein ", Escaped(build.release()), " ",
+                  Escaped(build.git_hash()),
                   " · <a href=\"/metrics\">metrics</a></p></body></html>");
   return page;
 }

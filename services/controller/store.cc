@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+
 #include "common/status/status_macros.h"
 #include "services/controller/store_schema.h"
 
@@ -69,7 +70,8 @@ absl::StatusOr<std::vector<Message>> ReadMessages(Statement statement) {
 absl::StatusOr<std::unique_ptr<Store>> Store::Open(StoreOptions options) {
   std::error_code error;
   std::filesystem::create_directories(options.folder, error);
-  if (error) return absl::ErrnoToStatus(error.value(), absl::StrCat("cannot make ", options.folder));
+  if (error)
+    return absl::ErrnoToStatus(error.value(), absl::StrCat("cannot make ", options.folder));
   REIN_ASSIGN_OR_RETURN(auto database,
                         Database::Open(options.folder + "/controller.db", options.durable));
   auto store = std::unique_ptr<Store>(new Store(std::move(options), std::move(database)));
@@ -99,12 +101,11 @@ absl::Status Store::Migrate() {
 }
 
 absl::StatusOr<uint64_t> Store::Increment(const std::string& counter) {
-  REIN_RETURN_IF_ERROR(
-      database_
-          ->Prepare("INSERT INTO counters VALUES (?, 1) "
-                    "ON CONFLICT (name) DO UPDATE SET value = value + 1")
-          .Bind(1, counter)
-          .Run());
+  REIN_RETURN_IF_ERROR(database_
+                           ->Prepare("INSERT INTO counters VALUES (?, 1) "
+                                     "ON CONFLICT (name) DO UPDATE SET value = value + 1")
+                           .Bind(1, counter)
+                           .Run());
   Statement query = database_->Prepare("SELECT value FROM counters WHERE name = ?");
   query.Bind(1, counter);
   if (!query.Next()) return absl::InternalError(absl::StrCat("store: no counter ", counter));
@@ -146,6 +147,7 @@ absl::Status Store::AppendEvent(const std::string& job, v1::JobEvent& event) {
   query.Bind(1, job);
   if (!query.Next()) return query.status();
   event.set_sequence(query.Unsigned(0) + 1);
+  ++events_appended_;
   return database_->Prepare("INSERT INTO events VALUES (?, ?, ?)")
       .Bind(1, job)
       .Bind(2, event.sequence())

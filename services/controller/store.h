@@ -1,5 +1,5 @@
-// Store is the controller's durable memory: jobs, their events, checkpoints and held-out results, the
-// registered actors, and the counters that must never go back.
+// Store is the controller's durable memory: jobs, their events, checkpoints and held-out results,
+// the registered actors, and the counters that must never go back.
 //
 // Writes gather in one transaction until Commit(); nothing may leave the process that depends on a
 // write before its commit. Opening a store of an older schema brings it up to date; one of a newer
@@ -14,6 +14,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+
 #include "rein/v1/controller.pb.h"
 #include "services/controller/sqlite_database.h"
 
@@ -36,10 +37,10 @@ struct JobRecord {
   double ended_at = 0;
   uint64_t max_updates = 0;  // 0: not known yet
   uint64_t updates_done = 0;
-  uint64_t lineage = 0;         // of the weights that updates_done counts
+  uint64_t lineage = 0;  // of the weights that updates_done counts
   uint64_t next_lineage = 1;
-  uint64_t digest = 0;          // of those weights; 0: not known
-  uint64_t cursor_epoch = 0;    // next prompt to issue
+  uint64_t digest = 0;        // of those weights; 0: not known
+  uint64_t cursor_epoch = 0;  // next prompt to issue
   uint64_t cursor_position = 0;
   uint64_t skipped_in_row = 0;  // Updates that were not finite
   std::string output;           // folder
@@ -70,6 +71,8 @@ class Store {
   // Gives the event its sequence number.
   absl::Status AppendEvent(const std::string& job, v1::JobEvent& event);
   absl::StatusOr<std::vector<v1::JobEvent>> ReadEvents(const std::string& job, uint64_t after);
+  // How many were appended since the store was opened.
+  uint64_t events_appended() const { return events_appended_; }
   // The newest UpdateRecord at or below `update`, if any.
   absl::StatusOr<std::optional<v1::UpdateRecord>> ReadUpdate(const std::string& job,
                                                              uint64_t update);
@@ -94,6 +97,7 @@ class Store {
 
   const StoreOptions options_;
   std::unique_ptr<Database> database_;
+  uint64_t events_appended_ = 0;
 };
 
 }  // namespace rein::services

@@ -1,13 +1,13 @@
 #include "services/controller/tensorboard_file.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <bit>
 #include <cerrno>
 #include <filesystem>
 
 #include "absl/strings/str_cat.h"
+#include <fcntl.h>
+#include <unistd.h>
+
 #include "common/status/status_macros.h"
 #include "services/controller/crc32c.h"
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+
 #include "common/rpc/limits.h"
 
 namespace rein::services {
@@ -227,20 +228,19 @@ void TrainerWork::Save() {
   v1::SaveRequest request;
   *request.mutable_fence() = run_.FenceOf(trainer.actor, absl::StrCat("save/", *number));
   request.set_path(checkpoint_.path());
-  request.set_controller_state(absl::StrCat("update=", run_.job.updates_done,
-                                            " data_epoch=", run_.job.cursor_epoch,
-                                            " position=", run_.job.cursor_position,
-                                            " config=", run_.job.config_hash));
+  request.set_controller_state(
+      absl::StrCat("update=", run_.job.updates_done, " data_epoch=", run_.job.cursor_epoch,
+                   " position=", run_.job.cursor_position, " config=", run_.job.config_hash));
   trainer.trainer->Save(request, kSaveDeadline, Expect(&TrainerWork::OnSaved));
 }
 
 void TrainerWork::OnSaved(absl::StatusOr<v1::SaveReply> reply) {
   run_.times.save += run_.deps.clock.Now() - started_;
   if (!reply.ok()) {
-    std::string kept = run_.checkpoints.empty()
-                           ? "there is no earlier one"
-                           : absl::StrCat("checkpoint ", run_.checkpoints.back().number(),
-                                          " is intact");
+    std::string kept =
+        run_.checkpoints.empty()
+            ? "there is no earlier one"
+            : absl::StrCat("checkpoint ", run_.checkpoints.back().number(), " is intact");
     return Failed(absl::StrCat("write checkpoint ", checkpoint_.number(), " (", kept, ")"),
                   reply.status());
   }
@@ -271,8 +271,8 @@ void TrainerWork::Export() {
   PooledActor& trainer = *run_.pool.trainer();
   v1::SaveRequest request;
   // The lineage makes the name new after a restore: a folder that is there is never written again.
-  *request.mutable_fence() = run_.FenceOf(
-      trainer.actor, absl::StrCat("export/", version_.lineage, ".", version_.number));
+  *request.mutable_fence() =
+      run_.FenceOf(trainer.actor, absl::StrCat("export/", version_.lineage, ".", version_.number));
   request.set_path(absl::StrCat(run_.job.output, "/model"));
   request.set_export_only(true);
   trainer.trainer->Save(request, kSaveDeadline, Expect(&TrainerWork::OnExported));
@@ -329,8 +329,8 @@ void TrainerWork::OnUpdated(absl::StatusOr<v1::UpdateReply> reply) {
   failures_ = 0;
   version_ = made;
   digest_ = reply->digest();
-  run_.Check(run_.ledger.Consumed(
-      wanted_.number, {reply->advantages().begin(), reply->advantages().end()}));
+  run_.Check(run_.ledger.Consumed(wanted_.number,
+                                  {reply->advantages().begin(), reply->advantages().end()}));
   run_.job.updates_done = wanted_.number;
   run_.job.digest = digest_;
   run_.job.skipped_in_row = 0;
@@ -345,7 +345,8 @@ void TrainerWork::Skip(const absl::Status& status) {
                                                     std::string(status.message()))));
   }
   ++job.skipped_in_row;
-  run_.Tell(absl::StrCat("update ", wanted_.number, " was skipped: ", std::string(status.message())));
+  run_.Tell(
+      absl::StrCat("update ", wanted_.number, " was skipped: ", std::string(status.message())));
   run_.SaveJob();
   if (!run_.Commit()) return;
   if (job.skipped_in_row > job.config.failure().max_skipped_updates()) {
@@ -368,8 +369,8 @@ void TrainerWork::Record(const v1::UpdateReply& reply) {
   }
   absl::Duration train = now - started_;
   absl::Duration total = std::max(now - times.last_update, train);
-  absl::Duration generate = std::max(times.generate_end - times.generate_begin,
-                                     absl::ZeroDuration());
+  absl::Duration generate =
+      std::max(times.generate_end - times.generate_begin, absl::ZeroDuration());
   AddMetric(record, "seconds", absl::ToDoubleSeconds(total));
   AddMetric(record, "train_seconds", absl::ToDoubleSeconds(train));
   if (run_.plan.kind == Plan::Kind::kRollouts) {

@@ -1,5 +1,5 @@
-// TrainerWork does what a run asks of the trainer, one thing at a time, and writes the results to the
-// ledger and the store.
+// TrainerWork does what a run asks of the trainer, one thing at a time, and writes the results to
+// the ledger and the store.
 //
 // The ledger's entry always comes before the call. An answer from a trainer that has left the pool
 // meanwhile is not looked at.
@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+
 #include "rein/v1/trainer.pb.h"
 #include "services/controller/run_state.h"
 #include "services/controller/training_batch.h"

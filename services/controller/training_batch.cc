@@ -5,6 +5,7 @@
 #include <map>
 
 #include "absl/strings/str_cat.h"
+
 #include "common/status/status_macros.h"
 
 namespace rein::services {
@@ -44,8 +45,9 @@ std::vector<v1::Metric> ToMetrics(const BatchSums& sums) {
     AddMetric(metrics, "reward_max", *high);
   }
   for (const auto& [name, sum] : sums.parts) AddMetric(metrics, "reward/" + name, sum / count);
-  AddMetric(metrics, "zero_signal_ratio", static_cast<double>(sums.zero_signal_groups) /
-                                              std::max<double>(1, static_cast<double>(sums.groups)));
+  AddMetric(metrics, "zero_signal_ratio",
+            static_cast<double>(sums.zero_signal_groups) /
+                std::max<double>(1, static_cast<double>(sums.groups)));
   AddMetric(metrics, "completion_tokens", static_cast<double>(sums.completion_tokens) / count);
   AddMetric(metrics, "truncated_ratio", static_cast<double>(sums.truncated) / count);
   AddMetric(metrics, "tokens", static_cast<double>(sums.tokens));
@@ -58,9 +60,11 @@ std::vector<v1::Metric> ToMetrics(const BatchSums& sums) {
 void Count(const v1::Rollout& rollout, uint64_t update, BatchSums& sums) {
   const v1::Completion& completion = rollout.completion();
   sums.rewards.push_back(rollout.reward().reward());
-  for (const v1::RewardPart& part : rollout.reward().parts()) sums.parts[part.name()] += part.score();
+  for (const v1::RewardPart& part : rollout.reward().parts())
+    sums.parts[part.name()] += part.score();
   sums.completion_tokens += static_cast<uint64_t>(completion.token_ids_size());
-  sums.tokens += static_cast<uint64_t>(rollout.prompt_token_ids_size() + completion.token_ids_size());
+  sums.tokens +=
+      static_cast<uint64_t>(rollout.prompt_token_ids_size() + completion.token_ids_size());
   sums.truncated += completion.finish_reason() == v1::FINISH_REASON_LENGTH ? 1 : 0;
   for (float logprob : completion.behaviour_logprobs()) sums.logprob += logprob;
   for (const v1::VersionSpan& span : completion.versions()) {
@@ -74,9 +78,8 @@ v1::TrainingSequence ToSequence(const v1::Rollout& rollout, uint32_t group_index
   const v1::Completion& completion = rollout.completion();
   *sequence.mutable_token_ids() = rollout.prompt_token_ids();
   sequence.mutable_token_ids()->MergeFrom(completion.token_ids());
-  sequence.set_loss_mask(
-      std::string(static_cast<size_t>(rollout.prompt_token_ids_size()), '\0') +
-      std::string(static_cast<size_t>(completion.token_ids_size()), '\1'));
+  sequence.set_loss_mask(std::string(static_cast<size_t>(rollout.prompt_token_ids_size()), '\0') +
+                         std::string(static_cast<size_t>(completion.token_ids_size()), '\1'));
   *sequence.mutable_behaviour_logprobs() = completion.behaviour_logprobs();
   *sequence.mutable_reference_logprobs() = rollout.reference_logprobs();
   sequence.set_group(group_index);

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+
 #include "rein/v1/controller.pb.h"
 #include "rein/v1/trainer.pb.h"
 #include "services/controller/ledger.h"

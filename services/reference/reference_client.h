@@ -1,9 +1,9 @@
-// Reference is what the controller knows of the frozen policy; ConnectReference gives the one behind
-// gRPC.
+// Reference is what the controller knows of the frozen policy; ConnectReference gives the one
+// behind gRPC.
 //
 // Calls return at once; `done` comes later, as common/rpc/done.h says. UNAVAILABLE (and for Score
-// RESOURCE_EXHAUSTED) is retried until the deadline. Destruction ends calls under way with CANCELLED
-// and waits for their callbacks. Thread-safe.
+// RESOURCE_EXHAUSTED) is retried until the deadline. Destruction ends calls under way with
+// CANCELLED and waits for their callbacks. Thread-safe.
 
 #pragma once
 
@@ -11,6 +11,7 @@
 #include <string>
 
 #include "absl/time/time.h"
+
 #include "common/rpc/done.h"
 #include "rein/v1/reference.pb.h"
 

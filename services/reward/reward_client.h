@@ -2,8 +2,8 @@
 // behind gRPC, ours or a user's.
 //
 // Calls return at once; `done` comes later, as common/rpc/done.h says. UNAVAILABLE and
-// RESOURCE_EXHAUSTED are retried until the deadline. Destruction ends calls under way with CANCELLED
-// and waits for their callbacks. Thread-safe.
+// RESOURCE_EXHAUSTED are retried until the deadline. Destruction ends calls under way with
+// CANCELLED and waits for their callbacks. Thread-safe.
 
 #pragma once
 
@@ -11,6 +11,7 @@
 #include <string>
 
 #include "absl/time/time.h"
+
 #include "common/rpc/done.h"
 #include "rein/v1/reward.pb.h"
 

@@ -17,6 +17,7 @@
 #include <thread>
 
 #include "absl/time/time.h"
+
 #include "common/rpc/fence_guard.h"
 #include "common/sync/clock.h"
 #include "common/telemetry/log.h"
@@ -36,8 +37,8 @@ struct LeaseOptions {
   v1::RegisterRequest identity;  // role, name, address, device, build
   // Called from the lease's thread; must be quick.
   std::function<ActorReport()> report;
-  // Called when an epoch was lost and a new one is in force: what was begun under the old one should
-  // be dropped. May be empty.
+  // Called when an epoch was lost and a new one is in force: what was begun under the old one
+  // should be dropped. May be empty.
   std::function<void(uint64_t actor_epoch)> on_new_epoch;
 };
 

@@ -38,7 +38,8 @@ const Role* Find(const std::string& name) {
 
 int main(int argc, char** argv) {
   const char* slash = std::strrchr(argv[0], '/');
-  if (const Role* role = Find(slash == nullptr ? argv[0] : slash + 1)) return role->entry(argc, argv);
+  if (const Role* role = Find(slash == nullptr ? argv[0] : slash + 1))
+    return role->entry(argc, argv);
   if (argc > 1) {
     if (const Role* role = Find(argv[1])) return role->entry(argc - 1, argv + 1);
   }

@@ -1,16 +1,16 @@
 #include "services/role/role_process.h"
 
-#include <pthread.h>
-#include <signal.h>
-#include <unistd.h>
-
-#include <CLI/CLI.hpp>
 #include <cerrno>
 #include <cstdio>
 #include <fstream>
 #include <iostream>
 
 #include "absl/strings/str_cat.h"
+#include <CLI/CLI.hpp>
+#include <pthread.h>
+#include <signal.h>
+#include <unistd.h>
+
 #include "common/rpc/server.h"
 #include "common/status/status_macros.h"
 #include "common/version/build_version.h"
@@ -53,7 +53,8 @@ void AddCommonFlags(CLI::App& app, const RoleSpec& spec, RoleFlags& flags, bool&
                  "Write the addresses of both ports here once they listen");
   app.add_flag("--version", version, "Print the version and leave");
   if (spec.role != "controller") {
-    app.add_option("--controller", flags.controller, "host:port of the controller; none: serve all");
+    app.add_option("--controller", flags.controller,
+                   "host:port of the controller; none: serve all");
     app.add_option("--device", flags.device, "cpu, gpu:0, ...")->capture_default_str();
     app.add_option("--threads", flags.threads, "Threads of computing; 0: one per core")
         ->check(CLI::NonNegativeNumber);
@@ -80,8 +81,7 @@ void RoleProcess::AddPage(const std::string& path, telemetry::MetricsEndpoint::P
   pages_[path] = std::move(page);
 }
 
-void RoleProcess::OnListening(
-    std::function<void(const std::string&, const std::string&)> call) {
+void RoleProcess::OnListening(std::function<void(const std::string&, const std::string&)> call) {
   on_listening_ = std::move(call);
 }
 
@@ -169,8 +169,8 @@ int RunRole(RoleSpec spec, int argc, char** argv,
     std::cout << version::Describe(program, spec.build) << "\n";
     return 0;
   }
-  auto log = telemetry::Log::Create(
-      {.role = spec.role, .actor = flags.name, .file = flags.log_file});
+  auto log =
+      telemetry::Log::Create({.role = spec.role, .actor = flags.name, .file = flags.log_file});
   if (!log.ok()) {
     std::cerr << "error: " << log.status().message() << "\n";
     return ExitCode(log.status());

@@ -14,7 +14,8 @@
 // Flags of every role: --listen --admin --controller --name --device --threads --log-file
 // --address-file --version.
 // Without --controller the fence is open: the process serves whoever calls.
-// Exit codes: 0 stopped by SIGTERM or SIGINT, 2 wrong flags, 3 wrong input, 7 a port is taken, else 1.
+// Exit codes: 0 stopped by SIGTERM or SIGINT, 2 wrong flags, 3 wrong input, 7 a port is taken,
+// else 1.
 
 #pragma once
 
@@ -25,6 +26,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+
 #include "common/rpc/fence_guard.h"
 #include "common/rpc/reply_cache.h"
 #include "common/sync/clock.h"
@@ -109,7 +111,8 @@ class RoleProcess {
   std::function<void()> on_stopping_;
 };
 
-// Blocks the stop signals, reads the flags, makes the process and calls `body`. Returns the exit code.
+// Blocks the stop signals, reads the flags, makes the process and calls `body`. Returns the exit
+// code.
 int RunRole(RoleSpec spec, int argc, char** argv,
             const std::function<absl::Status(RoleProcess&)>& body);
 

@@ -1,10 +1,10 @@
-// Generator is what the controller knows of a rollout service; ConnectGenerator gives the one behind
-// gRPC.
+// Generator is what the controller knows of a rollout service; ConnectGenerator gives the one
+// behind gRPC.
 //
 // Calls return at once; `done` comes later, as common/rpc/done.h says. Load is retried while
-// UNAVAILABLE, until its deadline; Generate is not: the caller knows which siblings have come and asks
-// for the others. Destruction ends calls under way with CANCELLED and waits for their callbacks.
-// Thread-safe.
+// UNAVAILABLE, until its deadline; Generate is not: the caller knows which siblings have come and
+// asks for the others. Destruction ends calls under way with CANCELLED and waits for their
+// callbacks. Thread-safe.
 
 #pragma once
 
@@ -13,6 +13,7 @@
 #include <string>
 
 #include "absl/time/time.h"
+
 #include "common/rpc/done.h"
 #include "rein/v1/rollout.pb.h"
 
@@ -25,8 +26,8 @@ class Generator {
   virtual void Load(const v1::LoadModelRequest& request, absl::Duration deadline,
                     rpc::Done<v1::LoadModelReply> done) = 0;
 
-  // `on_rollout` is called for each sibling as it finishes, one at a time; then `done` once, OK when
-  // all have come.
+  // `on_rollout` is called for each sibling as it finishes, one at a time; then `done` once, OK
+  // when all have come.
   virtual void Generate(const v1::GenerateRequest& request, absl::Duration deadline,
                         std::function<void(v1::Rollout)> on_rollout,
                         std::function<void(absl::Status)> done) = 0;

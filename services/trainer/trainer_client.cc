@@ -30,8 +30,9 @@ class TrainerClient final : public Trainer {
 
   void Publish(const v1::PublishRequest& request, absl::Duration deadline,
                rpc::Done<v1::PublishReply> done) override {
-    rpc::StartRetryingCall(calls_, kRetry, async(), &Async::Publish, request, deadline,
-                           std::move(done));
+    // UNAVAILABLE may mean the receivers: then the same ones would be asked for ever.
+    rpc::StartRetryingCall(calls_, rpc::RetryOn::kNothing, async(), &Async::Publish, request,
+                           deadline, std::move(done));
   }
 
   void Save(const v1::SaveRequest& request, absl::Duration deadline,

@@ -1,8 +1,9 @@
-// Trainer is what the controller knows of the policy trainer; ConnectTrainer gives the one behind gRPC.
+// Trainer is what the controller knows of the policy trainer; ConnectTrainer gives the one behind
+// gRPC.
 //
-// Calls return at once; `done` comes later, as common/rpc/done.h says. UNAVAILABLE and
-// RESOURCE_EXHAUSTED are retried until the deadline. Destruction ends calls under way with CANCELLED
-// and waits for their callbacks. Thread-safe.
+// Calls return at once; `done` comes later, as common/rpc/done.h says. UNAVAILABLE is retried until
+// the deadline, except for Publish, whose receivers may have changed meanwhile. Destruction ends
+// calls under way with CANCELLED and waits for their callbacks. Thread-safe.
 
 #pragma once
 
@@ -10,6 +11,7 @@
 #include <string>
 
 #include "absl/time/time.h"
+
 #include "common/rpc/done.h"
 #include "rein/v1/trainer.pb.h"
 

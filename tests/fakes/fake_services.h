@@ -1,5 +1,5 @@
-// FakeServices are the four services behind a run loop, without network or time: each answer is ready at
-// once and handed over by Pump(). A test replaces the answers that it is about.
+// FakeServices are the four services behind a run loop, without network or time: each answer is
+// ready at once and handed over by Pump(). A test replaces the answers that it is about.
 
 #pragma once
 

@@ -1,13 +1,13 @@
-// A whole job from a seed, in one process, on a virtual clock: crashes, freezes, lost, late and repeated
-// messages. REIN_SIMULATION_SEEDS and REIN_SIMULATION_FIRST choose other seeds.
-
-#include <gtest/gtest.h>
-#include <unistd.h>
+// A whole job from a seed, in one process, on a virtual clock: crashes, freezes, lost, late and
+// repeated messages. REIN_SIMULATION_SEEDS and REIN_SIMULATION_FIRST choose other seeds.
 
 #include <cstdlib>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include <gtest/gtest.h>
+#include <unistd.h>
+
 #include "tests/simulation/sim_world.h"
 
 namespace rein::simulation {

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+
 #include "services/controller/actor_pool.h"
 #include "tests/simulation/sim_world.h"
 
@@ -84,7 +85,8 @@ class Link : public std::enable_shared_from_this<Link> {
         });
       });
     }
-    Return(work * 2 + kRetryAfter, [self = shared_from_this(), work, call] { self->Try(work, call); });
+    Return(work * 2 + kRetryAfter,
+           [self = shared_from_this(), work, call] { self->Try(work, call); });
   }
 
   SimWorld& world_;
@@ -106,13 +108,13 @@ class Linked : public Interface {
   template <typename Request, typename Reply>
   void Fenced(const Request& request, absl::Duration work, rpc::Done<Reply> done,
               std::function<absl::StatusOr<Reply>(SimProcess&)> serve) {
-    link_->template Call<Reply>(
-        work, std::move(done),
-        [fence = request.fence(), serve = std::move(serve)](SimProcess& p) -> absl::StatusOr<Reply> {
-          absl::Status admitted = p.guard->Admit(fence);
-          if (!admitted.ok()) return admitted;
-          return serve(p);
-        });
+    link_->template Call<Reply>(work, std::move(done),
+                                [fence = request.fence(),
+                                 serve = std::move(serve)](SimProcess& p) -> absl::StatusOr<Reply> {
+                                  absl::Status admitted = p.guard->Admit(fence);
+                                  if (!admitted.ok()) return admitted;
+                                  return serve(p);
+                                });
   }
 
   std::shared_ptr<Link> link_;
@@ -143,7 +145,9 @@ class SimTrainer final : public Linked<Trainer> {
   void Status(absl::Duration, rpc::Done<v1::TrainerStatusReply> done) override {
     link_->Call<v1::TrainerStatusReply>(
         absl::ZeroDuration(), std::move(done),
-        [](SimProcess& p) -> absl::StatusOr<v1::TrainerStatusReply> { return p.trainer->Status(); });
+        [](SimProcess& p) -> absl::StatusOr<v1::TrainerStatusReply> {
+          return p.trainer->Status();
+        });
   }
   void Publish(const v1::PublishRequest& request, absl::Duration,
                rpc::Done<v1::PublishReply> done) override {
@@ -154,12 +158,14 @@ class SimTrainer final : public Linked<Trainer> {
 
  private:
   static absl::StatusOr<v1::PublishReply> PublishFrom(SimProcess& trainer,
-                                                      const v1::PublishRequest& request, Link& link) {
+                                                      const v1::PublishRequest& request,
+                                                      Link& link) {
     const SimWeights& weights = trainer.trainer->weights();
     if (weights.version.SerializeAsString() != request.version().SerializeAsString()) {
       return absl::FailedPreconditionError("another version is loaded");
     }
     v1::PublishReply reply;
+    int taken = 0;
     *reply.mutable_version() = weights.version;
     for (const v1::WeightReceiver& receiver : request.receivers()) {
       SimProcess& process = link.world().process(receiver.name());
@@ -177,7 +183,9 @@ class SimTrainer final : public Linked<Trainer> {
       v1::PublishOutcome* outcome = reply.add_outcomes();
       outcome->set_name(receiver.name());
       outcome->set_error(error);
+      taken += error.empty() ? 1 : 0;
     }
+    if (taken == 0) return absl::UnavailableError("no receiver took the weights");
     return reply;
   }
 };
@@ -210,18 +218,21 @@ class SimGenerator final : public Linked<Generator> {
     stream->on_rollout = std::move(on_rollout);
     stream->done = std::move(done);
     // gRPC tells the caller when the peer is gone; here a timer does.
-    link_->Return(absl::Seconds(25), [stream] { End(*stream, absl::UnavailableError("peer is gone")); });
+    link_->Return(absl::Seconds(25),
+                  [stream] { End(*stream, absl::UnavailableError("peer is gone")); });
     if (world.Loses()) return;
-    link_->Deliver(world.Delay(), link_->process().life, [stream, link = link_](SimProcess& process) {
-      absl::Status admitted = process.guard->Admit(stream->request.fence());
-      if (admitted.ok() && !process.model->weights().has_version) {
-        admitted = absl::FailedPreconditionError("no weights have come");
-      }
-      if (!admitted.ok()) {
-        return link->Return(link->world().Delay(), [stream, admitted] { End(*stream, admitted); });
-      }
-      Produce(stream, link, 0, process.life);
-    });
+    link_->Deliver(world.Delay(), link_->process().life,
+                   [stream, link = link_](SimProcess& process) {
+                     absl::Status admitted = process.guard->Admit(stream->request.fence());
+                     if (admitted.ok() && !process.model->weights().has_version) {
+                       admitted = absl::FailedPreconditionError("no weights have come");
+                     }
+                     if (!admitted.ok()) {
+                       return link->Return(link->world().Delay(),
+                                           [stream, admitted] { End(*stream, admitted); });
+                     }
+                     Produce(stream, link, 0, process.life);
+                   });
   }
 
  private:
@@ -248,8 +259,8 @@ class SimGenerator final : public Linked<Generator> {
         return link->Return(absl::Milliseconds(30), [stream] { End(*stream, absl::OkStatus()); });
       }
       ++world.mutable_truth().siblings_generated;
-      v1::Rollout rollout = process.model->Generate(
-          stream->request, stream->request.siblings(index));
+      v1::Rollout rollout =
+          process.model->Generate(stream->request, stream->request.siblings(index));
       int copies = world.random().Chance(0.05) ? 2 : 1;
       for (int i = 0; i < copies; ++i) {
         link->Return(absl::Milliseconds(10), [stream, rollout] {

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "absl/time/time.h"
+
 #include "common/sync/clock.h"
 
 namespace rein::simulation {

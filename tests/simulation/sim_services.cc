@@ -61,8 +61,8 @@ absl::StatusOr<v1::UpdateReply> SimTrainerService::Update(const v1::UpdateReques
     return *last_reply_;
   }
   if (request.update() != weights_.version.number() + 1) {
-    return absl::FailedPreconditionError(absl::StrCat("update ", request.update(), " after ",
-                                                      weights_.version.number()));
+    return absl::FailedPreconditionError(
+        absl::StrCat("update ", request.update(), " after ", weights_.version.number()));
   }
   uint64_t batch = 1;
   for (const v1::TrainingSequence& sequence : request.sequences()) {

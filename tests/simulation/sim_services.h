@@ -1,6 +1,6 @@
-// The four services as the simulation plays them: the state that a real one would hold, behind the same
-// fences, with arithmetic instead of tensors. Weights are a hash of all that was trained on, so that two
-// runs with equal weights have trained on equal batches in equal order.
+// The four services as the simulation plays them: the state that a real one would hold, behind the
+// same fences, with arithmetic instead of tensors. Weights are a hash of all that was trained on,
+// so that two runs with equal weights have trained on equal batches in equal order.
 
 #pragma once
 
@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+
 #include "common/rpc/fence_guard.h"
 #include "rein/v1/reference.pb.h"
 #include "rein/v1/reward.pb.h"
@@ -29,9 +30,9 @@ struct SimTruth {
     uint64_t number = 0;
     uint64_t digest = 0;
   };
-  std::map<std::string, Checkpoint> checkpoints;                     // by path
-  std::map<std::pair<uint64_t, uint64_t>, int> trained;              // (lineage, update) -> times
-  std::map<uint64_t, uint64_t> batches;                              // update -> hash
+  std::map<std::string, Checkpoint> checkpoints;         // by path
+  std::map<std::pair<uint64_t, uint64_t>, int> trained;  // (lineage, update) -> times
+  std::map<uint64_t, uint64_t> batches;                  // update -> hash
   uint64_t updates_made = 0;
   uint64_t siblings_generated = 0;
   std::vector<std::string> violations;
@@ -81,7 +82,8 @@ class SimModelService {
   SimWeights weights_;
 };
 
-// Prompts 3, 10, 17, ... have one sibling that nobody can score; prompts 5, 16, ... have none that can.
+// Prompts 3, 10, 17, ... have one sibling that nobody can score; prompts 5, 16, ... have none that
+// can.
 v1::ScoreRewardsReply ScoreRewards(const v1::ScoreRewardsRequest& request);
 
 }  // namespace rein::simulation

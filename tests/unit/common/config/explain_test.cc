@@ -16,7 +16,8 @@ TEST(ExplainTest, TellsTypeRangeDefaultMeaningAndPeers) {
             "grpo.clip.high   number in [0, 1000], default 0.2\n"
             "  The ratio counts up to 1 + high (DAPO: 0.28).\n"
             "  Elsewhere: verl actor.clip_ratio_high; TRL epsilon_high\n");
-  EXPECT_THAT(*Explain("grpo.prompts"), HasSubstr("whole number in [1, 65536] (prompts), default 64"));
+  EXPECT_THAT(*Explain("grpo.prompts"),
+              HasSubstr("whole number in [1, 65536] (prompts), default 64"));
   EXPECT_THAT(*Explain("rewards.0.weight"), HasSubstr("rewards.0.weight   number in"));
 }
 

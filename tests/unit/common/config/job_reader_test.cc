@@ -1,11 +1,11 @@
 #include "common/config/job_reader.h"
 
+#include <filesystem>
+#include <fstream>
+
 #include <gmock/gmock.h>
 #include <google/protobuf/util/message_differencer.h>
 #include <gtest/gtest.h>
-
-#include <filesystem>
-#include <fstream>
 
 #include "common/config/yaml_writer.h"
 
@@ -195,7 +195,8 @@ TEST_F(JobReaderTest, OverridesReachEverywhere) {
 TEST_F(JobReaderTest, WrongOverridesAreNamed) {
   EXPECT_THAT(Report(kShortest, {"group_size"}), HasSubstr("group_size    wants key.sub=value"));
   EXPECT_THAT(Report(kShortest, {"grpo..a=1"}), HasSubstr("is not a key"));
-  EXPECT_THAT(Report(kShortest, {"rewards.7.weight=1"}), HasSubstr("an index below 1 here, got '7'"));
+  EXPECT_THAT(Report(kShortest, {"rewards.7.weight=1"}),
+              HasSubstr("an index below 1 here, got '7'"));
   EXPECT_THAT(Report(kShortest, {"seed.x=1"}), HasSubstr("wants a whole number"));
   EXPECT_THAT(Report(kShortest, {"grpo.clip=[1"}), HasSubstr("grpo.clip  value: 1:"));
   EXPECT_THAT(Report(kShortest, {"grpo.group_szie=1"}), HasSubstr("did you mean group_size?"));

@@ -1,10 +1,10 @@
 #include "common/rpc/reply_cache.h"
 
-#include <gtest/gtest.h>
-
 #include <atomic>
 #include <future>
 #include <thread>
+
+#include <gtest/gtest.h>
 
 #include "rein/v1/policy.pb.h"
 
@@ -54,8 +54,7 @@ TEST(ReplyCacheTest, ARepeatOfARunningRequestWaitsForIt) {
     EXPECT_EQ(reply->number(), 1);
   });
   started.get_future().wait_for(std::chrono::seconds(10));
-  auto impatient =
-      cache.Once<Reply>("a", absl::Milliseconds(5), [] { return Numbered(2); });
+  auto impatient = cache.Once<Reply>("a", absl::Milliseconds(5), [] { return Numbered(2); });
   EXPECT_EQ(impatient.status().code(), absl::StatusCode::kDeadlineExceeded);
   EXPECT_EQ(impatient.status().message(), "request a is still running");
   std::atomic<uint64_t> seen = 0;

@@ -1,10 +1,10 @@
 #include "common/rpc/server.h"
 
+#include <mutex>
+
 #include <gmock/gmock.h>
 #include <grpcpp/generic/generic_stub.h>
 #include <gtest/gtest.h>
-
-#include <mutex>
 
 #include "common/rpc/channel.h"
 #include "common/rpc/grpc_status.h"
@@ -28,14 +28,14 @@ class RefusingService final : public v1::RewardService::Service {
 class ServerTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    auto server = Server::Create({.address = "127.0.0.1:0",
-                                  .on_handled =
-                                      [this](const HandledCall& call) {
-                                        std::lock_guard<std::mutex> lock(mutex_);
-                                        handled_.push_back(call.service + "." + call.method + " " +
-                                                           call.code);
-                                      }},
-                                 {&service_});
+    auto server = Server::Create(
+        {.address = "127.0.0.1:0",
+         .on_handled =
+             [this](const HandledCall& call) {
+               std::lock_guard<std::mutex> lock(mutex_);
+               handled_.push_back(call.service + "." + call.method + " " + call.code);
+             }},
+        {&service_});
     ASSERT_TRUE(server.ok()) << server.status();
     server_ = *std::move(server);
     channel_ = Connect(server_->address());

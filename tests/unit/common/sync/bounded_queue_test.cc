@@ -1,9 +1,9 @@
 #include "common/sync/bounded_queue.h"
 
-#include <gtest/gtest.h>
-
 #include <thread>
 #include <vector>
+
+#include <gtest/gtest.h>
 
 namespace rein::sync {
 namespace {

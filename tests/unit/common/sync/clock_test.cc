@@ -1,8 +1,7 @@
 #include "common/sync/clock.h"
 
-#include <gtest/gtest.h>
-
 #include "absl/time/clock.h"
+#include <gtest/gtest.h>
 
 namespace rein::sync {
 namespace {

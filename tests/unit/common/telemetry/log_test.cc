@@ -1,10 +1,10 @@
 #include "common/telemetry/log.h"
 
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-
 #include <filesystem>
 #include <fstream>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
 
 namespace rein::telemetry {
 namespace {

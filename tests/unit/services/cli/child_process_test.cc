@@ -1,15 +1,15 @@
 #include "services/cli/child_process.h"
 
+#include <cerrno>
+#include <filesystem>
+#include <fstream>
+#include <thread>
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-#include <cerrno>
-#include <filesystem>
-#include <fstream>
-#include <thread>
 
 #include "services/cli/context.h"
 
@@ -21,7 +21,9 @@ using ::testing::HasSubstr;
 class ChildProcessTest : public ::testing::Test {
  protected:
   ChildCommand Shell(const std::string& script) {
-    return {.program = "/bin/sh", .arguments = {"-c", script}, .environment = {{"WHO", "rein"}},
+    return {.program = "/bin/sh",
+            .arguments = {"-c", script},
+            .environment = {{"WHO", "rein"}},
             .log_file = log_};
   }
 

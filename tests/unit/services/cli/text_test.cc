@@ -1,7 +1,7 @@
+#include <cmath>
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-
-#include <cmath>
 
 #include "services/cli/describe_text.h"
 #include "services/cli/exit_code.h"
@@ -89,22 +89,24 @@ v1::Job RunningJob() {
 
 TEST(WatchViewTest, OneLineForEachUpdateInAFile) {
   WatchView view(RunningJob());
-  EXPECT_EQ(view.Take(UpdateEvent(128, 0.612)),
-            "update 128/200  reward 0.612±0.31  entropy 0.84  length 11.8  cut 0.4 %  grad 0.9  lag 1"
-            "  tok/s 41.2k  generate 1s  train 0.8s  sync 0.01s  eta 2m24s");
+  EXPECT_EQ(
+      view.Take(UpdateEvent(128, 0.612)),
+      "update 128/200  reward 0.612±0.31  entropy 0.84  length 11.8  cut 0.4 %  grad 0.9  lag 1"
+      "  tok/s 41.2k  generate 1s  train 0.8s  sync 0.01s  eta 2m24s");
 }
 
 TEST(WatchViewTest, LiveLines) {
   WatchView view(RunningJob());
   view.Take(UpdateEvent(1, 0.2));
   view.Take(UpdateEvent(2, 0.4));
-  EXPECT_THAT(view.Lines(200),
-              ElementsAre("products  GRPO  RUNNING  update 2/200 ▎······················· 1 %  eta "
-                          "6m36s   policy 2   lag 1.0",
-                          "reward 0.4 ▁█  numeric 0.58   zero-signal groups 12 %",
-                          "length 11.8 (cut 0.4 %)   entropy 0.84   grad 0.9   mismatch 0 (exact)",
-                          "update 2.00 s:  generate ██████ 1.00  train ████▊ 0.80  sync  0.01  idle "
-                          "0.19     41.2k tok/s"));
+  EXPECT_THAT(
+      view.Lines(200),
+      ElementsAre("products  GRPO  RUNNING  update 2/200 ▎······················· 1 %  eta "
+                  "6m36s   policy 2   lag 1.0",
+                  "reward 0.4 ▁█  numeric 0.58   zero-signal groups 12 %",
+                  "length 11.8 (cut 0.4 %)   entropy 0.84   grad 0.9   mismatch 0 (exact)",
+                  "update 2.00 s:  generate ██████ 1.00  train ████▊ 0.80  sync  0.01  idle "
+                  "0.19     41.2k tok/s"));
   for (const std::string& line : view.Lines(40)) EXPECT_LE(Width(line), 40);
 }
 

@@ -1,11 +1,11 @@
 #include "services/controller/controller_service.h"
 
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-
 #include <filesystem>
 #include <fstream>
 #include <thread>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
 
 #include "common/rpc/channel.h"
 #include "common/rpc/grpc_status.h"
@@ -33,7 +33,8 @@ class ControllerServiceTest : public ::testing::Test {
     fs::remove_all(folder_);
     fs::create_directories(folder_ / "state/logs");
     fs::copy("configs/models/digits", folder_ / "model");
-    std::ofstream(folder_ / "train.jsonl") << R"j({"prompt": "max(1,2,3)", "answer": "3"})j" << "\n";
+    std::ofstream(folder_ / "train.jsonl")
+        << R"j({"prompt": "max(1,2,3)", "answer": "3"})j" << "\n";
     std::ofstream(folder_ / "empty.jsonl") << "\n";
     log_ = *telemetry::Log::Create({.role = "controller", .actor = "c", .file = "/dev/null"});
     recorder_ = std::make_unique<JobRecorder>(clock_, metrics_, *log_);

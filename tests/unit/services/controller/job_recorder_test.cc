@@ -1,13 +1,13 @@
 #include "services/controller/job_recorder.h"
 
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-
 #include <cstring>
 #include <filesystem>
 #include <fstream>
-#include <nlohmann/json.hpp>
 #include <sstream>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
 
 #include "services/controller/crc32c.h"
 
@@ -71,7 +71,8 @@ TEST_F(JobRecorderTest, AnUpdateIsALineAndGauges) {
   EXPECT_EQ(count, 2);
   std::string page = metrics_.Text();
   EXPECT_THAT(page, HasSubstr("rein_controller_update{rl_job=\"digits\"} 3"));
-  EXPECT_THAT(page, HasSubstr("rein_controller_reward_mean{reward=\"numeric\",rl_job=\"digits\"} 0.25"));
+  EXPECT_THAT(page,
+              HasSubstr("rein_controller_reward_mean{reward=\"numeric\",rl_job=\"digits\"} 0.25"));
   EXPECT_THAT(page, HasSubstr("rein_controller_loss{rl_job=\"digits\"} -0.125"));
   EXPECT_THAT(page, HasSubstr("phase=\"train\""));
 }
@@ -112,7 +113,8 @@ TEST_F(JobRecorderTest, EvalsAndStates) {
   job_.state = v1::JOB_STATE_SUCCEEDED;
   recorder.OnState(job_);
   std::string page = metrics_.Text();
-  EXPECT_THAT(page, HasSubstr("rein_controller_job_state{rl_job=\"digits\",state=\"SUCCEEDED\"} 1"));
+  EXPECT_THAT(page,
+              HasSubstr("rein_controller_job_state{rl_job=\"digits\",state=\"SUCCEEDED\"} 1"));
   EXPECT_THAT(page, HasSubstr("rein_controller_job_state{rl_job=\"digits\",state=\"RUNNING\"} 0"));
   EXPECT_THAT(page, HasSubstr("rein_controller_jobs_total{result=\"SUCCEEDED\"} 1"));
   EXPECT_THAT(page, HasSubstr("metric=\"accuracy\",rl_job=\"digits\"} 0.75"));

@@ -1,9 +1,9 @@
 #include "services/controller/ledger.h"
 
+#include <filesystem>
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-
-#include <filesystem>
 
 #include "services/controller/training_batch.h"
 #include "tests/fakes/fake_prompts.h"

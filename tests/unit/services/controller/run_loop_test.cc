@@ -1,9 +1,9 @@
 #include "services/controller/run_loop.h"
 
+#include <filesystem>
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-
-#include <filesystem>
 
 #include "tests/fakes/fake_prompts.h"
 #include "tests/fakes/fake_services.h"
@@ -196,7 +196,8 @@ TEST_F(RunLoopTest, APromptThatCannotBeGeneratedIsDroppedWithTheReason) {
                : absl::OkStatus();
   };
   EXPECT_EQ(RunAll().state, v1::JOB_STATE_SUCCEEDED);
-  EXPECT_THAT(DropReasons(), ::testing::Contains("generate: prompt has 900 tokens, the context 512"));
+  EXPECT_THAT(DropReasons(),
+              ::testing::Contains("generate: prompt has 900 tokens, the context 512"));
   EXPECT_EQ(run_->ledger().Summary().consumed(), 6);
 }
 
@@ -211,8 +212,9 @@ TEST_F(RunLoopTest, AScorerThatIsAwayIsWaitedFor) {
 
 TEST_F(RunLoopTest, LongPromptsAreAnErrorOrLeftOut) {
   job_.config.mutable_data()->set_max_prompt_tokens(1);
-  EXPECT_THAT(RunAll().message,
-              HasSubstr("of train.jsonl has 2 tokens, at most 1 are allowed (data.drop_long_prompts"));
+  EXPECT_THAT(
+      RunAll().message,
+      HasSubstr("of train.jsonl has 2 tokens, at most 1 are allowed (data.drop_long_prompts"));
   job_.config.mutable_data()->set_drop_long_prompts(true);
   job_.name = "another";
   EXPECT_EQ(RunAll().message,

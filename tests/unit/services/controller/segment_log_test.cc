@@ -1,10 +1,10 @@
 #include "services/controller/segment_log.h"
 
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-
 #include <filesystem>
 #include <fstream>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
 
 #include "services/controller/crc32c.h"
 

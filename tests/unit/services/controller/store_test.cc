@@ -1,9 +1,9 @@
 #include "services/controller/store.h"
 
+#include <filesystem>
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-
-#include <filesystem>
 
 #include "services/controller/actor_registry.h"
 
@@ -106,7 +106,8 @@ TEST_F(StoreTest, AStoreOfANewerSchemaIsRefused) {
   store_.reset();
   absl::Status status = Store::Open({.folder = folder_}).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_THAT(std::string(status.message()), HasSubstr("schema version 99, this program knows up to"));
+  EXPECT_THAT(std::string(status.message()),
+              HasSubstr("schema version 99, this program knows up to"));
 }
 
 class ActorRegistryTest : public StoreTest {

@@ -1,10 +1,10 @@
 #include "services/role/lease_client.h"
 
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-
 #include <atomic>
 #include <thread>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
 
 #include "common/rpc/grpc_status.h"
 #include "common/rpc/server.h"

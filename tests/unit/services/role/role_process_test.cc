@@ -1,10 +1,10 @@
 #include "services/role/role_process.h"
 
+#include <thread>
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <httplib.h>
-
-#include <thread>
 
 #include "common/rpc/channel.h"
 #include "common/rpc/grpc_status.h"
@@ -32,7 +32,7 @@ class FencedService final : public v1::RewardService::Service {
 };
 
 int RunReward(std::vector<std::string> arguments,
-        const std::function<absl::Status(RoleProcess&)>& body) {
+              const std::function<absl::Status(RoleProcess&)>& body) {
   arguments.insert(arguments.begin(), "rein-reward");
   std::vector<char*> argv;
   for (std::string& argument : arguments) argv.push_back(argument.data());
@@ -83,7 +83,8 @@ TEST(RoleProcessTest, AWrongFlagIsExitCode2AndTheBodyIsNotCalled) {
 
 TEST(RoleProcessTest, VersionNamesTheProgramAndItsSources) {
   testing::internal::CaptureStdout();
-  EXPECT_EQ(RunReward({"--version"}, [](RoleProcess&) { return absl::InternalError("called"); }), 0);
+  EXPECT_EQ(RunReward({"--version"}, [](RoleProcess&) { return absl::InternalError("called"); }),
+            0);
   EXPECT_THAT(testing::internal::GetCapturedStdout(), HasSubstr("rein-reward 0.1.0 ("));
 }
 
@@ -93,10 +94,10 @@ TEST(RoleProcessTest, ATakenPortIsExitCode7) {
   auto holder = rpc::Server::Create("127.0.0.1:0", &service);
   ASSERT_TRUE(holder.ok());
   int code = RunReward({"--log-file", "/dev/null", "--listen", (*holder)->address()},
-                 [&](RoleProcess& process) {
-                   FencedService second(process.fence());
-                   return process.Serve({&second}, [] { return ActorReport{}; });
-                 });
+                       [&](RoleProcess& process) {
+                         FencedService second(process.fence());
+                         return process.Serve({&second}, [] { return ActorReport{}; });
+                       });
   EXPECT_EQ(code, 7);
 }
 

@@ -1,9 +1,9 @@
 #include "services/rollout/rollout_client.h"
 
+#include <future>
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-
-#include <future>
 
 #include "common/rpc/grpc_status.h"
 #include "common/rpc/server.h"

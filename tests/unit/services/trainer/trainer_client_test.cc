@@ -1,8 +1,8 @@
 #include "services/trainer/trainer_client.h"
 
-#include <gtest/gtest.h>
-
 #include <future>
+
+#include <gtest/gtest.h>
 
 #include "common/rpc/grpc_status.h"
 #include "common/rpc/server.h"
