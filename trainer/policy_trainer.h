@@ -82,6 +82,7 @@ class PolicyTrainer {
   absl::StatusOr<std::vector<std::vector<float>>> Score(
       const std::vector<TrainingSequence>& sequences);
 
+  int rank() const { return group_.rank(); }
   const TrainerProgress& progress() const { return progress_; }
   const weights::Registry& registry() const { return registry_; }
   const models::ModelDescription& model() const { return model_; }

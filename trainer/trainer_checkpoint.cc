@@ -28,8 +28,8 @@ NamedTensor Part(const std::string& arena, const weights::Parameter& p, const at
            static_cast<size_t>(p.elements) * sizeof(float)}};
 }
 
-absl::Status WriteOptimizer(PolicyTrainer& trainer, const std::string& path) {
-  REIN_ASSIGN_OR_RETURN(PolicyTrainer::Arenas arenas, trainer.GatherArenas());
+absl::Status WriteOptimizer(const PolicyTrainer& trainer, const PolicyTrainer::Arenas& arenas,
+                            const std::string& path) {
   std::vector<NamedTensor> tensors;
   for (const weights::Parameter& p : trainer.registry().parameters()) {
     if (trainer.dtype() != "float32") tensors.push_back(Part("master", p, arenas.master));
@@ -62,12 +62,17 @@ absl::Status ReadArena(const checkpoint::SafetensorsFile& file, const std::strin
 
 absl::StatusOr<uint64_t> SaveCheckpoint(PolicyTrainer& trainer, const std::string& path,
                                         const CheckpointExtras& extras) {
+  PolicyTrainer::Arenas arenas;
+  if (!extras.export_only) {
+    REIN_ASSIGN_OR_RETURN(arenas, trainer.GatherArenas());  // all ranks take part
+  }
+  if (trainer.rank() != 0) return 0;
   REIN_ASSIGN_OR_RETURN(auto writer, checkpoint::CheckpointWriter::Create(path));
   const std::string& folder = writer->folder();
   REIN_RETURN_IF_ERROR(models::SaveModelFolder(folder, trainer.model(), trainer.registry(),
                                                trainer.compute(), extras.tokenizer_folder));
   if (!extras.export_only) {
-    REIN_RETURN_IF_ERROR(WriteOptimizer(trainer, folder + "/optimizer.safetensors"));
+    REIN_RETURN_IF_ERROR(WriteOptimizer(trainer, arenas, folder + "/optimizer.safetensors"));
     json state = {{"format", "rein.trainer.v1"},
                   {"updates", trainer.progress().updates},
                   {"optimizer_steps", trainer.progress().optimizer_steps},

@@ -27,7 +27,7 @@ struct CheckpointExtras {
   bool export_only = false;      // weights only
 };
 
-// Total bytes. ALREADY_EXISTS when `path` exists; RESOURCE_EXHAUSTED when the disk is full.
+// Every rank calls it; rank 0 writes. Total bytes (0 on other ranks). ALREADY_EXISTS when `path` exists; RESOURCE_EXHAUSTED when the disk is full.
 absl::StatusOr<uint64_t> SaveCheckpoint(PolicyTrainer& trainer, const std::string& path,
                                         const CheckpointExtras& extras);
 

@@ -21,10 +21,12 @@ const std::vector<double>& DurationBounds() {
 
 }  // namespace
 
-TrainerServiceImpl::TrainerServiceImpl(std::string device, rpc::FenceGuard& fence,
+TrainerServiceImpl::TrainerServiceImpl(std::string device, parallel::Rendezvous ranks,
+                                       PeerRanks peers, rpc::FenceGuard& fence,
                                        rpc::ReplyCache& replies, telemetry::Metrics& metrics,
                                        telemetry::Log& log)
-    : device_(std::move(device)), fence_(fence), replies_(replies), metrics_(metrics), log_(log) {}
+    : device_(std::move(device)), ranks_(std::move(ranks)), peers_(std::move(peers)), fence_(fence),
+      replies_(replies), metrics_(metrics), log_(log) {}
 
 template <typename Request, typename Reply>
 grpc::Status TrainerServiceImpl::Mutate(const Request& request, Reply* reply, const char* phase,
@@ -45,7 +47,10 @@ grpc::Status TrainerServiceImpl::Mutate(const Request& request, Reply* reply, co
                   "job '", session_->job(), "' is loaded, the call is for '", request.fence().job(), "'"));
             }
             const auto start = std::chrono::steady_clock::now();
+            PeerCalls peers = peers_.Start(request);
             absl::StatusOr<Reply> result = (session_.get()->*work)(request);
+            absl::Status others = peers.Wait();
+            if (result.ok() && !others.ok()) result = others;
             const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
             metrics_
                 .AddHistogram("rein_trainer_update_duration_seconds", "Time of each phase",
@@ -101,7 +106,10 @@ absl::StatusOr<v1::LoadTrainerReply> TrainerServiceImpl::LoadSession(
   std::lock_guard<std::mutex> lock(session_mutex_);
   if (session_ == nullptr || !session_->IsSameLoad(request)) {
     session_.reset();  // frees its memory first
-    REIN_ASSIGN_OR_RETURN(session_, TrainerSession::Open(request, device_));
+    PeerCalls peers = peers_.Start(request);
+    REIN_ASSIGN_OR_RETURN(auto session, TrainerSession::Open(request, device_, ranks_));
+    REIN_RETURN_IF_ERROR(peers.Wait());
+    session_ = std::move(session);
     log_.SetJob(session_->job());
     log_.Info("loaded", {{"parameters", absl::StrCat(session_->Loaded().parameters())},
                          {"version", absl::StrCat(session_->version().lineage(), ".",

@@ -11,14 +11,17 @@
 #include "common/telemetry/log.h"
 #include "common/telemetry/metrics.h"
 #include "rein/v1/trainer.grpc.pb.h"
+#include "services/trainer/peer_client.h"
 #include "services/trainer/trainer_session.h"
 
 namespace rein::services {
 
 class TrainerServiceImpl final : public v1::TrainerService::Service {
  public:
-  // `device` is cpu or cuda:N. References must outlive the service.
-  TrainerServiceImpl(std::string device, rpc::FenceGuard& fence, rpc::ReplyCache& replies,
+  // `device` is cpu or cuda:N; `peers` are the other ranks, known to rank 0 only. References must outlive
+  // the service.
+  TrainerServiceImpl(std::string device, parallel::Rendezvous ranks, PeerRanks peers,
+                     rpc::FenceGuard& fence, rpc::ReplyCache& replies,
                      telemetry::Metrics& metrics, telemetry::Log& log);
 
   grpc::Status Load(grpc::ServerContext* context, const v1::LoadTrainerRequest* request,
@@ -52,6 +55,8 @@ class TrainerServiceImpl final : public v1::TrainerService::Service {
   void Observe(const v1::UpdateReply& reply);
 
   const std::string device_;
+  const parallel::Rendezvous ranks_;
+  const PeerRanks peers_;
   rpc::FenceGuard& fence_;
   rpc::ReplyCache& replies_;
   telemetry::Metrics& metrics_;

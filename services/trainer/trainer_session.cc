@@ -63,7 +63,8 @@ std::string LoadKey(const v1::LoadTrainerRequest& request) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<TrainerSession>> TrainerSession::Open(
-    const v1::LoadTrainerRequest& request, const std::string& device) {
+    const v1::LoadTrainerRequest& request, const std::string& device,
+    const parallel::Rendezvous& ranks) {
   auto session = std::unique_ptr<TrainerSession>(new TrainerSession);
   REIN_ASSIGN_OR_RETURN(trainer::TrainerSettings settings, SettingsFromJob(request.job(), device));
   REIN_ASSIGN_OR_RETURN(trainer::Algorithm algorithm, trainer::AlgorithmFromJob(request.job()));
@@ -74,6 +75,12 @@ absl::StatusOr<std::unique_ptr<TrainerSession>> TrainerSession::Open(
   session->load_key_ = LoadKey(request);
   session->lineage_ = request.lineage();
   session->group_ = parallel::SingleProcess();
+  if (ranks.size > 1) {
+    if (device != "cpu") {
+      return absl::UnimplementedError("several trainer ranks are for CPUs so far; --ranks wants 1 on a GPU");
+    }
+    REIN_ASSIGN_OR_RETURN(session->group_, parallel::JoinTcp(ranks));
+  }
   session->grpc_channel_ = weights::GrpcWeightChannel();
   session->nccl_channel_ = weights::NcclWeightChannel();
   REIN_ASSIGN_OR_RETURN(session->trainer_,
