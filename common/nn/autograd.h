@@ -2,9 +2,11 @@
 
 #pragma once
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/core/grad_mode.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "common/nn/accumulate.h"
 #include "common/nn/weight.h"
 
 namespace rein::nn {
@@ -15,18 +17,6 @@ using torch::autograd::tensor_list;
 
 inline bool Records(const at::Tensor& x) {
   return at::GradMode::is_enabled() && x.defined() && x.requires_grad();
-}
-
-// Adds dy_TE^T x_TD to an fp32 [E, D] gradient, if there is one.
-inline void AccumulateOuter(at::Tensor grad_ED, const at::Tensor& dy_TE, const at::Tensor& x_TD) {
-  if (!grad_ED.defined()) return;
-  if (dy_TE.scalar_type() == at::kFloat) {
-    grad_ED.addmm_(dy_TE.t(), x_TD);
-  } else if (dy_TE.is_cuda()) {
-    grad_ED.add_(at::mm(dy_TE.t(), x_TD, at::kFloat));
-  } else {
-    grad_ED.addmm_(dy_TE.t().to(at::kFloat), x_TD.to(at::kFloat));
-  }
 }
 
 // A tensor of the context; undefined when it was stored so.
