@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 
 namespace rein::rpc {
@@ -63,6 +64,12 @@ absl::Status FenceGuard::Admit(const v1::Fence& fence) {
   }
   controller_epoch_ = fence.controller_epoch();
   return absl::OkStatus();
+}
+
+bool IsFenceRefusal(const absl::Status& status) {
+  return absl::IsFailedPrecondition(status) &&
+         (absl::StartsWith(status.message(), "fence.") ||
+          absl::StartsWith(status.message(), "the lease of actor epoch"));
 }
 
 uint64_t FenceGuard::controller_epoch() const {

@@ -59,6 +59,15 @@ void SayThatTheJobGoesOn(int) {
 // Draws over the lines that it drew before.
 class LiveLines {
  public:
+  // Draws at most ten times a second while stored events come in.
+  void DrawFor(const v1::JobEvent& event, const WatchView& view) {
+    absl::Time now = absl::Now();
+    bool live = now - (absl::UnixEpoch() + absl::Seconds(event.time())) < absl::Seconds(2);
+    if (!live && now - drawn_at_ < absl::Milliseconds(100)) return;
+    drawn_at_ = now;
+    Draw(view.Lines(TerminalWidth()));
+  }
+
   void Draw(const std::vector<std::string>& lines) {
     std::string text;
     if (drawn_ > 0) text = absl::StrCat("\x1b[", drawn_, "A\x1b[J");
@@ -69,6 +78,7 @@ class LiveLines {
 
  private:
   size_t drawn_ = 0;
+  absl::Time drawn_at_ = absl::InfinitePast();
 };
 
 }  // namespace
@@ -184,7 +194,7 @@ int RunWatch(ControllerClient& client, const std::string& name, Format format) {
       if (format == Format::kJson) {
         Print(ToJson(event));
       } else if (terminal) {
-        live.Draw(view.Lines(TerminalWidth()));
+        live.DrawFor(event, view);
       } else if (!line.empty()) {
         Print(line + "\n");
       }
@@ -194,6 +204,7 @@ int RunWatch(ControllerClient& client, const std::string& name, Format format) {
     if (!absl::IsUnavailable(status)) return PrintError(status);
     sleep(1);
   }
+  if (terminal) live.Draw(view.Lines(TerminalWidth()));
   job = client.GetJob(job->name());
   if (!job.ok()) return PrintError(job.status());
   if (format != Format::kJson) Print(EndText(*job));

@@ -102,6 +102,7 @@ std::string ProgramFolder() {
 }
 
 int RunUp(LocalOptions options, bool foreground) {
+  options.state = fs::absolute(options.state).string();
   if (absl::StatusOr<Context> context = ReadContext(); context.ok() && Alive(context->supervisor)) {
     Print(absl::StrCat("up already   controller ", context->controller, "   page http://",
                        context->admin, "\n"));

@@ -1,6 +1,7 @@
 // rein-controller: owns jobs, the run loop, the ledger and the registry of actors.
 
 #include <CLI/CLI.hpp>
+#include <filesystem>
 
 #include "common/status/status_macros.h"
 #include "common/version/build_version.h"
@@ -21,6 +22,7 @@ int main(int argc, char** argv) {
         ->check(CLI::Range(0.1, 3600.0));
   };
   return services::RunRole(spec, argc, argv, [&](services::RoleProcess& process) -> absl::Status {
+    state = std::filesystem::absolute(state).string();  // other processes get paths under it
     services::RpcConnector connector;
     services::JobRecorder recorder(process.clock(), process.metrics(), process.log());
     services::ControllerOptions options{.folder = state, .lease = absl::Seconds(lease_seconds)};

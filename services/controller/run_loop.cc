@@ -262,7 +262,7 @@ void RunLoop::OnLoaded(const std::string& name, uint64_t epoch,
   if (!reply.ok()) {
     actor->view.busy = false;
     actor->view.not_before = state_.deps.clock.Now() + RetryPause(++actor->failures);
-    if (!IsTransient(reply.status())) {
+    if (!IsTransient(reply.status()) || IsFinalRefusal(reply.status(), actor->failures)) {
       state_.Fail(
           absl::StrCat(name, " cannot load the model: ", std::string(reply.status().message())));
     }

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "common/rpc/fence_guard.h"
 
 namespace rein::services {
 
@@ -56,6 +57,12 @@ Version FromProto(const v1::PolicyVersion& version) {
 
 absl::Duration RetryPause(int failures) {
   return std::min(absl::Milliseconds(100) * (1 << std::min(failures, 10)), absl::Seconds(10));
+}
+
+bool IsFinalRefusal(const absl::Status& status, int failures) {
+  constexpr int kMaxRefusals = 5;
+  return absl::IsFailedPrecondition(status) && !rpc::IsFenceRefusal(status) &&
+         failures >= kMaxRefusals;
 }
 
 bool IsTransient(const absl::Status& status) {

@@ -77,8 +77,7 @@ void TrainerWork::Start(const Action& action) {
 
 void TrainerWork::Failed(const std::string& doing, const absl::Status& status) {
   ++failures_;
-  bool refused = absl::IsFailedPrecondition(status) && failures_ >= kMaxRefusals;
-  if (!IsTransient(status) || refused) {
+  if (!IsTransient(status) || IsFinalRefusal(status, failures_)) {
     run_.Fail(absl::StrCat("trainer cannot ", doing, ": ", std::string(status.message())));
     return;
   }

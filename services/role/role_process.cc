@@ -55,6 +55,8 @@ void AddCommonFlags(CLI::App& app, const RoleSpec& spec, RoleFlags& flags, bool&
   if (spec.role != "controller") {
     app.add_option("--controller", flags.controller,
                    "host:port of the controller; none: serve all");
+    app.add_option("--advertise", flags.advertise,
+                   "Host that the other services reach this one at; default: that of --listen");
     app.add_option("--device", flags.device, "cpu, gpu:0, ...")->capture_default_str();
     app.add_option("--threads", flags.threads, "Threads of computing; 0: one per core")
         ->check(CLI::NonNegativeNumber);
@@ -140,7 +142,8 @@ absl::StatusOr<std::unique_ptr<LeaseClient>> RoleProcess::StartLease(
   LeaseOptions options{.controller = flags_.controller, .report = std::move(report)};
   options.identity.set_role(spec_.role);
   options.identity.set_name(flags_.name);
-  options.identity.set_address(address);
+  std::string port = address.substr(address.rfind(':'));
+  options.identity.set_address(flags_.advertise.empty() ? address : flags_.advertise + port);
   options.identity.set_device(flags_.device);
   *options.identity.mutable_build() = spec_.build;
   options.on_new_epoch = [this, call = std::move(on_new_epoch)](uint64_t epoch) {

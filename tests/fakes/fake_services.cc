@@ -67,7 +67,9 @@ class FakeGenerator final : public services::Generator {
 
   void Load(const v1::LoadModelRequest& request, absl::Duration,
             rpc::Done<v1::LoadModelReply> done) override {
+    absl::Status status = Ask(fakes_.on_load_model, request);
     auto reply = fakes_.generator_service.Load(request);
+    if (!status.ok()) reply = status;
     fakes_.Later([reply, done] { done(reply); });
   }
   void Generate(const v1::GenerateRequest& request, absl::Duration,

@@ -24,6 +24,7 @@ class FakeServices final : public services::ActorConnector {
   std::function<absl::Status(const v1::UpdateRequest&)> on_update;
   std::function<absl::Status(const v1::SaveRequest&)> on_save;
   std::function<absl::Status(const v1::LoadTrainerRequest&)> on_load;
+  std::function<absl::Status(const v1::LoadModelRequest&)> on_load_model;
   std::function<absl::Status(const v1::GenerateRequest&)> on_generate;
   std::function<absl::Status(const v1::ScoreRewardsRequest&)> on_score;
   std::function<void(v1::Rollout&)> on_rollout;  // changes what was generated

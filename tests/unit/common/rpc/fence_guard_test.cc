@@ -70,6 +70,16 @@ TEST_F(FenceGuardTest, RefusesAfterTheLeaseAndAdmitsWhenItIsExtended) {
   EXPECT_TRUE(guard_.Admit(MakeFence(5, 3)).ok());
 }
 
+TEST_F(FenceGuardTest, ItsRefusalsAreKnownAsSuch) {
+  Enroll();
+  EXPECT_TRUE(IsFenceRefusal(guard_.Admit(MakeFence(4, 3))));
+  EXPECT_TRUE(IsFenceRefusal(guard_.Admit(MakeFence(5, 2))));
+  clock_.Advance(absl::Seconds(11));
+  EXPECT_TRUE(IsFenceRefusal(guard_.Admit(MakeFence(5, 3))));
+  EXPECT_FALSE(IsFenceRefusal(absl::FailedPreconditionError("vocabulary: 9 tokens, wanted 8")));
+  EXPECT_FALSE(IsFenceRefusal(absl::OkStatus()));
+}
+
 TEST_F(FenceGuardTest, AnExpelledActorRefusesUntilItIsEnrolledAgain) {
   Enroll();
   guard_.Expel();

@@ -182,6 +182,17 @@ TEST_F(RunLoopTest, AModelThatDoesNotFitIsTold) {
             "trainer cannot load the model: model.layers.0.q has shape [2, 2], wanted [4, 4]");
 }
 
+TEST_F(RunLoopTest, AGeneratorThatGoesOnRefusingEndsTheJobButAFenceDoesNot) {
+  int calls = 0;
+  services_.on_load_model = [&](const v1::LoadModelRequest&) {
+    return ++calls <= 12 ? absl::FailedPreconditionError("fence.actor_epoch: the call means ...")
+                         : absl::FailedPreconditionError("the tokenizer has 9 tokens, the model 8");
+  };
+  EXPECT_EQ(RunAll().message,
+            "rollout-0 cannot load the model: the tokenizer has 9 tokens, the model 8");
+  EXPECT_EQ(calls, 13);
+}
+
 TEST_F(RunLoopTest, WrongRulesEndTheJob) {
   services_.on_score = [](const v1::ScoreRewardsRequest&) {
     return absl::InvalidArgumentError("rules[0]: no such thing");
