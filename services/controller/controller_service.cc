@@ -16,18 +16,6 @@ namespace {
 
 constexpr absl::Duration kWatchPause = absl::Milliseconds(500);
 
-// Opens the data as the run will, so that a wrong file is told at submit.
-absl::Status CheckData(const v1::JobConfig& config) {
-  const std::string folder = ModelFolder(config.model());
-  if (config.data().has_train()) {
-    REIN_RETURN_IF_ERROR(OpenPrompts(config.data().train(), folder, config.has_sft()).status());
-  }
-  if (config.data().has_eval()) {
-    REIN_RETURN_IF_ERROR(OpenPrompts(config.data().eval(), folder, /*answers=*/false).status());
-  }
-  return absl::OkStatus();
-}
-
 }  // namespace
 
 absl::StatusOr<v1::Job> ControllerServiceImpl::JobCall(
@@ -43,7 +31,7 @@ absl::StatusOr<v1::Job> ControllerServiceImpl::SubmitJob(const v1::SubmitRequest
   REIN_ASSIGN_OR_RETURN(v1::JobConfig config, config::ReadJob(text));
   REIN_ASSIGN_OR_RETURN(config, controller_.Call<absl::StatusOr<v1::JobConfig>>(
                                     [&](Controller& c) { return c.ResolveModel(config); }));
-  if (absl::Status data = CheckData(config); !data.ok()) {
+  if (absl::Status data = CheckPrompts(config); !data.ok()) {
     return absl::InvalidArgumentError(
         absl::StrCat(text.file_name, ": ", std::string(data.message())));
   }
