@@ -31,7 +31,7 @@ void PlanGather(PageMap& map, at::Device device) {
   }
   at::Tensor context_B = at::tensor(map.context_B, at::kLong).to(device);
   at::Tensor begin_B = at::tensor(ends, at::kLong).to(device);
-  at::Tensor row = at::repeat_interleave(context_B, ends.back());
+  at::Tensor row = at::repeat_interleave(context_B, std::optional<int64_t>(ends.back()));
   at::Tensor place = at::arange(ends.back(), context_B.options()) - begin_B.index_select(0, row);
   at::Tensor page = map.pages_BP.to(device).index({row, place.floor_divide(map.page_tokens)});
   map.context_slot_N = page.to(at::kLong) * map.page_tokens + place.remainder(map.page_tokens);

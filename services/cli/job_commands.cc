@@ -18,6 +18,12 @@ namespace rein::cli {
 namespace {
 
 constexpr absl::Duration kForever = absl::Hours(24 * 365);
+constexpr absl::Duration kWaitPause = absl::Milliseconds(500);
+
+bool HasEnded(v1::JobState state) {
+  return state == v1::JOB_STATE_SUCCEEDED || state == v1::JOB_STATE_FAILED ||
+         state == v1::JOB_STATE_CANCELLED;
+}
 
 void PrintMessage(const google::protobuf::Message& message, Format format) {
   Print(format == Format::kYaml ? ToYamlText(message) : ToJson(message));
@@ -141,7 +147,12 @@ int RunCancel(ControllerClient& client, const std::string& name) {
 }
 
 int RunPause(ControllerClient& client, const std::string& name) {
-  return PrintJobLine(client.Pause(name));
+  absl::StatusOr<v1::Job> job = client.Pause(name);
+  if (job.ok() && job->state() != v1::JOB_STATE_PAUSED) {
+    Print(absl::StrCat(job->name(), "  pauses after the running update\n"));
+    return kExitOk;
+  }
+  return PrintJobLine(job);
 }
 
 int RunResume(ControllerClient& client, const std::string& name,
@@ -186,33 +197,30 @@ int RunWatch(ControllerClient& client, const std::string& name, Format format) {
   job = client.GetJob(job->name());
   if (!job.ok()) return PrintError(job.status());
   if (format != Format::kJson) Print(EndText(*job));
-  return ExitCodeOf(job->state());
+  return job->state() == v1::JOB_STATE_PAUSED ? kExitOk : ExitCodeOf(job->state());
 }
 
 int RunWait(ControllerClient& client, const std::string& name, absl::Duration timeout) {
   v1::WatchRequest request;
   request.set_name(name);
-  absl::Time until = absl::Now() + timeout;
-  while (true) {
-    absl::Duration left = until - absl::Now();
-    absl::Status status = left <= absl::ZeroDuration()
-                              ? absl::DeadlineExceededError("")
-                              : client.Watch(request, left, [&](const v1::JobEvent& event) {
-                                  request.set_after(event.sequence());
-                                  return true;
-                                });
-    if (absl::IsDeadlineExceeded(status)) {
-      Hint(absl::StrCat("error: job ", name, " has not ended within the time\n"));
-      return kExitTimeout;
+  const absl::Time until = absl::Now() + timeout;
+  while (absl::Now() < until) {
+    absl::Status status = client.Watch(request, until - absl::Now(), [&](const v1::JobEvent& event) {
+      request.set_after(event.sequence());
+      return true;
+    });
+    // A controller that restarts is waited for, and so is a paused job.
+    bool goes_on = status.ok() || absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status);
+    if (!goes_on) return PrintError(status);
+    absl::StatusOr<v1::Job> job = client.GetJob(name);
+    if (job.ok() && HasEnded(job->state())) {
+      Print(EndText(*job));
+      return ExitCodeOf(job->state());
     }
-    if (status.ok()) break;
-    if (!absl::IsUnavailable(status)) return PrintError(status);
-    sleep(1);
+    if (absl::Now() + kWaitPause < until) absl::SleepFor(kWaitPause);
   }
-  absl::StatusOr<v1::Job> job = client.GetJob(name);
-  if (!job.ok()) return PrintError(job.status());
-  Print(EndText(*job));
-  return ExitCodeOf(job->state());
+  Hint(absl::StrCat("error: job ", name, " has not ended within the time\n"));
+  return kExitTimeout;
 }
 
 int RunLogs(ControllerClient& client, const std::string& name, bool follow, unsigned tail) {

@@ -110,7 +110,15 @@ absl::StatusOr<std::unique_ptr<PromptSource>> OpenPrompts(const v1::DatasetConfi
                                                           const v1::ModelConfig& model,
                                                           bool answers) {
   const std::string folder = ModelFolder(model);
+  std::error_code error;
+  if (!fs::exists(folder + "/config.json", error)) {
+    return absl::InvalidArgumentError(absl::StrCat("model: there is no config.json in ", folder));
+  }
   REIN_ASSIGN_OR_RETURN(auto text, text::ModelText::Load(folder));
+  if (!text->has_tokenizer()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("model: there is no tokenizer.json in ", folder));
+  }
   REIN_ASSIGN_OR_RETURN(ModelLimits limits, ReadLimits(model));
   if (limits.vocabulary > 0) {
     absl::Status fits = text::CheckVocabulary(*text, static_cast<uint32_t>(limits.vocabulary));
@@ -132,10 +140,12 @@ absl::StatusOr<std::unique_ptr<PromptSource>> OpenPrompts(const v1::DatasetConfi
 absl::Status CheckPrompts(const v1::JobConfig& job) {
   const v1::DataConfig& data = job.data();
   if (data.has_eval()) {
-    REIN_RETURN_IF_ERROR(OpenPrompts(data.eval(), job.model(), /*answers=*/false).status());
+    REIN_ASSIGN_OR_RETURN(auto held_out, OpenPrompts(data.eval(), job.model(), /*answers=*/false));
+    REIN_RETURN_IF_ERROR(held_out->Read(0).status());
   }
   if (!data.has_train()) return absl::OkStatus();
   REIN_ASSIGN_OR_RETURN(auto train, OpenPrompts(data.train(), job.model(), job.has_sft()));
+  REIN_RETURN_IF_ERROR(job.has_sft() ? train->ReadText(0).status() : train->Read(0).status());
   uint64_t kept = 0;
   const uint64_t lines = std::min(train->size(), kCheckedLines);
   std::string first;

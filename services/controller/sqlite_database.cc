@@ -111,6 +111,7 @@ absl::Status Database::Begin() {
 
 absl::Status Database::Commit() {
   if (!in_transaction_) return absl::OkStatus();
+  if (abandoned_) return absl::OkStatus();  // what was written is seen by this process alone
   REIN_RETURN_IF_ERROR(Execute("COMMIT"));
   in_transaction_ = false;
   return absl::OkStatus();
@@ -121,6 +122,8 @@ void Database::Rollback() {
   sqlite3_exec(handle_, "ROLLBACK", nullptr, nullptr, nullptr);
   in_transaction_ = false;
 }
+
+void Database::Abandon() { abandoned_ = true; }
 
 absl::Status Database::Error(int code, const std::string& doing) const {
   std::string text = absl::StrCat("store: ", sqlite3_errmsg(handle_), " (", doing, ")");

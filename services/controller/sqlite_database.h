@@ -73,6 +73,8 @@ class Database {
   absl::Status Begin();  // nothing when a transaction is open
   absl::Status Commit();
   void Rollback();
+  // From now on nothing is committed, as if the process had died here (the simulation's crashes).
+  void Abandon();
   bool in_transaction() const { return in_transaction_; }
 
  private:
@@ -82,6 +84,7 @@ class Database {
 
   sqlite3* handle_;
   bool in_transaction_ = false;
+  bool abandoned_ = false;
 };
 
 }  // namespace rein::services

@@ -77,6 +77,7 @@ class FakeGenerator final : public services::Generator {
     for (uint32_t sibling : request.siblings()) {
       if (!status.ok()) break;
       v1::Rollout rollout = fakes_.generator_service.Generate(request, sibling);
+      if (fakes_.on_rollout) fakes_.on_rollout(rollout);
       fakes_.Later([rollout, on_rollout] { on_rollout(rollout); });
     }
     fakes_.Later([status, done] { done(status); });

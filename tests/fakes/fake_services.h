@@ -3,8 +3,10 @@
 
 #pragma once
 
+#include <cstdint>
 #include <deque>
 #include <functional>
+#include <iterator>
 #include <memory>
 #include <string>
 #include <utility>
@@ -24,6 +26,7 @@ class FakeServices final : public services::ActorConnector {
   std::function<absl::Status(const v1::LoadTrainerRequest&)> on_load;
   std::function<absl::Status(const v1::GenerateRequest&)> on_generate;
   std::function<absl::Status(const v1::ScoreRewardsRequest&)> on_score;
+  std::function<void(v1::Rollout&)> on_rollout;  // changes what was generated
 
   simulation::SimTruth truth;
   simulation::SimTrainerService trainer_service;
@@ -31,13 +34,20 @@ class FakeServices final : public services::ActorConnector {
   int publishes = 0;
   v1::JobConfig loaded_job;
 
-  // Hands over what has been answered; false when there was nothing.
-  bool Pump() {
+  // Hands over what has been answered, at most so much of it; false when there was nothing.
+  bool Pump(size_t most = SIZE_MAX) {
     std::deque<std::function<void()>> answers;
-    answers.swap(answers_);
+    if (answers_.size() <= most) {
+      answers.swap(answers_);
+    } else {
+      auto end = answers_.begin() + static_cast<std::ptrdiff_t>(most);
+      answers.assign(std::make_move_iterator(answers_.begin()), std::make_move_iterator(end));
+      answers_.erase(answers_.begin(), end);
+    }
     for (auto& answer : answers) answer();
     return !answers.empty();
   }
+  size_t waiting() const { return answers_.size(); }
   void Later(std::function<void()> answer) { answers_.push_back(std::move(answer)); }
 
   std::unique_ptr<services::Trainer> ConnectTrainer(const v1::Actor&) override;

@@ -80,6 +80,7 @@ bool SimWorld::Loses() {
   // Now and then the sender of this very message dies: before it leaves, or after.
   if (random_.Chance(0.004)) {
     controller_dying_ = true;
+    store_->database().Abandon();
     return random_.Chance(0.5);
   }
   return random_.Chance(0.03);
@@ -233,7 +234,7 @@ std::string SimWorld::Play() {
     if (run_ != nullptr && (wake_ || clock_.Now() >= until)) {
       wake_ = false;
       until = run_->Step();
-      if (run_->outcome().has_value()) return Verdict();
+      if (run_->outcome().has_value() && !controller_dying_) return Verdict();
     }
     if (controller_dying_) {
       ++crashes_;

@@ -79,5 +79,16 @@ TEST(AttentionTest, PagesInRandomChunksMatchOnePass) {
   }
 }
 
+TEST(PlanGatherTest, ListsTheSlotsOfEveryContextInOrder) {
+  PageMap map;
+  map.page_tokens = 4;
+  map.pages_BP = at::tensor({7, 2, 5, 0, 3, 0}, at::kInt).view({3, 2});
+  map.context_B = {6, 0, 3};
+  PlanGather(map, at::kCPU);
+  EXPECT_TRUE(at::equal(map.context_slot_N, at::tensor({28, 29, 30, 31, 8, 9, 12, 13, 14}, at::kLong)));
+  EXPECT_TRUE(at::equal(map.context_ends, at::tensor({0, 6, 6, 9}, at::kInt)));
+  EXPECT_EQ(map.longest_context, 6);
+}
+
 }  // namespace
 }  // namespace rein::nn

@@ -156,6 +156,14 @@ TEST_F(ControllerServiceTest, WrongJobsAreToldAndNotKept) {
               HasSubstr("empty.jsonl"));
   EXPECT_THAT(std::string(Submit("r1", {"model={job: nothing}"}).status().message()),
               HasSubstr("no job nothing"));
+  fs::create_directories(folder_ / "nothing");
+  EXPECT_THAT(std::string(Submit("r1", {"model=nothing"}).status().message()),
+              HasSubstr("job.yaml: model: there is no config.json in"));
+  fs::copy("configs/models/digits/config.json", folder_ / "nothing/config.json");
+  EXPECT_THAT(std::string(Submit("r1", {"model=nothing"}).status().message()),
+              HasSubstr("model: there is no tokenizer.json in"));
+  EXPECT_THAT(std::string(Submit("r1", {"data.train.prompt=question"}).status().message()),
+              HasSubstr("question"));
   EXPECT_TRUE(Submit("r1", {}, /*validate_only=*/true).ok());
   EXPECT_EQ(Call(&Stub::ListJobs, v1::ListJobsRequest())->jobs_size(), 0);
 }

@@ -1,0 +1,161 @@
+#!/usr/bin/env python3
+"""Types what a user types: right and wrong commands, their texts and their exit codes.
+
+    command_line_test.py BIN_FOLDER
+
+Needs the controller and the trainer only; no job is run.
+"""
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+BIN = pathlib.Path(sys.argv.pop(1)).resolve()
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+JOB = """name: digits
+model: {config: %s}
+data: {train: train.jsonl}
+grpo: {updates: 2}
+rewards: [{exact_match: {}}]
+""" % (ROOT / "configs/models/digits")
+
+
+def alive(pid):
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+class CommandLineTest(unittest.TestCase):
+    def setUp(self):
+        temporary = tempfile.TemporaryDirectory()
+        self.addCleanup(temporary.cleanup)
+        self.folder = pathlib.Path(temporary.name)
+        self.environment = dict(os.environ, REIN_HOME=str(self.folder / "home"))
+        self.environment.pop("REIN_SERVER", None)
+        (self.folder / "train.jsonl").write_text('{"prompt": "max(1,2,3)", "answer": "3"}\n')
+        (self.folder / "job.yaml").write_text(JOB)
+
+    def rein(self, *arguments, code=0, **options):
+        run = subprocess.run([BIN / "rein", *arguments], env=self.environment, cwd=self.folder, capture_output=True,
+                             text=True, timeout=60, **options)
+        self.assertEqual(run.returncode, code, f"rein {arguments}\n{run.stdout}{run.stderr}")
+        return run.stdout + run.stderr
+
+    def up(self, *more, listen="127.0.0.1:0", code=0):
+        self.addCleanup(lambda: self.rein("down"))
+        return self.rein("up", "--listen", listen, "--admin", "127.0.0.1:0", "--rollouts", "0", "--references", "0",
+                         "--rewards", "0", *more, code=code)
+
+    def pids(self):
+        return [int(path.read_text()) for path in (self.folder / "home/run").glob("*.pid")]
+
+    def test_without_a_server(self):
+        self.assertIn("rein up", self.rein("get", "jobs", code=7))
+        self.assertIn("no answer from the controller at 127.0.0.1:9", self.rein("get", "jobs", "--server", "127.0.0.1:9", code=7))
+        self.assertIn("nothing is up", self.rein("down"))
+        self.assertIn("rein 0.", self.rein("version"))
+        self.assertIn("flavour", json.loads(self.rein("version", "-o", "json")))
+
+    def test_wrong_usage(self):
+        self.assertIn("did you mean rein watch?", self.rein("wacth", code=2))
+        self.rein("submit", code=2)
+        self.rein("get", "jobs", "-o", "xml", code=2)
+        self.assertIn("Usage: rein", self.rein("--help"))
+
+    def test_help_is_instant(self):
+        self.rein("--help")
+        times = []
+        for _ in range(20):
+            start = time.perf_counter()
+            subprocess.run([BIN / "rein", "--help"], stdout=subprocess.DEVNULL, check=True)
+            times.append(time.perf_counter() - start)
+        self.assertLess(min(times), 0.02)
+
+    def test_validate_and_explain_need_no_server(self):
+        self.assertIn("group_size: 8", self.rein("validate", "-f", "job.yaml"))
+        self.assertIn("group_size: 4", self.rein("validate", "-f", "job.yaml", "grpo.group_size=4"))
+        text = self.rein("validate", "-f", "job.yaml", "grpo.groupsize=4", "trainer.beta1=2", code=3)
+        self.assertIn("error: job.yaml has 2 problems", text)
+        self.assertIn("did you mean group_size?", text)
+        self.assertIn("wants a number in [0, 1), got 2", text)
+        self.assertIn("cannot read nothing.yaml", self.rein("validate", "-f", "nothing.yaml", code=4))
+        self.assertIn("default 0.2", self.rein("explain", "grpo.clip.high"))
+        self.assertIn("did you mean grpo.clip.high?", self.rein("explain", "grpo.clip.hgih", code=4))
+
+    def test_a_job_from_submit_to_cancel(self):
+        self.assertIn("page http://127.0.0.1:", self.up())
+        self.assertIn("up already", self.rein("up"))
+        text = self.rein("submit", "-f", "job.yaml", "data.train=trian.jsonl", code=3)
+        self.assertIn("job.yaml has 1 problem; nothing was submitted", text)
+        self.assertIn("trian.jsonl does not exist; train.jsonl does", text)
+        self.assertIn("group_size: 8", self.rein("submit", "-f", "job.yaml", "--dry-run"))
+        self.assertIn("submitted digits", self.rein("submit", "-f", "job.yaml"))
+        self.rein("submit", "-f", "job.yaml", code=5)
+        self.assertEqual(self.rein("submit", "-f", "-", "--name", "second", "-o", "name", input=JOB), "second\n")
+        self.assertEqual(self.rein("get", "jobs", "-o", "name"), "second\ndigits\n")
+        self.assertIn("waits for a rollout service", self.rein("get", "jobs") + self.wait_for_message())
+        self.assertEqual(json.loads(self.rein("get", "job", "digits", "-o", "json"))["kind"], "grpo")
+        self.assertIn("name: digits", self.rein("describe", "digits", "-o", "yaml"))
+        self.assertIn("in flight 0", self.rein("describe", "digits"))
+        self.assertIn("trainer-0", self.rein("get", "actors"))
+        self.assertIn("did you mean jobs?", self.rein("get", "jbos", code=2))
+        self.assertIn("did you mean digits?", self.rein("describe", "digitz", code=4))
+        self.rein("wait", "digits", "--timeout", "0.3", code=124)
+        self.assertIn("PAUSED", self.rein("pause", "second"))
+        self.assertIn("keeps seed", self.rein("resume", "second", "seed=4", code=3))
+        self.assertIn("QUEUED", self.rein("resume", "second", "trainer.learning_rate=0.1"))
+        self.assertIn("no rollouts", self.rein("rollouts", "digits"))
+        self.assertIn("msg=registered", self.rein("logs", "trainer-0"))
+        self.assertIn("digits  CANCELLED", self.rein("cancel", "digits"))
+        self.assertIn("CANCELLED  digits", self.rein("wait", "digits", code=8))
+        self.assertIn("CANCELLED", self.rein("watch", "digits", code=8))
+        pids = self.pids()
+        self.assertEqual(self.rein("down"), "down\n")
+        self.assertFalse(any(map(alive, pids)))
+
+    def wait_for_message(self):
+        for _ in range(200):
+            message = json.loads(self.rein("get", "job", "digits", "-o", "json")).get("message", "")
+            if message.startswith("waits for a rollout"):
+                break
+            time.sleep(0.05)
+        return message
+
+    def test_a_taken_port_is_told(self):
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            address = "127.0.0.1:%d" % taken.getsockname()[1]
+            text = self.up(listen=address, code=7)
+        self.assertIn(f"cannot listen on {address}: the port is taken", text)
+
+    def test_services_come_back_and_none_outlives_the_supervisor(self):
+        self.up("--lease-seconds", "1")
+        trainer = int((self.folder / "home/run/trainer-0.pid").read_text())
+        os.kill(trainer, signal.SIGKILL)
+        for _ in range(200):
+            again = int((self.folder / "home/run/trainer-0.pid").read_text())
+            if again != trainer and alive(again):
+                break
+            time.sleep(0.05)
+        self.assertNotEqual(again, trainer)
+        pids = self.pids()
+        self.assertTrue(all(map(alive, pids)))
+        os.kill(json.loads((self.folder / "home/context.json").read_text())["supervisor"], signal.SIGKILL)
+        for _ in range(100):
+            if not any(map(alive, pids)):
+                break
+            time.sleep(0.05)
+        self.assertFalse(any(map(alive, pids)))
+
+
+if __name__ == "__main__":
+    unittest.main()
