@@ -5,7 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
-#include <map>
+#include <limits>
 #include <numeric>
 #include <utility>
 
@@ -28,11 +28,34 @@ struct PolicyTrainer::Batch {
   GlobalCounts counts;             // of the minibatch in hand
 };
 
-// Figures summed over the microbatches of one Update on this rank.
+// Figures summed over the microbatches of one Update, and over ranks by ReduceOver().
 struct PolicyTrainer::Sums {
   double loss = 0, tokens = 0, trained_tokens = 0;
-  std::map<std::string, double> token_sums, maxima;
+  std::vector<double> token_sums, maxima;  // of Algorithm::token_mean_names and token_max_names
+
+  absl::Status ReduceOver(parallel::ProcessGroup& group);
 };
+
+absl::Status PolicyTrainer::Sums::ReduceOver(parallel::ProcessGroup& group) {
+  if (group.size() == 1) return absl::OkStatus();
+  std::vector<double> flat{loss, tokens, trained_tokens};
+  flat.insert(flat.end(), token_sums.begin(), token_sums.end());
+  at::Tensor sums = at::tensor(flat, at::kDouble);
+  REIN_RETURN_IF_ERROR(group.AllReduceSum(sums));
+  const auto* value = sums.const_data_ptr<double>();
+  loss = value[0];
+  tokens = value[1];
+  trained_tokens = value[2];
+  std::copy(value + 3, value + flat.size(), token_sums.begin());
+  const auto count = static_cast<int64_t>(maxima.size());
+  if (count == 0) return absl::OkStatus();
+  at::Tensor all = at::empty({group.size(), count}, at::kDouble);
+  std::vector<at::Tensor> rows = all.unbind(0);
+  REIN_RETURN_IF_ERROR(group.AllGather(at::tensor(maxima, at::kDouble), rows));
+  at::Tensor highest = all.amax(0);
+  std::copy_n(highest.const_data_ptr<double>(), count, maxima.begin());
+  return absl::OkStatus();
+}
 
 PolicyTrainer::PolicyTrainer(TrainerSettings settings, Algorithm algorithm,
                              parallel::ProcessGroup& group)
@@ -248,13 +271,11 @@ absl::Status PolicyTrainer::Microbatch(const Batch& batch, const std::vector<siz
   }
   loss.backward();
   sums->loss += value;
-  for (const auto& [name, term] : terms.token_means) {
-    sums->token_sums[name] += term.sum(at::kDouble).item<double>();
+  for (size_t i = 0; i < terms.token_means.size(); ++i) {
+    sums->token_sums[i] += terms.token_means[i].sum(at::kDouble).item<double>();
   }
-  for (const auto& [name, term] : terms.token_maxima) {
-    const double maximum = term.max().item<double>();
-    auto [it, is_new] = sums->maxima.emplace(name, maximum);
-    if (!is_new) it->second = std::max(it->second, maximum);
+  for (size_t i = 0; i < terms.token_maxima.size(); ++i) {
+    sums->maxima[i] = std::max(sums->maxima[i], terms.token_maxima[i].max().item<double>());
   }
   return absl::OkStatus();
 }
@@ -281,6 +302,42 @@ absl::Status PolicyTrainer::Accumulate(const Batch& batch, const std::vector<siz
       status = Microbatch(batch, indices, sums, logprobs);
     }));
     REIN_RETURN_IF_ERROR(status);
+  }
+  return absl::OkStatus();
+}
+
+PolicyTrainer::Sums PolicyTrainer::NewSums() const {
+  Sums sums;
+  sums.token_sums.resize(algorithm_.token_mean_names.size(), 0);
+  sums.maxima.resize(algorithm_.token_max_names.size(), -std::numeric_limits<double>::infinity());
+  return sums;
+}
+
+// OK when every rank is; a rank that is well learns here that another is not, so that all give up together.
+absl::Status PolicyTrainer::Agree(const absl::Status& own) {
+  if (group_.size() == 1) return own;
+  at::Tensor failed = at::full({1}, own.ok() ? 0.0 : 1.0, at::kDouble);
+  REIN_RETURN_IF_ERROR(group_.AllReduceSum(failed));
+  if (!own.ok() || failed.item<double>() == 0) return own;
+  return absl::AbortedError("another rank of the trainer gave up on this batch");
+}
+
+// Every rank holds the log-probs of its own sequences; afterwards all hold all.
+absl::Status PolicyTrainer::ShareLogprobs(const std::vector<TrainingSequence>& sequences,
+                                          std::vector<std::vector<float>>* logprobs) {
+  if (group_.size() == 1) return absl::OkStatus();
+  std::vector<float> flat;
+  for (size_t i = 0; i < sequences.size(); ++i) {
+    std::vector<float> own = (*logprobs)[i];
+    own.resize(static_cast<size_t>(sequences[i].targets()), 0);  // zeros where another rank has them
+    flat.insert(flat.end(), own.begin(), own.end());
+  }
+  at::Tensor sum = at::tensor(flat, at::kFloat);
+  REIN_RETURN_IF_ERROR(group_.AllReduceSum(sum));
+  const auto* value = sum.const_data_ptr<float>();
+  for (size_t i = 0; i < sequences.size(); ++i) {
+    (*logprobs)[i].assign(value, value + sequences[i].targets());
+    value += sequences[i].targets();
   }
   return absl::OkStatus();
 }
@@ -341,14 +398,16 @@ absl::StatusOr<double> PolicyTrainer::Step(double learning_rate) {
 
 namespace {
 
-std::vector<Metric> Report(double loss, const std::map<std::string, double>& token_sums,
-                           const std::map<std::string, double>& maxima, double trained_tokens,
-                           double tokens) {
+std::vector<Metric> Report(const Algorithm& algorithm, double loss,
+                           const std::vector<double>& token_sums, const std::vector<double>& maxima,
+                           double trained_tokens, double tokens) {
   std::vector<Metric> metrics{{"loss", loss}};
-  for (const auto& [name, sum] : token_sums) {
-    metrics.push_back({name, sum / std::max(trained_tokens, 1.0)});
+  for (size_t i = 0; i < token_sums.size(); ++i) {
+    metrics.push_back({algorithm.token_mean_names[i], token_sums[i] / std::max(trained_tokens, 1.0)});
   }
-  for (const auto& [name, value] : maxima) metrics.push_back({name, value});
+  for (size_t i = 0; i < maxima.size(); ++i) {
+    metrics.push_back({algorithm.token_max_names[i], maxima[i]});
+  }
   metrics.push_back({"tokens", tokens});
   metrics.push_back({"trained_tokens", trained_tokens});
   return metrics;
@@ -393,20 +452,21 @@ absl::StatusOr<UpdateResult> PolicyTrainer::Update(const std::vector<TrainingSeq
     return status;
   };
 
-  Sums sums;
+  Sums sums = NewSums();
   double norm = 0;
   for (const std::vector<size_t>& minibatch : minibatches) {
     batch.counts = CountTargets(sequences, minibatch, algorithm_);
-    absl::Status status = Accumulate(batch, minibatch, &sums, nullptr);
+    absl::Status status = Agree(Accumulate(batch, minibatch, &sums, nullptr));
     if (!status.ok()) return undo(status);
     absl::StatusOr<double> step_norm = Step(learning_rate);
     if (!step_norm.ok()) return undo(step_norm.status());
     norm = std::max(norm, *step_norm);
   }
+  REIN_RETURN_IF_ERROR(sums.ReduceOver(group_));
   ++progress_.updates;
   UpdateResult result;
-  result.metrics = Report(sums.loss / static_cast<double>(minibatches.size()), sums.token_sums,
-                          sums.maxima, sums.trained_tokens, sums.tokens);
+  result.metrics = Report(algorithm_, sums.loss / static_cast<double>(minibatches.size()),
+                          sums.token_sums, sums.maxima, sums.trained_tokens, sums.tokens);
   result.metrics.push_back({"grad_norm", norm});
   result.metrics.push_back({"learning_rate", learning_rate});
   result.advantages = std::move(batch.advantages);
@@ -421,17 +481,19 @@ absl::StatusOr<PassResult> PolicyTrainer::ForwardBackward(
   std::iota(all.begin(), all.end(), size_t{0});
   batch.counts = CountTargets(sequences, all, algorithm_);
   at::Tensor before = has_gradients_ ? grad_.clone() : at::Tensor();
-  Sums sums;
+  Sums sums = NewSums();
   PassResult result;
   result.logprobs.resize(sequences.size());
-  absl::Status status = Accumulate(batch, all, &sums, &result.logprobs);
+  absl::Status status = Agree(Accumulate(batch, all, &sums, &result.logprobs));
+  if (status.ok()) status = sums.ReduceOver(group_);
+  if (status.ok()) status = ShareLogprobs(sequences, &result.logprobs);
   if (!status.ok()) {
     before.defined() ? grad_.copy_(before) : grad_.zero_();
     return status;
   }
   has_gradients_ = true;
-  result.metrics =
-      Report(sums.loss, sums.token_sums, sums.maxima, sums.trained_tokens, sums.tokens);
+  result.metrics = Report(algorithm_, sums.loss, sums.token_sums, sums.maxima,
+                          sums.trained_tokens, sums.tokens);
   return result;
 }
 

@@ -112,6 +112,10 @@ class PolicyTrainer {
                           const nn::TokenLogprobs& forward, at::Tensor* weight_T) const;
   absl::Status Microbatch(const Batch& batch, const std::vector<size_t>& members, Sums* sums,
                           std::vector<std::vector<float>>* logprobs);
+  Sums NewSums() const;
+  absl::Status Agree(const absl::Status& own);
+  absl::Status ShareLogprobs(const std::vector<TrainingSequence>& sequences,
+                             std::vector<std::vector<float>>* logprobs);
   absl::StatusOr<double> Step(double learning_rate);
   std::vector<double> Advantages(const std::vector<TrainingSequence>& sequences) const;
 

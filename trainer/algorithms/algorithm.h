@@ -8,7 +8,6 @@
 
 #include <functional>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "trainer/losses/aggregation.h"
@@ -28,8 +27,8 @@ struct LossInputs {
 
 struct LossTerms {
   at::Tensor loss_T;  // of each token, before aggregation
-  std::vector<std::pair<std::string, at::Tensor>> token_means;  // figures [T] whose mean is reported
-  std::vector<std::pair<std::string, at::Tensor>> token_maxima;
+  std::vector<at::Tensor> token_means;   // [T] each, in the order of Algorithm::token_mean_names
+  std::vector<at::Tensor> token_maxima;  // [T] each, in the order of Algorithm::token_max_names
 };
 
 struct Algorithm {
@@ -40,6 +39,7 @@ struct Algorithm {
   bool needs_reference = false;
   bool mask_truncated = false;
   Aggregation aggregation = Aggregation::kTokenMean;
+  std::vector<std::string> token_mean_names, token_max_names;  // figures that are reported
   // (reward, group) -> advantage of each sequence; empty: the algorithm has none.
   std::function<std::vector<double>(const std::vector<double>&, const std::vector<uint32_t>&)>
       advantages;

@@ -16,6 +16,10 @@ Algorithm Grpo(const GrpoSettings& s) {
   grpo.aggregation = s.aggregation;
   grpo.needs_behaviour = true;
   grpo.needs_reference = s.kl_coefficient > 0;
+  grpo.token_mean_names = {"policy_loss", "clip_ratio_low", "clip_ratio_high", "clip_ratio_dual",
+                           "ratio_mean",  "approx_kl",      "entropy",         "logprob_diff_mean"};
+  if (grpo.needs_reference) grpo.token_mean_names.push_back("reference_kl");
+  grpo.token_max_names = {"ratio_max", "logprob_diff_max"};
   grpo.advantages = [s](const std::vector<double>& reward, const std::vector<uint32_t>& group) {
     return GroupRelative(reward, group, {s.normalize_by_std, s.advantage_epsilon});
   };
@@ -26,19 +30,19 @@ Algorithm Grpo(const GrpoSettings& s) {
     at::Tensor below = in.advantage_T.lt(0).to(at::kFloat);
     LossTerms terms;
     terms.loss_T = surrogate.loss_T;
-    terms.token_means = {{"policy_loss", surrogate.loss_T.detach()},
-                         {"clip_ratio_low", surrogate.clipped_T * below},
-                         {"clip_ratio_high", surrogate.clipped_T * (1 - below)},
-                         {"clip_ratio_dual", surrogate.dual_T},
-                         {"ratio_mean", surrogate.ratio_T},
-                         {"approx_kl", drift.expm1() - drift},  // k3 of behaviour against policy
-                         {"entropy", in.entropy_T.detach()},
-                         {"logprob_diff_mean", drift.abs()}};
-    terms.token_maxima = {{"ratio_max", surrogate.ratio_T}, {"logprob_diff_max", drift.abs()}};
+    terms.token_means = {surrogate.loss_T.detach(),
+                         surrogate.clipped_T * below,
+                         surrogate.clipped_T * (1 - below),
+                         surrogate.dual_T,
+                         surrogate.ratio_T,
+                         drift.expm1() - drift,  // k3 of behaviour against policy
+                         in.entropy_T.detach(),
+                         drift.abs()};
+    terms.token_maxima = {surrogate.ratio_T, drift.abs()};
     if (s.kl_coefficient > 0) {
       at::Tensor kl = Kl(in.policy_logprob_T, in.reference_logprob_T, s.kl_estimator);
       terms.loss_T = terms.loss_T + s.kl_coefficient * kl;
-      terms.token_means.emplace_back("reference_kl", kl.detach());
+      terms.token_means.push_back(kl.detach());
     }
     return terms;
   };
