@@ -14,6 +14,7 @@
 #include "common/nn/sequence_view.h"
 #include "common/status/status_macros.h"
 #include "common/tensor/catch_torch.h"
+#include "common/tensor/memory_check.h"
 #include "trainer/batching/packing.h"
 
 namespace rein::trainer {
@@ -75,6 +76,12 @@ absl::StatusOr<std::unique_ptr<PolicyTrainer>> PolicyTrainer::Create(
   if (s.max_length == 0) s.max_length = context;
   REIN_ASSIGN_OR_RETURN(trainer->registry_, weights::Registry::Create(models::DecoderParameters(
                                                 trainer->model_.spec)));
+  if (s.device == "cpu") {
+    constexpr uint64_t kArenas = 4;  // weights, gradients, two moments
+    REIN_RETURN_IF_ERROR(tensor::CheckHostMemory(
+        "weights, gradients and optimizer state",
+        kArenas * sizeof(float) * static_cast<uint64_t>(trainer->registry_.arena_elements())));
+  }
   absl::Status status;
   REIN_RETURN_IF_ERROR(CatchTorch("trainer memory", [&] { status = trainer->Allocate(); }));
   REIN_RETURN_IF_ERROR(status);

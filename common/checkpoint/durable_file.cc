@@ -20,6 +20,7 @@ absl::Status FromErrno(absl::string_view what, absl::string_view path) {
   switch (error) {
     case ENOSPC:
     case EDQUOT:
+    case EFBIG:
       return absl::ResourceExhaustedError(message);
     case ENOENT:
       return absl::NotFoundError(message);

@@ -8,6 +8,7 @@
 #include "common/models/arena.h"
 #include "common/status/status_macros.h"
 #include "common/tensor/catch_torch.h"
+#include "common/tensor/memory_check.h"
 #include "common/weights/digest.h"
 
 namespace rein::policy {
@@ -38,6 +39,9 @@ PolicySlots::PolicySlots(const models::DecoderSpec& spec, const SlotOptions& opt
       plan_(weights::PlanOf(registry_, options.dtype == at::kFloat ? "float32" : "bfloat16")) {}
 
 absl::Status PolicySlots::Fill(Slot& slot) {
+  if (options_.device.is_cpu()) {
+    REIN_RETURN_IF_ERROR(tensor::CheckHostMemory("the weights", plan_.arena_bytes));
+  }
   REIN_RETURN_IF_ERROR(tensor::CatchTorch("memory for the weights", [&] {
     slot.arena = at::zeros({registry_.arena_elements()},
                            at::TensorOptions(options_.dtype).device(options_.device));

@@ -17,13 +17,6 @@ bool HasEnded(v1::JobState state) {
          state == v1::JOB_STATE_CANCELLED;
 }
 
-std::string ModelFolder(const v1::ModelConfig& model) {
-  const std::string& path = model.has_path() ? model.path() : model.config();
-  std::error_code error;
-  if (std::filesystem::is_directory(path, error)) return path;
-  return std::filesystem::path(path).parent_path().string();
-}
-
 absl::StatusOr<std::unique_ptr<Controller>> Controller::Create(ControllerOptions options,
                                                                const sync::Clock& clock,
                                                                ActorConnector& connector,
@@ -79,14 +72,13 @@ void Controller::StartNext() {
 
 absl::StatusOr<Controller::Sources> Controller::OpenSources(const v1::JobConfig& config) {
   Sources sources;
-  const std::string folder = ModelFolder(config.model());
   if (config.data().has_train()) {
     REIN_ASSIGN_OR_RETURN(sources.train,
-                          OpenPrompts(config.data().train(), folder, config.has_sft()));
+                          OpenPrompts(config.data().train(), config.model(), config.has_sft()));
   }
   if (config.data().has_eval()) {
     REIN_ASSIGN_OR_RETURN(sources.held_out,
-                          OpenPrompts(config.data().eval(), folder, /*answers=*/false));
+                          OpenPrompts(config.data().eval(), config.model(), /*answers=*/false));
   }
   return sources;
 }

@@ -112,7 +112,4 @@ class Controller {
 
 bool HasEnded(v1::JobState state);
 
-// The folder that holds the tokenizer of a job's model.
-std::string ModelFolder(const v1::ModelConfig& model);
-
 }  // namespace rein::services

@@ -1,7 +1,6 @@
 #include "services/controller/controller_service.h"
 
 #include <chrono>
-#include <filesystem>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
@@ -16,28 +15,6 @@ namespace rein::services {
 namespace {
 
 constexpr absl::Duration kWatchPause = absl::Milliseconds(500);
-
-// Opens the data as the run will and reads the first line, so that what is wrong is told at submit.
-absl::Status CheckDataset(const v1::DatasetConfig& dataset, const std::string& folder,
-                          bool answers) {
-  REIN_ASSIGN_OR_RETURN(auto prompts, OpenPrompts(dataset, folder, answers));
-  return answers ? prompts->ReadText(0).status() : prompts->Read(0).status();
-}
-
-absl::Status CheckData(const v1::JobConfig& config) {
-  const std::string folder = ModelFolder(config.model());
-  std::error_code error;
-  if (!std::filesystem::exists(folder + "/config.json", error)) {
-    return absl::InvalidArgumentError(absl::StrCat("model: there is no config.json in ", folder));
-  }
-  if (config.data().has_train()) {
-    REIN_RETURN_IF_ERROR(CheckDataset(config.data().train(), folder, config.has_sft()));
-  }
-  if (config.data().has_eval()) {
-    REIN_RETURN_IF_ERROR(CheckDataset(config.data().eval(), folder, /*answers=*/false));
-  }
-  return absl::OkStatus();
-}
 
 }  // namespace
 
@@ -54,7 +31,7 @@ absl::StatusOr<v1::Job> ControllerServiceImpl::SubmitJob(const v1::SubmitRequest
   REIN_ASSIGN_OR_RETURN(v1::JobConfig config, config::ReadJob(text));
   REIN_ASSIGN_OR_RETURN(config, controller_.Call<absl::StatusOr<v1::JobConfig>>(
                                     [&](Controller& c) { return c.ResolveModel(config); }));
-  if (absl::Status data = CheckData(config); !data.ok()) {
+  if (absl::Status data = CheckPrompts(config); !data.ok()) {
     return absl::InvalidArgumentError(
         absl::StrCat(text.file_name, ": ", std::string(data.message())));
   }

@@ -1,26 +1,63 @@
 #include "services/controller/prompt_source.h"
 
+#include <algorithm>
+#include <filesystem>
+
 #include "absl/strings/str_cat.h"
 #include <google/protobuf/util/json_util.h>
 
 #include "common/data/jsonl_dataset.h"
 #include "common/data/prompt_encoder.h"
+#include "common/json/parse_json.h"
 #include "common/status/status_macros.h"
 #include "common/text/model_text.h"
+#include "services/controller/prompt_length.h"
 
 namespace rein::services {
 namespace {
 
+namespace fs = std::filesystem;
+
+// Lines that are looked at before a job begins; later ones are when it comes to them.
+constexpr uint64_t kCheckedLines = 20'000;
+
+// What the controller must know of a model; 0: not said. The services check the rest.
+struct ModelLimits {
+  uint64_t vocabulary = 0;
+  uint64_t context_tokens = 0;
+};
+
+absl::StatusOr<ModelLimits> ReadLimits(const v1::ModelConfig& model) {
+  std::error_code error;
+  const fs::path path = model.has_path() ? model.path() : model.config();
+  const fs::path file = fs::is_directory(path, error) ? path / "config.json" : path;
+  REIN_ASSIGN_OR_RETURN(nlohmann::json config, json::ReadJsonFile(file.string()));
+  auto count = [&](const char* key) -> uint64_t {
+    auto found = config.find(key);
+    return found != config.end() && found->is_number_unsigned() ? found->get<uint64_t>() : 0;
+  };
+  if (!config.is_object()) return ModelLimits{};
+  ModelLimits limits{.vocabulary = count("vocab_size"),
+                     .context_tokens = count("max_position_embeddings")};
+  if (!model.has_max_length()) return limits;
+  if (limits.context_tokens == 0) limits.context_tokens = model.max_length();
+  limits.context_tokens = std::min<uint64_t>(limits.context_tokens, model.max_length());
+  return limits;
+}
+
 class JsonlPrompts final : public PromptSource {
  public:
   JsonlPrompts(std::string file, std::unique_ptr<text::ModelText> text,
-               std::unique_ptr<data::JsonlDataset> rows, data::EncoderOptions options)
+               std::unique_ptr<data::JsonlDataset> rows, data::EncoderOptions options,
+               uint64_t context_tokens)
       : file_(std::move(file)),
+        context_tokens_(context_tokens),
         text_(std::move(text)),
         rows_(std::move(rows)),
         encoder_(*text_, std::move(options)) {}
 
   uint64_t size() const override { return rows_->size(); }
+  uint64_t context_tokens() const override { return context_tokens_; }
 
   absl::StatusOr<Prompt> Read(uint64_t index) override {
     REIN_ASSIGN_OR_RETURN(data::PromptRow row, rows_->Row(index));
@@ -54,6 +91,7 @@ class JsonlPrompts final : public PromptSource {
   }
 
   const std::string file_;
+  const uint64_t context_tokens_;
   std::unique_ptr<text::ModelText> text_;
   std::unique_ptr<data::JsonlDataset> rows_;
   data::PromptEncoder encoder_;
@@ -61,13 +99,32 @@ class JsonlPrompts final : public PromptSource {
 
 }  // namespace
 
+std::string ModelFolder(const v1::ModelConfig& model) {
+  const std::string& path = model.has_path() ? model.path() : model.config();
+  std::error_code error;
+  if (fs::is_directory(path, error)) return path;
+  return fs::path(path).parent_path().string();
+}
+
 absl::StatusOr<std::unique_ptr<PromptSource>> OpenPrompts(const v1::DatasetConfig& dataset,
-                                                          const std::string& model_folder,
+                                                          const v1::ModelConfig& model,
                                                           bool answers) {
-  REIN_ASSIGN_OR_RETURN(auto text, text::ModelText::Load(model_folder));
+  const std::string folder = ModelFolder(model);
+  std::error_code error;
+  if (!fs::exists(folder + "/config.json", error)) {
+    return absl::InvalidArgumentError(absl::StrCat("model: there is no config.json in ", folder));
+  }
+  REIN_ASSIGN_OR_RETURN(auto text, text::ModelText::Load(folder));
   if (!text->has_tokenizer()) {
     return absl::InvalidArgumentError(
-        absl::StrCat("model: there is no tokenizer.json in ", model_folder));
+        absl::StrCat("model: there is no tokenizer.json in ", folder));
+  }
+  REIN_ASSIGN_OR_RETURN(ModelLimits limits, ReadLimits(model));
+  if (limits.vocabulary > 0) {
+    absl::Status fits = text::CheckVocabulary(*text, static_cast<uint32_t>(limits.vocabulary));
+    if (!fits.ok()) {
+      return absl::InvalidArgumentError(absl::StrCat(folder, ": ", std::string(fits.message())));
+    }
   }
   REIN_ASSIGN_OR_RETURN(auto rows, data::JsonlDataset::Open({.path = dataset.file(),
                                                              .prompt_column = dataset.prompt(),
@@ -77,7 +134,32 @@ absl::StatusOr<std::unique_ptr<PromptSource>> OpenPrompts(const v1::DatasetConfi
   data::EncoderOptions options{.chat_template = dataset.chat_template(),
                                .system = dataset.system()};
   return std::make_unique<JsonlPrompts>(dataset.file(), std::move(text), std::move(rows),
-                                        std::move(options));
+                                        std::move(options), limits.context_tokens);
+}
+
+absl::Status CheckPrompts(const v1::JobConfig& job) {
+  const v1::DataConfig& data = job.data();
+  if (data.has_eval()) {
+    REIN_ASSIGN_OR_RETURN(auto held_out, OpenPrompts(data.eval(), job.model(), /*answers=*/false));
+    REIN_RETURN_IF_ERROR(held_out->Read(0).status());
+  }
+  if (!data.has_train()) return absl::OkStatus();
+  REIN_ASSIGN_OR_RETURN(auto train, OpenPrompts(data.train(), job.model(), job.has_sft()));
+  REIN_RETURN_IF_ERROR(job.has_sft() ? train->ReadText(0).status() : train->Read(0).status());
+  uint64_t kept = 0;
+  const uint64_t lines = std::min(train->size(), kCheckedLines);
+  std::string first;
+  for (uint64_t i = 0; i < lines; ++i) {
+    REIN_ASSIGN_OR_RETURN(std::string reason, TooLong(*train, i, job));
+    if (first.empty()) first = reason;
+    if (!reason.empty() && !data.drop_long_prompts()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(reason, " (data.drop_long_prompts: true leaves such prompts out)"));
+    }
+    kept += reason.empty() ? 1 : 0;
+  }
+  if (kept > 0 || lines < train->size()) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("every prompt is too long: ", first));
 }
 
 }  // namespace rein::services

@@ -32,14 +32,23 @@ class PromptSource {
  public:
   virtual ~PromptSource() = default;
   virtual uint64_t size() const = 0;
+  // Longest sequence that the model takes, in tokens; 0: not known here.
+  virtual uint64_t context_tokens() const = 0;
   virtual absl::StatusOr<Prompt> Read(uint64_t index) = 0;
   virtual absl::StatusOr<LearnedText> ReadText(uint64_t index) = 0;
 };
 
-// Reads a JSONL file with the tokenizer and chat template of `model_folder`. `answers`: every line
-// must have one.
+// The folder that holds the tokenizer of a job's model.
+std::string ModelFolder(const v1::ModelConfig& model);
+
+// Reads a JSONL file with the tokenizer and chat template of `model`, whose vocabulary must fit its
+// weights. `answers`: every line must have one.
 absl::StatusOr<std::unique_ptr<PromptSource>> OpenPrompts(const v1::DatasetConfig& dataset,
-                                                          const std::string& model_folder,
+                                                          const v1::ModelConfig& model,
                                                           bool answers);
+
+// Opens the data as the run will, and looks for lines that are too long among the first ones, so that
+// a wrong file is told at submit.
+absl::Status CheckPrompts(const v1::JobConfig& job);
 
 }  // namespace rein::services

@@ -159,6 +159,10 @@ void RunLoop::GiveUp(Key key, const std::string& reason) {
     evaluation_->items().at(key.second).given_up = reason;
   } else {
     state_.Check(ledger_->Drop(key.second, reason));
+    const uint64_t pass = std::max(state_.deps.train->size(), state_.plan.groups_per_update);
+    if (++given_up_in_row_ < pass) return;
+    state_.Fail(absl::StrCat("every prompt of a whole pass over the data was dropped; the last: ",
+                             reason));
   }
 }
 
@@ -314,6 +318,7 @@ void RunLoop::CloseIfScored(uint64_t order) {
   retries_.erase({false, order});
   // One sibling alone has nothing to be compared with.
   if (usable < 2) return GiveUp({false, order}, absl::StrCat("score: ", error));
+  given_up_in_row_ = 0;
   state_.Check(ledger_->Scored(order));
 }
 

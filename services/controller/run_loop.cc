@@ -7,6 +7,7 @@
 
 #include "common/config/job_reader.h"
 #include "common/status/status_macros.h"
+#include "services/controller/prompt_length.h"
 
 namespace rein::services {
 namespace {
@@ -356,23 +357,11 @@ absl::Status RunLoop::IssueNext() {
   bool rollouts = state_.plan.kind == Plan::Kind::kRollouts;
   REIN_ASSIGN_OR_RETURN(uint64_t order,
                         ledger_->Issue(id, rollouts ? job.config.grpo().group_size() : 0));
-  const v1::DataConfig& data = job.config.data();
-  if (!data.has_max_prompt_tokens()) return absl::OkStatus();
-  uint64_t tokens = 0;
-  if (rollouts) {
-    REIN_ASSIGN_OR_RETURN(Prompt prompt, state_.deps.train->Read(id.prompt()));
-    tokens = prompt.token_ids.size();
-  } else {
-    REIN_ASSIGN_OR_RETURN(LearnedText text, state_.deps.train->ReadText(id.prompt()));
-    tokens = text.prompt_tokens;
-  }
-  if (tokens <= data.max_prompt_tokens()) return absl::OkStatus();
-  std::string reason =
-      absl::StrCat("prompt ", id.prompt(), " of ", data.train().file(), " has ", tokens,
-                   " tokens, at most ", data.max_prompt_tokens(), " are allowed");
-  if (data.drop_long_prompts()) return ledger_->Drop(order, reason);
+  REIN_ASSIGN_OR_RETURN(std::string reason, TooLong(*state_.deps.train, id.prompt(), job.config));
+  if (reason.empty()) return absl::OkStatus();
+  if (job.config.data().drop_long_prompts()) return ledger_->Drop(order, reason);
   return absl::InvalidArgumentError(
-      absl::StrCat(reason, " (data.drop_long_prompts leaves it out)"));
+      absl::StrCat(reason, " (data.drop_long_prompts: true leaves such prompts out)"));
 }
 
 }  // namespace rein::services

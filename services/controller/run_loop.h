@@ -118,6 +118,7 @@ class RunLoop {
   data::DataOrder order_;
   std::optional<Evaluation> evaluation_;
   std::set<uint64_t> evaluated_;  // updates with a held-out result
+  uint64_t given_up_in_row_ = 0;  // groups, since one was scored
   uint64_t kept_epoch_;  // data epoch of the last prompt that was not dropped when it was issued
   bool pausing_ = false;
   std::string waits_for_;

@@ -157,6 +157,7 @@ int RunRole(RoleSpec spec, int argc, char** argv,
             const std::function<absl::Status(RoleProcess&)>& body) {
   sigset_t signals = StopSignals();
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);  // before any thread: only Serve() waits for them
+  signal(SIGXFSZ, SIG_IGN);  // a file that may not grow is an error of the write, not a death
   const std::string program = absl::StrCat("rein-", spec.role);
   CLI::App app("Rein's " + spec.role + " service", program);
   RoleFlags flags{.name = spec.role};

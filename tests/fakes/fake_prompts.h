@@ -15,6 +15,7 @@ class FakePrompts final : public services::PromptSource {
   explicit FakePrompts(uint64_t size) : size_(size) {}
 
   uint64_t size() const override { return size_; }
+  uint64_t context_tokens() const override { return context; }
 
   absl::StatusOr<services::Prompt> Read(uint64_t index) override {
     services::Prompt prompt{.token_ids = {static_cast<uint32_t>(index) + 1, 7},
@@ -29,6 +30,8 @@ class FakePrompts final : public services::PromptSource {
     return services::LearnedText{.token_ids = {static_cast<uint32_t>(index) + 1, 7, 9, 2},
                                  .prompt_tokens = 2};
   }
+
+  uint64_t context = 0;
 
  private:
   const uint64_t size_;

@@ -168,6 +168,20 @@ TEST_F(ControllerServiceTest, WrongJobsAreToldAndNotKept) {
   EXPECT_EQ(Call(&Stub::ListJobs, v1::ListJobsRequest())->jobs_size(), 0);
 }
 
+TEST_F(ControllerServiceTest, DataThatDoesNotFitTheModelIsToldAtSubmit) {
+  std::ofstream(folder_ / "long.jsonl")
+      << R"j({"prompt": "max(1,2)", "answer": "2"})j" << "\n"
+      << R"j({"prompt": "max(1,)j" << std::string(100, '2') << R"j()", "answer": "1"})j" << "\n";
+  EXPECT_THAT(std::string(Submit("r1", {"data.train=long.jsonl"}).status().message()),
+              HasSubstr("job.yaml: prompt 1 of " + (folder_ / "long.jsonl").string() + " has "));
+  EXPECT_TRUE(Submit("r1", {"data.train=long.jsonl", "data.drop_long_prompts=true"}).ok());
+  const fs::path small = folder_ / "small";
+  fs::copy("configs/models/digits", small, fs::copy_options::recursive);
+  std::ofstream(small / "config.json") << R"({"vocab_size": 8, "max_position_embeddings": 64})";
+  EXPECT_THAT(std::string(Submit("r2", {"model.config=small", "name=second"}).status().message()),
+              HasSubstr("small: vocabulary mismatch: the tokenizer's largest id is"));
+}
+
 TEST_F(ControllerServiceTest, AnUnknownJobIsNotFoundWithTheNearest) {
   ASSERT_TRUE(Submit("r1").ok());
   absl::Status status = Call(&Stub::Cancel, Command("digtis")).status();

@@ -225,11 +225,29 @@ TEST_F(RunLoopTest, LongPromptsAreAnErrorOrLeftOut) {
   job_.config.mutable_data()->set_max_prompt_tokens(1);
   EXPECT_THAT(
       RunAll().message,
-      HasSubstr("of train.jsonl has 2 tokens, at most 1 are allowed (data.drop_long_prompts"));
+      HasSubstr("of train.jsonl has 2 tokens, at most 1 are allowed (data.drop_long_prompts: true"));
   job_.config.mutable_data()->set_drop_long_prompts(true);
   job_.name = "another";
   EXPECT_EQ(RunAll().message,
             "every prompt of a whole pass over the data was dropped; see describe");
+}
+
+TEST_F(RunLoopTest, APromptThatFillsTheContextIsAnErrorThatNamesIt) {
+  train_.context = 2;
+  EXPECT_THAT(RunAll().message,
+              HasSubstr("of train.jsonl has 2 tokens, the model takes 2 with the completion"));
+}
+
+TEST_F(RunLoopTest, AJobWhoseEveryPromptIsGivenUpEnds) {
+  services_.on_generate = [](const v1::GenerateRequest&) {
+    return absl::InvalidArgumentError("no prompt will do");
+  };
+  Outcome outcome = RunAll();
+  EXPECT_EQ(outcome.state, v1::JOB_STATE_FAILED);
+  EXPECT_EQ(outcome.message,
+            "every prompt of a whole pass over the data was dropped; the last: generate: no prompt "
+            "will do");
+  EXPECT_LE(run_->ledger().Summary().dropped_size(), 22);  // a pass has 20 prompts
 }
 
 TEST_F(RunLoopTest, APausedJobSavesAndGoesOnWhereItStopped) {
