@@ -50,8 +50,8 @@ class FenceGuard {
   absl::Time lease_end_ = absl::InfinitePast();
 };
 
-// True for the refusals of Admit(): the caller's view of epochs is old, and will be renewed. Works on
-// the caller's side too.
+// True for the refusals of Admit(): the caller's view of epochs is old, and will be renewed. Works
+// on the caller's side too.
 bool IsFenceRefusal(const absl::Status& status);
 
 }  // namespace rein::rpc

@@ -216,10 +216,11 @@ int RunWait(ControllerClient& client, const std::string& name, absl::Duration ti
   request.set_name(name);
   const absl::Time until = absl::Now() + timeout;
   while (absl::Now() < until) {
-    absl::Status status = client.Watch(request, until - absl::Now(), [&](const v1::JobEvent& event) {
-      request.set_after(event.sequence());
-      return true;
-    });
+    absl::Status status =
+        client.Watch(request, until - absl::Now(), [&](const v1::JobEvent& event) {
+          request.set_after(event.sequence());
+          return true;
+        });
     // A controller that restarts is waited for, and so is a paused job.
     bool goes_on = status.ok() || absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status);
     if (!goes_on) return PrintError(status);

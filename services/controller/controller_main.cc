@@ -1,7 +1,8 @@
 // rein-controller: owns jobs, the run loop, the ledger and the registry of actors.
 
-#include <CLI/CLI.hpp>
 #include <filesystem>
+
+#include <CLI/CLI.hpp>
 
 #include "common/status/status_macros.h"
 #include "common/version/build_version.h"

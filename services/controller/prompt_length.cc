@@ -27,10 +27,10 @@ absl::StatusOr<std::string> TooLong(PromptSource& source, uint64_t index,
                         " are allowed");
   }
   if (context == 0 || text <= context) return std::string();
-  return job.has_sft() ? absl::StrCat(line, text, " tokens with its answer, the model takes ",
-                                      context)
-                       : absl::StrCat(line, prompt, " tokens, the model takes ", context,
-                                      " with the completion");
+  return job.has_sft()
+             ? absl::StrCat(line, text, " tokens with its answer, the model takes ", context)
+             : absl::StrCat(line, prompt, " tokens, the model takes ", context,
+                            " with the completion");
 }
 
 }  // namespace rein::services

@@ -47,8 +47,8 @@ absl::StatusOr<std::unique_ptr<PromptSource>> OpenPrompts(const v1::DatasetConfi
                                                           const v1::ModelConfig& model,
                                                           bool answers);
 
-// Opens the data as the run will, and looks for lines that are too long among the first ones, so that
-// a wrong file is told at submit.
+// Opens the data as the run will, and looks for lines that are too long among the first ones, so
+// that a wrong file is told at submit.
 absl::Status CheckPrompts(const v1::JobConfig& job);
 
 }  // namespace rein::services

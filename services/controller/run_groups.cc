@@ -161,8 +161,8 @@ void RunLoop::GiveUp(Key key, const std::string& reason) {
     state_.Check(ledger_->Drop(key.second, reason));
     const uint64_t pass = std::max(state_.deps.train->size(), state_.plan.groups_per_update);
     if (++given_up_in_row_ < pass) return;
-    state_.Fail(absl::StrCat("every prompt of a whole pass over the data was dropped; the last: ",
-                             reason));
+    state_.Fail(
+        absl::StrCat("every prompt of a whole pass over the data was dropped; the last: ", reason));
   }
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+
 #include "common/rpc/fence_guard.h"
 
 namespace rein::services {

@@ -98,8 +98,8 @@ Version FromProto(const v1::PolicyVersion& version);
 // Grows with failures in a row, up to ten seconds.
 absl::Duration RetryPause(int failures);
 
-// True when an actor has refused so often that it will not change its mind: not by its fence, and not
-// for being away.
+// True when an actor has refused so often that it will not change its mind: not by its fence, and
+// not for being away.
 bool IsFinalRefusal(const absl::Status& status, int failures);
 
 // True for answers after which the same call may succeed: the peer is away, busy or was fenced.

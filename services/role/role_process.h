@@ -11,7 +11,8 @@
 //         });
 //   }
 //
-// Flags of every role: --listen --admin --advertise --controller --name --device --threads --log-file
+// Flags of every role: --listen --admin --advertise --controller --name --device --threads
+// --log-file
 // --address-file --version.
 // Without --controller the fence is open: the process serves whoever calls.
 // Exit codes: 0 stopped by SIGTERM or SIGINT, 2 wrong flags, 3 wrong input, 7 a port is taken,
@@ -48,13 +49,13 @@ namespace rein::services {
 struct RoleFlags {
   std::string listen = "127.0.0.1:0";  // host:port of the gRPC server
   std::string admin = "127.0.0.1:0";   // host:port of /metrics, /healthz, /readyz
-  std::string advertise;               // host that others reach this one at; default: that of listen
-  std::string controller;              // host:port; empty: none
-  std::string name;                    // default: the role
-  std::string device = "cpu";          // cpu, gpu:0, ...
-  int threads = 0;                     // of computing; 0: as many as there are cores
-  std::string log_file;                // default: standard error
-  std::string address_file;            // gets "GRPC_ADDRESS ADMIN_ADDRESS" once both listen
+  std::string advertise;       // host that others reach this one at; default: that of listen
+  std::string controller;      // host:port; empty: none
+  std::string name;            // default: the role
+  std::string device = "cpu";  // cpu, gpu:0, ...
+  int threads = 0;             // of computing; 0: as many as there are cores
+  std::string log_file;        // default: standard error
+  std::string address_file;    // gets "GRPC_ADDRESS ADMIN_ADDRESS" once both listen
 };
 
 struct RoleSpec {

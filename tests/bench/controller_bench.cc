@@ -1,16 +1,16 @@
-// What the controller costs by itself: a job with services that answer at once, so that all the time is
-// the run loop's, the ledger's and the disk's. Prints one JSON line.
+// What the controller costs by itself: a job with services that answer at once, so that all the
+// time is the run loop's, the ledger's and the disk's. Prints one JSON line.
 //
 //   controller_bench [--rollouts 10000] [--tokens 256] [--updates 3] [--folder DIR]
 
-#include <sys/resource.h>
-
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <filesystem>
 #include <iostream>
-#include <nlohmann/json.hpp>
 #include <vector>
+
+#include <CLI/CLI.hpp>
+#include <nlohmann/json.hpp>
+#include <sys/resource.h>
 
 #include "services/controller/run_loop.h"
 #include "tests/fakes/fake_prompts.h"
@@ -49,7 +49,8 @@ double Percentile(std::vector<double> values, double share) {
 
 int Run(const Options& options) {
   std::filesystem::remove_all(options.folder);
-  auto store = services::Store::Open({.folder = options.folder});  // durable: every commit is synced
+  auto store =
+      services::Store::Open({.folder = options.folder});  // durable: every commit is synced
   if (!store.ok()) return std::cerr << store.status() << "\n", 1;
   sync::RealClock clock;
   auto registry = *services::ActorRegistry::Open(**store, clock, absl::Hours(1));
@@ -93,18 +94,18 @@ int Run(const Options& options) {
   double seconds = absl::ToDoubleSeconds(clock.Now() - start);
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
-  std::cout << nlohmann::ordered_json{
-                   {"bench", "controller"},
-                   {"outcome", v1::JobState_Name((*run)->outcome()->state)},
-                   {"concurrent_rollouts", most_waiting},
-                   {"completion_tokens", options.tokens},
-                   {"updates", options.updates},
-                   {"seconds", seconds},
-                   {"rollouts_per_second", options.rollouts * options.updates / seconds},
-                   {"step_p50_ms", Percentile(step_seconds, 0.5) * 1e3},
-                   {"step_p99_ms", Percentile(step_seconds, 0.99) * 1e3},
-                   {"step_max_ms", Percentile(step_seconds, 1) * 1e3},
-                   {"peak_rss_mb", static_cast<double>(usage.ru_maxrss) / 1024}}
+  std::cout << nlohmann::ordered_json{{"bench", "controller"},
+                                      {"outcome", v1::JobState_Name((*run)->outcome()->state)},
+                                      {"concurrent_rollouts", most_waiting},
+                                      {"completion_tokens", options.tokens},
+                                      {"updates", options.updates},
+                                      {"seconds", seconds},
+                                      {"rollouts_per_second",
+                                       options.rollouts * options.updates / seconds},
+                                      {"step_p50_ms", Percentile(step_seconds, 0.5) * 1e3},
+                                      {"step_p99_ms", Percentile(step_seconds, 0.99) * 1e3},
+                                      {"step_max_ms", Percentile(step_seconds, 1) * 1e3},
+                                      {"peak_rss_mb", static_cast<double>(usage.ru_maxrss) / 1024}}
             << "\n";
   run->reset();
   std::filesystem::remove_all(options.folder);

@@ -225,7 +225,8 @@ TEST_F(RunLoopTest, LongPromptsAreAnErrorOrLeftOut) {
   job_.config.mutable_data()->set_max_prompt_tokens(1);
   EXPECT_THAT(
       RunAll().message,
-      HasSubstr("of train.jsonl has 2 tokens, at most 1 are allowed (data.drop_long_prompts: true"));
+      HasSubstr(
+          "of train.jsonl has 2 tokens, at most 1 are allowed (data.drop_long_prompts: true"));
   job_.config.mutable_data()->set_drop_long_prompts(true);
   job_.name = "another";
   EXPECT_EQ(RunAll().message,
