@@ -1,7 +1,6 @@
 #include "services/trainer/peer_client.h"
 
 #include "absl/strings/str_cat.h"
-
 #include "common/rpc/channel.h"
 #include "common/rpc/grpc_status.h"
 #include "rein/v1/trainer.grpc.pb.h"
@@ -21,8 +20,7 @@ absl::Status PeerCalls::Wait() {
   for (size_t i = 0; i < statuses_->size(); ++i) {
     const absl::Status& status = (*statuses_)[i];
     if (status.ok()) continue;
-    return absl::Status(status.code(),
-                        absl::StrCat("trainer rank ", i + 1, ": ", status.message()));
+    return absl::Status(status.code(), absl::StrCat("trainer rank ", i + 1, ": ", status.message()));
   }
   return absl::OkStatus();
 }
@@ -51,8 +49,7 @@ PeerCalls PeerRanks::Start(const v1::UpdateRequest& request) const {
   return Call<v1::UpdateRequest, v1::UpdateReply>(request, &Stub::Update);
 }
 PeerCalls PeerRanks::Start(const v1::ForwardBackwardRequest& request) const {
-  return Call<v1::ForwardBackwardRequest, v1::ForwardBackwardReply>(request,
-                                                                    &Stub::ForwardBackward);
+  return Call<v1::ForwardBackwardRequest, v1::ForwardBackwardReply>(request, &Stub::ForwardBackward);
 }
 PeerCalls PeerRanks::Start(const v1::OptimStepRequest& request) const {
   return Call<v1::OptimStepRequest, v1::OptimStepReply>(request, &Stub::OptimStep);

@@ -1,5 +1,5 @@
-// PeerRanks are ranks 1.. of a data-parallel trainer, as rank 0 sees them: each gets a copy of
-// every call that changes the model, and works on its share of it at the same time.
+// PeerRanks are ranks 1.. of a data-parallel trainer, as rank 0 sees them: each gets a copy of every call
+// that changes the model, and works on its share of it at the same time.
 //
 //   PeerRanks peers({"127.0.0.1:7011"});
 //   PeerCalls calls = peers.Start(request);     // returns at once
@@ -16,7 +16,6 @@
 #include <vector>
 
 #include "absl/status/status.h"
-
 #include "rein/v1/trainer.pb.h"
 
 namespace rein::services {
