@@ -91,6 +91,12 @@ class LoopTest(unittest.TestCase):
         self.assertLess(accuracies[0], 0.4)
         self.assertGreater(accuracies[-1], accuracies[0] + 0.2)
 
+    def test_a_job_that_only_evaluates_finds_the_same_accuracy(self):
+        self.stack.end_of("name: ask\nmodel: {job: grow}\ndata: {eval: {file: data/eval.jsonl, limit: 100}}\n"
+                          "evaluate: {}\nrewards: [{exact_match: {}}]\neval: {max_completion_tokens: 3}\n", code=0)
+        result, = self.stack.job("ask")["evals"]
+        self.assertEqual(result["accuracy"], self.job["evals"][-1]["accuracy"])
+
     def test_the_exported_model_is_a_complete_folder(self):
         model = self.output / "model"
         for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"):

@@ -49,10 +49,12 @@ absl::StatusOr<Algorithm> AlgorithmFromJob(const v1::JobConfig& job) {
     case v1::JobConfig::kSft:
       return Sft(FromProto(job.sft().aggregation()));
     case v1::JobConfig::kEvaluate:
+      // The trainer serves the weights that are scored; no Update is ever asked for.
+      return Sft(Aggregation::kTokenMean);
     case v1::JobConfig::KIND_NOT_SET:
       break;
   }
-  return absl::InvalidArgumentError("job: has no block of a kind that trains (grpo, sft)");
+  return absl::InvalidArgumentError("job: has no block of a known kind (grpo, sft, evaluate)");
 }
 
 }  // namespace rein::trainer

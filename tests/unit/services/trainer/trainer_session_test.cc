@@ -137,6 +137,14 @@ TEST_F(TrainerSessionTest, KilledWhileSavingLeavesOnlyWholeCheckpoints) {
   EXPECT_GE(whole, 3);
 }
 
+TEST_F(TrainerSessionTest, ServesTheWeightsOfAJobThatOnlyEvaluates) {
+  v1::LoadTrainerRequest request = LoadRequest();
+  request.mutable_job()->mutable_evaluate();
+  auto session = TrainerSession::Open(request, "cpu");
+  ASSERT_TRUE(session.ok()) << session.status();
+  EXPECT_NE((*session)->digest(), 0u);
+}
+
 TEST_F(TrainerSessionTest, SaysWhyAModelCannotBeLoaded) {
   v1::LoadTrainerRequest request = LoadRequest();
   request.mutable_job()->mutable_model()->set_config("/nonexistent/config.json");
