@@ -154,8 +154,18 @@ void Controller::End(const Outcome& outcome) {
   bool synced = running_.run == nullptr || running_.run->ledger().Sync().ok();
   if (!synced || !store_->Commit().ok()) store_->database().Rollback();
   running_.run.reset();
+  Reread(job);
   SetState(job, outcome.state, message);
   running_ = Running{};
+}
+
+// What a failed commit took back is taken back here too, so that a resumed job agrees with its ledger.
+void Controller::Reread(JobRecord& job) {
+  absl::StatusOr<std::vector<JobRecord>> stored = store_->ReadJobs();
+  if (!stored.ok()) return;
+  for (JobRecord& record : *stored) {
+    if (record.name == job.name) job = std::move(record);
+  }
 }
 
 absl::StatusOr<JobRecord*> Controller::Find(const std::string& name) {

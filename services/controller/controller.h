@@ -91,6 +91,7 @@ class Controller {
   void BeginRun();
   void StepRun();
   void End(const Outcome& outcome);
+  void Reread(JobRecord& job);
   void SetState(JobRecord& job, v1::JobState state, const std::string& message);
   std::string WhatIsKept(const JobRecord& job);
   absl::StatusOr<JobRecord*> Find(const std::string& name);

@@ -186,14 +186,31 @@ class LoopTest(unittest.TestCase):
         text = self.stack.rein("wait", "lonely", "--timeout", "60", code=1)
         self.assertIn("every prompt of a whole pass over the data was dropped; the last: score: remote: 127.0.0.1:1: ", text)
 
-    def test_a_full_disk_costs_one_checkpoint_and_no_more(self):
+    def begin_long(self, name):
+        """Starts a job and waits for its first checkpoint."""
         yaml = SFT.replace("eval: {file: data/eval.jsonl, limit: 100}", "").replace("rewards: [{exact_match: {}}]\n", "")
-        self.stack.submit(yaml + "checkpoint: {every: 20}\n", "name=full", "sft.updates=400")
-        trainer = self.stack.pid("trainer-0")
+        self.stack.submit(yaml + "checkpoint: {every: 20}\n", "name=" + name, "sft.updates=400")
         deadline = time.time() + 60
-        while not self.stack.job("full").get("checkpoints"):
+        while not self.stack.job(name).get("checkpoints"):
             self.assertLess(time.time(), deadline)
             time.sleep(0.05)
+
+    def test_a_store_that_cannot_grow_stops_the_job_which_then_goes_on(self):
+        self.begin_long("stuck")
+        controller = self.stack.pid("controller")
+        before = resource.prlimit(controller, resource.RLIMIT_FSIZE, (1 << 12, resource.RLIM_INFINITY))
+        text = self.stack.rein("wait", "stuck", "--timeout", "60", code=1)
+        resource.prlimit(controller, resource.RLIMIT_FSIZE, before)
+        self.assertRegex(text, r"FAILED  stuck at update \d+: store: .*\n +checkpoint \d+ \(update \d+\) is intact")
+        done = int(self.stack.job("stuck")["update"])
+        self.stack.rein("resume", "stuck", "sft.updates=%d" % (done + 20))
+        self.stack.rein("wait", "stuck", "--timeout", "60")
+        text = self.stack.rein("describe", "stuck")
+        self.assertIn("consumed %d · in training 0 · scored 0 · finished 0 · in flight 0 · dropped 0" % (64 * (done + 20)), text)
+
+    def test_a_full_disk_costs_one_checkpoint_and_no_more(self):
+        self.begin_long("full")
+        trainer = self.stack.pid("trainer-0")
         before = resource.prlimit(trainer, resource.RLIMIT_FSIZE, (1 << 20, resource.RLIM_INFINITY))
         text = self.stack.rein("wait", "full", "--timeout", "60", code=1)
         resource.prlimit(trainer, resource.RLIMIT_FSIZE, before)
