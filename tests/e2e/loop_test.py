@@ -198,7 +198,7 @@ class LoopTest(unittest.TestCase):
     def test_a_store_that_cannot_grow_stops_the_job_which_then_goes_on(self):
         self.begin_long("stuck")
         controller = self.stack.pid("controller")
-        before = resource.prlimit(controller, resource.RLIMIT_FSIZE, (1 << 12, resource.RLIM_INFINITY))
+        before = resource.prlimit(controller, resource.RLIMIT_FSIZE, (1 << 19, resource.RLIM_INFINITY))  # not the log
         text = self.stack.rein("wait", "stuck", "--timeout", "60", code=1)
         resource.prlimit(controller, resource.RLIMIT_FSIZE, before)
         self.assertRegex(text, r"FAILED  stuck at update \d+: store: .*\n +checkpoint \d+ \(update \d+\) is intact")
