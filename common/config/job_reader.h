@@ -3,7 +3,7 @@
 //
 //   REIN_ASSIGN_OR_RETURN(v1::JobConfig job, ReadJob({.yaml = text, .file_name = "job.yaml",
 //                                                     .overrides = {"grpo.group_size=4"},
-//                                                     .folder = "/home/me/jobs"}));
+//                                                     .folder = "jobs"}));
 //
 // INVALID_ARGUMENT names every problem with its place, one to a line.
 
