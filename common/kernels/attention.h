@@ -32,7 +32,8 @@ struct KeyValues {
   int64_t key_stride = 0, value_stride = 0;
   const int32_t* pages = nullptr;  // [B, pages_per_sequence], or null: sequence b begins at token begin[b]
   const int32_t* begin = nullptr;  // [B]
-  int32_t pages_per_sequence = 0, page_tokens = 0;
+  int32_t pages_per_sequence = 0;
+  int32_t page_shift = 0;  // a page holds 2^page_shift tokens, at least 16
 };
 
 struct AttentionForward {

@@ -2,6 +2,8 @@
 
 #include <ATen/ATen.h>
 
+#include <bit>
+
 #include "common/kernels/attention.h"
 #include "common/nn/autograd.h"
 #include "common/nn/launched.h"
@@ -257,7 +259,7 @@ at::Tensor PagedByKernels(const at::Tensor& q_THC, const SequenceView& view, int
   run.keys.key_stride = run.keys.value_stride = pages.key.stride(1);
   run.keys.pages = map.pages_BP.const_data_ptr<int32_t>();
   run.keys.pages_per_sequence = static_cast<int32_t>(map.pages_BP.size(1));
-  run.keys.page_tokens = static_cast<int32_t>(map.page_tokens);
+  run.keys.page_shift = std::countr_zero(static_cast<uint32_t>(map.page_tokens));
   const int64_t single = map.single_queries;
   if (single > 0) {
     kernels::AttentionForward decode = run;
@@ -282,7 +284,9 @@ at::Tensor Attention(const at::Tensor& q_THC, const at::Tensor& k_TKC, const at:
     if (k_TKC.defined()) WritePages(k_TKC, v_TKC, *view.pages, layer);
     if (!q_THC.is_cuda()) return PagedCpu(q_THC, view, layer, scale);
     const int64_t kv_heads = (*view.pages->layers)[layer].key.size(2);
-    return KernelsTake(q_THC, kv_heads) ? PagedByKernels(q_THC, view, layer, scale)
+    const auto page_tokens = static_cast<uint32_t>(view.pages->page_tokens);
+    const bool pages_fit = page_tokens >= 16 && std::has_single_bit(page_tokens);
+    return KernelsTake(q_THC, kv_heads) && pages_fit ? PagedByKernels(q_THC, view, layer, scale)
                                         : PagedPlainly(q_THC, view, layer, scale);
   }
   const bool cuda = q_THC.is_cuda();
