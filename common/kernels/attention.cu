@@ -155,7 +155,7 @@ __global__ void __launch_bounds__(PrefillLayout<kDim>::kThreads, 1)
                    __fdiv_rn(total_out[n][i * 2 + 1], total_sum[i]));
     }
     if (r.lse != nullptr && lane % 4 == 0) {
-      r.lse[head * r.tokens + begin + query[i]] =
+      r.lse[head * r.lse_head_stride + (begin + query[i]) * r.lse_token_stride] =
           (total_max[i] + log2f(total_sum[i])) * 0.693147180559945309f;
     }
   }
@@ -230,7 +230,8 @@ __global__ void __launch_bounds__(32 * DecodeLayout<kDim>::kWarps)
   const int group = static_cast<int>(r.heads / r.kv_heads);
   const int items = s.first_item[r.sequences] * static_cast<int>(r.kv_heads);
   const float scale_log2 = r.scale * kLog2E;
-  for (int item = blockIdx.x * L::kWarps + warp; item < items; item += gridDim.x * L::kWarps) {
+  // Few items are spread over many processors.
+  for (int item = warp * gridDim.x + blockIdx.x; item < items; item += gridDim.x * L::kWarps) {
     const int kv_head = item % r.kv_heads, chunk_item = item / r.kv_heads;
     const int b = s.sequence_of[chunk_item], chunk_index = chunk_item - s.first_item[b];
     const int context = r.context[b], first_key = chunk_index * kKeyChunk;
@@ -323,7 +324,7 @@ __global__ void AddChunksKernel(AttentionForward r, DecodeScratch s) {
   for (int i = 0; i < kCount; ++i) {
     out[i * 32 + lane] = __float2bfloat16_rn(any ? total.Output(i) : 0.0f);
   }
-  if (r.lse != nullptr && lane == 0) r.lse[head * r.tokens + b] = total.LogSumExp();
+  if (r.lse != nullptr && lane == 0) r.lse[head * r.lse_head_stride + b * r.lse_token_stride] = total.LogSumExp();
 }
 
 // Calls `body` with the head dim as a compile-time constant.
@@ -398,9 +399,8 @@ absl::Status AttendDecode(const AttentionForward& run, int64_t most_chunks, void
     cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
     cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, AttendDecodeKernel<dim.value>,
                                                   32 * L::kWarps, L::kBytes);
-    const int64_t wanted = (most_chunks * run.kv_heads + L::kWarps - 1) / L::kWarps;
-    const auto blocks = static_cast<unsigned>(
-        std::min<int64_t>(wanted, static_cast<int64_t>(processors) * std::max(resident, 1)));
+    const auto blocks = static_cast<unsigned>(std::min<int64_t>(
+        most_chunks * run.kv_heads, static_cast<int64_t>(processors) * std::max(resident, 1)));
     AttendDecodeKernel<dim.value><<<blocks, 32 * L::kWarps, L::kBytes, on>>>(run, cut);
     const auto heads = static_cast<unsigned>((run.sequences * run.heads + 3) / 4);
     AddChunksKernel<dim.value><<<heads, 128, 0, on>>>(run, cut);
