@@ -2,9 +2,11 @@
 // known family's shape. One JSON line for each figure.
 //
 //   rein-gpu-bench train SHAPE TOKENS SEQUENCES UPDATES       packed sequences of TOKENS each, in every update
-//   rein-gpu-bench generate SHAPE WORKLOAD.jsonl [eager]      lines {"id", "tokens", "max_tokens"}; forced lengths
+//   rein-gpu-bench generate SHAPE WORKLOAD.jsonl              lines {"id", "tokens", "max_tokens"}; forced lengths
 //   rein-gpu-bench groups SHAPE PROMPTS SIBLINGS IN OUT       random prompts, forced lengths
 //   rein-gpu-bench kernels
+//
+// REIN_EAGER=1: no captured graphs. REIN_MICROBATCH_TOKENS=N, REIN_RECOMPUTE=1: of training.
 
 #include <ATen/ATen.h>
 #include <ATen/DeviceAccelerator.h>
@@ -130,7 +132,8 @@ class TimedModel final : public rollout::StepModel {
   rollout::StepModel& model_;
 };
 
-void Generate(const ShapeOfModel& shape, const std::vector<Prompt>& prompts, bool capture, const std::string& name) {
+void Generate(const ShapeOfModel& shape, const std::vector<Prompt>& prompts, const std::string& name) {
+  const bool capture = std::getenv("REIN_EAGER") == nullptr;
   const auto start = steady_clock::now();
   RandomPolicy policy(WriteModelFolder(shape), {}, trainer::Sft(trainer::Aggregation::kTokenMean));
   const double free = static_cast<double>(at::accelerator::getMemoryInfo(0).first);
@@ -300,10 +303,10 @@ int Main(int argc, char** argv) {
   if (tensor::CudaDeviceCount() == 0) Die("this host shows no GPU");
   if (what == "train" && argc == 6) {
     Train(Shape(argv[2]), number(3), number(4), static_cast<int>(number(5)));
-  } else if (what == "generate" && argc >= 4) {
-    Generate(Shape(argv[2]), ReadWorkload(argv[3]), argc == 4, "file");
+  } else if (what == "generate" && argc == 4) {
+    Generate(Shape(argv[2]), ReadWorkload(argv[3]), "file");
   } else if (what == "groups" && argc == 7) {
-    Generate(Shape(argv[2]), RandomPrompts(number(3), number(4), number(5), number(6)), true,
+    Generate(Shape(argv[2]), RandomPrompts(number(3), number(4), number(5), number(6)),
              std::string(argv[3]) + " x " + argv[4] + ", " + argv[5] + " in, " + argv[6] + " out");
   } else if (what == "kernels") {
     Kernels();
