@@ -79,6 +79,22 @@ class CommandLineTest(unittest.TestCase):
             times.append(time.perf_counter() - start)
         self.assertLess(min(times), 0.02)
 
+    def test_validate_has_the_data_opened_where_there_is_a_controller(self):
+        (self.folder / "empty.jsonl").write_text("")
+        text = self.rein("validate", "-f", "job.yaml", "data.train=empty.jsonl")
+        self.assertIn("its data and tokenizer were not opened", text)
+        self.up()
+        self.assertNotIn("not opened", self.rein("validate", "-f", "job.yaml"))
+        text = self.rein("validate", "-f", "job.yaml", "data.train=empty.jsonl", code=3)
+        self.assertIn("empty.jsonl is empty: want one JSON object per line", text)
+        self.assertEqual(self.rein("get", "jobs", "-o", "name"), "", "nothing was submitted")
+
+    def test_a_job_without_a_reward_service_says_so(self):
+        self.up("--rollouts", "1")
+        self.rein("submit", "-f", "job.yaml")
+        self.assertIn("waits for a reward service", self.wait_for_message("waits for a reward"))
+        self.assertIn("waits for a reward service", self.rein("describe", "digits"))
+
     def test_validate_and_explain_need_no_server(self):
         self.assertIn("group_size: 8", self.rein("validate", "-f", "job.yaml"))
         self.assertIn("group_size: 4", self.rein("validate", "-f", "job.yaml", "grpo.group_size=4"))
@@ -105,7 +121,8 @@ class CommandLineTest(unittest.TestCase):
         self.assertEqual(json.loads(self.rein("get", "job", "digits", "-o", "json"))["kind"], "grpo")
         self.assertIn("name: digits", self.rein("describe", "digits", "-o", "yaml"))
         self.assertIn("in flight 0", self.rein("describe", "digits"))
-        self.assertIn("trainer-0", self.rein("get", "actors"))
+        self.assertEqual(self.rein("get", "actors", "trainer-0", "-o", "name"), "trainer-0\n")
+        self.assertIn("no actor trainer-7", self.rein("get", "actors", "trainer-7", code=4))
         self.assertIn("did you mean jobs?", self.rein("get", "jbos", code=2))
         self.assertIn("did you mean digits?", self.rein("describe", "digitz", code=4))
         self.rein("wait", "digits", "--timeout", "0.3", code=124)
@@ -121,10 +138,10 @@ class CommandLineTest(unittest.TestCase):
         self.assertEqual(self.rein("down"), "down\n")
         self.assertFalse(any(map(alive, pids)))
 
-    def wait_for_message(self):
+    def wait_for_message(self, beginning="waits for a rollout"):
         for _ in range(200):
             message = json.loads(self.rein("get", "job", "digits", "-o", "json")).get("message", "")
-            if message.startswith("waits for a rollout"):
+            if message.startswith(beginning):
                 break
             time.sleep(0.05)
         return message
