@@ -8,6 +8,7 @@ Needs the controller and the trainer only; no job is run.
 import json
 import os
 import pathlib
+import resource
 import signal
 import socket
 import subprocess
@@ -49,9 +50,9 @@ class CommandLineTest(unittest.TestCase):
         self.assertEqual(run.returncode, code, f"rein {arguments}\n{run.stdout}{run.stderr}")
         return run.stdout + run.stderr
 
-    def up(self, *more, listen="127.0.0.1:0", code=0):
+    def up(self, *more, listen="127.0.0.1:0", rollouts="0", code=0):
         self.addCleanup(lambda: self.rein("down"))
-        return self.rein("up", "--listen", listen, "--admin", "127.0.0.1:0", "--rollouts", "0", "--references", "0",
+        return self.rein("up", "--listen", listen, "--admin", "127.0.0.1:0", "--rollouts", rollouts, "--references", "0",
                          "--rewards", "0", *more, code=code)
 
     def pids(self):
@@ -72,11 +73,12 @@ class CommandLineTest(unittest.TestCase):
 
     def test_help_is_instant(self):
         self.rein("--help")
-        times = []
+        times = []  # of the processor: other work on this machine must not count
         for _ in range(20):
-            start = time.perf_counter()
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
             subprocess.run([BIN / "rein", "--help"], stdout=subprocess.DEVNULL, check=True)
-            times.append(time.perf_counter() - start)
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            times.append(after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
         self.assertLess(min(times), 0.02)
 
     def test_validate_has_the_data_opened_where_there_is_a_controller(self):
@@ -90,7 +92,7 @@ class CommandLineTest(unittest.TestCase):
         self.assertEqual(self.rein("get", "jobs", "-o", "name"), "", "nothing was submitted")
 
     def test_a_job_without_a_reward_service_says_so(self):
-        self.up("--rollouts", "1")
+        self.up(rollouts="1")
         self.rein("submit", "-f", "job.yaml")
         self.assertIn("waits for a reward service", self.wait_for_message("waits for a reward"))
         self.assertIn("waits for a reward service", self.rein("describe", "digits"))
