@@ -11,6 +11,8 @@
 #include "common/checkpoint/durable_file.h"
 #include "common/checkpoint/safetensors.h"
 #include "common/models/model_folder.h"
+#include "common/files/read_file.h"
+#include "common/json/parse_json.h"
 #include "common/status/status_macros.h"
 
 namespace rein::trainer {
@@ -87,9 +89,7 @@ absl::StatusOr<uint64_t> SaveCheckpoint(PolicyTrainer& trainer, const std::strin
 
 absl::StatusOr<std::string> RestoreCheckpoint(PolicyTrainer& trainer, const std::string& path) {
   REIN_RETURN_IF_ERROR(checkpoint::VerifyCheckpoint(path));
-  REIN_ASSIGN_OR_RETURN(std::string text,
-                        checkpoint::ReadFile(path + "/trainer.json", 1 << 20));
-  json state = json::parse(text, nullptr, /*allow_exceptions=*/false);
+  REIN_ASSIGN_OR_RETURN(json state, rein::json::ReadJsonFile(path + "/trainer.json"));
   if (!state.is_object() || state.value("format", json()) != "rein.trainer.v1") {
     return absl::InvalidArgumentError(absl::StrCat(path, "/trainer.json: is no trainer state"));
   }
@@ -116,7 +116,7 @@ absl::StatusOr<std::string> RestoreCheckpoint(PolicyTrainer& trainer, const std:
   progress.updates = state.value("updates", uint64_t{0});
   progress.optimizer_steps = state.value("optimizer_steps", int64_t{0});
   REIN_RETURN_IF_ERROR(trainer.RestoreArenas(arenas, progress));
-  return checkpoint::ReadFile(path + "/controller_state.bin", kMaxStateBytes);
+  return files::ReadFile(path + "/controller_state.bin", kMaxStateBytes);
 }
 
 }  // namespace rein::trainer

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -50,5 +51,10 @@ absl::StatusOr<std::unique_ptr<PromptSource>> OpenPrompts(const v1::DatasetConfi
 // Opens the data as the run will, and looks for lines that are too long among the first ones, so
 // that a wrong file is told at submit.
 absl::Status CheckPrompts(const v1::JobConfig& job);
+
+// Looks at the lines that CheckPrompts() left out, until `go_on` is false: none should end a job that
+// has trained for hours.
+absl::Status CheckOtherPrompts(const v1::JobConfig& job, PromptSource& train,
+                               const std::function<bool()>& go_on);
 
 }  // namespace rein::services
