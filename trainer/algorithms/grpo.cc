@@ -4,6 +4,7 @@
 
 #include "trainer/advantages/group_relative.h"
 #include "trainer/algorithms/algorithm.h"
+#include "trainer/losses/ratio.h"
 
 namespace rein::trainer {
 
@@ -24,16 +25,15 @@ Algorithm Grpo(const GrpoSettings& s) {
     return GroupRelative(reward, group, {s.normalize_by_std, s.advantage_epsilon});
   };
   grpo.loss = [s](const LossInputs& in) {
-    SurrogateLoss surrogate = ClippedSurrogate(in.policy_logprob_T, in.behaviour_logprob_T,
-                                               in.advantage_T, s.clip);
+    SurrogateLoss surrogate = ClippedSurrogate(
+        TokenLogRatio(in.policy_logprob_T, in.behaviour_logprob_T), in.advantage_T, s.clip);
     at::Tensor drift = (in.policy_logprob_T - in.behaviour_logprob_T).detach();
-    at::Tensor below = in.advantage_T.lt(0).to(at::kFloat);
     LossTerms terms;
     terms.loss_T = surrogate.loss_T;
     terms.token_means = {surrogate.loss_T.detach(),
-                         surrogate.clipped_T * below,
-                         surrogate.clipped_T * (1 - below),
-                         surrogate.dual_T,
+                         surrogate.clipped_low_T,
+                         surrogate.clipped_high_T,
+                         surrogate.dual_T.defined() ? surrogate.dual_T : at::zeros_like(drift),
                          surrogate.ratio_T,
                          drift.expm1() - drift,  // k3 of behaviour against policy
                          in.entropy_T.detach(),
