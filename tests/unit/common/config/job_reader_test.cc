@@ -7,6 +7,7 @@
 #include <google/protobuf/util/message_differencer.h>
 #include <gtest/gtest.h>
 
+#include "common/config/job_kind.h"
 #include "common/config/yaml_writer.h"
 
 namespace rein::config {
