@@ -1,21 +1,22 @@
 #include "trainer/policy_trainer.h"
 
-#include <ATen/ATen.h>
-#include <ATen/core/grad_mode.h>
-
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <numeric>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+
 #include "common/models/arena.h"
-#include "common/nn/sequence_view.h"
 #include "common/status/status_macros.h"
 #include "common/tensor/catch_torch.h"
 #include "common/tensor/memory_check.h"
 #include "trainer/batching/packing.h"
+#include "trainer/packed_targets.h"
+#include "trainer/sequence_check.h"
+#include "trainer/update_sums.h"
 
 namespace rein::trainer {
 
@@ -27,35 +28,6 @@ struct PolicyTrainer::Batch {
   std::vector<double> advantages;  // empty: none
   GlobalCounts counts;             // of the minibatch in hand
 };
-
-// Figures summed over the microbatches of one Update, and over ranks by ReduceOver().
-struct PolicyTrainer::Sums {
-  double loss = 0, tokens = 0, trained_tokens = 0;
-  std::vector<double> token_sums, maxima;  // of Algorithm::token_mean_names and token_max_names
-
-  absl::Status ReduceOver(parallel::ProcessGroup& group);
-};
-
-absl::Status PolicyTrainer::Sums::ReduceOver(parallel::ProcessGroup& group) {
-  if (group.size() == 1) return absl::OkStatus();
-  std::vector<double> flat{loss, tokens, trained_tokens};
-  flat.insert(flat.end(), token_sums.begin(), token_sums.end());
-  at::Tensor sums = at::tensor(flat, at::kDouble);
-  REIN_RETURN_IF_ERROR(group.AllReduceSum(sums));
-  const auto* value = sums.const_data_ptr<double>();
-  loss = value[0];
-  tokens = value[1];
-  trained_tokens = value[2];
-  std::copy(value + 3, value + flat.size(), token_sums.begin());
-  const auto count = static_cast<int64_t>(maxima.size());
-  if (count == 0) return absl::OkStatus();
-  at::Tensor all = at::empty({group.size(), count}, at::kDouble);
-  std::vector<at::Tensor> rows = all.unbind(0);
-  REIN_RETURN_IF_ERROR(group.AllGather(at::tensor(maxima, at::kDouble), rows));
-  at::Tensor highest = all.amax(0);
-  std::copy_n(highest.const_data_ptr<double>(), count, maxima.begin());
-  return absl::OkStatus();
-}
 
 PolicyTrainer::PolicyTrainer(TrainerSettings settings, Algorithm algorithm,
                              parallel::ProcessGroup& group)
@@ -74,8 +46,8 @@ absl::StatusOr<std::unique_ptr<PolicyTrainer>> PolicyTrainer::Create(
                                                    ", but the model's context is ", context));
   }
   if (s.max_length == 0) s.max_length = context;
-  REIN_ASSIGN_OR_RETURN(trainer->registry_, weights::Registry::Create(models::DecoderParameters(
-                                                trainer->model_.spec)));
+  REIN_ASSIGN_OR_RETURN(trainer->registry_,
+                        weights::Registry::Create(models::DecoderParameters(trainer->model_.spec)));
   if (s.device == "cpu") {
     constexpr uint64_t kArenas = 4;  // weights, gradients, two moments
     REIN_RETURN_IF_ERROR(tensor::CheckHostMemory(
@@ -107,47 +79,7 @@ absl::Status PolicyTrainer::Allocate() {
   if (narrow && length < size) optimizer_.master = optimizer_.master.clone();
   optimizer_.moment1 = at::zeros({length}, fp32);
   optimizer_.moment2 = at::zeros({length}, fp32);
-  REIN_ASSIGN_OR_RETURN(decoder_,
-                        models::Decoder::Create(model_.spec, registry_, compute_, grad_));
-  return absl::OkStatus();
-}
-
-absl::Status PolicyTrainer::Check(const std::vector<TrainingSequence>& sequences,
-                                  bool for_loss) const {
-  if (sequences.empty()) return absl::InvalidArgumentError("batch: has no sequences");
-  for (size_t i = 0; i < sequences.size(); ++i) {
-    const TrainingSequence& s = sequences[i];
-    auto bad = [&](auto... what) {
-      return absl::InvalidArgumentError(absl::StrCat("sequence ", i, " (", s.id, "): ", what...));
-    };
-    const int64_t length = static_cast<int64_t>(s.token_ids.size());
-    if (length < 2 || length > settings_.max_length) {
-      return bad("has ", length, " tokens, want 2 to ", settings_.max_length);
-    }
-    for (int64_t id : s.token_ids) {
-      if (id < 0 || id >= model_.spec.vocab_size) {
-        return bad("token id ", id, " is outside the vocabulary of ", model_.spec.vocab_size);
-      }
-    }
-    if (s.loss_mask.size() != s.token_ids.size() || s.loss_mask[0] != 0) {
-      return bad("loss_mask has ", s.loss_mask.size(), " entries for ", length,
-                 " tokens; want as many, the first 0");
-    }
-    if (!for_loss) continue;
-    const size_t targets = static_cast<size_t>(s.targets());
-    if (algorithm_.needs_behaviour && s.behaviour_logprobs.size() != targets) {
-      return bad("has ", s.behaviour_logprobs.size(), " behaviour_logprobs for ", targets, " targets");
-    }
-    if (algorithm_.needs_reference && s.reference_logprobs.size() != targets) {
-      return bad("has ", s.reference_logprobs.size(), " reference_logprobs for ", targets, " targets");
-    }
-    if (!std::isfinite(s.reward)) return bad("reward is ", s.reward);
-    for (const auto* logprobs : {&s.behaviour_logprobs, &s.reference_logprobs}) {
-      for (float x : *logprobs) {
-        if (!std::isfinite(x)) return bad("has a behaviour or reference logprob of ", x);
-      }
-    }
-  }
+  REIN_ASSIGN_OR_RETURN(decoder_, models::Decoder::Create(model_.spec, registry_, compute_, grad_));
   return absl::OkStatus();
 }
 
@@ -163,69 +95,10 @@ std::vector<double> PolicyTrainer::Advantages(
   return algorithm_.advantages(reward, group);
 }
 
-namespace {
-
-// The packed tokens of some sequences, and where their targets stand; host side.
-struct PackedTargets {
-  std::vector<int64_t> token, lengths;
-  std::vector<int64_t> source;  // packed place whose hidden state predicts the target
-  std::vector<int64_t> target;
-  std::vector<int64_t> targets_of;  // of each member
-};
-
-PackedTargets Pack(const std::vector<TrainingSequence>& sequences,
-                   const std::vector<size_t>& members) {
-  PackedTargets packed;
-  for (size_t i : members) {
-    const TrainingSequence& s = sequences[i];
-    for (size_t t = 1; t < s.token_ids.size(); ++t) {
-      if (s.loss_mask[t] == 0) continue;
-      packed.source.push_back(static_cast<int64_t>(packed.token.size() + t) - 1);
-      packed.target.push_back(s.token_ids[t]);
-    }
-    packed.token.insert(packed.token.end(), s.token_ids.begin(), s.token_ids.end());
-    packed.lengths.push_back(static_cast<int64_t>(s.token_ids.size()));
-    packed.targets_of.push_back(s.targets());
-  }
-  return packed;
-}
-
-nn::TokenLogprobs Forward(const models::Decoder& decoder, const PackedTargets& packed,
-                          double temperature, bool recompute) {
-  at::Device device = decoder.device();
-  auto on_device = [&](const std::vector<int64_t>& v) { return at::tensor(v, at::kLong).to(device); };
-  at::Tensor hidden_TD = decoder.Hidden(on_device(packed.token),
-                                        nn::PackedSequences(packed.lengths, device), recompute);
-  return decoder.Logprobs(hidden_TD.index_select(0, on_device(packed.source)),
-                          on_device(packed.target), temperature);
-}
-
-// Cuts [N] log-probs into those of each member; ABORTED names the first that is not finite.
-absl::Status SplitLogprobs(const at::Tensor& logprob_N, const PackedTargets& packed,
-                           const std::vector<TrainingSequence>& sequences,
-                           const std::vector<size_t>& members,
-                           std::vector<std::vector<float>>* logprobs) {
-  at::Tensor host = logprob_N.detach().to(at::kCPU).contiguous();
-  const auto* values = host.const_data_ptr<float>();
-  for (size_t m = 0; m < members.size(); ++m) {
-    const int64_t count = packed.targets_of[m];
-    for (int64_t k = 0; k < count; ++k) {
-      if (std::isfinite(values[k])) continue;
-      return absl::AbortedError(absl::StrCat("loss is not finite (first: rollout ",
-                                             sequences[members[m]].id, ", token ", k,
-                                             ", policy_logprob ", values[k], ")"));
-    }
-    if (logprobs != nullptr) (*logprobs)[members[m]].assign(values, values + count);
-    values += count;
-  }
-  return absl::OkStatus();
-}
-
-}  // namespace
-
 // What the loss needs beside the forward: per target token, in packed order.
 LossInputs PolicyTrainer::InputsOfLoss(const Batch& batch, const std::vector<size_t>& members,
-                                       const nn::TokenLogprobs& forward, at::Tensor* weight_T) const {
+                                       const nn::TokenLogprobs& forward,
+                                       at::Tensor* weight_T) const {
   std::vector<float> behaviour, reference, advantage, weight;
   for (size_t i : members) {
     const TrainingSequence& s = batch.sequences[i];
@@ -252,22 +125,23 @@ LossInputs PolicyTrainer::InputsOfLoss(const Batch& batch, const std::vector<siz
 
 // Forward, loss and backward of one packed microbatch.
 absl::Status PolicyTrainer::Microbatch(const Batch& batch, const std::vector<size_t>& members,
-                                       Sums* sums, std::vector<std::vector<float>>* logprobs) {
-  const PackedTargets packed = Pack(batch.sequences, members);
+                                       UpdateSums* sums,
+                                       std::vector<std::vector<float>>* logprobs) {
+  const PackedTargets packed = PackTargets(batch.sequences, members);
   sums->tokens += static_cast<double>(packed.token.size());
   sums->trained_tokens += static_cast<double>(packed.target.size());
   if (packed.target.empty()) return absl::OkStatus();
   nn::TokenLogprobs out =
-      Forward(*decoder_, packed, algorithm_.temperature, settings_.recompute);
+      ForwardTargets(*decoder_, packed, algorithm_.temperature, settings_.recompute);
   REIN_RETURN_IF_ERROR(SplitLogprobs(out.logprob_N, packed, batch.sequences, members, logprobs));
   at::Tensor weight_T;
   LossTerms terms = algorithm_.loss(InputsOfLoss(batch, members, out, &weight_T));
   at::Tensor loss = (terms.loss_T * weight_T).sum();
   const double value = loss.item<double>();
   if (!std::isfinite(value)) {
-    return absl::AbortedError(
-        absl::StrCat("loss is not finite: ", value, " in the microbatch that opens with rollout ",
-                     batch.sequences[members[0]].id));
+    return absl::AbortedError(absl::StrCat("loss is not finite: ", value,
+                                           " in the microbatch that opens with rollout ",
+                                           batch.sequences[members[0]].id));
   }
   loss.backward();
   sums->loss += value;
@@ -282,7 +156,8 @@ absl::Status PolicyTrainer::Microbatch(const Batch& batch, const std::vector<siz
 
 // Adds this rank's share of a minibatch's gradients.
 absl::Status PolicyTrainer::Accumulate(const Batch& batch, const std::vector<size_t>& minibatch,
-                                       Sums* sums, std::vector<std::vector<float>>* logprobs) {
+                                       UpdateSums* sums,
+                                       std::vector<std::vector<float>>* logprobs) {
   std::vector<int64_t> length;
   for (size_t i : minibatch) {
     length.push_back(static_cast<int64_t>(batch.sequences[i].token_ids.size()));
@@ -298,22 +173,15 @@ absl::Status PolicyTrainer::Accumulate(const Batch& batch, const std::vector<siz
     std::vector<size_t> indices;
     for (size_t k : members) indices.push_back(own[k]);
     absl::Status status;
-    REIN_RETURN_IF_ERROR(CatchTorch("forward and backward", [&] {
-      status = Microbatch(batch, indices, sums, logprobs);
-    }));
+    REIN_RETURN_IF_ERROR(CatchTorch("forward and backward",
+                                    [&] { status = Microbatch(batch, indices, sums, logprobs); }));
     REIN_RETURN_IF_ERROR(status);
   }
   return absl::OkStatus();
 }
 
-PolicyTrainer::Sums PolicyTrainer::NewSums() const {
-  Sums sums;
-  sums.token_sums.resize(algorithm_.token_mean_names.size(), 0);
-  sums.maxima.resize(algorithm_.token_max_names.size(), -std::numeric_limits<double>::infinity());
-  return sums;
-}
-
-// OK when every rank is; a rank that is well learns here that another is not, so that all give up together.
+// OK when every rank is; a rank that is well learns here that another is not, so that all give up
+// together.
 absl::Status PolicyTrainer::Agree(const absl::Status& own) {
   if (group_.size() == 1) return own;
   at::Tensor failed = at::full({1}, own.ok() ? 0.0 : 1.0, at::kDouble);
@@ -329,7 +197,8 @@ absl::Status PolicyTrainer::ShareLogprobs(const std::vector<TrainingSequence>& s
   std::vector<float> flat;
   for (size_t i = 0; i < sequences.size(); ++i) {
     std::vector<float> own = (*logprobs)[i];
-    own.resize(static_cast<size_t>(sequences[i].targets()), 0);  // zeros where another rank has them
+    own.resize(static_cast<size_t>(sequences[i].targets()),
+               0);  // zeros where another rank has them
     flat.insert(flat.end(), own.begin(), own.end());
   }
   at::Tensor sum = at::tensor(flat, at::kFloat);
@@ -360,14 +229,13 @@ GlobalCounts CountTargets(const std::vector<TrainingSequence>& sequences,
 
 }  // namespace
 
-// Sums gradients over ranks, clips, steps. Returns the gradient's norm; ABORTED when it is not finite,
-// with nothing changed.
+// Sums gradients over ranks, clips, steps. Returns the gradient's norm; ABORTED when it is not
+// finite, with nothing changed.
 absl::StatusOr<double> PolicyTrainer::Step(double learning_rate) {
   REIN_RETURN_IF_ERROR(group_.AllReduceSum(grad_));
   double norm = 0;
   at::NoGradGuard no_grad;
-  REIN_RETURN_IF_ERROR(
-      CatchTorch("gradient norm", [&] { norm = std::sqrt(SquaredNorm(grad_)); }));
+  REIN_RETURN_IF_ERROR(CatchTorch("gradient norm", [&] { norm = std::sqrt(SquaredNorm(grad_)); }));
   if (!std::isfinite(norm)) {
     for (const weights::Parameter& p : registry_.parameters()) {
       if (std::isfinite(SquaredNorm(grad_.narrow(0, p.offset, p.elements)))) continue;
@@ -396,31 +264,12 @@ absl::StatusOr<double> PolicyTrainer::Step(double learning_rate) {
   return norm;
 }
 
-namespace {
-
-std::vector<Metric> Report(const Algorithm& algorithm, double loss,
-                           const std::vector<double>& token_sums, const std::vector<double>& maxima,
-                           double trained_tokens, double tokens) {
-  std::vector<Metric> metrics{{"loss", loss}};
-  for (size_t i = 0; i < token_sums.size(); ++i) {
-    metrics.push_back({algorithm.token_mean_names[i], token_sums[i] / std::max(trained_tokens, 1.0)});
-  }
-  for (size_t i = 0; i < maxima.size(); ++i) {
-    metrics.push_back({algorithm.token_max_names[i], maxima[i]});
-  }
-  metrics.push_back({"tokens", tokens});
-  metrics.push_back({"trained_tokens", trained_tokens});
-  return metrics;
-}
-
-}  // namespace
-
 absl::StatusOr<UpdateResult> PolicyTrainer::Update(const std::vector<TrainingSequence>& sequences) {
   if (has_gradients_) {
     return absl::FailedPreconditionError(
         "Update: gradients of ForwardBackward are waiting; call OptimStep first");
   }
-  REIN_RETURN_IF_ERROR(Check(sequences, /*for_loss=*/true));
+  REIN_RETURN_IF_ERROR(CheckSequences(sequences, limits(), &algorithm_));
   Batch batch{sequences, Advantages(sequences), {}};
   std::vector<uint32_t> group;
   for (const TrainingSequence& s : sequences) group.push_back(s.group);
@@ -452,7 +301,7 @@ absl::StatusOr<UpdateResult> PolicyTrainer::Update(const std::vector<TrainingSeq
     return status;
   };
 
-  Sums sums = NewSums();
+  UpdateSums sums(algorithm_);
   double norm = 0;
   for (const std::vector<size_t>& minibatch : minibatches) {
     batch.counts = CountTargets(sequences, minibatch, algorithm_);
@@ -465,8 +314,8 @@ absl::StatusOr<UpdateResult> PolicyTrainer::Update(const std::vector<TrainingSeq
   REIN_RETURN_IF_ERROR(sums.ReduceOver(group_));
   ++progress_.updates;
   UpdateResult result;
-  result.metrics = Report(algorithm_, sums.loss / static_cast<double>(minibatches.size()),
-                          sums.token_sums, sums.maxima, sums.trained_tokens, sums.tokens);
+  sums.loss /= static_cast<double>(minibatches.size());
+  result.metrics = sums.Metrics(algorithm_);
   result.metrics.push_back({"grad_norm", norm});
   result.metrics.push_back({"learning_rate", learning_rate});
   result.advantages = std::move(batch.advantages);
@@ -475,13 +324,13 @@ absl::StatusOr<UpdateResult> PolicyTrainer::Update(const std::vector<TrainingSeq
 
 absl::StatusOr<PassResult> PolicyTrainer::ForwardBackward(
     const std::vector<TrainingSequence>& sequences) {
-  REIN_RETURN_IF_ERROR(Check(sequences, /*for_loss=*/true));
+  REIN_RETURN_IF_ERROR(CheckSequences(sequences, limits(), &algorithm_));
   Batch batch{sequences, Advantages(sequences), {}};
   std::vector<size_t> all(sequences.size());
   std::iota(all.begin(), all.end(), size_t{0});
   batch.counts = CountTargets(sequences, all, algorithm_);
   at::Tensor before = has_gradients_ ? grad_.clone() : at::Tensor();
-  Sums sums = NewSums();
+  UpdateSums sums(algorithm_);
   PassResult result;
   result.logprobs.resize(sequences.size());
   absl::Status status = Agree(Accumulate(batch, all, &sums, &result.logprobs));
@@ -492,8 +341,7 @@ absl::StatusOr<PassResult> PolicyTrainer::ForwardBackward(
     return status;
   }
   has_gradients_ = true;
-  result.metrics = Report(algorithm_, sums.loss, sums.token_sums, sums.maxima,
-                          sums.trained_tokens, sums.tokens);
+  result.metrics = sums.Metrics(algorithm_);
   return result;
 }
 
@@ -515,7 +363,7 @@ absl::StatusOr<std::vector<Metric>> PolicyTrainer::OptimStep(std::optional<doubl
 
 absl::StatusOr<std::vector<std::vector<float>>> PolicyTrainer::Score(
     const std::vector<TrainingSequence>& sequences) {
-  REIN_RETURN_IF_ERROR(Check(sequences, /*for_loss=*/false));
+  REIN_RETURN_IF_ERROR(CheckSequences(sequences, limits(), nullptr));
   std::vector<int64_t> length;
   for (const TrainingSequence& s : sequences) {
     length.push_back(static_cast<int64_t>(s.token_ids.size()));
@@ -525,9 +373,9 @@ absl::StatusOr<std::vector<std::vector<float>>> PolicyTrainer::Score(
   REIN_RETURN_IF_ERROR(CatchTorch("score", [&] {
     at::NoGradGuard no_grad;
     for (const auto& members : PackMicrobatches(length, settings_.microbatch_tokens)) {
-      const PackedTargets packed = Pack(sequences, members);
+      const PackedTargets packed = PackTargets(sequences, members);
       if (packed.target.empty()) continue;
-      nn::TokenLogprobs out = Forward(*decoder_, packed, algorithm_.temperature, false);
+      nn::TokenLogprobs out = ForwardTargets(*decoder_, packed, algorithm_.temperature, false);
       status.Update(SplitLogprobs(out.logprob_N, packed, sequences, members, &scores));
     }
   }));

@@ -2,14 +2,12 @@
 //
 //   Create ( Update | ForwardBackward* OptimStep | Score | Save )*
 //
-// Update = for each minibatch: forward, loss and backward over packed microbatches, then one optimizer
-// step. Gradients do not depend, beyond rounding, on the microbatch budget or the number of ranks. On the
-// CPU the same state and batch give the same bits. With several ranks every rank makes the same calls with
-// the same batch; each works on its share. Not thread-safe.
+// Update = for each minibatch: forward, loss and backward over packed microbatches, then one
+// optimizer step. Gradients do not depend, beyond rounding, on the microbatch budget or the number
+// of ranks. On the CPU the same state and batch give the same bits. With several ranks every rank
+// makes the same calls with the same batch; each works on its share. Not thread-safe.
 
 #pragma once
-
-#include <ATen/core/Tensor.h>
 
 #include <functional>
 #include <memory>
@@ -19,6 +17,8 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include <ATen/core/Tensor.h>
+
 #include "common/models/decoder.h"
 #include "common/models/model_folder.h"
 #include "common/parallel/process_group.h"
@@ -26,12 +26,14 @@
 #include "trainer/algorithms/algorithm.h"
 #include "trainer/optim/adamw.h"
 #include "trainer/optim/lr_schedule.h"
+#include "trainer/sequence_check.h"
 #include "trainer/training_sequence.h"
+#include "trainer/update_sums.h"
 
 namespace rein::trainer {
 
 struct TrainerSettings {
-  std::string model_path;     // Hugging Face folder; or a config for random weights
+  std::string model_path;  // Hugging Face folder; or a config for random weights
   bool random_weights = false;
   uint64_t seed = 1;
   std::string device = "cpu";  // cpu or cuda:N
@@ -56,21 +58,21 @@ struct PassResult {
 
 // Where a trainer stands; written into checkpoints.
 struct TrainerProgress {
-  uint64_t updates = 0;          // consumed
+  uint64_t updates = 0;  // consumed
   int64_t optimizer_steps = 0;
 };
 
 class PolicyTrainer {
  public:
-  // INVALID_ARGUMENT or NOT_FOUND for a bad model folder, RESOURCE_EXHAUSTED when memory does not suffice.
-  // `group` must outlive the trainer.
+  // INVALID_ARGUMENT or NOT_FOUND for a bad model folder, RESOURCE_EXHAUSTED when memory does not
+  // suffice. `group` must outlive the trainer.
   static absl::StatusOr<std::unique_ptr<PolicyTrainer>> Create(TrainerSettings settings,
                                                                Algorithm algorithm,
                                                                parallel::ProcessGroup& group);
 
   // INVALID_ARGUMENT names the sequence that does not fit (an id outside the vocabulary, a missing
-  // log-prob ...). ABORTED when a loss or gradient is not finite, naming the first offending token. On
-  // any error weights and optimizer are as before.
+  // log-prob ...). ABORTED when a loss or gradient is not finite, naming the first offending token.
+  // On any error weights and optimizer are as before.
   absl::StatusOr<UpdateResult> Update(const std::vector<TrainingSequence>& sequences);
 
   // Adds the gradients of one batch, as one minibatch.
@@ -101,19 +103,17 @@ class PolicyTrainer {
 
  private:
   struct Batch;
-  struct Sums;
 
   PolicyTrainer(TrainerSettings settings, Algorithm algorithm, parallel::ProcessGroup& group);
   absl::Status Allocate();
 
-  absl::Status Check(const std::vector<TrainingSequence>& sequences, bool for_loss) const;
-  absl::Status Accumulate(const Batch& batch, const std::vector<size_t>& minibatch, Sums* sums,
-                          std::vector<std::vector<float>>* logprobs);
+  SequenceLimits limits() const { return {settings_.max_length, model_.spec.vocab_size}; }
+  absl::Status Accumulate(const Batch& batch, const std::vector<size_t>& minibatch,
+                          UpdateSums* sums, std::vector<std::vector<float>>* logprobs);
   LossInputs InputsOfLoss(const Batch& batch, const std::vector<size_t>& members,
                           const nn::TokenLogprobs& forward, at::Tensor* weight_T) const;
-  absl::Status Microbatch(const Batch& batch, const std::vector<size_t>& members, Sums* sums,
+  absl::Status Microbatch(const Batch& batch, const std::vector<size_t>& members, UpdateSums* sums,
                           std::vector<std::vector<float>>* logprobs);
-  Sums NewSums() const;
   absl::Status Agree(const absl::Status& own);
   absl::Status ShareLogprobs(const std::vector<TrainingSequence>& sequences,
                              std::vector<std::vector<float>>* logprobs);

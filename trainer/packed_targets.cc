@@ -1,0 +1,61 @@
+#include "trainer/packed_targets.h"
+
+#include <cmath>
+
+#include "absl/strings/str_cat.h"
+#include <ATen/ATen.h>
+
+#include "common/nn/sequence_view.h"
+
+namespace rein::trainer {
+
+PackedTargets PackTargets(const std::vector<TrainingSequence>& sequences,
+                          const std::vector<size_t>& members) {
+  PackedTargets packed;
+  for (size_t i : members) {
+    const TrainingSequence& s = sequences[i];
+    for (size_t t = 1; t < s.token_ids.size(); ++t) {
+      if (s.loss_mask[t] == 0) continue;
+      packed.source.push_back(static_cast<int64_t>(packed.token.size() + t) - 1);
+      packed.target.push_back(s.token_ids[t]);
+    }
+    packed.token.insert(packed.token.end(), s.token_ids.begin(), s.token_ids.end());
+    packed.lengths.push_back(static_cast<int64_t>(s.token_ids.size()));
+    packed.targets_of.push_back(s.targets());
+  }
+  return packed;
+}
+
+nn::TokenLogprobs ForwardTargets(const models::Decoder& decoder, const PackedTargets& packed,
+                                 double temperature, bool recompute) {
+  at::Device device = decoder.device();
+  auto on_device = [&](const std::vector<int64_t>& v) {
+    return at::tensor(v, at::kLong).to(device);
+  };
+  at::Tensor hidden_TD = decoder.Hidden(on_device(packed.token),
+                                        nn::PackedSequences(packed.lengths, device), recompute);
+  return decoder.Logprobs(hidden_TD.index_select(0, on_device(packed.source)),
+                          on_device(packed.target), temperature);
+}
+
+absl::Status SplitLogprobs(const at::Tensor& logprob_N, const PackedTargets& packed,
+                           const std::vector<TrainingSequence>& sequences,
+                           const std::vector<size_t>& members,
+                           std::vector<std::vector<float>>* logprobs) {
+  at::Tensor host = logprob_N.detach().to(at::kCPU).contiguous();
+  const auto* values = host.const_data_ptr<float>();
+  for (size_t m = 0; m < members.size(); ++m) {
+    const int64_t count = packed.targets_of[m];
+    for (int64_t k = 0; k < count; ++k) {
+      if (std::isfinite(values[k])) continue;
+      return absl::AbortedError(absl::StrCat("loss is not finite (first: rollout ",
+                                             sequences[members[m]].id, ", token ", k,
+                                             ", policy_logprob ", values[k], ")"));
+    }
+    if (logprobs != nullptr) (*logprobs)[members[m]].assign(values, values + count);
+    values += count;
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace rein::trainer

@@ -1,0 +1,65 @@
+#include "trainer/sequence_check.h"
+
+#include <cmath>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+
+namespace rein::trainer {
+namespace {
+
+// Empty: the sequence fits a model of these limits.
+std::string ShapeProblem(const TrainingSequence& s, const SequenceLimits& limits) {
+  const auto length = static_cast<int64_t>(s.token_ids.size());
+  if (length < 2 || length > limits.max_length) {
+    return absl::StrCat("has ", length, " tokens, want 2 to ", limits.max_length);
+  }
+  for (int64_t id : s.token_ids) {
+    if (id >= 0 && id < limits.vocab_size) continue;
+    return absl::StrCat("token id ", id, " is outside the vocabulary of ", limits.vocab_size);
+  }
+  if (s.loss_mask.size() != s.token_ids.size() || s.loss_mask[0] != 0) {
+    return absl::StrCat("loss_mask has ", s.loss_mask.size(), " entries for ", length,
+                        " tokens; want as many, the first 0");
+  }
+  return "";
+}
+
+// Empty: the sequence has what the algorithm's loss reads.
+std::string LossProblem(const TrainingSequence& s, const Algorithm& algorithm) {
+  const auto targets = static_cast<size_t>(s.targets());
+  if (algorithm.needs_behaviour && s.behaviour_logprobs.size() != targets) {
+    return absl::StrCat("has ", s.behaviour_logprobs.size(), " behaviour_logprobs for ", targets,
+                        " targets");
+  }
+  if (algorithm.needs_reference && s.reference_logprobs.size() != targets) {
+    return absl::StrCat("has ", s.reference_logprobs.size(), " reference_logprobs for ", targets,
+                        " targets");
+  }
+  if (!std::isfinite(s.reward)) return absl::StrCat("reward is ", s.reward);
+  for (const auto* logprobs : {&s.behaviour_logprobs, &s.reference_logprobs}) {
+    for (float x : *logprobs) {
+      if (!std::isfinite(x)) {
+        return absl::StrCat("has a behaviour or reference logprob of ", x);
+      }
+    }
+  }
+  return "";
+}
+
+}  // namespace
+
+absl::Status CheckSequences(const std::vector<TrainingSequence>& sequences,
+                            const SequenceLimits& limits, const Algorithm* algorithm) {
+  if (sequences.empty()) return absl::InvalidArgumentError("batch: has no sequences");
+  for (size_t i = 0; i < sequences.size(); ++i) {
+    const TrainingSequence& s = sequences[i];
+    std::string problem = ShapeProblem(s, limits);
+    if (problem.empty() && algorithm != nullptr) problem = LossProblem(s, *algorithm);
+    if (problem.empty()) continue;
+    return absl::InvalidArgumentError(absl::StrCat("sequence ", i, " (", s.id, "): ", problem));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace rein::trainer

@@ -1,0 +1,51 @@
+#include "trainer/update_sums.h"
+
+#include <algorithm>
+#include <limits>
+
+#include <ATen/ATen.h>
+
+#include "common/status/status_macros.h"
+
+namespace rein::trainer {
+
+UpdateSums::UpdateSums(const Algorithm& algorithm)
+    : token_sums(algorithm.token_mean_names.size(), 0),
+      maxima(algorithm.token_max_names.size(), -std::numeric_limits<double>::infinity()) {}
+
+absl::Status UpdateSums::ReduceOver(parallel::ProcessGroup& group) {
+  if (group.size() == 1) return absl::OkStatus();
+  std::vector<double> flat{loss, tokens, trained_tokens};
+  flat.insert(flat.end(), token_sums.begin(), token_sums.end());
+  at::Tensor sums = at::tensor(flat, at::kDouble);
+  REIN_RETURN_IF_ERROR(group.AllReduceSum(sums));
+  const auto* value = sums.const_data_ptr<double>();
+  loss = value[0];
+  tokens = value[1];
+  trained_tokens = value[2];
+  std::copy(value + 3, value + flat.size(), token_sums.begin());
+  const auto count = static_cast<int64_t>(maxima.size());
+  if (count == 0) return absl::OkStatus();
+  at::Tensor all = at::empty({group.size(), count}, at::kDouble);
+  std::vector<at::Tensor> rows = all.unbind(0);
+  REIN_RETURN_IF_ERROR(group.AllGather(at::tensor(maxima, at::kDouble), rows));
+  at::Tensor highest = all.amax(0);
+  std::copy_n(highest.const_data_ptr<double>(), count, maxima.begin());
+  return absl::OkStatus();
+}
+
+std::vector<Metric> UpdateSums::Metrics(const Algorithm& algorithm) const {
+  std::vector<Metric> metrics{{"loss", loss}};
+  for (size_t i = 0; i < token_sums.size(); ++i) {
+    metrics.push_back(
+        {algorithm.token_mean_names[i], token_sums[i] / std::max(trained_tokens, 1.0)});
+  }
+  for (size_t i = 0; i < maxima.size(); ++i) {
+    metrics.push_back({algorithm.token_max_names[i], maxima[i]});
+  }
+  metrics.push_back({"tokens", tokens});
+  metrics.push_back({"trained_tokens", trained_tokens});
+  return metrics;
+}
+
+}  // namespace rein::trainer

@@ -1,0 +1,31 @@
+// UpdateSums adds up the figures of an Update over its microbatches, then over ranks.
+
+#pragma once
+
+#include <vector>
+
+#include "absl/status/status.h"
+
+#include "common/parallel/process_group.h"
+#include "trainer/algorithms/algorithm.h"
+#include "trainer/training_sequence.h"
+
+namespace rein::trainer {
+
+struct UpdateSums {
+  explicit UpdateSums(const Algorithm& algorithm);
+
+  // Afterwards every rank holds the figures of all. Every rank must call it.
+  absl::Status ReduceOver(parallel::ProcessGroup& group);
+
+  // "loss", the algorithm's own means and maxima, "tokens", "trained_tokens".
+  std::vector<Metric> Metrics(const Algorithm& algorithm) const;
+
+  double loss = 0;
+  double tokens = 0;               // packed
+  double trained_tokens = 0;       // targets
+  std::vector<double> token_sums;  // of Algorithm::token_mean_names
+  std::vector<double> maxima;      // of Algorithm::token_max_names
+};
+
+}  // namespace rein::trainer
