@@ -16,18 +16,12 @@
 #include "trainer/batching/packing.h"
 #include "trainer/packed_targets.h"
 #include "trainer/sequence_check.h"
+#include "trainer/update_batch.h"
 #include "trainer/update_sums.h"
 
 namespace rein::trainer {
 
 using tensor::CatchTorch;
-
-// One Update's (or pass's) sequences with all that is computed before the forward.
-struct PolicyTrainer::Batch {
-  const std::vector<TrainingSequence>& sequences;
-  std::vector<double> advantages;  // empty: none
-  GlobalCounts counts;             // of the minibatch in hand
-};
 
 PolicyTrainer::PolicyTrainer(TrainerSettings settings, Algorithm algorithm,
                              parallel::ProcessGroup& group)
@@ -83,48 +77,8 @@ absl::Status PolicyTrainer::Allocate() {
   return absl::OkStatus();
 }
 
-std::vector<double> PolicyTrainer::Advantages(
-    const std::vector<TrainingSequence>& sequences) const {
-  if (!algorithm_.advantages) return {};
-  std::vector<double> reward;
-  std::vector<uint32_t> group;
-  for (const TrainingSequence& s : sequences) {
-    reward.push_back(s.reward);
-    group.push_back(s.group);
-  }
-  return algorithm_.advantages(reward, group);
-}
-
-// What the loss needs beside the forward: per target token, in packed order.
-LossInputs PolicyTrainer::InputsOfLoss(const Batch& batch, const std::vector<size_t>& members,
-                                       const nn::TokenLogprobs& forward,
-                                       at::Tensor* weight_T) const {
-  std::vector<float> behaviour, reference, advantage, weight;
-  for (size_t i : members) {
-    const TrainingSequence& s = batch.sequences[i];
-    const int64_t targets = s.targets();
-    const bool left_out = algorithm_.mask_truncated && s.truncated;
-    const double w = left_out ? 0 : TokenWeight(algorithm_.aggregation, targets, batch.counts);
-    weight.insert(weight.end(), targets, static_cast<float>(w));
-    if (!batch.advantages.empty()) {
-      advantage.insert(advantage.end(), targets, static_cast<float>(batch.advantages[i]));
-    }
-    behaviour.insert(behaviour.end(), s.behaviour_logprobs.begin(), s.behaviour_logprobs.end());
-    reference.insert(reference.end(), s.reference_logprobs.begin(), s.reference_logprobs.end());
-  }
-  auto on_device = [&](const std::vector<float>& v) {
-    return at::tensor(v, at::kFloat).to(compute_.device());
-  };
-  LossInputs in{forward.logprob_N, forward.entropy_N, {}, {}, {}};
-  if (algorithm_.needs_behaviour) in.behaviour_logprob_T = on_device(behaviour);
-  if (algorithm_.needs_reference) in.reference_logprob_T = on_device(reference);
-  if (!advantage.empty()) in.advantage_T = on_device(advantage);
-  *weight_T = on_device(weight);
-  return in;
-}
-
 // Forward, loss and backward of one packed microbatch.
-absl::Status PolicyTrainer::Microbatch(const Batch& batch, const std::vector<size_t>& members,
+absl::Status PolicyTrainer::Microbatch(const UpdateBatch& batch, const std::vector<size_t>& members,
                                        UpdateSums* sums,
                                        std::vector<std::vector<float>>* logprobs) {
   const PackedTargets packed = PackTargets(batch.sequences, members);
@@ -135,7 +89,7 @@ absl::Status PolicyTrainer::Microbatch(const Batch& batch, const std::vector<siz
       ForwardTargets(*decoder_, packed, algorithm_.temperature, settings_.recompute);
   REIN_RETURN_IF_ERROR(SplitLogprobs(out.logprob_N, packed, batch.sequences, members, logprobs));
   at::Tensor weight_T;
-  LossTerms terms = algorithm_.loss(InputsOfLoss(batch, members, out, &weight_T));
+  LossTerms terms = algorithm_.loss(InputsOfLoss(batch, algorithm_, members, out, &weight_T));
   at::Tensor loss = (terms.loss_T * weight_T).sum();
   const double value = loss.item<double>();
   if (!std::isfinite(value)) {
@@ -145,8 +99,9 @@ absl::Status PolicyTrainer::Microbatch(const Batch& batch, const std::vector<siz
   }
   loss.backward();
   sums->loss += value;
+  at::Tensor token_sums = at::stack(terms.token_means).sum(1, false, at::kDouble).to(at::kCPU);
   for (size_t i = 0; i < terms.token_means.size(); ++i) {
-    sums->token_sums[i] += terms.token_means[i].sum(at::kDouble).item<double>();
+    sums->token_sums[i] += token_sums[static_cast<int64_t>(i)].item<double>();
   }
   for (size_t i = 0; i < terms.token_maxima.size(); ++i) {
     sums->maxima[i] = std::max(sums->maxima[i], terms.token_maxima[i].max().item<double>());
@@ -154,27 +109,36 @@ absl::Status PolicyTrainer::Microbatch(const Batch& batch, const std::vector<siz
   return absl::OkStatus();
 }
 
-// Adds this rank's share of a minibatch's gradients.
-absl::Status PolicyTrainer::Accumulate(const Batch& batch, const std::vector<size_t>& minibatch,
-                                       UpdateSums* sums,
-                                       std::vector<std::vector<float>>* logprobs) {
+// The members that this rank works on, in order.
+std::vector<size_t> PolicyTrainer::OwnShare(const std::vector<TrainingSequence>& sequences,
+                                            const std::vector<size_t>& members) const {
   std::vector<int64_t> length;
-  for (size_t i : minibatch) {
-    length.push_back(static_cast<int64_t>(batch.sequences[i].token_ids.size()));
-  }
+  for (size_t i : members) length.push_back(static_cast<int64_t>(sequences[i].token_ids.size()));
   std::vector<size_t> own;
-  std::vector<int64_t> own_length;
   const auto shares = BalanceOverRanks(length, static_cast<size_t>(group_.size()));
-  for (size_t k : shares[static_cast<size_t>(group_.rank())]) {
-    own.push_back(minibatch[k]);
-    own_length.push_back(length[k]);
+  for (size_t k : shares[static_cast<size_t>(group_.rank())]) own.push_back(members[k]);
+  return own;
+}
+
+std::vector<std::vector<size_t>> PolicyTrainer::Microbatches(
+    const std::vector<TrainingSequence>& sequences, const std::vector<size_t>& members) const {
+  std::vector<int64_t> length;
+  for (size_t i : members) length.push_back(static_cast<int64_t>(sequences[i].token_ids.size()));
+  auto microbatches = PackMicrobatches(length, settings_.microbatch_tokens);
+  for (auto& microbatch : microbatches) {
+    for (size_t& k : microbatch) k = members[k];
   }
-  for (const auto& members : PackMicrobatches(own_length, settings_.microbatch_tokens)) {
-    std::vector<size_t> indices;
-    for (size_t k : members) indices.push_back(own[k]);
+  return microbatches;
+}
+
+// Adds this rank's share of a minibatch's gradients.
+absl::Status PolicyTrainer::Accumulate(const UpdateBatch& batch,
+                                       const std::vector<size_t>& minibatch, UpdateSums* sums,
+                                       std::vector<std::vector<float>>* logprobs) {
+  for (const auto& members : Microbatches(batch.sequences, OwnShare(batch.sequences, minibatch))) {
     absl::Status status;
     REIN_RETURN_IF_ERROR(CatchTorch("forward and backward",
-                                    [&] { status = Microbatch(batch, indices, sums, logprobs); }));
+                                    [&] { status = Microbatch(batch, members, sums, logprobs); }));
     REIN_RETURN_IF_ERROR(status);
   }
   return absl::OkStatus();
@@ -210,24 +174,6 @@ absl::Status PolicyTrainer::ShareLogprobs(const std::vector<TrainingSequence>& s
   }
   return absl::OkStatus();
 }
-
-namespace {
-
-GlobalCounts CountTargets(const std::vector<TrainingSequence>& sequences,
-                          const std::vector<size_t>& minibatch, const Algorithm& algorithm) {
-  GlobalCounts counts;
-  for (size_t i : minibatch) {
-    const int64_t targets = sequences[i].targets();
-    if (targets == 0 || (algorithm.mask_truncated && sequences[i].truncated)) continue;
-    counts.tokens += static_cast<double>(targets);
-    counts.sequences += 1;
-  }
-  counts.tokens = std::max(counts.tokens, 1.0);
-  counts.sequences = std::max(counts.sequences, 1.0);
-  return counts;
-}
-
-}  // namespace
 
 // Sums gradients over ranks, clips, steps. Returns the gradient's norm; ABORTED when it is not
 // finite, with nothing changed.
@@ -270,10 +216,16 @@ absl::StatusOr<UpdateResult> PolicyTrainer::Update(const std::vector<TrainingSeq
         "Update: gradients of ForwardBackward are waiting; call OptimStep first");
   }
   REIN_RETURN_IF_ERROR(CheckSequences(sequences, limits(), &algorithm_));
-  Batch batch{sequences, Advantages(sequences), {}};
+  UpdateBatch batch = PrepareBatch(sequences, algorithm_, kl_coefficient());
   std::vector<uint32_t> group;
   for (const TrainingSequence& s : sequences) group.push_back(s.group);
   const auto minibatches = SplitByGroup(group, algorithm_.minibatches);
+  const size_t steps = minibatches.size() * algorithm_.epochs;
+  if (algorithm_.recomputes_old) {
+    batch.old_logprobs.resize(sequences.size());
+    REIN_RETURN_IF_ERROR(Agree(ScoreShare(sequences, &batch.old_logprobs)));
+    REIN_RETURN_IF_ERROR(ShareLogprobs(sequences, &batch.old_logprobs));
+  }
   const double learning_rate =
       LearningRate(settings_.schedule, static_cast<int64_t>(progress_.updates) + 1);
 
@@ -281,7 +233,7 @@ absl::StatusOr<UpdateResult> PolicyTrainer::Update(const std::vector<TrainingSeq
   OptimizerState before;
   at::Tensor compute_before;
   const TrainerProgress progress_before = progress_;
-  if (minibatches.size() > 1) {
+  if (steps > 1) {
     REIN_RETURN_IF_ERROR(CatchTorch("copy of the optimizer's state", [&] {
       before = {optimizer_.slice, optimizer_.master.clone(), optimizer_.moment1.clone(),
                 optimizer_.moment2.clone()};
@@ -303,9 +255,11 @@ absl::StatusOr<UpdateResult> PolicyTrainer::Update(const std::vector<TrainingSeq
 
   UpdateSums sums(algorithm_);
   double norm = 0;
-  for (const std::vector<size_t>& minibatch : minibatches) {
+  for (size_t step = 0; step < steps; ++step) {
+    const std::vector<size_t>& minibatch = minibatches[step % minibatches.size()];
     batch.counts = CountTargets(sequences, minibatch, algorithm_);
-    absl::Status status = Agree(Accumulate(batch, minibatch, &sums, nullptr));
+    absl::Status status =
+        Agree(Accumulate(batch, WithSignal(batch, minibatch, algorithm_), &sums, nullptr));
     if (!status.ok()) return undo(status);
     absl::StatusOr<double> step_norm = Step(learning_rate);
     if (!step_norm.ok()) return undo(step_norm.status());
@@ -314,18 +268,22 @@ absl::StatusOr<UpdateResult> PolicyTrainer::Update(const std::vector<TrainingSeq
   REIN_RETURN_IF_ERROR(sums.ReduceOver(group_));
   ++progress_.updates;
   UpdateResult result;
-  sums.loss /= static_cast<double>(minibatches.size());
+  sums.loss /= static_cast<double>(steps);
   result.metrics = sums.Metrics(algorithm_);
   result.metrics.push_back({"grad_norm", norm});
   result.metrics.push_back({"learning_rate", learning_rate});
-  result.advantages = std::move(batch.advantages);
+  if (algorithm_.kl.target) {
+    result.metrics.push_back({"kl_coefficient", batch.kl_coefficient});
+    progress_.kl_coefficient = NextKlCoefficientOf(batch, algorithm_);
+  }
+  result.advantages = batch.MeanAdvantages();
   return result;
 }
 
 absl::StatusOr<PassResult> PolicyTrainer::ForwardBackward(
     const std::vector<TrainingSequence>& sequences) {
   REIN_RETURN_IF_ERROR(CheckSequences(sequences, limits(), &algorithm_));
-  Batch batch{sequences, Advantages(sequences), {}};
+  UpdateBatch batch = PrepareBatch(sequences, algorithm_, kl_coefficient());
   std::vector<size_t> all(sequences.size());
   std::iota(all.begin(), all.end(), size_t{0});
   batch.counts = CountTargets(sequences, all, algorithm_);
@@ -364,23 +322,35 @@ absl::StatusOr<std::vector<Metric>> PolicyTrainer::OptimStep(std::optional<doubl
 absl::StatusOr<std::vector<std::vector<float>>> PolicyTrainer::Score(
     const std::vector<TrainingSequence>& sequences) {
   REIN_RETURN_IF_ERROR(CheckSequences(sequences, limits(), nullptr));
-  std::vector<int64_t> length;
-  for (const TrainingSequence& s : sequences) {
-    length.push_back(static_cast<int64_t>(s.token_ids.size()));
-  }
+  std::vector<size_t> all(sequences.size());
+  std::iota(all.begin(), all.end(), size_t{0});
   std::vector<std::vector<float>> scores(sequences.size());
+  REIN_RETURN_IF_ERROR(ScoreMembers(sequences, all, &scores));
+  return scores;
+}
+
+absl::Status PolicyTrainer::ScoreMembers(const std::vector<TrainingSequence>& sequences,
+                                         const std::vector<size_t>& members,
+                                         std::vector<std::vector<float>>* scores) const {
   absl::Status status;
   REIN_RETURN_IF_ERROR(CatchTorch("score", [&] {
     at::NoGradGuard no_grad;
-    for (const auto& members : PackMicrobatches(length, settings_.microbatch_tokens)) {
-      const PackedTargets packed = PackTargets(sequences, members);
+    for (const auto& microbatch : Microbatches(sequences, members)) {
+      const PackedTargets packed = PackTargets(sequences, microbatch);
       if (packed.target.empty()) continue;
       nn::TokenLogprobs out = ForwardTargets(*decoder_, packed, algorithm_.temperature, false);
-      status.Update(SplitLogprobs(out.logprob_N, packed, sequences, members, &scores));
+      status.Update(SplitLogprobs(out.logprob_N, packed, sequences, microbatch, scores));
     }
   }));
-  REIN_RETURN_IF_ERROR(status);
-  return scores;
+  return status;
+}
+
+// Log-probs of this rank's share of the sequences.
+absl::Status PolicyTrainer::ScoreShare(const std::vector<TrainingSequence>& sequences,
+                                       std::vector<std::vector<float>>* scores) const {
+  std::vector<size_t> all(sequences.size());
+  std::iota(all.begin(), all.end(), size_t{0});
+  return ScoreMembers(sequences, OwnShare(sequences, all), scores);
 }
 
 absl::StatusOr<at::Tensor> PolicyTrainer::HostWeights() const {

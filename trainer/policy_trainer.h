@@ -28,6 +28,7 @@
 #include "trainer/optim/lr_schedule.h"
 #include "trainer/sequence_check.h"
 #include "trainer/training_sequence.h"
+#include "trainer/update_batch.h"
 #include "trainer/update_sums.h"
 
 namespace rein::trainer {
@@ -60,6 +61,7 @@ struct PassResult {
 struct TrainerProgress {
   uint64_t updates = 0;  // consumed
   int64_t optimizer_steps = 0;
+  std::optional<double> kl_coefficient;  // an adaptive one that has moved
 };
 
 class PolicyTrainer {
@@ -102,23 +104,30 @@ class PolicyTrainer {
   absl::Status RestoreArenas(const Arenas& arenas, const TrainerProgress& progress);
 
  private:
-  struct Batch;
-
   PolicyTrainer(TrainerSettings settings, Algorithm algorithm, parallel::ProcessGroup& group);
   absl::Status Allocate();
 
   SequenceLimits limits() const { return {settings_.max_length, model_.spec.vocab_size}; }
-  absl::Status Accumulate(const Batch& batch, const std::vector<size_t>& minibatch,
+  absl::Status Accumulate(const UpdateBatch& batch, const std::vector<size_t>& minibatch,
                           UpdateSums* sums, std::vector<std::vector<float>>* logprobs);
-  LossInputs InputsOfLoss(const Batch& batch, const std::vector<size_t>& members,
-                          const nn::TokenLogprobs& forward, at::Tensor* weight_T) const;
-  absl::Status Microbatch(const Batch& batch, const std::vector<size_t>& members, UpdateSums* sums,
+  absl::Status Microbatch(const UpdateBatch& batch, const std::vector<size_t>& members, UpdateSums* sums,
                           std::vector<std::vector<float>>* logprobs);
   absl::Status Agree(const absl::Status& own);
   absl::Status ShareLogprobs(const std::vector<TrainingSequence>& sequences,
                              std::vector<std::vector<float>>* logprobs);
+  std::vector<size_t> OwnShare(const std::vector<TrainingSequence>& sequences,
+                               const std::vector<size_t>& members) const;
+  std::vector<std::vector<size_t>> Microbatches(const std::vector<TrainingSequence>& sequences,
+                                                const std::vector<size_t>& members) const;
+  absl::Status ScoreMembers(const std::vector<TrainingSequence>& sequences,
+                            const std::vector<size_t>& members,
+                            std::vector<std::vector<float>>* scores) const;
+  absl::Status ScoreShare(const std::vector<TrainingSequence>& sequences,
+                          std::vector<std::vector<float>>* scores) const;
+  double kl_coefficient() const {
+    return progress_.kl_coefficient.value_or(algorithm_.kl.coefficient);
+  }
   absl::StatusOr<double> Step(double learning_rate);
-  std::vector<double> Advantages(const std::vector<TrainingSequence>& sequences) const;
 
   TrainerSettings settings_;
   Algorithm algorithm_;

@@ -37,6 +37,12 @@ std::string LossProblem(const TrainingSequence& s, const Algorithm& algorithm) {
                         " targets");
   }
   if (!std::isfinite(s.reward)) return absl::StrCat("reward is ", s.reward);
+  if (!std::isfinite(s.greedy_reward)) return absl::StrCat("greedy_reward is ", s.greedy_reward);
+  if (algorithm.advantage && algorithm.advantage->kind == AdvantageKind::kPerReward &&
+      s.reward_parts.size() != algorithm.advantage->part_weights.size()) {
+    return absl::StrCat("has ", s.reward_parts.size(), " reward_parts for ",
+                        algorithm.advantage->part_weights.size(), " rewards");
+  }
   for (const auto* logprobs : {&s.behaviour_logprobs, &s.reference_logprobs}) {
     for (float x : *logprobs) {
       if (!std::isfinite(x)) {

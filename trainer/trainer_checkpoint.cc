@@ -77,6 +77,9 @@ absl::StatusOr<uint64_t> SaveCheckpoint(PolicyTrainer& trainer, const std::strin
                   {"updates", trainer.progress().updates},
                   {"optimizer_steps", trainer.progress().optimizer_steps},
                   {"dtype", trainer.dtype()}};
+    if (trainer.progress().kl_coefficient) {
+      state["kl_coefficient"] = *trainer.progress().kl_coefficient;
+    }
     REIN_RETURN_IF_ERROR(
         checkpoint::WriteDurably(folder + "/trainer.json", state.dump(2) + "\n"));
     REIN_RETURN_IF_ERROR(
@@ -115,6 +118,7 @@ absl::StatusOr<std::string> RestoreCheckpoint(PolicyTrainer& trainer, const std:
   TrainerProgress progress;
   progress.updates = state.value("updates", uint64_t{0});
   progress.optimizer_steps = state.value("optimizer_steps", int64_t{0});
+  if (state.contains("kl_coefficient")) progress.kl_coefficient = state["kl_coefficient"];
   REIN_RETURN_IF_ERROR(trainer.RestoreArenas(arenas, progress));
   return checkpoint::ReadFile(path + "/controller_state.bin", kMaxStateBytes);
 }

@@ -36,12 +36,17 @@ absl::Status UpdateSums::ReduceOver(parallel::ProcessGroup& group) {
 
 std::vector<Metric> UpdateSums::Metrics(const Algorithm& algorithm) const {
   std::vector<Metric> metrics{{"loss", loss}};
+  std::vector<double> means;
   for (size_t i = 0; i < token_sums.size(); ++i) {
-    metrics.push_back(
-        {algorithm.token_mean_names[i], token_sums[i] / std::max(trained_tokens, 1.0)});
+    means.push_back(token_sums[i] / std::max(trained_tokens, 1.0));
+    metrics.push_back({algorithm.token_mean_names[i], means[i]});
+  }
+  if (algorithm.derived) {
+    for (Metric& metric : algorithm.derived(means)) metrics.push_back(std::move(metric));
   }
   for (size_t i = 0; i < maxima.size(); ++i) {
-    metrics.push_back({algorithm.token_max_names[i], maxima[i]});
+    // Where nothing was trained on there is no largest.
+    metrics.push_back({algorithm.token_max_names[i], trained_tokens > 0 ? maxima[i] : 0});
   }
   metrics.push_back({"tokens", tokens});
   metrics.push_back({"trained_tokens", trained_tokens});

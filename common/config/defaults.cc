@@ -68,4 +68,14 @@ void ApplyDefaults(Message& message) {
   }
 }
 
+v1::JobConfig JobOfDefaults(const std::string& key) {
+  v1::JobConfig job;
+  const FieldDescriptor* field = job.GetDescriptor()->FindFieldByName(key);
+  if (field != nullptr && IsMessage(*field) && !field->is_repeated()) {
+    job.GetReflection()->MutableMessage(&job, field);
+  }
+  ApplyDefaults(job);
+  return job;
+}
+
 }  // namespace rein::config

@@ -4,10 +4,17 @@
 
 #pragma once
 
+#include <string>
+
 #include <google/protobuf/message.h>
+
+#include "rein/v1/job.pb.h"
 
 namespace rein::config {
 
 void ApplyDefaults(google::protobuf::Message& message);
+
+// A job with nothing but defaults, among them those of the block `key`, such as a kind of job.
+v1::JobConfig JobOfDefaults(const std::string& key);
 
 }  // namespace rein::config

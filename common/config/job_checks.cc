@@ -7,6 +7,8 @@
 #include "absl/strings/str_cat.h"
 #include <re2/re2.h>
 
+#include "common/config/algorithm_checks.h"
+#include "common/config/job_kind.h"
 #include "common/config/nearest_name.h"
 #include "common/config/schema.h"
 
@@ -27,7 +29,7 @@ class JobChecker {
     CheckEval();
     CheckPlacement();
     CheckLengths();
-    if (job_.has_grpo()) CheckGrpo();
+    if (const v1::GrpoConfig* config = PolicyGradientOf(job_)) CheckAlgorithm(*config);
     if (job_.has_sft()) CheckSft();
     if (job_.has_evaluate()) CheckEvaluate();
   }
@@ -158,7 +160,8 @@ class JobChecker {
 
   void CheckLengths() {
     if (!job_.model().has_max_length()) return;
-    uint64_t completion = job_.has_grpo() ? job_.grpo().max_completion_tokens() : 0;
+    const v1::GrpoConfig* algorithm = PolicyGradientOf(job_);
+    uint64_t completion = algorithm != nullptr ? algorithm->max_completion_tokens() : 0;
     uint64_t prompt = job_.data().max_prompt_tokens();
     if (prompt + completion > job_.model().max_length() ||
         completion >= job_.model().max_length()) {
@@ -168,24 +171,21 @@ class JobChecker {
     }
   }
 
-  void CheckGrpo() {
-    const v1::GrpoConfig& grpo = job_.grpo();
-    if (!job_.data().has_train())
-      Add("data.train", "is required by grpo: the prompts to learn from");
+  void CheckAlgorithm(const v1::GrpoConfig& config) {
+    const std::string kind = KindOf(job_);
+    if (!job_.data().has_train()) {
+      Add("data.train", absl::StrCat("is required by ", kind, ": the prompts to learn from"));
+    }
     if (job_.rewards().empty()) {
-      Add("rewards", "is required by grpo: at least one, such as [{numeric: {}}]");
+      Add("rewards", absl::StrCat("is required by ", kind, ": at least one, such as [{numeric: {}}]"));
     } else if (std::all_of(job_.rewards().begin(), job_.rewards().end(),
                            [](const v1::RewardConfig& r) { return r.weight() == 0; })) {
       Add("rewards", "every weight is 0: there is nothing to learn");
     }
-    if (grpo.kl().estimator() != v1::KL_ESTIMATOR_K3 && grpo.kl().coefficient() == 0) {
-      Add("grpo.kl.estimator", "has no effect while grpo.kl.coefficient is 0");
-    }
-    if (grpo.minibatches() > grpo.prompts()) {
-      Add("grpo.minibatches", absl::StrCat("is ", grpo.minibatches(), ", more than the ",
-                                           grpo.prompts(), " prompts of an Update"));
-    }
-    if (grpo.has_updates()) CheckSchedule(grpo.updates());
+    CheckPolicyGradient(
+        job_, config, [&](const std::string& key) { return Given(kind + "." + key); },
+        [&](const std::string& key, const std::string& text) { Add(kind + "." + key, text); });
+    if (config.has_updates()) CheckSchedule(config.updates());
   }
 
   void CheckSft() {
