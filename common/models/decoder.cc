@@ -9,7 +9,6 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/nn/attention.h"
-#include "common/nn/functions.h"
 #include "common/status/status_macros.h"
 
 namespace rein::models {
@@ -188,39 +187,33 @@ absl::StatusOr<std::unique_ptr<Decoder>> Decoder::Create(const DecoderSpec& spec
   return decoder;
 }
 
-at::Tensor Decoder::Block(int layer, const at::Tensor& x_TD, const nn::SequenceView& view,
-                          const at::Tensor& cos, const at::Tensor& sin) const {
+nn::Residual Decoder::Block(int layer, const nn::Residual& in, const nn::SequenceView& view,
+                            const nn::Rotary& rotary) const {
   const Layer& w = layers_[layer];
-  const int64_t tokens = x_TD.size(0), c = spec_.head_dim, heads = spec_.num_heads,
-                kv_heads = spec_.num_kv_heads;
-  at::Tensor normed = nn::RmsNorm(x_TD, w.attention_norm, spec_.norm_epsilon);
-  at::Tensor qkv = nn::Projection(normed, w.qkv, w.qkv_bias).view({tokens, heads + 2 * kv_heads, c});
-  at::Tensor q = qkv.narrow(1, 0, heads), k = qkv.narrow(1, heads, kv_heads),
-             v = qkv.narrow(1, heads + kv_heads, kv_heads);
-  if (spec_.qk_norm) {
-    q = nn::RmsNorm(q, w.q_norm, spec_.norm_epsilon);
-    k = nn::RmsNorm(k, w.k_norm, spec_.norm_epsilon);
-  }
-  at::Tensor attended = nn::Attention(nn::Rotary(q, cos, sin), nn::Rotary(k, cos, sin), v, view,
-                                      layer, 1 / std::sqrt(static_cast<double>(c)));
-  at::Tensor x = x_TD + nn::Projection(attended.reshape({tokens, heads * c}), w.output, w.output_bias);
-  at::Tensor gate_up = nn::Projection(nn::RmsNorm(x, w.mlp_norm, spec_.norm_epsilon), w.gate_up,
-                                      w.gate_up_bias);
-  return x + nn::Projection(nn::GatedSilu(gate_up), w.down, w.down_bias);
+  const nn::HeadShape shape{spec_.num_heads, spec_.num_kv_heads, spec_.head_dim};
+  const double eps = spec_.norm_epsilon, scale = 1 / std::sqrt(static_cast<double>(shape.head_dim));
+  auto [x, normed] = nn::AddRmsNorm(in.x_TD, in.delta_TD, w.attention_norm, eps);
+  auto [q, k, v] = nn::SplitQueryKeyValue(nn::Projection(normed, w.qkv, w.qkv_bias), shape, w.q_norm,
+                                          w.k_norm, eps, rotary, view, layer);
+  at::Tensor attended = nn::Attention(q, k, v, view, layer, scale).flatten(1);
+  auto [y, normed_again] =
+      nn::AddRmsNorm(x, nn::Projection(attended, w.output, w.output_bias), w.mlp_norm, eps);
+  at::Tensor gated = nn::GatedSilu(nn::Projection(normed_again, w.gate_up, w.gate_up_bias));
+  return {y, nn::Projection(gated, w.down, w.down_bias)};
 }
 
 at::Tensor Decoder::Hidden(const at::Tensor& token_T, const nn::SequenceView& view,
                            bool recompute) const {
-  at::Tensor cos = cos_PC2_.index_select(0, view.position_T);
-  at::Tensor sin = sin_PC2_.index_select(0, view.position_T);
-  at::Tensor x = nn::Embedding(token_T, embedding_);
+  const nn::Rotary rotary{cos_PC2_.index_select(0, view.position_T),
+                          sin_PC2_.index_select(0, view.position_T)};
+  nn::Residual residual{nn::Embedding(token_T, embedding_), {}};
   for (int n = 0; n < spec_.num_layers; ++n) {
-    auto block = [this, n, view, cos, sin](const at::Tensor& in) {
-      return Block(n, in, view, cos, sin);
+    auto block = [this, n, view, rotary](const nn::Residual& in) {
+      return Block(n, in, view, rotary);
     };
-    x = recompute ? nn::Recompute(block, x) : block(x);
+    residual = recompute ? nn::Recompute(block, residual) : block(residual);
   }
-  return nn::RmsNorm(x, norm_, spec_.norm_epsilon);
+  return nn::AddRmsNorm(residual.x_TD, residual.delta_TD, norm_, spec_.norm_epsilon).norm;
 }
 
 nn::TokenLogprobs Decoder::Logprobs(const at::Tensor& hidden_ND, const at::Tensor& target_N,

@@ -21,7 +21,9 @@
 
 #include "absl/status/statusor.h"
 #include "common/models/decoder_spec.h"
+#include "common/nn/functions.h"
 #include "common/nn/head.h"
+#include "common/nn/query_key_value.h"
 #include "common/nn/sequence_view.h"
 #include "common/nn/weight.h"
 #include "common/weights/registry.h"
@@ -50,7 +52,7 @@ class Decoder {
   nn::TokenLogprobs Logprobs(const at::Tensor& hidden_ND, const at::Tensor& target_N,
                              double temperature) const;
 
-  // fp32 [N, V]; no backward.
+  // [N, V] in the compute dtype; no backward.
   at::Tensor Logits(const at::Tensor& hidden_ND) const;
 
   // KV pages for all layers, on the device and in the dtype of the weights; what they hold is undefined.
@@ -64,8 +66,8 @@ class Decoder {
   struct Layer;
   explicit Decoder(const DecoderSpec& spec);
 
-  at::Tensor Block(int layer, const at::Tensor& x_TD, const nn::SequenceView& view,
-                   const at::Tensor& cos, const at::Tensor& sin) const;
+  nn::Residual Block(int layer, const nn::Residual& in, const nn::SequenceView& view,
+                     const nn::Rotary& rotary) const;
 
   DecoderSpec spec_;
   nn::Weight embedding_, norm_, head_;

@@ -9,7 +9,7 @@ void AccumulateOuter(at::Tensor grad_ED, const at::Tensor& dy_TE, const at::Tens
   if (dy_TE.scalar_type() == at::kFloat) {
     grad_ED.addmm_(dy_TE.t(), x_TD);
   } else if (dy_TE.is_cuda()) {
-    grad_ED.add_(at::mm(dy_TE.t(), x_TD, at::kFloat));
+    at::addmm_out(grad_ED, grad_ED, dy_TE.t(), x_TD, at::kFloat);
   } else {
     grad_ED.addmm_(dy_TE.t().to(at::kFloat), x_TD.to(at::kFloat));
   }

@@ -2,7 +2,9 @@
 
 #include <ATen/ATen.h>
 
+#include "common/kernels/attention.h"
 #include "common/nn/autograd.h"
+#include "common/nn/launched.h"
 #include "common/nn/paged_attention_cpu.h"
 
 namespace rein::nn {
@@ -104,14 +106,16 @@ struct CpuAttention : public Function<CpuAttention> {
   }
 };
 
-// FlashAttention-2 over packed sequences, as LibTorch has it (grouped heads included).
+// The kernel's forward, and LibTorch's FlashAttention-2 backward from its output and log-sum-exp.
 struct CudaAttention : public Function<CudaAttention> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& q_THC,
                             const at::Tensor& k_TKC, const at::Tensor& v_TKC,
                             const SequenceView& view, double scale) {
-    auto [out, lse, rng_state, unused, debug] = at::_flash_attention_forward(
-        q_THC, k_TKC, v_TKC, view.offsets_device, view.offsets_device, view.longest, view.longest,
-        /*dropout_p=*/0, /*is_causal=*/true, /*return_debug_mask=*/false, scale);
+    at::Tensor lse_HT;
+    if (context != nullptr) {
+      lse_HT = at::empty({q_THC.size(1), q_THC.size(0)}, q_THC.options().dtype(at::kFloat));
+    }
+    at::Tensor out = KernelForward(q_THC, k_TKC, v_TKC, view, scale, lse_HT);
     if (context != nullptr) {
       context->saved_data["longest"] = view.longest;
       context->saved_data["scale"] = scale;
@@ -120,22 +124,61 @@ struct CudaAttention : public Function<CudaAttention> {
       Store(context, "k", k_TKC);
       Store(context, "v", v_TKC);
       Store(context, "out", out.detach());  // an output itself would be a cycle
-      Store(context, "lse", lse);
-      Store(context, "rng_state", rng_state);
-      Store(context, "unused", unused);
+      Store(context, "lse", lse_HT);
     }
     return out;
   }
 
   static tensor_list backward(AutogradContext* context, tensor_list dy) {
-    at::Tensor offsets = Stored(context, "offsets");
+    at::Tensor offsets = Stored(context, "offsets"), out = Stored(context, "out");
     const int64_t longest = context->saved_data["longest"].toInt();
+    at::Tensor no_dropout = at::empty({2}, out.options().dtype(at::kUInt64));
     auto [dq, dk, dv] = at::_flash_attention_backward(
-        dy[0].contiguous(), Stored(context, "q"), Stored(context, "k"), Stored(context, "v"),
-        Stored(context, "out"), Stored(context, "lse"), offsets, offsets, longest, longest,
-        /*dropout_p=*/0, /*is_causal=*/true, Stored(context, "rng_state"),
-        Stored(context, "unused"), context->saved_data["scale"].toDouble());
+        dy[0].contiguous(), Stored(context, "q"), Stored(context, "k"), Stored(context, "v"), out,
+        Stored(context, "lse"), offsets, offsets, longest, longest,
+        /*dropout_p=*/0, /*is_causal=*/true, no_dropout, no_dropout,
+        context->saved_data["scale"].toDouble());
     return {dq, dk, dv, at::Tensor(), at::Tensor()};
+  }
+
+  static at::Tensor KernelForward(const at::Tensor& q_THC, const at::Tensor& k_TKC,
+                                  const at::Tensor& v_TKC, const SequenceView& view, double scale,
+                                  at::Tensor lse_HT) {
+    at::Tensor q = Dense(q_THC), k = Dense(k_TKC), v = Dense(v_TKC);
+    at::Tensor out = at::empty({q.size(0), q.size(1), q.size(2)}, q.options());
+    kernels::AttentionForward run = Shape(q, out, view, k.size(1), scale);
+    run.keys.key = k.const_data_ptr();
+    run.keys.value = v.const_data_ptr();
+    run.keys.key_stride = k.stride(0);
+    run.keys.value_stride = v.stride(0);
+    run.keys.begin = run.query_begin;
+    if (lse_HT.defined()) run.lse = lse_HT.mutable_data_ptr<float>();
+    Launched(kernels::AttendPrefill(run, view.longest, Stream()));
+    return out;
+  }
+
+  // Heads of a token side by side, tokens any distance apart.
+  static at::Tensor Dense(const at::Tensor& x_THC) {
+    const bool dense = x_THC.stride(2) == 1 && x_THC.stride(1) == x_THC.size(2) &&
+                       x_THC.stride(0) % 8 == 0;
+    return dense ? x_THC : x_THC.contiguous();
+  }
+
+  static kernels::AttentionForward Shape(const at::Tensor& q_THC, at::Tensor& out,
+                                         const SequenceView& view, int64_t kv_heads, double scale) {
+    kernels::AttentionForward run;
+    run.q = q_THC.const_data_ptr();
+    run.q_stride = q_THC.stride(0);
+    run.query_begin = view.offsets_device.const_data_ptr<int32_t>();
+    run.context = view.context_B.const_data_ptr<int32_t>();
+    run.out = out.mutable_data_ptr();
+    run.tokens = q_THC.size(0);
+    run.sequences = view.num_sequences();
+    run.heads = q_THC.size(1);
+    run.kv_heads = kv_heads;
+    run.head_dim = q_THC.size(2);
+    run.scale = static_cast<float>(scale);
+    return run;
   }
 };
 
@@ -163,9 +206,10 @@ at::Tensor PagedCpu(const at::Tensor& q_THC, const SequenceView& view, int layer
   return out;
 }
 
-// FlashAttention-2 takes 16-bit types and head dims that are multiples of 8; the rest goes the plain way.
-bool FlashTakes(const at::Tensor& q_THC) {
-  return q_THC.scalar_type() != at::kFloat && q_THC.size(2) % 8 == 0 && q_THC.size(2) <= 256;
+// What the kernels do not take goes the plain way: fp32, and head dims that no known family has.
+bool KernelsTake(const at::Tensor& q_THC, int64_t kv_heads) {
+  return RunsKernels(q_THC) && kernels::AttentionTakes(q_THC.size(2)) &&
+         q_THC.size(1) / kv_heads <= 16;
 }
 
 // Queries are the last of the keys' positions: query i of n sees keys 0 .. m - n + i.
@@ -182,42 +226,69 @@ at::Tensor AttendPlainly(const at::Tensor& q_NHC, const at::Tensor& k_MKC, const
   return at::softmax(score, -1).matmul(v).transpose(0, 1).to(q_NHC.scalar_type());
 }
 
-// Gathers the pages of every sequence into packed keys and values, then runs FlashAttention-2, whose
-// causal mask is aligned to the last key.
-at::Tensor PagedCuda(const at::Tensor& q_THC, const SequenceView& view, int layer, double scale) {
+// Gathers the pages of each sequence and attends plainly; copies lengths to the host.
+at::Tensor PagedPlainly(const at::Tensor& q_THC, const SequenceView& view, int layer, double scale) {
   const PageMap& map = *view.pages;
   const KvPages& pages = (*map.layers)[layer];
-  TORCH_CHECK(map.context_slot_N.defined(), "PlanGather was not called for this step");
-  auto gather = [&](const at::Tensor& pool) {
-    return pool.view({-1, pool.size(2), pool.size(3)}).index_select(0, map.context_slot_N);
-  };
-  at::Tensor k = gather(pages.key), v = gather(pages.value);
-  if (FlashTakes(q_THC)) {
-    return std::get<0>(at::_flash_attention_forward(
-        q_THC, k, v, view.offsets_device, map.context_ends, view.longest, map.longest_context,
-        /*dropout_p=*/0, /*is_causal=*/true, /*return_debug_mask=*/false, scale));
-  }
-  int64_t key = 0;
+  at::Tensor context = view.context_B.to(at::kCPU);
   std::vector<at::Tensor> rows;
   for (int64_t b = 0; b < view.num_sequences(); ++b) {
-    const int64_t begin = view.offsets[b], keys = map.context_B[b];
+    const int64_t begin = view.offsets[b], keys = context.const_data_ptr<int32_t>()[b];
+    at::Tensor used = map.pages_BP[b].narrow(0, 0, (keys + map.page_tokens - 1) / map.page_tokens);
+    auto gather = [&](const at::Tensor& pool) {
+      return pool.index_select(0, used).flatten(0, 1).narrow(0, 0, keys);
+    };
     rows.push_back(AttendPlainly(q_THC.narrow(0, begin, view.offsets[b + 1] - begin),
-                                 k.narrow(0, key, keys), v.narrow(0, key, keys), scale));
-    key += keys;
+                                 gather(pages.key), gather(pages.value), scale));
   }
   return at::cat(rows, 0);
+}
+
+// First the sequences that decode one token, then those that prefill.
+at::Tensor PagedByKernels(const at::Tensor& q_THC, const SequenceView& view, int layer,
+                          double scale) {
+  const PageMap& map = *view.pages;
+  const KvPages& pages = (*map.layers)[layer];
+  at::Tensor q = CudaAttention::Dense(q_THC), out = at::empty(q.sizes(), q.options());
+  kernels::AttentionForward run =
+      CudaAttention::Shape(q, out, view, pages.key.size(2), scale);
+  run.keys.key = pages.key.const_data_ptr();
+  run.keys.value = pages.value.const_data_ptr();
+  run.keys.key_stride = run.keys.value_stride = pages.key.stride(1);
+  run.keys.pages = map.pages_BP.const_data_ptr<int32_t>();
+  run.keys.pages_per_sequence = static_cast<int32_t>(map.pages_BP.size(1));
+  run.keys.page_tokens = static_cast<int32_t>(map.page_tokens);
+  const int64_t single = map.single_queries;
+  if (single > 0) {
+    kernels::AttentionForward decode = run;
+    decode.tokens = decode.sequences = single;
+    at::Tensor scratch = map.decode_scratch;
+    Launched(kernels::AttendDecode(decode, map.most_chunks, scratch.mutable_data_ptr(), Stream()));
+  }
+  run.sequences -= single;
+  if (run.sequences == 0) return out;
+  run.query_begin += single;
+  run.context += single;
+  run.keys.pages += single * run.keys.pages_per_sequence;
+  Launched(kernels::AttendPrefill(run, view.longest, Stream()));
+  return out;
 }
 
 }  // namespace
 
 at::Tensor Attention(const at::Tensor& q_THC, const at::Tensor& k_TKC, const at::Tensor& v_TKC,
                      const SequenceView& view, int layer, double scale) {
-  const bool cuda = q_THC.is_cuda();
   if (view.pages != nullptr) {
-    WritePages(k_TKC, v_TKC, *view.pages, layer);
-    return cuda ? PagedCuda(q_THC, view, layer, scale) : PagedCpu(q_THC, view, layer, scale);
+    if (k_TKC.defined()) WritePages(k_TKC, v_TKC, *view.pages, layer);
+    if (!q_THC.is_cuda()) return PagedCpu(q_THC, view, layer, scale);
+    const int64_t kv_heads = (*view.pages->layers)[layer].key.size(2);
+    return KernelsTake(q_THC, kv_heads) ? PagedByKernels(q_THC, view, layer, scale)
+                                        : PagedPlainly(q_THC, view, layer, scale);
   }
-  if (cuda && !FlashTakes(q_THC)) return AttentionReference(q_THC, k_TKC, v_TKC, view, scale);
+  const bool cuda = q_THC.is_cuda();
+  if (cuda && !KernelsTake(q_THC, k_TKC.size(1))) {
+    return AttentionReference(q_THC, k_TKC, v_TKC, view, scale);
+  }
   if (!Records(q_THC)) {
     return cuda ? CudaAttention::forward(nullptr, q_THC, k_TKC, v_TKC, view, scale)
                 : CpuAttention::forward(nullptr, q_THC, k_TKC, v_TKC, view, scale);

@@ -2,7 +2,13 @@
 
 #include <ATen/ATen.h>
 
+#include <torch/csrc/autograd/autograd.h>
+
+#include "common/kernels/gated_silu.h"
+#include "common/kernels/norm.h"
+#include "common/kernels/projection.h"
 #include "common/nn/autograd.h"
+#include "common/nn/launched.h"
 
 namespace rein::nn {
 namespace {
@@ -19,13 +25,29 @@ struct EmbeddingFunction : public Function<EmbeddingFunction> {
 
   static tensor_list backward(AutogradContext* context, tensor_list dy) {
     at::Tensor grad = Stored(context, "grad");
-    if (grad.defined()) grad.index_add_(0, Stored(context, "token"), dy[0].to(at::kFloat));
+    at::Tensor token_T = Stored(context, "token"), rows = dy[0].to(at::kFloat);
+    if (grad.defined() && grad.is_cpu()) grad.index_add_(0, token_T, rows);
+    // There index_add_ adds in any order; this one adds in the order of the tokens.
+    if (grad.defined() && !grad.is_cpu()) grad.index_put_({token_T}, rows, /*accumulate=*/true);
     return {at::Tensor(), at::Tensor(), at::Tensor()};
   }
 };
 
 at::Tensor InverseRms(const at::Tensor& x_fp32, double eps) {
   return x_fp32.square().mean(-1, /*keepdim=*/true).add_(eps).rsqrt_();
+}
+
+// dx of x -> normed * weight, and the gradient of the weight added.
+at::Tensor RmsNormBackward(const at::Tensor& x, const at::Tensor& inverse, const at::Tensor& weight,
+                           at::Tensor weight_grad, const at::Tensor& dy) {
+  at::Tensor normed = x.to(at::kFloat).mul_(inverse);
+  at::Tensor dy_fp32 = dy.to(at::kFloat);
+  if (weight_grad.defined()) {
+    weight_grad.add_(dy_fp32.mul(normed).reshape({-1, weight_grad.size(0)}).sum(0));
+  }
+  at::Tensor g = dy_fp32.mul(weight);
+  at::Tensor mean = g.mul(normed).mean(-1, /*keepdim=*/true);
+  return g.sub_(normed.mul_(mean)).mul_(inverse).to(x.scalar_type());
 }
 
 struct RmsNormFunction : public Function<RmsNormFunction> {
@@ -41,20 +63,88 @@ struct RmsNormFunction : public Function<RmsNormFunction> {
   }
 
   static tensor_list backward(AutogradContext* context, tensor_list dy) {
-    at::Tensor x = Stored(context, "x");
-    at::Tensor inverse = Stored(context, "inverse");
-    at::Tensor normed = x.to(at::kFloat).mul_(inverse);
-    at::Tensor dy_fp32 = dy[0].to(at::kFloat);
-    at::Tensor grad = Stored(context, "grad");
-    if (grad.defined()) {
-      grad.add_(dy_fp32.mul(normed).reshape({-1, grad.size(0)}).sum(0));
-    }
-    at::Tensor g = dy_fp32.mul(Stored(context, "weight"));
-    at::Tensor mean = g.mul(normed).mean(-1, /*keepdim=*/true);
-    at::Tensor dx = g.sub_(normed.mul_(mean)).mul_(inverse).to(x.scalar_type());
-    return {dx, at::Tensor(), at::Tensor()};
+    return {RmsNormBackward(Stored(context, "x"), Stored(context, "inverse"),
+                            Stored(context, "weight"), Stored(context, "grad"), dy[0]),
+            at::Tensor(), at::Tensor()};
   }
 };
+
+// By kernel: {sum, norm}, or {norm} when nothing is added.
+tensor_list FusedAddRmsNorm(const at::Tensor& x, const at::Tensor& delta, const Weight& weight,
+                            double eps, float* inverse) {
+  at::Tensor in = x.contiguous(), add = delta.defined() ? delta.contiguous() : delta;
+  at::Tensor sum = add.defined() ? at::empty_like(in) : in, y = at::empty_like(in);
+  kernels::AddNorm norm;
+  norm.x = in.const_data_ptr();
+  norm.weight = weight.value.const_data_ptr();
+  norm.y = y.mutable_data_ptr();
+  norm.columns = in.size(-1);
+  norm.rows = in.numel() / norm.columns;
+  norm.epsilon = static_cast<float>(eps);
+  norm.inverse = inverse;
+  if (add.defined()) {
+    norm.delta = add.const_data_ptr();
+    norm.sum = sum.mutable_data_ptr();
+  }
+  Launched(kernels::AddRmsNorm(norm, Stream()));
+  if (!add.defined()) return {y};
+  return {sum, y};
+}
+
+// Functions take no undefined tensors: without a delta, x stands in its place and `added` is false.
+struct FusedAddRmsNormFunction : public Function<FusedAddRmsNormFunction> {
+  static tensor_list forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& delta,
+                             bool added, const Weight& weight, double eps) {
+    at::Tensor inverse = at::empty({x.numel() / x.size(-1)}, x.options().dtype(at::kFloat));
+    tensor_list out = FusedAddRmsNorm(x, added ? delta : at::Tensor(), weight, eps,
+                                      inverse.mutable_data_ptr<float>());
+    Store(context, "sum", added ? out[0].detach() : x);
+    Store(context, "inverse", inverse);
+    Store(context, "weight", weight.value);
+    Store(context, "grad", weight.grad);
+    return out;
+  }
+
+  static tensor_list backward(AutogradContext* context, tensor_list dy) {
+    const bool added = dy.size() == 2;
+    at::Tensor sum = Stored(context, "sum").contiguous(), grad = Stored(context, "grad");
+    at::Tensor dnorm = dy.back().contiguous(),
+               dsum = added && dy[0].defined() ? dy[0].contiguous() : at::Tensor();
+    at::Tensor inverse = Stored(context, "inverse"), dx = at::empty_like(sum);
+    kernels::AddNormGradient g;
+    g.columns = sum.size(-1);
+    g.rows = sum.numel() / g.columns;
+    at::Tensor scratch = at::empty({kernels::kNormGradientBlocks, g.columns}, inverse.options());
+    g.sum = sum.const_data_ptr();
+    g.weight = Stored(context, "weight").const_data_ptr();
+    g.inverse = inverse.const_data_ptr<float>();
+    g.dy = dnorm.const_data_ptr();
+    if (dsum.defined()) g.dsum = dsum.const_data_ptr();
+    g.dx = dx.mutable_data_ptr();
+    if (grad.defined()) g.dweight = grad.mutable_data_ptr<float>();
+    g.scratch = scratch.mutable_data_ptr<float>();
+    Launched(kernels::AddRmsNormGradient(g, Stream()));
+    return {dx, added ? dx : at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor()};
+  }
+};
+
+at::Tensor Multiply(const at::Tensor& x_TD, const Weight& weight_ED, const Weight& bias_E) {
+  const int64_t columns = weight_ED.value.size(0), inner = weight_ED.value.size(1);
+  if (!RunsKernels(x_TD) || !kernels::ProjectionTakes(columns, inner)) {
+    return at::linear(x_TD, weight_ED.value, bias_E.value);
+  }
+  at::Tensor x = x_TD.contiguous(), y = at::empty({x.size(0), columns}, x.options());
+  kernels::Projection run;
+  run.x = x.const_data_ptr();
+  run.weight = weight_ED.value.const_data_ptr();
+  if (bias_E.defined()) run.bias = bias_E.value.const_data_ptr();
+  run.y = y.mutable_data_ptr();
+  run.rows = x.size(0);
+  run.columns = columns;
+  run.inner = inner;
+  Launched(kernels::RunProjection(run, Stream()));
+  return y;
+}
 
 struct ProjectionFunction : public Function<ProjectionFunction> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x_TD,
@@ -63,7 +153,7 @@ struct ProjectionFunction : public Function<ProjectionFunction> {
     Store(context, "weight", weight_ED.value);
     Store(context, "weight_grad", weight_ED.grad);
     Store(context, "bias_grad", bias_E.grad);
-    return at::linear(x_TD, weight_ED.value, bias_E.value);
+    return Multiply(x_TD, weight_ED, bias_E);
   }
 
   static tensor_list backward(AutogradContext* context, tensor_list dy) {
@@ -75,46 +165,38 @@ struct ProjectionFunction : public Function<ProjectionFunction> {
   }
 };
 
-// `sign` -1 turns back.
-at::Tensor Rotate(const at::Tensor& x_THC, const at::Tensor& cos_TC2, const at::Tensor& sin_TC2,
-                  double sign) {
-  const int64_t half = x_THC.size(2) / 2;
-  at::Tensor x_fp32 = x_THC.to(at::kFloat);
-  at::Tensor first = x_fp32.narrow(2, 0, half), second = x_fp32.narrow(2, half, half);
-  at::Tensor cos = cos_TC2.unsqueeze(1), sin = sin_TC2.unsqueeze(1);
-  at::Tensor out = at::empty_like(x_fp32, at::MemoryFormat::Contiguous);
-  at::Tensor out_first = out.narrow(2, 0, half), out_second = out.narrow(2, half, half);
-  at::mul_out(out_first, first, cos).addcmul_(second, sin, -sign);
-  at::mul_out(out_second, second, cos).addcmul_(first, sin, sign);
-  return out.to(x_THC.scalar_type());
+bool SiluRunsKernels(const at::Tensor& gate_up) {
+  return RunsKernels(gate_up) && gate_up.size(1) % 16 == 0;
 }
 
-struct RotaryFunction : public Function<RotaryFunction> {
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& x_THC,
-                            const at::Tensor& cos_TC2, const at::Tensor& sin_TC2) {
-    Store(context, "cos", cos_TC2);
-    Store(context, "sin", sin_TC2);
-    return Rotate(x_THC, cos_TC2, sin_TC2, 1);
+at::Tensor GatedSiluForward(const at::Tensor& gate_up) {
+  const int64_t width = gate_up.size(1) / 2;
+  if (!SiluRunsKernels(gate_up)) {
+    return at::silu(gate_up.narrow(1, 0, width)).mul_(gate_up.narrow(1, width, width));
   }
-
-  static tensor_list backward(AutogradContext* context, tensor_list dy) {
-    return {Rotate(dy[0], Stored(context, "cos"), Stored(context, "sin"), -1), at::Tensor(),
-            at::Tensor()};
-  }
-};
+  at::Tensor in = gate_up.contiguous(), y = at::empty({in.size(0), width}, in.options());
+  Launched(kernels::GatedSilu(in.const_data_ptr(), y.mutable_data_ptr(), in.size(0), width, Stream()));
+  return y;
+}
 
 struct GatedSiluFunction : public Function<GatedSiluFunction> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& gate_up) {
     Store(context, "gate_up", gate_up);
-    const int64_t width = gate_up.size(1) / 2;
-    return at::silu(gate_up.narrow(1, 0, width)).mul_(gate_up.narrow(1, width, width));
+    return GatedSiluForward(gate_up);
   }
 
   static tensor_list backward(AutogradContext* context, tensor_list dy) {
-    at::Tensor gate_up = Stored(context, "gate_up");
+    at::Tensor gate_up = Stored(context, "gate_up").contiguous();
     const int64_t width = gate_up.size(1) / 2;
-    at::Tensor gate = gate_up.narrow(1, 0, width), up = gate_up.narrow(1, width, width);
     at::Tensor d = at::empty_like(gate_up);
+    if (SiluRunsKernels(gate_up)) {
+      at::Tensor dy_TF = dy[0].contiguous();
+      Launched(kernels::GatedSiluGradient(gate_up.const_data_ptr(), dy_TF.const_data_ptr(),
+                                          d.mutable_data_ptr(), nullptr, gate_up.size(0), width,
+                                          Stream()));
+      return {d};
+    }
+    at::Tensor gate = gate_up.narrow(1, 0, width), up = gate_up.narrow(1, width, width);
     at::Tensor d_up = d.narrow(1, width, width);
     at::mul_out(d_up, dy[0], at::silu(gate));
     d.narrow(1, 0, width).copy_(at::silu_backward(dy[0].mul(up), gate));
@@ -123,23 +205,34 @@ struct GatedSiluFunction : public Function<GatedSiluFunction> {
 };
 
 struct RecomputeFunction : public Function<RecomputeFunction> {
-  using Block = std::function<at::Tensor(const at::Tensor&)>;
-
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const Block& block) {
+  static tensor_list forward(AutogradContext* context, const at::Tensor& x,
+                             const at::Tensor& delta, bool added, const Block& block) {
     context->saved_data["block"] =
         c10::IValue::make_capsule(c10::make_intrusive<HeldBlock>(block));
     Store(context, "x", x);
+    if (added) Store(context, "delta", delta);
     at::NoGradGuard no_grad;
-    return block(x);
+    Residual out = block({x, added ? delta : at::Tensor()});
+    return {out.x_TD, out.delta_TD};
   }
 
   static tensor_list backward(AutogradContext* context, tensor_list dy) {
     auto held = context->saved_data["block"].toCapsule();
     at::AutoGradMode enabled(true);
-    at::Tensor x = Stored(context, "x").detach().requires_grad_(true);
-    at::Tensor y = static_cast<HeldBlock*>(held.get())->block(x);
-    y.backward(dy[0]);
-    return {x.grad(), at::Tensor()};
+    auto leaf = [&](const char* name) {
+      at::Tensor stored = Stored(context, name);
+      return stored.defined() ? stored.detach().requires_grad_(true) : stored;
+    };
+    at::Tensor x = leaf("x"), delta = leaf("delta");
+    Residual out = static_cast<HeldBlock*>(held.get())->block({x, delta});
+    tensor_list roots, gradients;
+    for (auto [root, gradient] : {std::pair{out.x_TD, dy[0]}, std::pair{out.delta_TD, dy[1]}}) {
+      if (!gradient.defined()) continue;
+      roots.push_back(root);
+      gradients.push_back(gradient);
+    }
+    torch::autograd::backward(roots, gradients);
+    return {x.grad(), delta.defined() ? delta.grad() : at::Tensor(), at::Tensor(), at::Tensor()};
   }
 
   struct HeldBlock : torch::CustomClassHolder {
@@ -158,6 +251,20 @@ at::Tensor Embedding(const at::Tensor& token_T, const Weight& table_VD) {
   return EmbeddingFunction::apply(anchor, token_T, table_VD);
 }
 
+SumAndNorm AddRmsNorm(const at::Tensor& x_TD, const at::Tensor& delta_TD, const Weight& weight_D,
+                      double eps) {
+  const bool added = delta_TD.defined();
+  if (RunsKernels(x_TD) && kernels::NormTakes(x_TD.size(-1))) {
+    tensor_list out = Records(x_TD)
+                          ? FusedAddRmsNormFunction::apply(x_TD, added ? delta_TD : x_TD, added,
+                                                           weight_D, eps)
+                          : FusedAddRmsNorm(x_TD, delta_TD, weight_D, eps, nullptr);
+    return {added ? out[0] : x_TD, out.back()};
+  }
+  at::Tensor sum = added ? x_TD + delta_TD : x_TD;
+  return {sum, RmsNorm(sum, weight_D, eps)};
+}
+
 at::Tensor RmsNorm(const at::Tensor& x, const Weight& weight_D, double eps) {
   if (Records(x)) return RmsNormFunction::apply(x, weight_D, eps);
   at::Tensor x_fp32 = x.to(at::kFloat);
@@ -166,23 +273,18 @@ at::Tensor RmsNorm(const at::Tensor& x, const Weight& weight_D, double eps) {
 
 at::Tensor Projection(const at::Tensor& x_TD, const Weight& weight_ED, const Weight& bias_E) {
   if (Records(x_TD)) return ProjectionFunction::apply(x_TD, weight_ED, bias_E);
-  return at::linear(x_TD, weight_ED.value, bias_E.value);
-}
-
-at::Tensor Rotary(const at::Tensor& x_THC, const at::Tensor& cos_TC2, const at::Tensor& sin_TC2) {
-  if (Records(x_THC)) return RotaryFunction::apply(x_THC, cos_TC2, sin_TC2);
-  return Rotate(x_THC, cos_TC2, sin_TC2, 1);
+  return Multiply(x_TD, weight_ED, bias_E);
 }
 
 at::Tensor GatedSilu(const at::Tensor& gate_up) {
-  if (Records(gate_up)) return GatedSiluFunction::apply(gate_up);
-  const int64_t width = gate_up.size(1) / 2;
-  return at::silu(gate_up.narrow(1, 0, width)).mul_(gate_up.narrow(1, width, width));
+  return Records(gate_up) ? GatedSiluFunction::apply(gate_up) : GatedSiluForward(gate_up);
 }
 
-at::Tensor Recompute(const std::function<at::Tensor(const at::Tensor&)>& block,
-                     const at::Tensor& x) {
-  return Records(x) ? RecomputeFunction::apply(x, block) : block(x);
+Residual Recompute(const Block& block, const Residual& in) {
+  if (!Records(in.x_TD)) return block(in);
+  const bool added = in.delta_TD.defined();
+  tensor_list out = RecomputeFunction::apply(in.x_TD, added ? in.delta_TD : in.x_TD, added, block);
+  return {out[0], out[1]};
 }
 
 }  // namespace rein::nn

@@ -4,7 +4,11 @@
 
 #include <algorithm>
 
+#include "common/kernels/logits.h"
+#include "common/kernels/projection.h"
 #include "common/nn/autograd.h"
+#include "common/nn/functions.h"
+#include "common/nn/launched.h"
 
 namespace rein::nn {
 namespace {
@@ -87,16 +91,109 @@ struct HeadFunction : public Function<HeadFunction> {
 
 }  // namespace
 
+namespace {
+
+// bf16 on a GPU, by the kernels. Logits stay in bf16 and are reduced in slices of fixed order.
+struct FusedHeadFunction : public Function<FusedHeadFunction> {
+  static constexpr int64_t kChunkBytes = int64_t{1} << 30;
+
+  static tensor_list forward(AutogradContext* context, const at::Tensor& hidden, const Weight& head,
+                             const at::Tensor& target, double temperature) {
+    const at::Tensor hidden_ND = hidden.contiguous(), target_N = target.contiguous();
+    const int64_t rows = hidden_ND.size(0), vocabulary = head.value.size(0);
+    const bool keep = context != nullptr && rows * vocabulary * 2 <= kKeptLogitBytes;
+    const int64_t chunk =
+        keep ? std::max<int64_t>(rows, 1) : std::max<int64_t>(16, kChunkBytes / (2 * vocabulary));
+    at::TensorOptions fp32 = hidden_ND.options().dtype(at::kFloat);
+    at::Tensor logprob_N = at::empty({rows}, fp32), entropy_N = at::empty({rows}, fp32),
+               lse_N = at::empty({rows}, fp32), logits;
+    at::Tensor scratch = at::empty(
+        {kernels::LogitScratchBytes(std::min(chunk, rows), vocabulary)}, fp32.dtype(at::kByte));
+    for (int64_t begin = 0; begin < rows; begin += chunk) {
+      const int64_t n = std::min(chunk, rows - begin);
+      logits = Projection(hidden_ND.narrow(0, begin, n), {head.value, {}}, {});
+      kernels::LogitStats run;
+      run.logits = logits.const_data_ptr();
+      run.stride = run.vocabulary = vocabulary;
+      run.target = target_N.const_data_ptr<int64_t>() + begin;
+      run.temperature = static_cast<float>(temperature);
+      run.logprob = logprob_N.mutable_data_ptr<float>() + begin;
+      run.entropy = entropy_N.mutable_data_ptr<float>() + begin;
+      run.lse = lse_N.mutable_data_ptr<float>() + begin;
+      run.scratch = scratch.mutable_data_ptr();
+      run.rows = n;
+      Launched(kernels::ComputeLogitStats(run, Stream()));
+    }
+    if (context != nullptr) {
+      context->saved_data["temperature"] = temperature;
+      context->saved_data["chunk"] = chunk;
+      if (keep) Store(context, "logits", logits);
+      Store(context, "hidden", hidden_ND);
+      Store(context, "head", head.value);
+      Store(context, "grad", head.grad);
+      Store(context, "target", target_N);
+      Store(context, "lse", lse_N);
+      Store(context, "entropy", entropy_N.detach());  // an output itself would be a cycle
+    }
+    return {logprob_N, entropy_N};
+  }
+
+  static tensor_list backward(AutogradContext* context, tensor_list dy) {
+    at::Tensor hidden_ND = Stored(context, "hidden"), head_VD = Stored(context, "head"),
+               target_N = Stored(context, "target"), lse_N = Stored(context, "lse"),
+               entropy_N = Stored(context, "entropy"), logits = Stored(context, "logits");
+    context->saved_data.erase("logits");  // it is overwritten: a second backward recomputes
+    auto rows_from = [](const at::Tensor& x, int64_t begin) {
+      return x.defined() ? x.const_data_ptr<float>() + begin : nullptr;
+    };
+    at::Tensor dlogprob = dy[0].defined() ? dy[0].contiguous() : dy[0];
+    at::Tensor dentropy = dy[1].defined() ? dy[1].contiguous() : dy[1];
+    at::Tensor dhidden_ND = at::empty_like(hidden_ND);
+    const int64_t rows = hidden_ND.size(0), chunk = context->saved_data["chunk"].toInt();
+    for (int64_t begin = 0; begin < rows; begin += chunk) {
+      const int64_t n = std::min(chunk, rows - begin);
+      at::Tensor hidden = hidden_ND.narrow(0, begin, n);
+      if (!logits.defined() || begin > 0) logits = Projection(hidden.detach(), {head_VD, {}}, {});
+      kernels::LogitGradient run;
+      run.logits = logits.mutable_data_ptr();
+      run.stride = run.vocabulary = head_VD.size(0);
+      run.target = target_N.const_data_ptr<int64_t>() + begin;
+      run.temperature = static_cast<float>(context->saved_data["temperature"].toDouble());
+      run.lse = rows_from(lse_N, begin);
+      run.entropy = rows_from(entropy_N, begin);
+      run.dlogprob = rows_from(dlogprob, begin);
+      run.dentropy = rows_from(dentropy, begin);
+      run.rows = n;
+      Launched(kernels::ComputeLogitGradient(run, Stream()));
+      at::Tensor to = dhidden_ND.narrow(0, begin, n);
+      at::mm_out(to, logits, head_VD);
+      AccumulateOuter(Stored(context, "grad"), logits, hidden);
+    }
+    return {dhidden_ND, at::Tensor(), at::Tensor(), at::Tensor()};
+  }
+};
+
+template <typename Head>
+tensor_list Run(const at::Tensor& hidden_ND, const Weight& head_VD, const at::Tensor& target_N,
+                double temperature) {
+  return Records(hidden_ND) ? Head::apply(hidden_ND, head_VD, target_N, temperature)
+                            : Head::forward(nullptr, hidden_ND, head_VD, target_N, temperature);
+}
+
+}  // namespace
+
 TokenLogprobs HeadLogprobs(const at::Tensor& hidden_ND, const Weight& head_VD,
                            const at::Tensor& target_N, double temperature) {
-  tensor_list out = Records(hidden_ND)
-                        ? HeadFunction::apply(hidden_ND, head_VD, target_N, temperature)
-                        : HeadFunction::forward(nullptr, hidden_ND, head_VD, target_N, temperature);
+  const bool fused = RunsKernels(hidden_ND) &&
+                     kernels::ProjectionTakes(head_VD.value.size(0), head_VD.value.size(1));
+  tensor_list out = fused ? Run<FusedHeadFunction>(hidden_ND, head_VD, target_N, temperature)
+                          : Run<HeadFunction>(hidden_ND, head_VD, target_N, temperature);
   return {out[0], out[1]};
 }
 
 at::Tensor HeadLogits(const at::Tensor& hidden_ND, const Weight& head_VD) {
-  return at::linear(hidden_ND, head_VD.value).to(at::kFloat);
+  at::NoGradGuard no_grad;
+  return Projection(hidden_ND, {head_VD.value, {}}, {});
 }
 
 }  // namespace rein::nn

@@ -17,11 +17,14 @@ struct TokenLogprobs {
 };
 
 // Differentiable by hidden_ND and the head through both outputs. head_VD may be the (tied) embedding.
-// Recomputes each chunk's logits in the backward pass.
+// Recomputes each chunk's logits in the backward pass, except on a GPU where all of them in bf16 take less
+// than kKeptLogitBytes: there they are kept and become their own gradient.
 TokenLogprobs HeadLogprobs(const at::Tensor& hidden_ND, const Weight& head_VD,
                            const at::Tensor& target_N, double temperature);
 
-// fp32 [N, V] logits for sampling; no backward.
+inline constexpr int64_t kKeptLogitBytes = int64_t{6} << 30;
+
+// [N, V] logits for sampling, in the dtype of the head; no backward.
 at::Tensor HeadLogits(const at::Tensor& hidden_ND, const Weight& head_VD);
 
 }  // namespace rein::nn

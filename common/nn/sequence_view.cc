@@ -5,6 +5,9 @@
 #include <algorithm>
 #include <numeric>
 
+#include "common/kernels/attention.h"
+#include "common/nn/launched.h"
+
 namespace rein::nn {
 
 SequenceView PackedSequences(const std::vector<int64_t>& lengths, at::Device device) {
@@ -20,22 +23,19 @@ SequenceView PackedSequences(const std::vector<int64_t>& lengths, at::Device dev
   }
   view.position_T = at::tensor(positions, at::kLong).to(device);
   view.offsets_device = at::tensor(view.offsets, at::kLong).to(at::kInt).to(device);
+  view.context_B = at::tensor(lengths, at::kLong).to(at::kInt).to(device);
   return view;
 }
 
-void PlanGather(PageMap& map, at::Device device) {
-  std::vector<int64_t> ends{0};
-  for (int64_t context : map.context_B) {
-    ends.push_back(ends.back() + context);
-    map.longest_context = std::max(map.longest_context, context);
+void PlanDecode(PageMap& map, const at::Tensor& context_B, int64_t heads, int64_t head_dim) {
+  if (map.single_queries == 0 || !kernels::AttentionTakes(head_dim)) return;
+  const int64_t bytes =
+      kernels::DecodeScratchBytes(map.most_chunks, map.single_queries, heads, head_dim);
+  if (!map.decode_scratch.defined() || map.decode_scratch.numel() < bytes) {
+    map.decode_scratch = at::empty({bytes}, context_B.options().dtype(at::kByte));
   }
-  at::Tensor context_B = at::tensor(map.context_B, at::kLong).to(device);
-  at::Tensor begin_B = at::tensor(ends, at::kLong).to(device);
-  at::Tensor row = at::repeat_interleave(context_B, std::optional<int64_t>(ends.back()));
-  at::Tensor place = at::arange(ends.back(), context_B.options()) - begin_B.index_select(0, row);
-  at::Tensor page = map.pages_BP.to(device).index({row, place.floor_divide(map.page_tokens)});
-  map.context_slot_N = page.to(at::kLong) * map.page_tokens + place.remainder(map.page_tokens);
-  map.context_ends = begin_B.to(at::kInt);
+  Launched(kernels::PlanDecode(context_B.const_data_ptr<int32_t>(), map.single_queries, heads,
+                               map.most_chunks, map.decode_scratch.mutable_data_ptr(), Stream()));
 }
 
 }  // namespace rein::nn

@@ -22,23 +22,21 @@ struct KvPages {
 struct PageMap {
   std::vector<KvPages>* layers = nullptr;  // not owned
   int64_t page_tokens = 0;
-  at::Tensor slot_T;                // int64: page * page_tokens + offset for each new token
-  at::Tensor pages_BP;              // int32: the pages of each sequence, rows padded with 0
-  std::vector<int64_t> context_B;   // tokens of each sequence after this step, the new ones included
+  at::Tensor slot_T;    // int64: page * page_tokens + offset for each new token
+  at::Tensor pages_BP;  // int32 on the device: the pages of each sequence, rows padded with 0
 
-  // On a GPU all keys of the step are gathered before each layer's attention; see PlanGather().
-  at::Tensor context_slot_N;  // int64: slots of all context tokens, sequence after sequence
-  at::Tensor context_ends;    // int32 [B + 1]: where each sequence's context begins among them
-  int64_t longest_context = 0;
+  // On a GPU: the leading sequences that have one query each, whose keys are read in chunks by many blocks at
+  // once. PlanDecode() fills the scratch, once for all layers.
+  int64_t single_queries = 0;
+  int64_t most_chunks = 0;    // of these sequences together, at least as many as there are
+  at::Tensor decode_scratch;  // bytes
 };
-
-// Fills the last three from pages_BP and context_B, once for all layers.
-void PlanGather(PageMap& map, at::Device device);
 
 struct SequenceView {
   at::Tensor position_T;           // int64, place of each token in its sequence, from 0
   std::vector<int64_t> offsets;    // B + 1: tokens [offsets[b], offsets[b+1]) belong to sequence b
   at::Tensor offsets_device;       // the same as int32 on the compute device
+  at::Tensor context_B;            // int32 on the compute device: keys of each sequence, new ones included
   int64_t longest = 0;             // most tokens of one sequence in this batch
   const PageMap* pages = nullptr;  // null: keys and values are those of the batch itself
 
@@ -47,5 +45,9 @@ struct SequenceView {
 
 // A view of whole sequences of the given lengths, packed one after another, on `device`.
 SequenceView PackedSequences(const std::vector<int64_t>& lengths, at::Device device);
+
+// Lays out the decode work of a step with so many query heads of so many dims (GPU only; nothing to do
+// without single queries).
+void PlanDecode(PageMap& map, const at::Tensor& context_B, int64_t heads, int64_t head_dim);
 
 }  // namespace rein::nn

@@ -1,16 +1,19 @@
-// ProcessGroup is the ranks of one data-parallel trainer: process = rank. Collectives block; every rank
-// must call the same ones in the same order.
+// ProcessGroup is the ranks of one data-parallel trainer: process = rank. Collectives block; every
+// rank must call the same ones in the same order.
 //
-//   REIN_ASSIGN_OR_RETURN(auto group, JoinTcp({.host = "trainer-0", .port = 7100, .rank = 1, .size = 2}));
+//   auto listener = *RankListener::Create("127.0.0.1");              // rank 0; tells the others
+//   REIN_ASSIGN_OR_RETURN(auto group, JoinGroup({.rank = 0, .size = 2, .listener = &*listener}, "cpu"));
 //   REIN_RETURN_IF_ERROR(group->AllReduceSum(grad));
 //
-// Sums are taken in rank order, so that every rank gets the same bits, run after run. Errors (a lost peer,
-// a timeout) are UNAVAILABLE; the group is unusable afterwards. One thread at a time.
+// Every rank gets the same bits of a sum. An error (a lost peer, a timeout) is UNAVAILABLE and
+// IsFatal(): the group is of no more use, and neither is what the ranks held in common. One thread at
+// a time.
 
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -18,6 +21,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "common/parallel/rank_listener.h"
 
 namespace rein::parallel {
 
@@ -28,7 +32,7 @@ class ProcessGroup {
   virtual int rank() const = 0;
   virtual int size() const = 0;
 
-  // In place; a contiguous tensor in host memory (fp32 or fp64).
+  // In place; a contiguous tensor (fp32 or fp64) in host memory, or on the group's device.
   virtual absl::Status AllReduceSum(at::Tensor tensor) = 0;
   virtual absl::Status Broadcast(at::Tensor tensor, int root) = 0;
   // parts[r] receives rank r's `own`; slices may differ in size.
@@ -38,17 +42,20 @@ class ProcessGroup {
 // One rank: every collective is the identity, on any device.
 std::unique_ptr<ProcessGroup> SingleProcess();
 
-// Where the ranks of a group meet.
-struct Rendezvous {
-  std::string host = "127.0.0.1";  // of rank 0
-  int port = 0;                    // where rank 0 listens
+// How a rank finds the others.
+struct GroupPlace {
   int rank = 0;
   int size = 1;
-  absl::Duration timeout = absl::Minutes(5);  // for joining, and for each message
+  RankListener* listener = nullptr;           // rank 0: where the others come
+  std::string address;                        // the others: host:port of that listener
+  absl::Duration timeout = absl::Minutes(5);  // for joining, and for each collective
+  // Rank 0, may be empty: asked again and again while waiting; an error ends the waiting.
+  std::function<absl::Status()> others;
 };
 
-// Ranks over TCP, in a star around rank 0: right for CPUs and for tests, not built for speed. (LibTorch's
-// wheel carries Gloo without its headers.) Blocks until all have come; UNAVAILABLE names address and rank.
-absl::StatusOr<std::unique_ptr<ProcessGroup>> JoinTcp(const Rendezvous& rendezvous);
+// Ranks that compute on `device`, cpu or cuda:N: over TCP, and on GPUs also by NCCL. Blocks until all
+// have come; UNAVAILABLE (not fatal) names who did not.
+absl::StatusOr<std::unique_ptr<ProcessGroup>> JoinGroup(const GroupPlace& place,
+                                                        const std::string& device);
 
 }  // namespace rein::parallel

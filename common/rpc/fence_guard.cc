@@ -17,6 +17,13 @@ void FenceGuard::Open() {
   open_ = true;
 }
 
+void FenceGuard::Follow(const v1::Fence& fence) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  following_ = true;
+  controller_epoch_ = std::max(controller_epoch_, fence.controller_epoch());
+  actor_epoch_ = std::max(actor_epoch_, fence.actor_epoch());
+}
+
 void FenceGuard::Enroll(uint64_t controller_epoch, uint64_t actor_epoch, absl::Time lease_end) {
   std::lock_guard<std::mutex> lock(mutex_);
   controller_epoch_ = std::max(controller_epoch_, controller_epoch);
@@ -35,6 +42,18 @@ void FenceGuard::Expel() {
   actor_epoch_ = 0;
 }
 
+absl::Status FenceGuard::OldController(const v1::Fence& fence) const {
+  return absl::FailedPreconditionError(
+      absl::StrCat("fence.controller_epoch: the call is of controller epoch ",
+                   fence.controller_epoch(), ", the current one is ", controller_epoch_));
+}
+
+absl::Status FenceGuard::OtherActor(const v1::Fence& fence) const {
+  return absl::FailedPreconditionError(
+      absl::StrCat("fence.actor_epoch: the call means actor epoch ", fence.actor_epoch(),
+                   ", the current one is ", actor_epoch_));
+}
+
 absl::Status FenceGuard::Admit(const v1::Fence& fence) {
   size_t id_bytes = fence.request_id().size();
   if (id_bytes == 0 || id_bytes > kMaxRequestIdBytes) {
@@ -42,20 +61,20 @@ absl::Status FenceGuard::Admit(const v1::Fence& fence) {
         "fence.request_id: is ", id_bytes, " bytes long, wanted 1 to ", kMaxRequestIdBytes));
   }
   std::lock_guard<std::mutex> lock(mutex_);
-  if (open_) return absl::OkStatus();
+  if (open_ && !following_) return absl::OkStatus();
+  if (open_) {
+    // A new registration of the group's first rank has a higher epoch.
+    if (fence.controller_epoch() < controller_epoch_) return OldController(fence);
+    if (fence.actor_epoch() < actor_epoch_) return OtherActor(fence);
+    controller_epoch_ = fence.controller_epoch();
+    actor_epoch_ = fence.actor_epoch();
+    return absl::OkStatus();
+  }
   if (actor_epoch_ == 0) {
     return absl::UnavailableError("this actor has no actor_epoch yet: it is not registered");
   }
-  if (fence.controller_epoch() < controller_epoch_) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("fence.controller_epoch: the call is of controller epoch ",
-                     fence.controller_epoch(), ", the current one is ", controller_epoch_));
-  }
-  if (fence.actor_epoch() != actor_epoch_) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("fence.actor_epoch: the call means actor epoch ", fence.actor_epoch(),
-                     ", the current one is ", actor_epoch_));
-  }
+  if (fence.controller_epoch() < controller_epoch_) return OldController(fence);
+  if (fence.actor_epoch() != actor_epoch_) return OtherActor(fence);
   absl::Duration overdue = clock_.Now() - lease_end_;
   if (overdue > absl::ZeroDuration()) {
     return absl::FailedPreconditionError(

@@ -4,7 +4,8 @@
 //   REIN_RETURN_IF_ERROR(guard.Admit(request->fence()));  // first line of every mutating method
 //
 // Until the first Enroll() everything is refused, unless the guard was opened with Open() for a
-// process that runs without a controller: then epochs are not looked at. Thread-safe.
+// process that runs without a controller: then epochs are not looked at. A rank that another process
+// of its group calls has no lease either, but follows the epochs of its caller. Thread-safe.
 
 #pragma once
 
@@ -26,6 +27,9 @@ class FenceGuard {
 
   void Open();
 
+  // Of an open guard: from now on calls that are older than this one are refused.
+  void Follow(const v1::Fence& fence);
+
   // The epochs that a registration gave, and when its lease ends.
   void Enroll(uint64_t controller_epoch, uint64_t actor_epoch, absl::Time lease_end);
   // A heartbeat was answered.
@@ -42,9 +46,13 @@ class FenceGuard {
   uint64_t actor_epoch() const;
 
  private:
+  absl::Status OldController(const v1::Fence& fence) const;
+  absl::Status OtherActor(const v1::Fence& fence) const;
+
   const sync::Clock& clock_;
   mutable std::mutex mutex_;
   bool open_ = false;
+  bool following_ = false;  // of an open guard: epochs never go back
   uint64_t controller_epoch_ = 0;
   uint64_t actor_epoch_ = 0;
   absl::Time lease_end_ = absl::InfinitePast();

@@ -1,5 +1,6 @@
 // ReplyCache does each request once: a repeat of a finished request id gets the first answer, and a
-// repeat of one that is still running waits for it.
+// repeat of one that is still running waits for it. A request id counts within its method: the type
+// of the reply tells methods apart.
 //
 //   return replies.Once<v1::SaveReply>(request.fence().request_id(), deadline,
 //                                      [&] { return trainer.Save(request); });
@@ -22,6 +23,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 
 namespace rein::rpc {
@@ -37,7 +39,7 @@ class ReplyCache {
   absl::StatusOr<Reply> Once(const std::string& request_id, absl::Duration patience,
                              const std::function<absl::StatusOr<Reply>()>& work) {
     absl::StatusOr<std::string> bytes =
-        OnceBytes(request_id, patience, [&work]() -> absl::StatusOr<std::string> {
+        OnceBytes(absl::StrCat(Reply::descriptor()->name(), " ", request_id), patience, [&work]() -> absl::StatusOr<std::string> {
           absl::StatusOr<Reply> reply = work();
           if (!reply.ok()) return reply.status();
           return reply->SerializeAsString();
@@ -45,7 +47,7 @@ class ReplyCache {
     if (!bytes.ok()) return bytes.status();
     Reply reply;
     if (!reply.ParseFromString(*bytes)) {
-      return absl::InternalError("a kept reply does not parse: request id used for two methods?");
+      return absl::InternalError("bug: a kept reply does not parse");
     }
     return reply;
   }

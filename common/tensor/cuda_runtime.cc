@@ -22,6 +22,11 @@ int CudaDeviceCount() {
   return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
 }
 
+bool CudaIsBroken() {
+  cudaError_t error = cudaDeviceSynchronize();
+  return error != cudaSuccess && error != cudaErrorNoDevice && error != cudaErrorInsufficientDriver;
+}
+
 void UseCudaDevice(int ordinal) { cudaSetDevice(ordinal); }
 
 void* CurrentStream() { return c10::cuda::getCurrentCUDAStream().stream(); }

@@ -5,6 +5,7 @@ namespace rein::tensor {
 std::string CudaVersion() { return ""; }
 std::string NcclVersion() { return ""; }
 int CudaDeviceCount() { return 0; }
+bool CudaIsBroken() { return false; }
 void UseCudaDevice(int) {}
 void* CurrentStream() { return nullptr; }
 

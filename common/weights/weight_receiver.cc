@@ -25,6 +25,7 @@ absl::StatusOr<std::optional<Version>> WeightReceiver::Begin(const Version& vers
                                                              absl::Duration deadline) {
   std::lock_guard<std::mutex> lock(mutex_);
   REIN_RETURN_IF_ERROR(CheckPlan(plan, arenas_.plan()));
+  REIN_RETURN_IF_ERROR(RequireNoneTaking());
   if (current_.has_value() && version < *current_) {
     return absl::FailedPreconditionError(absl::StrCat("weights of version ", Show(version),
                                                       " are older than version ", Show(*current_),
@@ -61,15 +62,15 @@ absl::Status WeightReceiver::Write(const Version& version, uint64_t offset_bytes
   return arenas_.Write(offset_bytes, bytes, size);
 }
 
-absl::Status WeightReceiver::Commit(const Version& version, const std::vector<uint64_t>& digests,
-                                    InFlight in_flight) {
-  std::lock_guard<std::mutex> lock(mutex_);
-  if (current_.has_value() && *current_ == version && digest_ == CombineDigests(digests)) {
-    return absl::OkStatus();
-  }
-  REIN_RETURN_IF_ERROR(RequireOpen(version));
-  REIN_ASSIGN_OR_RETURN(std::vector<uint64_t> own, arenas_.IdleDigests());
-  open_.reset();
+absl::Status WeightReceiver::RequireNoneTaking() const {
+  if (!taking_.has_value()) return absl::OkStatus();
+  return absl::UnavailableError(
+      absl::StrCat("version ", Show(*taking_), " is just being taken into use: try again later"));
+}
+
+absl::Status WeightReceiver::CompareDigests(const Version& version,
+                                            const std::vector<uint64_t>& own,
+                                            const std::vector<uint64_t>& digests) const {
   const auto& parameters = arenas_.plan().parameters;
   if (own.size() != digests.size()) {
     return absl::InvalidArgumentError(absl::StrCat("got ", digests.size(), " digests for ",
@@ -79,17 +80,36 @@ absl::Status WeightReceiver::Commit(const Version& version, const std::vector<ui
   for (size_t i = 0; i < own.size(); ++i) {
     if (own[i] != digests[i]) differing.push_back(parameters[i].name);
   }
-  if (!differing.empty()) {
-    const size_t count = differing.size();
-    differing.resize(std::min(count, kMaxNamed));
-    return absl::DataLossError(absl::StrCat(
-        "weights of version ", Show(version), " arrived changed: ", count, " of ", own.size(),
-        " parameters have another digest (", absl::StrJoin(differing, ", "),
-        count > kMaxNamed ? ", ..." : "", "); the old weights stay in use"));
+  if (differing.empty()) return absl::OkStatus();
+  const size_t count = differing.size();
+  differing.resize(std::min(count, kMaxNamed));
+  return absl::DataLossError(absl::StrCat(
+      "weights of version ", Show(version), " arrived changed: ", count, " of ", own.size(),
+      " parameters have another digest (", absl::StrJoin(differing, ", "),
+      count > kMaxNamed ? ", ..." : "", "); the old weights stay in use"));
+}
+
+absl::Status WeightReceiver::Commit(const Version& version, const std::vector<uint64_t>& digests,
+                                    InFlight in_flight) {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (current_.has_value() && *current_ == version && digest_ == CombineDigests(digests)) {
+      return absl::OkStatus();
+    }
+    REIN_RETURN_IF_ERROR(RequireNoneTaking());
+    REIN_RETURN_IF_ERROR(RequireOpen(version));
+    REIN_ASSIGN_OR_RETURN(std::vector<uint64_t> own, arenas_.IdleDigests());
+    open_.reset();
+    REIN_RETURN_IF_ERROR(CompareDigests(version, own, digests));
+    taking_ = version;
   }
-  REIN_RETURN_IF_ERROR(arenas_.TakeIntoUse(version, in_flight));
+  // Without the lock: it may wait for sequences that finish under the old weights.
+  absl::Status taken = arenas_.TakeIntoUse(version, in_flight);
+  std::lock_guard<std::mutex> lock(mutex_);
+  taking_.reset();
+  if (!taken.ok()) return taken;
   current_ = version;
-  digest_ = CombineDigests(own);
+  digest_ = CombineDigests(digests);
   return absl::OkStatus();
 }
 

@@ -56,15 +56,18 @@ class WeightReceiver {
       : arenas_(arenas), clock_(clock) {}
 
   // INVALID_ARGUMENT when the plan does not fit (see CheckPlan); FAILED_PRECONDITION when `version` is not
-  // newer than the one in use within its lineage. Returns the version in use, unset before the first.
+  // newer than the one in use within its lineage; UNAVAILABLE while a committed version waits to be taken
+  // into use. Returns the version in use, unset before the first.
   absl::StatusOr<std::optional<Version>> Begin(const Version& version, const WeightPlan& plan,
                                                absl::Duration deadline);
   // FAILED_PRECONDITION when no transfer of this version is open; OUT_OF_RANGE beyond the arena.
   absl::Status Write(const Version& version, uint64_t offset_bytes, const char* bytes, size_t size);
+  const WeightPlan& plan() const { return arenas_.plan(); }
   // Of the open transfer, for a transport that writes by itself.
   absl::StatusOr<DeviceMemory> IdleDeviceMemory() { return arenas_.IdleDeviceMemory(); }
   // DATA_LOSS names the first parameters whose digest differs; the transfer is then over and the old
-  // weights stay. OK again for a version that is already in use with this digest.
+  // weights stay. OK again for a version that is already in use with this digest. Returns once the weights
+  // are in use; the other methods do not wait for that.
   absl::Status Commit(const Version& version, const std::vector<uint64_t>& digests,
                       InFlight in_flight);
   void Abort(const Version& version);
@@ -74,11 +77,16 @@ class WeightReceiver {
 
  private:
   absl::Status RequireOpen(const Version& version);
+  absl::Status RequireNoneTaking() const;
+  // OK when the idle arena holds the bytes that the sender means.
+  absl::Status CompareDigests(const Version& version, const std::vector<uint64_t>& own,
+                              const std::vector<uint64_t>& digests) const;
 
   ReceivingArenas& arenas_;
   const sync::Clock& clock_;
   mutable std::mutex mutex_;
   std::optional<Version> current_, open_;
+  std::optional<Version> taking_;  // committed, not yet in use
   absl::Time open_until_;
   uint64_t digest_ = 0;
 };

@@ -100,6 +100,10 @@ absl::StatusOr<std::unique_ptr<DecoderStepModel>> DecoderStepModel::Create(
   REIN_RETURN_IF_ERROR(tensor::CatchTorch(
       absl::StrCat("memory for ", tokens, " tokens of keys and values"),
       [&] { model->pages_ = decoder.NewPages(limits.pages, limits.page_tokens); }));
+  if (decoder.device().is_cuda() && decoder.dtype() == at::kBFloat16) {
+    model->device_step_ =
+        std::make_unique<DeviceStep>(model->pages_, limits.page_tokens, options.capture);
+  }
   return model;
 }
 
@@ -119,18 +123,18 @@ at::Tensor DecoderStepModel::Hidden(const StepBatch& batch) {
   };
   nn::PageMap map = {.layers = &pages_,
                      .page_tokens = limits_.page_tokens,
-                     .slot_T = padded(batch.slots),
-                     .context_B = batch.contexts};
+                     .slot_T = padded(batch.slots)};
   nn::SequenceView view = {
       .position_T = padded(batch.positions), .offsets = batch.offsets, .pages = &map};
   std::vector<std::vector<int32_t>> pages = batch.pages;
+  std::vector<int64_t> contexts = batch.contexts;
   if (padding > 0) {
     view.offsets.push_back(tokens + padding);
-    map.context_B.push_back(1);
+    contexts.push_back(1);
     pages.push_back({0});
   }
   map.pages_BP = PageTable(pages, device);
-  if (!device.is_cpu()) nn::PlanGather(map, device);
+  view.context_B = at::tensor(contexts, at::kLong).to(at::kInt).to(device);
   view.offsets_device = at::tensor(view.offsets, at::kLong).to(at::kInt).to(device);
   for (size_t b = 0; b + 1 < view.offsets.size(); ++b) {
     view.longest = std::max(view.longest, view.offsets[b + 1] - view.offsets[b]);
@@ -143,7 +147,9 @@ at::Tensor DecoderStepModel::Logits(const at::Tensor& hidden_TD, const StepBatch
   std::vector<int64_t> rows;
   for (const StepDraw& draw : batch.draws) rows.push_back(draw.at_token);
   rows.resize(rows.size() + static_cast<size_t>(Padding(static_cast<int64_t>(rows.size()))), 0);
-  return slots_.decoder().Logits(hidden_TD.index_select(0, Longs(rows, hidden_TD.device())));
+  return slots_.decoder()
+      .Logits(hidden_TD.index_select(0, Longs(rows, hidden_TD.device())))
+      .to(at::kFloat);
 }
 
 void DecoderStepModel::Copy(const std::vector<PageCopy>& copies) {
@@ -165,6 +171,11 @@ absl::StatusOr<Draws> DecoderStepModel::Step(const StepBatch& batch) {
   Draws draws;
   REIN_RETURN_IF_ERROR(tensor::CatchTorch("generation step", [&] {
     at::NoGradGuard no_grad;
+    if (device_step_ != nullptr) {
+      draws = device_step_->Run(slots_.decoder(), batch);
+      Copy(batch.copies);
+      return;
+    }
     at::Tensor hidden_TD = Hidden(batch);
     Copy(batch.copies);
     if (batch.draws.empty()) return;

@@ -1,5 +1,5 @@
 // DecoderStepModel runs the engine's steps on the decoder that the trainer trains, over paged keys
-// and values.
+// and values: in bf16 on a GPU through DeviceStep, else by LibTorch's operations.
 //
 // On a CPU the number of rows of every matrix product is padded to a multiple of kRowPadding: there
 // LibTorch's products give a row the same bits whatever the rows beside it. CheckRowsStable() looks
@@ -15,6 +15,7 @@
 #include "absl/status/statusor.h"
 
 #include "common/policy/policy_slots.h"
+#include "rollout/engine/device_step.h"
 #include "rollout/engine/step_model.h"
 
 namespace rein::rollout {
@@ -28,6 +29,8 @@ struct KvOptions {
   int32_t page_tokens = 16;
   // Longest sequence; 0: the model's own context.
   uint32_t max_length = 0;
+  // GPU: steps that only decode run as captured graphs.
+  bool capture = true;
 };
 
 inline constexpr uint64_t kDefaultCpuKvTokens = 65536;
@@ -59,6 +62,7 @@ class DecoderStepModel final : public StepModel {
   const policy::PolicySlots& slots_;
   const StepModelLimits limits_;
   std::vector<nn::KvPages> pages_;
+  std::unique_ptr<DeviceStep> device_step_;  // bf16 on a GPU; else the plain path
 };
 
 }  // namespace rein::rollout

@@ -41,6 +41,7 @@ Engine::Engine(EngineOptions options, StepModel& model, const text::ModelText& t
       text_(text),
       clock_(clock),
       on_stats_(std::move(observer.on_stats)),
+      on_failure_(std::move(observer.on_failure)),
       core_(options, model, text, clock, std::move(observer.on_sibling)),
       thread_([this] { Run(); }) {}
 
@@ -198,7 +199,10 @@ void Engine::Run() {
     if (!paused_ && !stopping_ && core_.has_work()) {
       lock.unlock();
       absl::StatusOr<bool> stepped = core_.Step();
-      if (!stepped.ok()) core_.FailAll(stepped.status());
+      if (!stepped.ok()) {
+        core_.FailAll(stepped.status());
+        if (on_failure_) on_failure_(stepped.status());
+      }
       progress = stepped.value_or(false);
       lock.lock();
       NoteStats();

@@ -26,10 +26,11 @@
 
 namespace rein::rollout {
 
-// Both are called from the engine's thread, and must be quick; either may be empty.
+// All are called from the engine's thread, and must be quick; any may be empty.
 struct EngineObserver {
   SiblingObserver on_sibling;
   std::function<void(const EngineStats&)> on_stats;  // after every step
+  std::function<void(const absl::Status&)> on_failure;  // of a step; every request ended with it
 };
 
 class Engine {
@@ -90,6 +91,7 @@ class Engine {
   const text::ModelText& text_;
   const sync::Clock& clock_;
   const std::function<void(const EngineStats&)> on_stats_;
+  const std::function<void(const absl::Status&)> on_failure_;
   EngineCore core_;  // touched by the thread only
 
   mutable std::mutex mutex_;

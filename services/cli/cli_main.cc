@@ -77,8 +77,16 @@ void AddLocalCommands(CLI::App& app, Flags& flags) {
       ->capture_default_str();
   up->add_option("--admin", flags.local.admin, "host:port of the page and of /metrics")
       ->capture_default_str();
-  up->add_option("--device", flags.local.device, "cpu or gpu:N")->capture_default_str();
-  up->add_option("--trainer-device", flags.local.trainer_device, "Only of the trainer");
+  up->add_option("--device", flags.local.devices,
+                 "cpu or gpu:N; several with commas: the copies of a role are dealt over them")
+      ->delimiter(',')
+      ->capture_default_str();
+  up->add_option("--trainer-device", flags.local.trainer_devices,
+                 "Of the trainer; give it once for each of its ranks")
+      ->delimiter(',');
+  up->add_option("--trainers", flags.local.trainers, "Ranks that train as one (data parallel)")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
   up->add_option("--rollout-device", flags.local.rollout_devices,
                  "Of a rollout service; give it once for each");
   up->add_option("--reference-device", flags.local.reference_devices,

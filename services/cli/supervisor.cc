@@ -3,10 +3,11 @@
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
-#include <set>
 #include <thread>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include <signal.h>
 #include <unistd.h>
 
@@ -38,10 +39,13 @@ Supervisor::Supervisor(LocalOptions options, const sync::Clock& clock)
   controller->admin = options_.admin;
   services_.push_back(std::move(controller));
   auto copies = [this](const std::vector<std::string>& devices, int count) {
-    return devices.empty() ? std::vector<std::string>(std::max(count, 0), options_.device)
-                           : devices;
+    std::vector<std::string> dealt = devices;
+    if (devices.empty()) {
+      for (int i = 0; i < count; ++i) dealt.push_back(options_.devices[i % options_.devices.size()]);
+    }
+    return dealt;
   };
-  AddRole("trainer", {options_.trainer_device.empty() ? options_.device : options_.trainer_device});
+  AddRole("trainer", copies(options_.trainer_devices, std::max(options_.trainers, 1)));
   AddRole("rollout", copies(options_.rollout_devices, options_.rollouts));
   AddRole("reference", copies(options_.reference_devices, options_.references));
   AddRole("reward", std::vector<std::string>(std::max(options_.rewards, 0)));
@@ -56,17 +60,23 @@ void Supervisor::AddRole(const std::string& role, const std::vector<std::string>
     service->name = absl::StrCat(role, "-", i);
     service->device = devices[i];
     service->address = service->admin = "127.0.0.1:0";
+    if (role == "trainer" && i > 0) service->leader = services_[services_.size() - i].get();
     services_.push_back(std::move(service));
   }
 }
 
-bool Supervisor::DevicesAreShared() const {
-  std::set<std::string> gpus;
-  for (const auto& service : services_) {
-    bool gpu = service->device.rfind("gpu", 0) == 0;
-    if (gpu && !gpus.insert(service->device).second) return true;
+int Supervisor::SharersBefore(const Service& service) const {
+  int sharers = 0;
+  for (const auto& other : services_) {
+    if (other.get() == &service) break;
+    if (service.device.rfind("gpu", 0) == 0 && other->device == service.device) ++sharers;
   }
-  return false;
+  return sharers;
+}
+
+bool Supervisor::DevicesAreShared() const {
+  return std::any_of(services_.begin(), services_.end(),
+                     [this](const auto& service) { return SharersBefore(*service) > 0; });
 }
 
 std::string Supervisor::LogOf(const Service& service) const {
@@ -101,15 +111,24 @@ ChildCommand Supervisor::CommandOf(const Service& service) const {
   }
   int cores = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
   int threads = options_.threads > 0 ? options_.threads : cores;
-  add({"--controller", context_.controller, "--threads", absl::StrCat(threads)});
+  add({"--threads", absl::StrCat(threads)});
   if (!service.device.empty()) add({"--device", service.device});
+  if (service.leader == nullptr) {
+    add({"--controller", context_.controller});
+    std::vector<std::string> ranks;
+    for (const auto& other : services_) {
+      if (other->leader == &service) ranks.push_back(other->address);
+    }
+    if (!ranks.empty()) add({"--peers", absl::StrJoin(ranks, ",")});
+  }
   // Several services share the cores: none may spin while it waits.
   command.environment = {{"OMP_NUM_THREADS", absl::StrCat(threads)},
                          {"OMP_WAIT_POLICY", "passive"},
                          {"GOMP_SPINCOUNT", "0"}};
   if (DevicesAreShared()) {
-    // NCCL refuses two ranks on one GPU unless it takes them for two hosts.
-    command.environment["NCCL_HOSTID"] = service.name;
+    // NCCL refuses two ranks on one GPU unless it takes them for two hosts. Those that come first on
+    // their GPUs count as one host, so that ranks of a trainer reach each other directly.
+    command.environment["NCCL_HOSTID"] = absl::StrCat("rein-", SharersBefore(service));
     command.environment["NCCL_SOCKET_IFNAME"] = "lo";
     command.environment["NCCL_IB_DISABLE"] = "1";
   }
@@ -162,7 +181,19 @@ absl::Status Supervisor::StartAll() {
               .state = options_.state,
               .supervisor = getpid()};
   controller_ = std::make_unique<ControllerClient>(context_.controller);
-  for (size_t i = 1; i < services_.size(); ++i) REIN_RETURN_IF_ERROR(StartService(*services_[i]));
+  // Ranks first: rank 0 is told where they are.
+  for (bool ranks : {true, false}) {
+    for (size_t i = 1; i < services_.size(); ++i) {
+      if ((services_[i]->leader != nullptr) != ranks) continue;
+      REIN_RETURN_IF_ERROR(StartService(*services_[i]));
+    }
+    auto known = [this] {
+      return std::all_of(services_.begin(), services_.end(), [this](const auto& service) {
+        return service->leader == nullptr || ReadAddress(*service);
+      });
+    };
+    REIN_RETURN_IF_ERROR(WaitFor(until, known, "the ranks of the trainer"));
+  }
   return absl::OkStatus();
 }
 
@@ -177,7 +208,7 @@ absl::Status Supervisor::Start(absl::Duration patience) {
     auto actors = controller_->ListActors();
     if (!actors.ok()) return false;
     auto ready = [&](const std::unique_ptr<Service>& service) {
-      return service->role == "controller" ||
+      return service->role == "controller" || service->leader != nullptr ||
              std::any_of(actors->actors().begin(), actors->actors().end(), [&](const auto& actor) {
                // Of this start, not remembered from the last.
                return actor.name() == service->name && actor.state() == "READY" &&
@@ -197,19 +228,43 @@ void Supervisor::Tend() {
   absl::Time now = clock_.Now();
   for (auto& service : services_) {
     int code = 0;
-    if (service->process.Reap(code)) {
-      if (now - service->started > kSteady) service->failures = 0;
-      absl::Duration pause =
-          std::min(kFirstRestart * (1 << std::min(service->failures, 6)), kLongestRestart);
-      ++service->failures;
-      service->restart_at = now + pause;
+    if (!service->process.Reap(code)) continue;
+    if (now - service->started > kSteady) service->failures = 0;
+    absl::Duration pause =
+        std::min(kFirstRestart * (1 << std::min(service->failures, 6)), kLongestRestart);
+    ++service->failures;
+    service->restart_at = now + pause;
+    if (!std::exchange(service->ended_with_ranks, false)) EndRanksOf(*service);
+  }
+  for (auto& service : services_) {
+    if (service->process.running() || service->restart_at > now || RanksAreEnding(*service)) {
+      continue;
     }
-    if (service->process.running() || service->restart_at > now) continue;
     if (!StartService(*service).ok()) service->restart_at = now + kLongestRestart;
   }
   if (now >= next_check_) {
     next_check_ = now + kCheckLost;
     KillLost();
+  }
+}
+
+bool Supervisor::AreRanks(const Service& a, const Service& b) {
+  const Service* leader = a.leader != nullptr ? a.leader : &a;
+  return &a != &b && (&b == leader || b.leader == leader);
+}
+
+bool Supervisor::RanksAreEnding(const Service& service) const {
+  return std::any_of(services_.begin(), services_.end(), [&](const auto& other) {
+    return AreRanks(service, *other) && other->ended_with_ranks;
+  });
+}
+
+// What one rank of a trainer held in common with the others is lost: they start again with it.
+void Supervisor::EndRanksOf(const Service& service) {
+  for (auto& other : services_) {
+    if (!AreRanks(service, *other) || !other->process.running()) continue;
+    other->ended_with_ranks = true;
+    other->process.Signal(SIGKILL);
   }
 }
 

@@ -1,5 +1,6 @@
 // Supervisor runs the services of one machine: starts them, restarts what ends, kills what the
-// controller has given up, and stops all of them together.
+// controller has given up, and stops all of them together. The ranks of a trainer live and die
+// together: when one ends, all are started again.
 //
 // It belongs to one thread. A service that ends before everything was up once is an error of `rein
 // up`.
@@ -26,10 +27,12 @@ struct LocalOptions {
   std::string state;     // folder of the store, logs and results
   std::string listen = "127.0.0.1:7000";
   std::string admin = "127.0.0.1:7080";
-  std::string device = "cpu";  // of trainer, rollout and reference, unless told otherwise:
-  std::string trainer_device;
+  // Of trainer, rollout and reference, unless told otherwise; the copies of a role are dealt over them.
+  std::vector<std::string> devices = {"cpu"};
+  std::vector<std::string> trainer_devices;    // one rank each
   std::vector<std::string> rollout_devices;    // one service each
   std::vector<std::string> reference_devices;  // one service each
+  int trainers = 1;                            // ranks of the one trainer, without trainer_devices
   int rollouts = 1;                            // without rollout_devices
   int references = 1;                          // without reference_devices
   int rewards = 1;
@@ -59,18 +62,25 @@ class Supervisor {
   struct Service {
     std::string role;
     std::string name;
-    std::string device;  // empty: it has none
+    std::string device;         // empty: it has none
+    Service* leader = nullptr;  // rank 0, of ranks 1, 2, ...; they register with it alone
     ChildProcess process;
     std::string address, admin;
     absl::Time started;
     absl::Time restart_at = absl::InfiniteFuture();
-    int failures = 0;  // in a row
+    int failures = 0;               // in a row
+    bool ended_with_ranks = false;  // killed because another rank ended
   };
 
   void AddRole(const std::string& role, const std::vector<std::string>& devices);
   ChildCommand CommandOf(const Service& service) const;
+  // Services on the same GPU that stand before it.
+  int SharersBefore(const Service& service) const;
   bool DevicesAreShared() const;
   absl::Status StartService(Service& service);
+  static bool AreRanks(const Service& a, const Service& b);
+  bool RanksAreEnding(const Service& service) const;
+  void EndRanksOf(const Service& service);
   absl::Status StartAll();
   bool ReadAddress(Service& service);
   std::string LogOf(const Service& service) const;

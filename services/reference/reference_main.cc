@@ -22,10 +22,11 @@ int main(int argc, char** argv) {
   return services::RunRole(spec, argc, argv, [](services::RoleProcess& process) -> absl::Status {
     REIN_ASSIGN_OR_RETURN(std::string device,
                           tensor::StartTorch(process.flags().device, process.flags().threads));
-    services::ReferenceServiceImpl service(
-        device,
-        {process.fence(), process.replies(), process.clock(), process.metrics(), process.log()});
-    weights::WeightServiceImpl weights([&service] { return service.receiver(); }, process.fence());
+    services::ReferenceServiceImpl service(device, process.deps());
+    weights::SyncMetrics syncs(process.metrics(), "reference");
+    weights::WeightServiceImpl weights(
+        [&service] { return service.receiver(); }, process.fence(), &syncs,
+        [&process](const absl::Status& status) { process.deps().GiveUpIfFatal(status); });
     return process.Serve({&service, &weights}, [&service] {
       v1::ActorStatusReply standing = service.Standing();
       services::ActorReport report;

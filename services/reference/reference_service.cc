@@ -17,7 +17,7 @@ constexpr char kRequestsHelp[] = "Score calls";
 
 }  // namespace
 
-ReferenceServiceImpl::ReferenceServiceImpl(std::string device, const ReferenceServiceDeps& deps)
+ReferenceServiceImpl::ReferenceServiceImpl(std::string device, const ServiceDeps& deps)
     : device_(std::move(device)),
       deps_(deps),
       scored_(deps.metrics.AddCounter(kRequests, kRequestsHelp, {{"result", "ok"}})),
@@ -47,8 +47,10 @@ absl::StatusOr<v1::LoadModelReply> ReferenceServiceImpl::Replace(
     std::lock_guard<std::mutex> lock(mutex_);
     session_ = nullptr;  // frees its memory before the next one is built
   }
-  REIN_ASSIGN_OR_RETURN(std::shared_ptr<ReferenceSession> opened,
-                        ReferenceSession::Open(request, device_, deps_.clock));
+  absl::StatusOr<std::shared_ptr<ReferenceSession>> session =
+      ReferenceSession::Open(request, device_, deps_.clock);
+  deps_.GiveUpIfFatal(session.status());
+  REIN_ASSIGN_OR_RETURN(std::shared_ptr<ReferenceSession> opened, std::move(session));
   v1::LoadModelReply reply = opened->Loaded();
   deps_.log.SetJob(request.fence().job());
   deps_.log.Info("model loaded", {{"parameters", absl::StrCat(reply.parameters())}});
@@ -89,6 +91,7 @@ grpc::Status ReferenceServiceImpl::Score(grpc::ServerContext*,
   const absl::Time start = deps_.clock.Now();
   absl::StatusOr<v1::ScoreTokensReply> result = ScoreOnce(*request);
   (result.ok() ? scored_ : refused_).Add();
+  deps_.GiveUpIfFatal(result.status());
   if (result.ok()) {
     duration_.Observe(absl::ToDoubleSeconds(deps_.clock.Now() - start));
     for (const v1::TokenSequence& sequence : request->sequences()) {

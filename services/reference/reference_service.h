@@ -6,30 +6,17 @@
 #include <mutex>
 #include <string>
 
-#include "common/rpc/fence_guard.h"
-#include "common/rpc/reply_cache.h"
-#include "common/sync/clock.h"
-#include "common/telemetry/log.h"
-#include "common/telemetry/metrics.h"
 #include "common/weights/weight_receiver.h"
 #include "rein/v1/reference.grpc.pb.h"
+#include "services/role/service_deps.h"
 #include "services/reference/reference_session.h"
 
 namespace rein::services {
 
-// What a role needs of its process; all must outlive the service.
-struct ReferenceServiceDeps {
-  rpc::FenceGuard& fence;
-  rpc::ReplyCache& replies;
-  const sync::Clock& clock;
-  telemetry::Metrics& metrics;
-  telemetry::Log& log;
-};
-
 class ReferenceServiceImpl final : public v1::ReferenceService::Service {
  public:
   // `device` is cpu or cuda:N.
-  ReferenceServiceImpl(std::string device, const ReferenceServiceDeps& deps);
+  ReferenceServiceImpl(std::string device, const ServiceDeps& deps);
 
   grpc::Status Load(grpc::ServerContext* context, const v1::LoadModelRequest* request,
                     v1::LoadModelReply* reply) override;
@@ -49,7 +36,7 @@ class ReferenceServiceImpl final : public v1::ReferenceService::Service {
   absl::StatusOr<v1::ScoreTokensReply> ScoreOnce(const v1::ScoreTokensRequest& request);
 
   const std::string device_;
-  const ReferenceServiceDeps deps_;
+  const ServiceDeps deps_;
   telemetry::Counter scored_, refused_, tokens_;
   telemetry::Histogram duration_;
   std::mutex load_mutex_;  // one Load at a time

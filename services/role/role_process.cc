@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "common/rpc/server.h"
+#include "common/status/fatal.h"
 #include "common/status/status_macros.h"
 #include "common/version/build_version.h"
 
@@ -19,6 +20,7 @@ namespace rein::services {
 namespace {
 
 constexpr int kExitUsage = 2;
+constexpr int kExitGivenUp = 9;
 
 sigset_t StopSignals() {
   sigset_t signals;
@@ -29,6 +31,7 @@ sigset_t StopSignals() {
 }
 
 int ExitCode(const absl::Status& status) {
+  if (IsFatal(status)) return kExitGivenUp;
   switch (status.code()) {
     case absl::StatusCode::kOk:
       return 0;
@@ -121,7 +124,8 @@ absl::Status RoleProcess::Serve(const std::vector<grpc::Service*>& services,
   endpoint->SetReady(false);
   server->SetServing(false);
   if (on_stopping_) on_stopping_();
-  return absl::OkStatus();
+  std::lock_guard<std::mutex> lock(given_up_mutex_);
+  return given_up_;
 }
 
 absl::Status RoleProcess::TellAddresses(const std::string& address, const std::string& admin) {
@@ -135,6 +139,21 @@ absl::Status RoleProcess::TellAddresses(const std::string& address, const std::s
 }
 
 void RoleProcess::Stop() { kill(getpid(), SIGTERM); }
+
+ServiceDeps RoleProcess::deps() {
+  return {fence_,   replies_, clock_,
+          metrics_, *log_,    [this](const absl::Status& status) { GiveUp(status); }};
+}
+
+void RoleProcess::GiveUp(const absl::Status& status) {
+  {
+    std::lock_guard<std::mutex> lock(given_up_mutex_);
+    if (!given_up_.ok()) return;
+    given_up_ = status;
+  }
+  log_->Error("this process cannot go on", {{"error", status.ToString()}});
+  Stop();
+}
 
 absl::StatusOr<std::unique_ptr<LeaseClient>> RoleProcess::StartLease(
     const std::string& address, std::function<ActorReport()> report,

@@ -16,12 +16,13 @@
 // --address-file --version.
 // Without --controller the fence is open: the process serves whoever calls.
 // Exit codes: 0 stopped by SIGTERM or SIGINT, 2 wrong flags, 3 wrong input, 7 a port is taken,
-// else 1.
+// 9 given up after an error that only a new process gets rid of, else 1.
 
 #pragma once
 
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -35,6 +36,7 @@
 #include "common/telemetry/metrics.h"
 #include "common/telemetry/metrics_endpoint.h"
 #include "services/role/lease_client.h"
+#include "services/role/service_deps.h"
 
 namespace CLI {
 class App;
@@ -87,13 +89,18 @@ class RoleProcess {
   // Called before the server stops: long streams should end. Before Serve().
   void OnStopping(std::function<void()> call);
 
-  // Serves until SIGTERM, SIGINT or Stop(); calls still running then have a grace of two seconds.
+  // Serves until SIGTERM, SIGINT, Stop() or GiveUp(); calls still running then have a grace of two seconds.
   // `on_new_epoch` as in LeaseOptions; kept replies are forgotten before it is called. The services
   // must outlive the call.
   absl::Status Serve(const std::vector<grpc::Service*>& services,
                      std::function<ActorReport()> report,
                      std::function<void(uint64_t)> on_new_epoch = nullptr);
   void Stop();
+
+  // What services take by reference, and GiveUp().
+  ServiceDeps deps();
+  // Serve() ends with `status` once calls under way are answered; only the first counts. Any thread.
+  void GiveUp(const absl::Status& status);
 
  private:
   absl::Status TellAddresses(const std::string& address, const std::string& admin);
@@ -111,6 +118,8 @@ class RoleProcess {
   std::map<std::string, telemetry::MetricsEndpoint::Page> pages_;
   std::function<void(const std::string&, const std::string&)> on_listening_;
   std::function<void()> on_stopping_;
+  std::mutex given_up_mutex_;
+  absl::Status given_up_;
 };
 
 // Blocks the stop signals, reads the flags, makes the process and calls `body`. Returns the exit

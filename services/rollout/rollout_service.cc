@@ -137,8 +137,14 @@ absl::StatusOr<v1::LoadModelReply> RolloutServiceImpl::Replace(
   }
   if (old != nullptr) old->engine().Abort({});
   old = nullptr;  // frees its memory before the next one is built
-  REIN_ASSIGN_OR_RETURN(std::shared_ptr<RolloutSession> opened,
-                        RolloutSession::Open(request, device_, deps_.clock, deps_.metrics));
+  auto on_failure = [this](const absl::Status& status) {
+    deps_.log.Error("generation failed", {{"status", status.ToString()}});
+    deps_.GiveUpIfFatal(status);
+  };
+  absl::StatusOr<std::shared_ptr<RolloutSession>> session =
+      RolloutSession::Open(request, device_, deps_.clock, deps_.metrics, on_failure);
+  deps_.GiveUpIfFatal(session.status());
+  REIN_ASSIGN_OR_RETURN(std::shared_ptr<RolloutSession> opened, std::move(session));
   if (!opened->row_stability().ok()) {
     deps_.log.Warn(std::string(opened->row_stability().message()));
   }

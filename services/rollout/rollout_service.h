@@ -7,31 +7,18 @@
 #include <mutex>
 #include <string>
 
-#include "common/rpc/fence_guard.h"
-#include "common/rpc/reply_cache.h"
-#include "common/sync/clock.h"
-#include "common/telemetry/log.h"
-#include "common/telemetry/metrics.h"
 #include "common/weights/weight_receiver.h"
 #include "rein/v1/rollout.grpc.pb.h"
+#include "services/role/service_deps.h"
 #include "services/rollout/rollout_session.h"
 
 namespace rein::services {
-
-// What a role needs of its process; all must outlive the service.
-struct RolloutServiceDeps {
-  rpc::FenceGuard& fence;
-  rpc::ReplyCache& replies;
-  const sync::Clock& clock;
-  telemetry::Metrics& metrics;
-  telemetry::Log& log;
-};
 
 class RolloutServiceImpl final
     : public v1::RolloutService::WithCallbackMethod_Generate<v1::RolloutService::Service> {
  public:
   // `device` is cpu or cuda:N.
-  RolloutServiceImpl(std::string device, const RolloutServiceDeps& deps)
+  RolloutServiceImpl(std::string device, const ServiceDeps& deps)
       : device_(std::move(device)), deps_(deps) {}
 
   grpc::Status Load(grpc::ServerContext* context, const v1::LoadModelRequest* request,
@@ -64,7 +51,7 @@ class RolloutServiceImpl final
                       const std::function<Reply(rollout::Engine&)>& work);
 
   const std::string device_;
-  const RolloutServiceDeps deps_;
+  const ServiceDeps deps_;
   std::mutex load_mutex_;  // one Load at a time
   mutable std::mutex mutex_;
   std::shared_ptr<RolloutSession> session_;

@@ -33,7 +33,7 @@ rollout::EngineOptions EngineOptionsOf(const v1::RolloutConfig& config) {
 
 absl::StatusOr<std::unique_ptr<RolloutSession>> RolloutSession::Open(
     const v1::LoadModelRequest& request, const std::string& device, const sync::Clock& clock,
-    telemetry::Metrics& metrics) {
+    telemetry::Metrics& metrics, std::function<void(const absl::Status&)> on_failure) {
   const v1::ModelConfig& config = request.model();
   REIN_ASSIGN_OR_RETURN(
       policy::OpenedModel model,
@@ -42,7 +42,7 @@ absl::StatusOr<std::unique_ptr<RolloutSession>> RolloutSession::Open(
                          .device = device}));
   auto session = std::unique_ptr<RolloutSession>(
       new RolloutSession(request, std::move(model.slots), std::move(model.text), clock, metrics));
-  REIN_RETURN_IF_ERROR(session->StartEngine(request, clock));
+  REIN_RETURN_IF_ERROR(session->StartEngine(request, clock, std::move(on_failure)));
   return session;
 }
 
@@ -58,7 +58,8 @@ RolloutSession::RolloutSession(const v1::LoadModelRequest& request,
       receiver_(*slots_, clock) {}
 
 absl::Status RolloutSession::StartEngine(const v1::LoadModelRequest& request,
-                                         const sync::Clock& clock) {
+                                         const sync::Clock& clock,
+                                         std::function<void(const absl::Status&)> on_failure) {
   rollout::KvOptions kv = {.kv_tokens = request.rollout().kv_tokens(),
                            .max_length = request.model().max_length()};
   if (request.rollout().has_page_tokens()) {
@@ -67,9 +68,11 @@ absl::Status RolloutSession::StartEngine(const v1::LoadModelRequest& request,
   REIN_ASSIGN_OR_RETURN(model_, rollout::DecoderStepModel::Create(*slots_, kv));
   REIN_RETURN_IF_ERROR(slots_->FillWithPattern());
   row_stability_ = model_->CheckRowsStable();
-  REIN_ASSIGN_OR_RETURN(
-      engine_, rollout::Engine::Create(EngineOptionsOf(request.rollout()), *model_, *text_, clock,
-                                       metrics_.Observer()));
+  rollout::EngineObserver observer = metrics_.Observer();
+  observer.on_failure = std::move(on_failure);
+  REIN_ASSIGN_OR_RETURN(engine_,
+                        rollout::Engine::Create(EngineOptionsOf(request.rollout()), *model_, *text_,
+                                                clock, std::move(observer)));
   slots_->SetSwapHook([this](const weights::Version& version, weights::InFlight in_flight,
                              const std::function<absl::Status()>& swap) {
     return engine_->SwapWeights(version, in_flight, kSwapPatience, swap);

@@ -5,6 +5,7 @@
 
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -24,13 +25,13 @@ namespace rein::services {
 
 class RolloutSession {
  public:
-  // Builds everything; the weights come later. `device` is cpu or cuda:N. The clock and the metrics
-  // must outlive the session. INVALID_ARGUMENT or NOT_FOUND for a folder that is no model,
+  // Builds everything; the weights come later. `device` is cpu or cuda:N. `on_failure` gets the error
+  // of a generation step, from the engine's thread. The clock and the metrics must outlive the
+  // session. INVALID_ARGUMENT or NOT_FOUND for a folder that is no model,
   // FAILED_PRECONDITION when tokenizer and model do not fit, RESOURCE_EXHAUSTED without memory.
-  static absl::StatusOr<std::unique_ptr<RolloutSession>> Open(const v1::LoadModelRequest& request,
-                                                              const std::string& device,
-                                                              const sync::Clock& clock,
-                                                              telemetry::Metrics& metrics);
+  static absl::StatusOr<std::unique_ptr<RolloutSession>> Open(
+      const v1::LoadModelRequest& request, const std::string& device, const sync::Clock& clock,
+      telemetry::Metrics& metrics, std::function<void(const absl::Status&)> on_failure);
 
   const std::string& job() const { return job_; }
   // Whether `request` asks for what is loaded already.
@@ -48,7 +49,8 @@ class RolloutSession {
                  std::unique_ptr<text::ModelText> text, const sync::Clock& clock,
                  telemetry::Metrics& metrics);
 
-  absl::Status StartEngine(const v1::LoadModelRequest& request, const sync::Clock& clock);
+  absl::Status StartEngine(const v1::LoadModelRequest& request, const sync::Clock& clock,
+                           std::function<void(const absl::Status&)> on_failure);
 
   const std::string job_;
   const std::string load_key_;

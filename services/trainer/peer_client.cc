@@ -1,5 +1,8 @@
 #include "services/trainer/peer_client.h"
 
+#include <deque>
+#include <mutex>
+
 #include "absl/strings/str_cat.h"
 #include "common/rpc/channel.h"
 #include "common/rpc/grpc_status.h"
@@ -14,48 +17,82 @@ using Stub = v1::TrainerService::Stub;
 
 }  // namespace
 
-absl::Status PeerCalls::Wait() {
-  for (std::thread& thread : threads_) thread.join();
-  threads_.clear();
-  for (size_t i = 0; i < statuses_->size(); ++i) {
-    const absl::Status& status = (*statuses_)[i];
+struct PeerCalls::State {
+  std::mutex mutex;
+  std::vector<absl::Status> statuses;  // of the calls that were answered; else OK
+  std::deque<grpc::ClientContext> contexts;
+};
+
+PeerCalls::PeerCalls() : state_(std::make_shared<State>()) {}
+
+absl::Status PeerCalls::FirstError() const {
+  std::lock_guard<std::mutex> lock(state_->mutex);
+  for (size_t i = 0; i < state_->statuses.size(); ++i) {
+    const absl::Status& status = state_->statuses[i];
     if (status.ok()) continue;
-    return absl::Status(status.code(), absl::StrCat("trainer rank ", i + 1, ": ", status.message()));
+    return absl::Status(status.code(),
+                        absl::StrCat("trainer rank ", i + 1, ": ", status.message()));
   }
   return absl::OkStatus();
 }
 
-template <typename Request, typename Reply, typename Method>
-PeerCalls PeerRanks::Call(const Request& request, Method method) const {
+absl::Status PeerCalls::Wait() {
+  for (std::thread& thread : threads_) thread.join();
+  threads_.clear();
+  return state_ == nullptr ? absl::OkStatus() : FirstError();
+}
+
+void PeerCalls::Cancel() {
+  for (grpc::ClientContext& context : state_->contexts) context.TryCancel();
+}
+
+template <typename Reply, typename Request, typename Method>
+PeerCalls PeerRanks::Call(const std::vector<Request>& requests, Method method) const {
   PeerCalls calls;
-  calls.statuses_->resize(addresses_.size());
+  calls.state_->statuses.resize(addresses_.size());
+  calls.state_->contexts.resize(addresses_.size());
   for (size_t i = 0; i < addresses_.size(); ++i) {
-    calls.threads_.emplace_back(
-        [request, method, address = addresses_[i], statuses = calls.statuses_, i] {
-          auto stub = v1::TrainerService::NewStub(rpc::Connect(address));
-          grpc::ClientContext context;
-          rpc::SetDeadline(context, kLongest);
-          Reply reply;
-          (*statuses)[i] = rpc::FromGrpc((stub.get()->*method)(&context, request, &reply));
-        });
+    grpc::ClientContext& context = calls.state_->contexts[i];
+    rpc::SetDeadline(context, kLongest);
+    calls.threads_.emplace_back([request = requests[i], method, address = addresses_[i], &context,
+                                 state = calls.state_, i] {
+      auto stub = v1::TrainerService::NewStub(rpc::Connect(address));
+      Reply reply;
+      absl::Status status = rpc::FromGrpc((stub.get()->*method)(&context, request, &reply));
+      std::lock_guard<std::mutex> lock(state->mutex);
+      state->statuses[i] = status;
+    });
   }
   return calls;
 }
 
-PeerCalls PeerRanks::Start(const v1::LoadTrainerRequest& request) const {
-  return Call<v1::LoadTrainerRequest, v1::LoadTrainerReply>(request, &Stub::Load);
+template <typename Reply, typename Request, typename Method>
+PeerCalls PeerRanks::CallAll(const Request& request, Method method) const {
+  return Call<Reply>(std::vector<Request>(addresses_.size(), request), method);
+}
+
+PeerCalls PeerRanks::Start(const v1::LoadTrainerRequest& request,
+                           const std::string& rendezvous) const {
+  std::vector<v1::LoadTrainerRequest> requests(addresses_.size(), request);
+  for (size_t i = 0; i < requests.size(); ++i) {
+    v1::TrainerRank& rank = *requests[i].mutable_rank();
+    rank.set_rank(static_cast<uint32_t>(i) + 1);
+    rank.set_size(static_cast<uint32_t>(size()));
+    rank.set_rendezvous(rendezvous);
+  }
+  return Call<v1::LoadTrainerReply>(requests, &Stub::Load);
 }
 PeerCalls PeerRanks::Start(const v1::UpdateRequest& request) const {
-  return Call<v1::UpdateRequest, v1::UpdateReply>(request, &Stub::Update);
+  return CallAll<v1::UpdateReply>(request, &Stub::Update);
 }
 PeerCalls PeerRanks::Start(const v1::ForwardBackwardRequest& request) const {
-  return Call<v1::ForwardBackwardRequest, v1::ForwardBackwardReply>(request, &Stub::ForwardBackward);
+  return CallAll<v1::ForwardBackwardReply>(request, &Stub::ForwardBackward);
 }
 PeerCalls PeerRanks::Start(const v1::OptimStepRequest& request) const {
-  return Call<v1::OptimStepRequest, v1::OptimStepReply>(request, &Stub::OptimStep);
+  return CallAll<v1::OptimStepReply>(request, &Stub::OptimStep);
 }
 PeerCalls PeerRanks::Start(const v1::SaveRequest& request) const {
-  return Call<v1::SaveRequest, v1::SaveReply>(request, &Stub::Save);
+  return CallAll<v1::SaveReply>(request, &Stub::Save);
 }
 
 }  // namespace rein::services

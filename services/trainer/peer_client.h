@@ -23,18 +23,23 @@ namespace rein::services {
 // Calls under way; waits for them when destroyed.
 class PeerCalls {
  public:
-  PeerCalls() = default;
+  PeerCalls();
   PeerCalls(PeerCalls&&) = default;
   ~PeerCalls() { Wait().IgnoreError(); }
 
-  // The first error, in rank order, with the rank in front.
+  // The first error so far, in rank order, with the rank in front; never waits.
+  absl::Status FirstError() const;
+  // The same once all have answered.
   absl::Status Wait();
+  // Calls that are not answered yet end with CANCELLED.
+  void Cancel();
 
  private:
   friend class PeerRanks;
+  struct State;
+
   std::vector<std::thread> threads_;
-  std::shared_ptr<std::vector<absl::Status>> statuses_ =
-      std::make_shared<std::vector<absl::Status>>();
+  std::shared_ptr<State> state_;
 };
 
 class PeerRanks {
@@ -42,7 +47,11 @@ class PeerRanks {
   // gRPC addresses (host:port) of ranks 1, 2, ...; empty: a trainer of one rank.
   explicit PeerRanks(std::vector<std::string> addresses) : addresses_(std::move(addresses)) {}
 
-  PeerCalls Start(const v1::LoadTrainerRequest& request) const;
+  // Ranks of the trainer, this one included.
+  int size() const { return static_cast<int>(addresses_.size()) + 1; }
+
+  // The others join at `rendezvous` (host:port).
+  PeerCalls Start(const v1::LoadTrainerRequest& request, const std::string& rendezvous) const;
   PeerCalls Start(const v1::UpdateRequest& request) const;
   PeerCalls Start(const v1::ForwardBackwardRequest& request) const;
   PeerCalls Start(const v1::OptimStepRequest& request) const;
@@ -51,8 +60,10 @@ class PeerRanks {
   PeerCalls Start(const v1::PublishRequest&) const { return {}; }
 
  private:
-  template <typename Request, typename Reply, typename Method>
-  PeerCalls Call(const Request& request, Method method) const;
+  template <typename Reply, typename Request, typename Method>
+  PeerCalls Call(const std::vector<Request>& requests, Method method) const;
+  template <typename Reply, typename Request, typename Method>
+  PeerCalls CallAll(const Request& request, Method method) const;
 
   std::vector<std::string> addresses_;
 };

@@ -10,21 +10,27 @@
 
 int main(int argc, char** argv) {
   using namespace rein;
-  parallel::Rendezvous ranks;
-  std::vector<std::string> peers;
+  services::TrainerRanks ranks;
+  double timeout_seconds = absl::ToDoubleSeconds(ranks.timeout);
   services::RoleSpec spec = {.role = "trainer", .build = version::ThisBuild(tensor::TorchVersions())};
   spec.add_flags = [&](CLI::App& app) {
-    app.add_option("--ranks", ranks.size, "Processes that train as one (data parallel)");
-    app.add_option("--rank", ranks.rank, "Which of them this is; only rank 0 takes --controller");
-    app.add_option("--rendezvous-host", ranks.host, "Where rank 0 waits for the others");
-    app.add_option("--rendezvous-port", ranks.port, "Its port");
-    app.add_option("--peers", peers, "host:port of ranks 1, 2, ...; for rank 0")->delimiter(',');
+    app.add_option("--peers", ranks.peers,
+                   "host:port of trainers that train with this one as ranks 1, 2, ... (data "
+                   "parallel); they are started without --controller and --peers")
+        ->delimiter(',');
+    app.add_option("--rank-timeout", timeout_seconds,
+                   "Seconds after which a rank that does not answer is lost")
+        ->check(CLI::PositiveNumber)
+        ->capture_default_str();
   };
   return services::RunRole(spec, argc, argv, [&](services::RoleProcess& process) -> absl::Status {
     REIN_ASSIGN_OR_RETURN(std::string device, tensor::StartTorch(process.flags().device,
                                                                  process.flags().threads));
-    services::TrainerServiceImpl service(device, ranks, services::PeerRanks(peers), process.fence(),
-                                         process.replies(), process.metrics(), process.log());
+    const std::string& advertise = process.flags().advertise;
+    const std::string& listen = process.flags().listen;
+    ranks.host = advertise.empty() ? listen.substr(0, listen.rfind(':')) : advertise;
+    ranks.timeout = absl::Seconds(timeout_seconds);
+    services::TrainerServiceImpl service(device, ranks, process.deps());
     return process.Serve({&service}, [&service] {
       services::ActorReport report;
       report.trainer = service.Standing();

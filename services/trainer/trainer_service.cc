@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/rpc/grpc_status.h"
+#include "common/status/fatal.h"
 #include "common/status/status_macros.h"
 
 namespace rein::services {
@@ -21,56 +22,72 @@ const std::vector<double>& DurationBounds() {
 
 }  // namespace
 
-TrainerServiceImpl::TrainerServiceImpl(std::string device, parallel::Rendezvous ranks,
-                                       PeerRanks peers, rpc::FenceGuard& fence,
-                                       rpc::ReplyCache& replies, telemetry::Metrics& metrics,
-                                       telemetry::Log& log)
-    : device_(std::move(device)), ranks_(std::move(ranks)), peers_(std::move(peers)), fence_(fence),
-      replies_(replies), metrics_(metrics), log_(log) {}
+TrainerServiceImpl::TrainerServiceImpl(std::string device, TrainerRanks ranks,
+                                       const ServiceDeps& deps)
+    : device_(std::move(device)), ranks_(std::move(ranks)), peers_(ranks_.peers), deps_(deps) {}
+
+template <typename Request, typename Reply>
+absl::StatusOr<Reply> TrainerServiceImpl::OnAllRanks(const Request& request,
+                                                     absl::StatusOr<Reply> (TrainerSession::*work)(
+                                                         const Request&)) {
+  PeerCalls peers = peers_.Start(request);
+  absl::StatusOr<Reply> result = (session_.get()->*work)(request);
+  if (IsFatal(result.status())) peers.Cancel();
+  const absl::Status others = peers.Wait();
+  if (others.ok() || IsFatal(result.status())) return result;
+  // This rank knows only that another gave up: the other knows why.
+  if (absl::IsAborted(result.status()) && !absl::IsAborted(others)) return others;
+  if (!result.ok()) return result;
+  return Fatal(absl::UnavailableError(
+      absl::StrCat("the ranks are not alike any more: ", others.message())));
+}
 
 template <typename Request, typename Reply>
 grpc::Status TrainerServiceImpl::Mutate(const Request& request, Reply* reply, const char* phase,
                                         absl::StatusOr<Reply> (TrainerSession::*work)(
                                             const Request&)) {
-  absl::Status admitted = fence_.Admit(request.fence());
+  absl::Status admitted = deps_.fence.Admit(request.fence());
   if (!admitted.ok()) return rpc::ToGrpc(admitted);
-  return rpc::Answer(
-      replies_.Once<Reply>(
-          request.fence().request_id(), kPatience,
-          [&]() -> absl::StatusOr<Reply> {
-            std::lock_guard<std::mutex> lock(session_mutex_);
-            if (session_ == nullptr) {
-              return absl::FailedPreconditionError("no job is loaded: call Load first");
-            }
-            if (session_->job() != request.fence().job()) {
-              return absl::FailedPreconditionError(absl::StrCat(
-                  "job '", session_->job(), "' is loaded, the call is for '", request.fence().job(), "'"));
-            }
-            const auto start = std::chrono::steady_clock::now();
-            PeerCalls peers = peers_.Start(request);
-            absl::StatusOr<Reply> result = (session_.get()->*work)(request);
-            absl::Status others = peers.Wait();
-            if (result.ok() && !others.ok()) result = others;
-            const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
-            metrics_
-                .AddHistogram("rein_trainer_update_duration_seconds", "Time of each phase",
-                              DurationBounds(), {{"phase", phase}, {"rl_job", session_->job()}})
-                .Observe(seconds.count());
-            if (!result.ok()) {
-              log_.Error(absl::StrCat(phase, " failed"), {{"status", result.status().ToString()}});
-              if (absl::IsAborted(result.status())) {
-                metrics_
-                    .AddCounter("rein_trainer_skipped_updates_total", "Updates that were not applied",
-                                {{"reason", "not_finite"}, {"rl_job", session_->job()}})
-                    .Add();
-              }
-              return result;
-            }
-            NoteStanding(request.fence().request_id());
-            if constexpr (std::is_same_v<Reply, v1::UpdateReply>) Observe(*result);
-            return result;
-          }),
-      reply);
+  auto call = [&]() -> absl::StatusOr<Reply> {
+    std::lock_guard<std::mutex> lock(session_mutex_);
+    if (session_ == nullptr) {
+      return absl::FailedPreconditionError("no job is loaded: call Load first");
+    }
+    if (session_->job() != request.fence().job()) {
+      return absl::FailedPreconditionError(absl::StrCat("job '", session_->job(),
+                                                        "' is loaded, the call is for '",
+                                                        request.fence().job(), "'"));
+    }
+    const auto start = std::chrono::steady_clock::now();
+    absl::StatusOr<Reply> result = OnAllRanks(request, work);
+    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+    deps_.metrics
+        .AddHistogram("rein_trainer_update_duration_seconds", "Time of each phase",
+                      DurationBounds(), {{"phase", phase}, {"rl_job", session_->job()}})
+        .Observe(seconds.count());
+    if (!result.ok()) {
+      NoteFailure(phase, result.status());
+      return result;
+    }
+    NoteStanding(request.fence().request_id());
+    if constexpr (std::is_same_v<Reply, v1::UpdateReply>) Observe(*result);
+    return result;
+  };
+  return rpc::Answer(deps_.replies.Once<Reply>(request.fence().request_id(), kPatience, call),
+                     reply);
+}
+
+void TrainerServiceImpl::NoteFailure(const char* phase, const absl::Status& status) {
+  deps_.log.Error(absl::StrCat(phase, " failed"), {{"status", status.ToString()}});
+  if (absl::IsAborted(status)) {
+    deps_.metrics
+        .AddCounter("rein_trainer_skipped_updates_total", "Updates that were not applied",
+                    {{"reason", "not_finite"}, {"rl_job", session_->job()}})
+        .Add();
+  }
+  if (!IsFatal(status)) return;
+  session_.reset();  // closes this rank's connections: the others need not wait for their timeouts
+  deps_.give_up(status);
 }
 
 void TrainerServiceImpl::NoteStanding(const std::string& request_id) {
@@ -85,20 +102,48 @@ void TrainerServiceImpl::Observe(const v1::UpdateReply& reply) {
   const telemetry::Labels job = {{"rl_job", session_->job()}};
   for (const v1::Metric& metric : reply.metrics()) {
     if (metric.name() == "tokens" || metric.name() == "trained_tokens") continue;
-    metrics_.AddGauge(absl::StrCat("rein_trainer_", metric.name()), "Of the last Update", job)
+    deps_.metrics.AddGauge(absl::StrCat("rein_trainer_", metric.name()), "Of the last Update", job)
         .Set(metric.value());
   }
   const auto number = static_cast<double>(reply.version().number());
-  metrics_.AddGauge("rein_trainer_update", "Updates consumed", job).Set(number);
-  metrics_.AddGauge("rein_trainer_policy_version", "Number of the current weights", job).Set(number);
-  metrics_
+  deps_.metrics.AddGauge("rein_trainer_update", "Updates consumed", job).Set(number);
+  deps_.metrics.AddGauge("rein_trainer_policy_version", "Number of the current weights", job).Set(number);
+  deps_.metrics
       .AddGauge("rein_trainer_last_update_timestamp_seconds", "When the last Update ended", job)
       .Set(std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count());
   for (const v1::Metric& metric : reply.metrics()) {
     if (metric.name() != "tokens") continue;
-    metrics_.AddCounter("rein_trainer_tokens_total", "Packed tokens that went through the model", job)
+    deps_.metrics.AddCounter("rein_trainer_tokens_total", "Packed tokens that went through the model", job)
         .Add(metric.value());
   }
+}
+
+absl::StatusOr<std::unique_ptr<TrainerSession>> TrainerServiceImpl::Open(
+    const v1::LoadTrainerRequest& request) {
+  parallel::GroupPlace place{.timeout = ranks_.timeout};
+  if (request.has_rank()) {
+    deps_.fence.Follow(request.fence());
+    place.rank = static_cast<int>(request.rank().rank());
+    place.size = static_cast<int>(request.rank().size());
+    place.address = request.rank().rendezvous();
+    REIN_ASSIGN_OR_RETURN(auto group, parallel::JoinGroup(place, device_));
+    return TrainerSession::Open(request, device_, std::move(group));
+  }
+  if (peers_.size() == 1) return TrainerSession::Open(request, device_);
+  place.size = peers_.size();
+  REIN_ASSIGN_OR_RETURN(auto listener, parallel::RankListener::Create(ranks_.host));
+  PeerCalls peers = peers_.Start(request, listener->address());
+  place.listener = listener.get();
+  place.others = [&peers] { return peers.FirstError(); };
+  auto group = parallel::JoinGroup(place, device_);
+  if (!group.ok()) {
+    peers.Cancel();
+    return group.status();
+  }
+  auto session = TrainerSession::Open(request, device_, *std::move(group));
+  REIN_RETURN_IF_ERROR(session.status());
+  REIN_RETURN_IF_ERROR(peers.Wait());
+  return session;
 }
 
 absl::StatusOr<v1::LoadTrainerReply> TrainerServiceImpl::LoadSession(
@@ -106,14 +151,14 @@ absl::StatusOr<v1::LoadTrainerReply> TrainerServiceImpl::LoadSession(
   std::lock_guard<std::mutex> lock(session_mutex_);
   if (session_ == nullptr || !session_->IsSameLoad(request)) {
     session_.reset();  // frees its memory first
-    PeerCalls peers = peers_.Start(request);
-    REIN_ASSIGN_OR_RETURN(auto session, TrainerSession::Open(request, device_, ranks_));
-    REIN_RETURN_IF_ERROR(peers.Wait());
-    session_ = std::move(session);
-    log_.SetJob(session_->job());
-    log_.Info("loaded", {{"parameters", absl::StrCat(session_->Loaded().parameters())},
-                         {"version", absl::StrCat(session_->version().lineage(), ".",
-                                                  session_->version().number())}});
+    absl::StatusOr<std::unique_ptr<TrainerSession>> session = Open(request);
+    deps_.GiveUpIfFatal(session.status());
+    REIN_RETURN_IF_ERROR(session.status());
+    session_ = *std::move(session);
+    deps_.log.SetJob(session_->job());
+    deps_.log.Info("loaded", {{"parameters", absl::StrCat(session_->Loaded().parameters())},
+                              {"version", absl::StrCat(session_->version().lineage(), ".",
+                                                       session_->version().number())}});
   }
   NoteStanding(request.fence().request_id());
   return session_->Loaded();
@@ -121,9 +166,9 @@ absl::StatusOr<v1::LoadTrainerReply> TrainerServiceImpl::LoadSession(
 
 grpc::Status TrainerServiceImpl::Load(grpc::ServerContext*, const v1::LoadTrainerRequest* request,
                                       v1::LoadTrainerReply* reply) {
-  absl::Status admitted = fence_.Admit(request->fence());
+  absl::Status admitted = deps_.fence.Admit(request->fence());
   if (!admitted.ok()) return rpc::ToGrpc(admitted);
-  return rpc::Answer(replies_.Once<v1::LoadTrainerReply>(request->fence().request_id(), kPatience,
+  return rpc::Answer(deps_.replies.Once<v1::LoadTrainerReply>(request->fence().request_id(), kPatience,
                                                          [&] { return LoadSession(*request); }),
                      reply);
 }
@@ -162,7 +207,9 @@ grpc::Status TrainerServiceImpl::Score(grpc::ServerContext*,
   if (session_ == nullptr) {
     return rpc::ToGrpc(absl::FailedPreconditionError("no job is loaded: call Load first"));
   }
-  return rpc::Answer(session_->Score(*request), reply);
+  absl::StatusOr<v1::ScorePolicyReply> scores = session_->Score(*request);
+  deps_.GiveUpIfFatal(scores.status());
+  return rpc::Answer(std::move(scores), reply);
 }
 
 grpc::Status TrainerServiceImpl::Status(grpc::ServerContext*, const v1::TrainerStatusRequest*,

@@ -5,24 +5,27 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <vector>
 
-#include "common/rpc/fence_guard.h"
-#include "common/rpc/reply_cache.h"
-#include "common/telemetry/log.h"
-#include "common/telemetry/metrics.h"
+#include "absl/time/time.h"
 #include "rein/v1/trainer.grpc.pb.h"
+#include "services/role/service_deps.h"
 #include "services/trainer/peer_client.h"
 #include "services/trainer/trainer_session.h"
 
 namespace rein::services {
 
+// The other ranks that train with this one.
+struct TrainerRanks {
+  std::vector<std::string> peers;  // rank 0: host:port of ranks 1, 2, ...; empty: none
+  std::string host = "127.0.0.1";  // rank 0: what the others reach it by
+  absl::Duration timeout = absl::Minutes(5);  // for joining, and for each collective
+};
+
 class TrainerServiceImpl final : public v1::TrainerService::Service {
  public:
-  // `device` is cpu or cuda:N; `peers` are the other ranks, known to rank 0 only. References must outlive
-  // the service.
-  TrainerServiceImpl(std::string device, parallel::Rendezvous ranks, PeerRanks peers,
-                     rpc::FenceGuard& fence, rpc::ReplyCache& replies,
-                     telemetry::Metrics& metrics, telemetry::Log& log);
+  // `device` is cpu or cuda:N.
+  TrainerServiceImpl(std::string device, TrainerRanks ranks, const ServiceDeps& deps);
 
   grpc::Status Load(grpc::ServerContext* context, const v1::LoadTrainerRequest* request,
                     v1::LoadTrainerReply* reply) override;
@@ -50,17 +53,20 @@ class TrainerServiceImpl final : public v1::TrainerService::Service {
   template <typename Request, typename Reply>
   grpc::Status Mutate(const Request& request, Reply* reply, const char* phase,
                       absl::StatusOr<Reply> (TrainerSession::*work)(const Request&));
+  // The same call on the other ranks and here; their errors count.
+  template <typename Request, typename Reply>
+  absl::StatusOr<Reply> OnAllRanks(const Request& request,
+                                   absl::StatusOr<Reply> (TrainerSession::*work)(const Request&));
   absl::StatusOr<v1::LoadTrainerReply> LoadSession(const v1::LoadTrainerRequest& request);
+  absl::StatusOr<std::unique_ptr<TrainerSession>> Open(const v1::LoadTrainerRequest& request);
+  void NoteFailure(const char* phase, const absl::Status& status);
   void NoteStanding(const std::string& request_id);
   void Observe(const v1::UpdateReply& reply);
 
   const std::string device_;
-  const parallel::Rendezvous ranks_;
+  const TrainerRanks ranks_;
   const PeerRanks peers_;
-  rpc::FenceGuard& fence_;
-  rpc::ReplyCache& replies_;
-  telemetry::Metrics& metrics_;
-  telemetry::Log& log_;
+  const ServiceDeps deps_;
 
   std::mutex session_mutex_;  // held for the whole of a call
   std::unique_ptr<TrainerSession> session_;

@@ -66,7 +66,7 @@ std::string LoadKey(const v1::LoadTrainerRequest& request) {
 
 absl::StatusOr<std::unique_ptr<TrainerSession>> TrainerSession::Open(
     const v1::LoadTrainerRequest& request, const std::string& device,
-    const parallel::Rendezvous& ranks) {
+    std::unique_ptr<parallel::ProcessGroup> group) {
   auto session = std::unique_ptr<TrainerSession>(new TrainerSession);
   REIN_ASSIGN_OR_RETURN(trainer::TrainerSettings settings, SettingsFromJob(request.job(), device));
   REIN_ASSIGN_OR_RETURN(trainer::Algorithm algorithm, trainer::AlgorithmFromJob(request.job()));
@@ -76,13 +76,7 @@ absl::StatusOr<std::unique_ptr<TrainerSession>> TrainerSession::Open(
   session->job_ = request.fence().job();
   session->load_key_ = LoadKey(request);
   session->lineage_ = request.lineage();
-  session->group_ = parallel::SingleProcess();
-  if (ranks.size > 1) {
-    if (device != "cpu") {
-      return absl::UnimplementedError("several trainer ranks are for CPUs so far; --ranks wants 1 on a GPU");
-    }
-    REIN_ASSIGN_OR_RETURN(session->group_, parallel::JoinTcp(ranks));
-  }
+  session->group_ = std::move(group);
   session->grpc_channel_ = weights::GrpcWeightChannel();
   session->nccl_channel_ = weights::NcclWeightChannel();
   REIN_ASSIGN_OR_RETURN(session->trainer_,

@@ -22,11 +22,11 @@ namespace rein::services {
 
 class TrainerSession {
  public:
-  // Loads or makes the model, or restores a checkpoint. `device` is cpu or cuda:N. With several ranks it
-  // blocks until all of them load; UNAVAILABLE when one stays away.
+  // Loads or makes the model, or restores a checkpoint. `device` is cpu or cuda:N, `group` this rank's
+  // place among those that train as one.
   static absl::StatusOr<std::unique_ptr<TrainerSession>> Open(
       const v1::LoadTrainerRequest& request, const std::string& device,
-      const parallel::Rendezvous& ranks = {});
+      std::unique_ptr<parallel::ProcessGroup> group = parallel::SingleProcess());
 
   v1::LoadTrainerReply Loaded() const;
   // FAILED_PRECONDITION unless `request` is the next update, or the last one again.

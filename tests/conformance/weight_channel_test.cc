@@ -61,7 +61,7 @@ class HostArenas final : public ReceivingArenas {
 struct Role {
   explicit Role(const Registry& registry = SomeRegistry())
       : arenas(registry), receiver(std::make_shared<WeightReceiver>(arenas, clock)), fence(clock),
-        service([this] { return receiver; }, fence) {
+        service([this] { return receiver; }, fence, &syncs) {
     fence.Open();
     server = *rpc::Server::Create("127.0.0.1:0", &service);
   }
@@ -71,6 +71,8 @@ struct Role {
   HostArenas arenas;
   std::shared_ptr<WeightReceiver> receiver;
   rpc::FenceGuard fence;
+  telemetry::Metrics metrics;
+  SyncMetrics syncs{metrics, "rollout"};
   WeightServiceImpl service;
   std::unique_ptr<rpc::Server> server;
 };
@@ -125,6 +127,12 @@ TEST_F(WeightChannelTest, AFlippedBitIsRefusedAndTheOldWeightsStay) {
   EXPECT_EQ(role.arenas.swaps_, 1);
   role.arenas.flip_byte_ = UINT64_MAX;
   EXPECT_TRUE(channel_->Send(Make(1, 2), {role.Address("r")})[0].status.ok());
+  const std::string page = role.metrics.Text();
+  EXPECT_THAT(page, HasSubstr("rein_rollout_weight_sync_failures_total{transport=\"grpc\"} 1"));
+  EXPECT_THAT(page, HasSubstr("rein_rollout_weight_sync_duration_seconds_count{transport=\"grpc\"} 2"));
+  EXPECT_THAT(page, HasSubstr(absl::StrCat("rein_rollout_weight_sync_bytes_total{transport=\"grpc\"} ",
+                                           3 * bytes_.size())));
+  EXPECT_THAT(page, HasSubstr("rein_rollout_weight_sync_in_progress 0"));
 }
 
 TEST_F(WeightChannelTest, AFrozenReceiverMissesTheDeadlineTheOthersCommitAndItRejoins) {

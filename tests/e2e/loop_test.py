@@ -7,19 +7,16 @@ Smaller than deploy/quickstart, the same model and task. Then what must be an er
 models and data, numbers that go bad, a disk that is full, services that are absent.
 """
 import json
-import os
 import pathlib
 import resource
 import struct
 import subprocess
 import sys
-import tempfile
 import time
 import unittest
 
-BIN = pathlib.Path(sys.argv.pop(1)).resolve()
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-MODEL = ROOT / "configs/models/digits"
+from stack import BIN, MODEL, Stack
+
 SFT = """name: start
 model: {config: %s}
 data: {train: data/sft.jsonl, eval: {file: data/eval.jsonl, limit: 100}}
@@ -36,43 +33,6 @@ trainer: {learning_rate: 1e-3}
 eval: {every: 12}
 checkpoint: {every: 12}
 """
-
-
-class Stack:
-    """The services of this test, in a folder of their own."""
-
-    def __init__(self, *flags):
-        self.temporary = tempfile.TemporaryDirectory()
-        self.folder = pathlib.Path(self.temporary.name)
-        self.environment = dict(os.environ, REIN_HOME=str(self.folder / "home"))
-        self.environment.pop("REIN_SERVER", None)
-        subprocess.run([ROOT / "deploy/make_digits", self.folder / "data"], check=True)
-        self.rein("up", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", *flags)
-
-    def down(self):
-        self.rein("down")
-        self.temporary.cleanup()
-
-    def rein(self, *arguments, code=0):
-        run = subprocess.run([BIN / "rein", *arguments], env=self.environment, cwd=self.folder,
-                             capture_output=True, text=True, timeout=150)
-        assert run.returncode == code, f"rein {arguments}: {run.returncode}\n{run.stdout}{run.stderr}"
-        return run.stdout + run.stderr
-
-    def submit(self, yaml, *overrides, code=0):
-        (self.folder / "job.yaml").write_text(yaml)
-        return self.rein("submit", "-f", "job.yaml", *overrides, code=code)
-
-    def end_of(self, yaml, *overrides, code=1):
-        """What `rein wait` says about a job, which ends with `code`."""
-        name = self.submit(yaml, *overrides, "-o", "name").splitlines()[0]
-        return self.rein("wait", name, "--timeout", "120", code=code)
-
-    def job(self, name):
-        return json.loads(self.rein("get", "job", name, "-o", "json"))
-
-    def pid(self, service):
-        return int((self.folder / f"home/run/{service}.pid").read_text())
 
 
 class LoopTest(unittest.TestCase):
@@ -111,7 +71,7 @@ class LoopTest(unittest.TestCase):
         self.assertEqual(json.loads((self.stack.folder / "out.jsonl").read_text())["id"], "a")
 
     def test_every_update_has_a_line_and_an_event(self):
-        lines = [json.loads(line) for line in (self.output / "metrics.jsonl").read_text().splitlines()]
+        lines = self.stack.metrics("grow")
         self.assertEqual([line["update"] for line in lines], list(range(1, 25)))
         for key in ("reward", "loss", "entropy", "grad_norm", "train_seconds", "logprob_diff_max"):
             self.assertIn(key, lines[0])
@@ -227,4 +187,4 @@ class LoopTest(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    unittest.main()
+    unittest.main(argv=sys.argv[:1] + sys.argv[2:])

@@ -5,11 +5,10 @@
 #include <gtest/gtest.h>
 
 #include "common/kernels/digest.h"
-#include "common/kernels/token_logprob.h"
-#include "common/kernels/token_logprob_reference.h"
-#include "common/nn/attention.h"
+#include "common/kernels/projection.h"
 #include "common/nn/functions.h"
 #include "common/nn/head.h"
+#include "common/nn/query_key_value.h"
 #include "common/tensor/cuda_runtime.h"
 #include "common/weights/digest.h"
 
@@ -35,90 +34,6 @@ TEST(DigestGpuTest, EqualsTheHostDigest) {
   }
 }
 
-TEST(TokenLogprobGpuTest, MatchesItsReference) {
-  for (int64_t tokens : {1, 3, 512}) {
-    const int64_t vocab = tokens == 3 ? 1001 : 49152;
-    at::Tensor logits = at::randn({tokens, vocab}, at::TensorOptions(at::kCUDA)) * 5;
-    at::Tensor token = at::randint(vocab, {tokens}, at::TensorOptions(at::kCUDA).dtype(at::kLong));
-    at::Tensor out = at::full({tokens}, NAN, logits.options());
-    ASSERT_TRUE(kernels::TokenLogprob(logits.const_data_ptr<float>(), token.const_data_ptr<int64_t>(),
-                                      out.mutable_data_ptr<float>(), tokens, vocab, tensor::CurrentStream())
-                    .ok());
-    EXPECT_LE((out - kernels::TokenLogprobReference(logits, token)).abs().max().item<float>(), 1e-4);
-  }
-}
-
-struct Shape {
-  int64_t heads, kv_heads, dim;
-  std::vector<int64_t> lengths;
-};
-
-const Shape kShapes[] = {{9, 3, 64, {5, 130, 1, 257}}, {16, 8, 128, {300, 2}}, {4, 4, 96, {1}}, {4, 2, 12, {7, 9}}};
-
-TEST(AttentionGpuTest, PackedForwardAndBackwardMatchTheReference) {
-  for (const Shape& s : kShapes) {
-    nn::SequenceView view = nn::PackedSequences(s.lengths, at::kCUDA);
-    const int64_t tokens = view.offsets.back();
-    at::Tensor leaves[2][3];
-    for (int k = 0; k < 3; ++k) {
-      at::Tensor x = at::randn({tokens, k == 0 ? s.heads : s.kv_heads, s.dim}, Bf16());
-      leaves[0][k] = x.clone().requires_grad_(true);
-      leaves[1][k] = x.to(at::kFloat).requires_grad_(true);
-    }
-    auto& [q, k, v] = leaves[0];
-    auto& [q2, k2, v2] = leaves[1];
-    at::Tensor out = nn::Attention(q, k, v, view, 0, 0.125);
-    at::Tensor wanted = nn::AttentionReference(q2, k2, v2, view, 0.125);
-    EXPECT_LE(RelativeError(out.detach(), wanted.detach()), 1e-2);
-    at::Tensor dy = at::randn_like(out);
-    out.backward(dy);
-    wanted.backward(dy.to(at::kFloat));
-    for (int i = 0; i < 3; ++i) EXPECT_LE(RelativeError(leaves[0][i].grad(), leaves[1][i].grad()), 2e-2) << i;
-  }
-}
-
-TEST(AttentionGpuTest, PagesMatchOnePass) {
-  for (const Shape& s : kShapes) {
-    constexpr int64_t kPage = 16;
-    nn::SequenceView whole = nn::PackedSequences(s.lengths, at::kCUDA);
-    const int64_t tokens = whole.offsets.back(), rows = whole.num_sequences();
-    at::Tensor q = at::randn({tokens, s.heads, s.dim}, Bf16()), k = at::randn({tokens, s.kv_heads, s.dim}, Bf16()),
-               v = at::randn({tokens, s.kv_heads, s.dim}, Bf16());
-    at::Tensor wanted = nn::Attention(q, k, v, whole, 0, 0.125);
-    const int64_t per_row = (whole.longest + kPage - 1) / kPage;
-    at::Tensor order = at::randperm(rows * per_row, at::kInt).view({rows, per_row});
-    std::vector<nn::KvPages> layers(1);
-    layers[0].key = at::full({rows * per_row, kPage, s.kv_heads, s.dim}, NAN, Bf16());
-    layers[0].value = layers[0].key.clone();
-    // All but the last token of each sequence, then the last tokens.
-    for (bool last : {false, true}) {
-      std::vector<int64_t> source, slots, positions, context, lengths;
-      for (int64_t b = 0; b < rows; ++b) {
-        const int64_t end = last ? s.lengths[b] : s.lengths[b] - 1;
-        const int64_t begin = last ? s.lengths[b] - 1 : 0;
-        for (int64_t i = begin; i < end; ++i) {
-          source.push_back(whole.offsets[b] + i);
-          positions.push_back(i);
-          slots.push_back(order[b][i / kPage].item<int>() * kPage + i % kPage);
-        }
-        lengths.push_back(end - begin);
-        context.push_back(end);
-      }
-      if (source.empty()) continue;
-      auto longs = [](const std::vector<int64_t>& x) { return at::tensor(x, at::kLong).to(at::kCUDA); };
-      nn::SequenceView view = nn::PackedSequences(lengths, at::kCUDA);
-      view.position_T = longs(positions);
-      nn::PageMap map{&layers, kPage, longs(slots), order.to(at::kCUDA), context};
-      nn::PlanGather(map, at::kCUDA);
-      view.pages = &map;
-      at::Tensor index = longs(source);
-      at::Tensor out = nn::Attention(q.index_select(0, index), k.index_select(0, index),
-                                     v.index_select(0, index), view, 0, 0.125);
-      EXPECT_LE(RelativeError(out, wanted.index_select(0, index)), 1e-2);
-    }
-  }
-}
-
 TEST(HeadGpuTest, MatchesLogSoftmaxInDouble) {
   at::Tensor hidden = at::randn({300, 64}, Bf16()), weight = at::randn({49152, 64}, Bf16()) * 0.2;
   at::Tensor target = at::randint(49152, {300}, at::TensorOptions(at::kCUDA).dtype(at::kLong));
@@ -134,6 +49,144 @@ TEST(HeadGpuTest, MatchesLogSoftmaxInDouble) {
   wanted.backward(dy.to(at::kDouble));
   EXPECT_LE(RelativeError(a.grad(), b.grad()), 2e-2);
   EXPECT_LE(RelativeError(head.grad, w.grad()), 2e-2);
+}
+
+// Runs `ours` in bf16 and the same function in fp64 on equal values, forward and backward.
+template <typename F>
+void ExpectSame(const std::vector<at::Tensor>& inputs, F function, double tolerance) {
+  std::vector<at::Tensor> narrow, wide;
+  for (const at::Tensor& x : inputs) {
+    narrow.push_back(x.clone().requires_grad_(true));
+    wide.push_back(x.to(at::kDouble).requires_grad_(true));
+  }
+  at::Tensor y = function(narrow, false), wanted = function(wide, true);
+  EXPECT_LE(RelativeError(y.detach(), wanted.detach()), tolerance);
+  at::Tensor dy = at::randn_like(y);
+  y.backward(dy);
+  wanted.backward(dy.to(at::kDouble));
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    EXPECT_LE(RelativeError(narrow[i].grad(), wide[i].grad()), tolerance) << i;
+  }
+}
+
+nn::Weight RandomWeight(std::vector<int64_t> shape) {
+  at::Tensor value = at::randn(shape, Bf16());
+  return {value, at::zeros(shape, value.options().dtype(at::kFloat))};
+}
+
+at::Tensor PlainNorm(const at::Tensor& x, const at::Tensor& weight) {
+  return x * (x.square().mean(-1, true) + 1e-5).rsqrt() * weight;
+}
+
+TEST(NormGpuTest, SumsAndNormsLikeTheFormula) {
+  for (auto [rows, columns] : {std::pair{1, 64}, {3, 576}, {700, 1024}, {2, 8192}, {5, 40}}) {
+    nn::Weight weight = RandomWeight({columns});
+    at::Tensor wide = weight.value.to(at::kDouble).requires_grad_(true);
+    ExpectSame({at::randn({rows, columns}, Bf16()), at::randn({rows, columns}, Bf16())},
+               [&](const std::vector<at::Tensor>& in, bool plain) {
+                 if (plain) {
+                   at::Tensor sum = in[0] + in[1];
+                   return sum * 0.25 + PlainNorm(sum, wide);
+                 }
+                 nn::SumAndNorm out = nn::AddRmsNorm(in[0], in[1], weight, 1e-5);
+                 return out.sum * 0.25 + out.norm;
+               },
+               1.5e-2);
+    EXPECT_LE(RelativeError(weight.grad, wide.grad()), 1.5e-2);
+  }
+}
+
+TEST(GatedSiluGpuTest, MatchesTheFormula) {
+  for (auto [rows, width] : {std::pair{1, 8}, {513, 1536}, {7, 40}}) {
+    ExpectSame({at::randn({rows, 2 * width}, Bf16())},
+               [width = width](const std::vector<at::Tensor>& in, bool plain) {
+                 if (!plain) return nn::GatedSilu(in[0]);
+                 return at::silu(in[0].narrow(1, 0, width)) * in[0].narrow(1, width, width);
+               },
+               1.5e-2);
+  }
+}
+
+TEST(QueryKeyValueGpuTest, NormsAndTurnsLikeTheFormula) {
+  for (int64_t dim : {32, 64, 96, 128, 256}) {
+    for (bool normed : {true, false}) {
+      const int64_t tokens = 37, heads = 6, kv_heads = 2;
+      const nn::HeadShape shape{heads, kv_heads, dim};
+      at::Tensor angle = at::rand({tokens, dim / 2}, at::TensorOptions(at::kCUDA)) * 6;
+      const nn::Rotary rotary{angle.cos(), angle.sin()};
+      nn::SequenceView view = nn::PackedSequences({tokens}, at::kCUDA);
+      nn::Weight q_norm = normed ? RandomWeight({dim}) : nn::Weight(),
+                 k_norm = normed ? RandomWeight({dim}) : nn::Weight();
+      at::Tensor q_wide, k_wide;
+      if (normed) {
+        q_wide = q_norm.value.to(at::kDouble).requires_grad_(true);
+        k_wide = k_norm.value.to(at::kDouble).requires_grad_(true);
+      }
+      auto turn = [&](const at::Tensor& x, const at::Tensor& weight) {
+        at::Tensor y = normed ? PlainNorm(x, weight) : x;
+        at::Tensor first = y.narrow(2, 0, dim / 2), second = y.narrow(2, dim / 2, dim / 2);
+        at::Tensor c = rotary.cos.unsqueeze(1), s = rotary.sin.unsqueeze(1);
+        return at::cat({first * c - second * s, second * c + first * s}, 2);
+      };
+      ExpectSame({at::randn({tokens, (heads + 2 * kv_heads) * dim}, Bf16())},
+                 [&](const std::vector<at::Tensor>& in, bool plain) {
+                   if (plain) {
+                     at::Tensor x = in[0].view({tokens, -1, dim});
+                     return at::cat({turn(x.narrow(1, 0, heads), q_wide),
+                                     turn(x.narrow(1, heads, kv_heads), k_wide),
+                                     x.narrow(1, heads + kv_heads, kv_heads)},
+                                    1);
+                   }
+                   nn::QueryKeyValue out =
+                       nn::SplitQueryKeyValue(in[0], shape, q_norm, k_norm, 1e-5, rotary, view, 0);
+                   return at::cat({out.q_THC, out.k_TKC, out.v_TKC}, 1);
+                 },
+                 1.5e-2);
+      if (!normed) continue;
+      EXPECT_LE(RelativeError(q_norm.grad, q_wide.grad()), 1.5e-2);
+      EXPECT_LE(RelativeError(k_norm.grad, k_wide.grad()), 1.5e-2);
+    }
+  }
+}
+
+at::Tensor Project(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, bool plain) {
+  at::Tensor y = at::empty({x.size(0), weight.size(0)}, x.options());
+  kernels::Projection run;
+  run.x = x.const_data_ptr();
+  run.weight = weight.const_data_ptr();
+  if (bias.defined()) run.bias = bias.const_data_ptr();
+  run.y = y.mutable_data_ptr();
+  run.rows = x.size(0);
+  run.columns = weight.size(0);
+  run.inner = weight.size(1);
+  absl::Status status = plain ? kernels::RunPlainProjection(run, tensor::CurrentStream())
+                              : kernels::RunProjection(run, tensor::CurrentStream());
+  EXPECT_TRUE(status.ok()) << status;
+  return y;
+}
+
+// The promise: a row has the same bits alone and among any number of others.
+TEST(ProjectionGpuTest, ARowKeepsItsBitsWhateverTheNumberOfRows) {
+  for (auto [columns, inner] : {std::pair{4096, 1024}, {1024, 3072}, {576, 1536}, {960, 576}, {49152, 576}, {896, 4864}, {24, 40}}) {
+    at::Tensor weight = at::randn({columns, inner}, Bf16()) * 0.05, x = at::randn({2500, inner}, Bf16());
+    for (bool with_bias : {false, true}) {
+      at::Tensor bias = with_bias ? at::randn({columns}, Bf16()) : at::Tensor();
+      at::Tensor one_by_one = Project(x.narrow(0, 0, 64), weight, bias, /*plain=*/true);
+      EXPECT_LE(RelativeError(one_by_one, at::linear(x.narrow(0, 0, 64).to(at::kDouble), weight.to(at::kDouble),
+                                                     with_bias ? bias.to(at::kDouble) : bias)),
+                1e-2);
+      for (int64_t rows : {1, 2, 7, 16, 17, 33, 64, 100, 128, 200, 256, 500, 777, 1024, 2048, 2500}) {
+        at::Tensor all = Project(x.narrow(0, 0, rows).contiguous(), weight, bias, /*plain=*/false);
+        const int64_t common = std::min<int64_t>(rows, 64);
+        EXPECT_TRUE(at::equal(all.narrow(0, 0, common), one_by_one.narrow(0, 0, common)))
+            << columns << " x " << inner << ", " << rows << " rows";
+        // Twice: the first call chooses, the second uses the choice; and the last row alone.
+        EXPECT_TRUE(at::equal(Project(x.narrow(0, 0, rows).contiguous(), weight, bias, false), all));
+        EXPECT_TRUE(at::equal(Project(x.narrow(0, rows - 1, 1).contiguous(), weight, bias, true), all.narrow(0, rows - 1, 1)));
+      }
+    }
+  }
+  for (const std::string& line : kernels::ChosenProjections()) std::printf("%s\n", line.c_str());
 }
 
 }  // namespace

@@ -27,7 +27,7 @@ double LogitsError(const std::string& folder, at::ScalarType type, const std::ve
   const auto length = static_cast<int64_t>(tokens.size());
   at::Tensor hidden = decoder->Hidden(at::tensor(tokens, at::kLong).to(at::kCUDA),
                                       nn::PackedSequences({length / 2, length / 2}, at::kCUDA));
-  return (decoder->Logits(hidden).to(at::kCPU).view(-1) - wanted).abs().max().item<double>();
+  return (decoder->Logits(hidden).to(at::kCPU, at::kFloat).view(-1) - wanted).abs().max().item<double>();
 }
 
 TEST(ModelsGpuTest, LogitsMatchTransformers) {

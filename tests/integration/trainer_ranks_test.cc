@@ -5,21 +5,25 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <future>
 
 #include "absl/strings/str_cat.h"
 #include "common/config/defaults.h"
 #include "common/rpc/channel.h"
 #include "common/rpc/server.h"
+#include "common/status/fatal.h"
 #include "services/trainer/trainer_service.h"
-#include "tests/unit/common/parallel/rank_threads.h"
 
 namespace rein::services {
 namespace {
 
 // One rank's process, but for the process.
 struct Rank {
-  Rank(const parallel::Rendezvous& ranks, const std::vector<std::string>& peers)
-      : fence(clock), service("cpu", ranks, PeerRanks(peers), fence, replies, metrics, *log) {
+  explicit Rank(const std::vector<std::string>& peers)
+      : fence(clock),
+        service("cpu", {.peers = peers, .timeout = absl::Seconds(30)},
+                {fence, replies, clock, metrics, *log,
+                 [this](const absl::Status& status) { given_up.set_value(status); }}) {
     fence.Open();
     server = *rpc::Server::Create("127.0.0.1:0", &service);
     stub = v1::TrainerService::NewStub(rpc::Connect(server->address()));
@@ -30,6 +34,7 @@ struct Rank {
   rpc::ReplyCache replies;
   telemetry::Metrics metrics;
   std::unique_ptr<telemetry::Log> log = *telemetry::Log::Create({.role = "trainer"});
+  std::promise<absl::Status> given_up;
   TrainerServiceImpl service;
   std::unique_ptr<rpc::Server> server;
   std::unique_ptr<v1::TrainerService::Stub> stub;
@@ -45,9 +50,7 @@ void Address(Request* request) {
   request->mutable_fence()->set_actor_epoch(1);
 }
 
-// Loads, makes two Updates, saves; returns the digests.
-std::vector<uint64_t> Drive(v1::TrainerService::Stub& stub, const std::string& folder) {
-  std::vector<uint64_t> digests;
+grpc::Status Load(v1::TrainerService::Stub& stub, v1::LoadTrainerReply* loaded) {
   v1::LoadTrainerRequest load;
   Address(&load);
   load.mutable_job()->set_name("digits");
@@ -56,25 +59,35 @@ std::vector<uint64_t> Drive(v1::TrainerService::Stub& stub, const std::string& f
   load.mutable_job()->mutable_trainer()->set_learning_rate(1e-2);
   config::ApplyDefaults(*load.mutable_job());
   load.set_lineage(1);
-  v1::LoadTrainerReply loaded;
   grpc::ClientContext context;
   rpc::SetDeadline(context, absl::Seconds(50));
-  grpc::Status status = stub.Load(&context, load, &loaded);
+  return stub.Load(&context, load, loaded);
+}
+
+grpc::Status Update(v1::TrainerService::Stub& stub, uint64_t update, v1::UpdateReply* reply) {
+  v1::UpdateRequest request;
+  Address(&request);
+  request.set_update(update);
+  for (uint32_t i = 0; i < 6; ++i) {
+    v1::TrainingSequence* s = request.add_sequences();
+    for (uint32_t t = 0; t < 6 + i; ++t) s->add_token_ids((i * 13 + t * 7 + update) % 61);
+    s->set_loss_mask(std::string(3, '\0') + std::string(3 + i, '\1'));
+  }
+  grpc::ClientContext call;
+  rpc::SetDeadline(call, absl::Seconds(50));
+  return stub.Update(&call, request, reply);
+}
+
+// Loads, makes two Updates, saves; returns the digests.
+std::vector<uint64_t> Drive(v1::TrainerService::Stub& stub, const std::string& folder) {
+  std::vector<uint64_t> digests;
+  v1::LoadTrainerReply loaded;
+  grpc::Status status = Load(stub, &loaded);
   EXPECT_TRUE(status.ok()) << status.error_message();
   digests.push_back(loaded.digest());
   for (uint64_t update : {1, 2}) {
-    v1::UpdateRequest request;
-    Address(&request);
-    request.set_update(update);
-    for (uint32_t i = 0; i < 6; ++i) {
-      v1::TrainingSequence* s = request.add_sequences();
-      for (uint32_t t = 0; t < 6 + i; ++t) s->add_token_ids((i * 13 + t * 7 + update) % 61);
-      s->set_loss_mask(std::string(3, '\0') + std::string(3 + i, '\1'));
-    }
     v1::UpdateReply reply;
-    grpc::ClientContext call;
-    rpc::SetDeadline(call, absl::Seconds(50));
-    status = stub.Update(&call, request, &reply);
+    status = Update(stub, update, &reply);
     EXPECT_TRUE(status.ok()) << status.error_message();
     digests.push_back(reply.digest());
   }
@@ -92,33 +105,38 @@ std::vector<uint64_t> Drive(v1::TrainerService::Stub& stub, const std::string& f
 
 TEST(TrainerRanksTest, TwoRanksTrainAsOne) {
   const std::string folder = absl::StrCat(testing::TempDir(), "/trainer_ranks_", getpid());
-  const parallel::Rendezvous zero{.port = parallel::FreePort(), .rank = 0, .size = 2, .timeout = absl::Seconds(30)};
-  parallel::Rendezvous one = zero;
-  one.rank = 1;
-  Rank second(one, {});
-  Rank first(zero, {second.server->address()});
+  Rank second({});
+  Rank first({second.server->address()});
   std::vector<uint64_t> digests = Drive(*first.stub, folder + "/two");
   EXPECT_EQ(digests.size(), 3u);
   EXPECT_EQ(second.service.Standing().digest(), digests[2]) << "the other rank has the same weights";
   EXPECT_EQ(second.service.Standing().version().number(), 2u);
-  Rank alone(parallel::Rendezvous{}, {});
+  Rank alone({});
   EXPECT_EQ(Drive(*alone.stub, folder + "/one")[0], digests[0]) << "the same random weights";
   std::filesystem::remove_all(folder);
 }
 
 TEST(TrainerRanksTest, AMissingRankIsNamed) {
-  const parallel::Rendezvous zero{.port = parallel::FreePort(), .rank = 0, .size = 2, .timeout = absl::Milliseconds(300)};
-  Rank first(zero, {"127.0.0.1:1"});
-  v1::LoadTrainerRequest load;
-  Address(&load);
-  load.mutable_job()->mutable_model()->set_config("tests/golden/models/qwen3");
-  load.mutable_job()->mutable_sft();
-  config::ApplyDefaults(*load.mutable_job());
+  Rank first({"127.0.0.1:1"});
   v1::LoadTrainerReply reply;
-  grpc::ClientContext context;
-  rpc::SetDeadline(context, absl::Seconds(50));
-  grpc::Status status = first.stub->Load(&context, load, &reply);
-  EXPECT_THAT(status.error_message(), testing::HasSubstr("only 1 ranks came in time"));
+  grpc::Status status = Load(*first.stub, &reply);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_THAT(status.error_message(), testing::HasSubstr("trainer rank 1: "));
+}
+
+TEST(TrainerRanksTest, WhenOneIsGoneTheOthersAnswerAndGiveUp) {
+  auto second = std::make_unique<Rank>(std::vector<std::string>());
+  auto third = std::make_unique<Rank>(std::vector<std::string>());
+  Rank first({second->server->address(), third->server->address()});
+  v1::LoadTrainerReply loaded;
+  ASSERT_TRUE(Load(*first.stub, &loaded).ok());
+  third.reset();
+  v1::UpdateReply reply;
+  grpc::Status status = Update(*first.stub, 1, &reply);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE) << status.error_message();
+  EXPECT_THAT(status.error_message(), testing::HasSubstr("process group: "));
+  EXPECT_TRUE(IsFatal(first.given_up.get_future().get()));
+  EXPECT_TRUE(IsFatal(second->given_up.get_future().get()));
 }
 
 }  // namespace

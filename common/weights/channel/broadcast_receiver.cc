@@ -8,7 +8,7 @@ namespace rein::weights {
 
 BroadcastReceiver::~BroadcastReceiver() { Abort(); }
 
-void BroadcastReceiver::Start(const NcclPlace& place, void* arena, uint64_t bytes,
+void BroadcastReceiver::Start(const nccl::NcclPlace& place, void* arena, uint64_t bytes,
                               absl::Time deadline) {
   std::lock_guard<std::mutex> lock(mutex_);
   if (thread_.joinable()) AbortLocked();
@@ -16,21 +16,21 @@ void BroadcastReceiver::Start(const NcclPlace& place, void* arena, uint64_t byte
       [this, place, arena, bytes, deadline] { result_ = Receive(place, arena, bytes, deadline); });
 }
 
-absl::Status BroadcastReceiver::Receive(const NcclPlace& place, void* arena, uint64_t bytes,
+absl::Status BroadcastReceiver::Receive(const nccl::NcclPlace& place, void* arena, uint64_t bytes,
                                         absl::Time deadline) {
-  std::shared_ptr<NcclMember> member;
+  std::shared_ptr<nccl::NcclComm> member;
   {
     std::lock_guard<std::mutex> lock(member_mutex_);
     if (member_id_ == place.id) member = member_;
     if (member == nullptr) member_.reset();
   }
   if (member == nullptr) {
-    REIN_ASSIGN_OR_RETURN(member, NcclMember::Join(place, deadline));
+    REIN_ASSIGN_OR_RETURN(member, nccl::NcclComm::Join(place, deadline));
     std::lock_guard<std::mutex> lock(member_mutex_);
     member_ = member;
     member_id_ = place.id;
   }
-  absl::Status status = member->Broadcast(arena, bytes, deadline);
+  absl::Status status = member->Broadcast(arena, bytes, /*root=*/0, nullptr, deadline);
   if (!status.ok()) {
     std::lock_guard<std::mutex> lock(member_mutex_);
     member_.reset();

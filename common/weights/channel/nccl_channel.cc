@@ -8,8 +8,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "common/nccl/nccl_comm.h"
 #include "common/status/status_macros.h"
-#include "common/weights/channel/nccl_member.h"
 #include "common/weights/channel/receiver_client.h"
 #include "common/weights/channel/weight_channel.h"
 
@@ -92,7 +92,7 @@ class NcclChannel final : public WeightChannel {
   absl::Status Gather(const std::vector<Receiver>& joined) {
     if (member_ != nullptr && SameMembers(members_, joined)) return absl::OkStatus();
     member_.reset();
-    REIN_ASSIGN_OR_RETURN(id_, NcclMember::NewId());
+    REIN_ASSIGN_OR_RETURN(id_, nccl::NcclComm::NewId());
     members_ = joined;
     return absl::OkStatus();
   }
@@ -113,15 +113,16 @@ class NcclChannel final : public WeightChannel {
     if (member_ == nullptr) {
       const int size = static_cast<int>(members_.size()) + 1;
       REIN_ASSIGN_OR_RETURN(member_,
-                            NcclMember::Join({id_, 0, size, publication.device}, deadline));
+                            nccl::NcclComm::Join({id_, 0, size, publication.device}, deadline));
     }
-    return member_->Broadcast(publication.arena, publication.plan.arena_bytes, deadline);
+    return member_->Broadcast(publication.arena, publication.plan.arena_bytes, /*root=*/0, nullptr,
+                              deadline);
   }
 
   std::mutex mutex_;
   std::string id_;
   std::vector<Receiver> members_;
-  std::unique_ptr<NcclMember> member_;
+  std::unique_ptr<nccl::NcclComm> member_;
 };
 
 }  // namespace

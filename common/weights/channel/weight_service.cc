@@ -1,5 +1,6 @@
 #include "common/weights/channel/weight_service.h"
 
+#include <optional>
 #include <utility>
 
 #include "absl/time/clock.h"
@@ -40,24 +41,38 @@ absl::StatusOr<std::shared_ptr<WeightReceiver>> WeightServiceImpl::Admit(const v
   return receiver;
 }
 
+grpc::Status WeightServiceImpl::Failed(const absl::Status& status) {
+  if (metrics_ != nullptr) metrics_->End(status, absl::Now());
+  if (on_error_) on_error_(status);
+  return rpc::ToGrpc(status);
+}
+
+absl::Status WeightServiceImpl::Begin(WeightReceiver& receiver,
+                                      const v1::BeginWeightsRequest& request,
+                                      v1::BeginWeightsReply* reply) {
+  const bool nccl = request.transport() == v1::WEIGHT_TRANSPORT_NCCL;
+  REIN_ASSIGN_OR_RETURN(std::optional<Version> current,
+                        receiver.Begin(FromProto(request.version()), PlanOf(request),
+                                       absl::Seconds(request.deadline_seconds())));
+  if (metrics_ != nullptr) metrics_->Begin(nccl ? "nccl" : "grpc", absl::Now());
+  if (current.has_value()) ToProto(*current, reply->mutable_current());
+  if (!nccl) return absl::OkStatus();
+  REIN_ASSIGN_OR_RETURN(DeviceMemory memory, receiver.IdleDeviceMemory());
+  broadcast_.Start({request.nccl_unique_id(), static_cast<int>(request.nccl_rank()),
+                    static_cast<int>(request.nccl_size()), memory.device},
+                   memory.arena, request.arena_bytes(),
+                   absl::Now() + absl::Seconds(request.deadline_seconds()));
+  nccl_open_ = true;
+  return absl::OkStatus();
+}
+
 grpc::Status WeightServiceImpl::BeginWeights(grpc::ServerContext*,
                                              const v1::BeginWeightsRequest* request,
                                              v1::BeginWeightsReply* reply) {
   auto receiver = Admit(request->fence());
   if (!receiver.ok()) return rpc::ToGrpc(receiver.status());
-  auto current = (*receiver)->Begin(FromProto(request->version()), PlanOf(*request),
-                                    absl::Seconds(request->deadline_seconds()));
-  if (!current.ok()) return rpc::ToGrpc(current.status());
-  if (current->has_value()) ToProto(**current, reply->mutable_current());
-  if (request->transport() != v1::WEIGHT_TRANSPORT_NCCL) return grpc::Status::OK;
-  auto memory = (*receiver)->IdleDeviceMemory();
-  if (!memory.ok()) return rpc::ToGrpc(memory.status());
-  broadcast_.Start({request->nccl_unique_id(), static_cast<int>(request->nccl_rank()),
-                    static_cast<int>(request->nccl_size()), memory->device},
-                   memory->arena, request->arena_bytes(),
-                   absl::Now() + absl::Seconds(request->deadline_seconds()));
-  nccl_open_ = true;
-  return grpc::Status::OK;
+  absl::Status begun = Begin(**receiver, *request, reply);
+  return begun.ok() ? grpc::Status::OK : Failed(begun);
 }
 
 grpc::Status WeightServiceImpl::SendWeights(grpc::ServerContext*,
@@ -74,11 +89,24 @@ grpc::Status WeightServiceImpl::SendWeights(grpc::ServerContext*,
     }
     absl::Status status = receiver->Write(FromProto(chunk.version()), chunk.offset_bytes(),
                                           chunk.data().data(), chunk.data().size());
-    if (!status.ok()) return rpc::ToGrpc(status);
+    if (!status.ok()) return Failed(status);
     received += chunk.data().size();
+    if (metrics_ != nullptr) metrics_->AddBytes(chunk.data().size());
   }
   reply->set_received_bytes(received);
   return grpc::Status::OK;
+}
+
+absl::Status WeightServiceImpl::Commit(WeightReceiver& receiver,
+                                       const v1::CommitWeightsRequest& request) {
+  if (nccl_open_.exchange(false)) {
+    REIN_RETURN_IF_ERROR(broadcast_.Wait());
+    if (metrics_ != nullptr) metrics_->AddBytes(receiver.plan().arena_bytes);
+  }
+  return receiver.Commit(FromProto(request.version()),
+                         {request.parameter_digests().begin(), request.parameter_digests().end()},
+                         request.in_flight() == v1::IN_FLIGHT_POLICY_FINISH ? InFlight::kFinish
+                                                                            : InFlight::kContinue);
 }
 
 grpc::Status WeightServiceImpl::CommitWeights(grpc::ServerContext*,
@@ -86,16 +114,9 @@ grpc::Status WeightServiceImpl::CommitWeights(grpc::ServerContext*,
                                               v1::CommitWeightsReply* reply) {
   auto receiver = Admit(request->fence());
   if (!receiver.ok()) return rpc::ToGrpc(receiver.status());
-  if (nccl_open_.exchange(false)) {
-    absl::Status arrived = broadcast_.Wait();
-    if (!arrived.ok()) return rpc::ToGrpc(arrived);
-  }
-  absl::Status status = (*receiver)->Commit(
-      FromProto(request->version()),
-      {request->parameter_digests().begin(), request->parameter_digests().end()},
-      request->in_flight() == v1::IN_FLIGHT_POLICY_FINISH ? InFlight::kFinish
-                                                          : InFlight::kContinue);
-  if (!status.ok()) return rpc::ToGrpc(status);
+  absl::Status status = Commit(**receiver, *request);
+  if (!status.ok()) return Failed(status);
+  if (metrics_ != nullptr) metrics_->End(absl::OkStatus(), absl::Now());
   *reply->mutable_version() = request->version();
   reply->set_digest((*receiver)->digest());
   return grpc::Status::OK;
@@ -108,6 +129,7 @@ grpc::Status WeightServiceImpl::AbortWeights(grpc::ServerContext*,
   if (!receiver.ok()) return rpc::ToGrpc(receiver.status());
   if (nccl_open_.exchange(false)) broadcast_.Abort();
   (*receiver)->Abort(FromProto(request->version()));
+  if (metrics_ != nullptr) metrics_->End(absl::CancelledError("aborted"), absl::Now());
   return grpc::Status::OK;
 }
 

@@ -10,6 +10,7 @@
 
 #include "common/rpc/fence_guard.h"
 #include "common/weights/channel/broadcast_receiver.h"
+#include "common/weights/channel/sync_metrics.h"
 #include "common/weights/weight_receiver.h"
 #include "rein/v1/weights.grpc.pb.h"
 
@@ -17,10 +18,12 @@ namespace rein::weights {
 
 class WeightServiceImpl final : public v1::WeightService::Service {
  public:
-  // `find` gives the receiver of the loaded model, null before one is loaded; both must outlive the
-  // service.
-  WeightServiceImpl(std::function<std::shared_ptr<WeightReceiver>()> find, rpc::FenceGuard& fence)
-      : find_(std::move(find)), fence_(fence) {}
+  // `find` gives the receiver of the loaded model, null before one is loaded. `metrics` may be null;
+  // `on_error` gets every error of the receiver's own, and may be empty. All must outlive the service.
+  WeightServiceImpl(std::function<std::shared_ptr<WeightReceiver>()> find, rpc::FenceGuard& fence,
+                    SyncMetrics* metrics = nullptr,
+                    std::function<void(const absl::Status&)> on_error = nullptr)
+      : find_(std::move(find)), fence_(fence), metrics_(metrics), on_error_(std::move(on_error)) {}
 
   grpc::Status BeginWeights(grpc::ServerContext* context, const v1::BeginWeightsRequest* request,
                             v1::BeginWeightsReply* reply) override;
@@ -34,9 +37,16 @@ class WeightServiceImpl final : public v1::WeightService::Service {
 
  private:
   absl::StatusOr<std::shared_ptr<WeightReceiver>> Admit(const v1::Fence& fence);
+  absl::Status Begin(WeightReceiver& receiver, const v1::BeginWeightsRequest& request,
+                     v1::BeginWeightsReply* reply);
+  absl::Status Commit(WeightReceiver& receiver, const v1::CommitWeightsRequest& request);
+  // The sync is over with this error.
+  grpc::Status Failed(const absl::Status& status);
 
   std::function<std::shared_ptr<WeightReceiver>()> find_;
   rpc::FenceGuard& fence_;
+  SyncMetrics* const metrics_;
+  const std::function<void(const absl::Status&)> on_error_;
   BroadcastReceiver broadcast_;
   std::atomic<bool> nccl_open_ = false;  // a broadcast was started and not yet taken or given up
 };

@@ -52,7 +52,7 @@ TEST(AttentionTest, PagesInRandomChunksMatchOnePass) {
       layers[0].value = at::randn_like(layers[0].key);
       std::vector<int64_t> done(rows, 0);
       for (int64_t left = tokens; left > 0;) {
-        std::vector<int64_t> source, slots, positions, context, lengths;
+        std::vector<int64_t> source, slots, positions, lengths;
         for (int64_t b = 0; b < rows; ++b) {
           const int64_t remaining = s.lengths[b] - done[b];
           const int64_t n = std::min(remaining, at::randint(1, 6, {1}, at::kLong).item<int64_t>());
@@ -63,12 +63,11 @@ TEST(AttentionTest, PagesInRandomChunksMatchOnePass) {
           }
           lengths.push_back(n);
           done[b] += n;
-          context.push_back(done[b]);
           left -= n;
         }
         SequenceView view = PackedSequences(lengths, at::kCPU);
         view.position_T = at::tensor(positions, at::kLong);
-        PageMap map{&layers, page_tokens, at::tensor(slots, at::kLong), page_order.contiguous(), context};
+        PageMap map{&layers, page_tokens, at::tensor(slots, at::kLong), page_order.contiguous()};
         view.pages = &map;
         at::Tensor index = at::tensor(source, at::kLong);
         at::Tensor out = Attention(q.index_select(0, index), k.index_select(0, index),
@@ -77,17 +76,6 @@ TEST(AttentionTest, PagesInRandomChunksMatchOnePass) {
       }
     }
   }
-}
-
-TEST(PlanGatherTest, ListsTheSlotsOfEveryContextInOrder) {
-  PageMap map;
-  map.page_tokens = 4;
-  map.pages_BP = at::tensor({7, 2, 5, 0, 3, 0}, at::kInt).view({3, 2});
-  map.context_B = {6, 0, 3};
-  PlanGather(map, at::kCPU);
-  EXPECT_TRUE(at::equal(map.context_slot_N, at::tensor({28, 29, 30, 31, 8, 9, 12, 13, 14}, at::kLong)));
-  EXPECT_TRUE(at::equal(map.context_ends, at::tensor({0, 6, 6, 9}, at::kInt)));
-  EXPECT_EQ(map.longest_context, 6);
 }
 
 }  // namespace

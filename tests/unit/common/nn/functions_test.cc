@@ -9,6 +9,7 @@
 
 #include "common/nn/attention.h"
 #include "common/nn/head.h"
+#include "common/nn/query_key_value.h"
 
 namespace rein::nn {
 namespace {
@@ -75,16 +76,52 @@ TEST(FunctionsTest, GradientsAccumulate) {
   ExpectClose(weight.grad, once * 2, "two passes");
 }
 
-TEST(FunctionsTest, Rotary) {
-  at::Tensor angle = at::rand({6, 4}) * 6;
-  at::Tensor cos = angle.cos(), sin = angle.sin();
+TEST(FunctionsTest, AddRmsNormSumsAndNorms) {
+  Weight weight = RandomWeight({16});
+  at::Tensor leaf = Leaf(weight.value), delta = at::randn({5, 16});
+  at::Tensor delta_a = Leaf(delta), delta_b = Leaf(delta);
   Compare(
-      at::randn({6, 3, 8}), [&](const at::Tensor& x) { return Rotary(x, cos, sin); },
+      at::randn({5, 16}),
       [&](const at::Tensor& x) {
-        at::Tensor first = x.narrow(2, 0, 4), second = x.narrow(2, 4, 4);
-        at::Tensor c = cos.unsqueeze(1), s = sin.unsqueeze(1);
-        return at::cat({first * c - second * s, second * c + first * s}, 2);
+        SumAndNorm out = AddRmsNorm(x, delta_a, weight, 1e-5);
+        return out.sum * 0.5 + out.norm;
+      },
+      [&](const at::Tensor& x) {
+        at::Tensor sum = x + delta_b;
+        return sum * 0.5 + sum * (sum.square().mean(-1, true) + 1e-5).rsqrt() * leaf;
       });
+  ExpectClose(delta_a.grad(), delta_b.grad(), "delta gradient");
+  ExpectClose(weight.grad, leaf.grad(), "weight gradient");
+  at::Tensor x = at::randn({2, 16});
+  EXPECT_TRUE(at::equal(AddRmsNorm(x, {}, weight, 1e-5).sum, x));
+}
+
+TEST(FunctionsTest, SplitQueryKeyValueNormsAndTurns) {
+  const HeadShape shape{3, 2, 8};
+  at::Tensor angle = at::rand({6, 4}) * 6;
+  const Rotary rotary{angle.cos(), angle.sin()};
+  SequenceView view = PackedSequences({6}, at::kCPU);
+  Weight norm = RandomWeight({8});
+  at::Tensor leaf = Leaf(norm.value);
+  auto plain = [&](const at::Tensor& x, bool normed) {
+    at::Tensor y = normed ? x * (x.square().mean(-1, true) + 1e-5).rsqrt() * leaf : x;
+    at::Tensor first = y.narrow(2, 0, 4), second = y.narrow(2, 4, 4);
+    at::Tensor c = rotary.cos.unsqueeze(1), s = rotary.sin.unsqueeze(1);
+    return at::cat({first * c - second * s, second * c + first * s}, 2);
+  };
+  Compare(
+      at::randn({6, 7 * 8}),
+      [&](const at::Tensor& x) {
+        QueryKeyValue out = SplitQueryKeyValue(x, shape, norm, {}, 1e-5, rotary, view, 0);
+        return at::cat({out.q_THC, out.k_TKC, out.v_TKC}, 1);
+      },
+      [&](const at::Tensor& x) {
+        at::Tensor heads = x.view({6, 7, 8});
+        return at::cat({plain(heads.narrow(1, 0, 3), true), plain(heads.narrow(1, 3, 2), false),
+                        heads.narrow(1, 5, 2)},
+                       1);
+      });
+  ExpectClose(norm.grad, leaf.grad(), "norm gradient");
 }
 
 TEST(FunctionsTest, GatedSilu) {
@@ -108,15 +145,27 @@ TEST(FunctionsTest, EmbeddingAddsUpRepeatedTokens) {
 
 TEST(FunctionsTest, RecomputeGivesTheSameGradients) {
   Weight weight = RandomWeight({6, 6});
-  auto block = [&](const at::Tensor& x) { return x + Projection(RmsNorm(x, {at::ones({6}), {}}, 1e-6), weight, {}); };
-  at::Tensor x = at::randn({4, 6}), dy = at::randn({4, 6});
-  at::Tensor a = Leaf(x), b = Leaf(x);
-  block(a).backward(dy);
-  at::Tensor plain = weight.grad.clone();
-  weight.grad.zero_();
-  Recompute(block, b).backward(dy);
-  EXPECT_TRUE(at::equal(a.grad(), b.grad()));
-  EXPECT_TRUE(at::equal(weight.grad, plain));
+  auto block = [&](const Residual& in) -> Residual {
+    auto [sum, norm] = AddRmsNorm(in.x_TD, in.delta_TD, {at::ones({6}), {}}, 1e-6);
+    return {sum, Projection(norm, weight, {})};
+  };
+  auto run = [&](const at::Tensor& x, const at::Tensor& delta, bool recompute) {
+    Residual out{x, delta};
+    for (int n = 0; n < 2; ++n) out = recompute ? Recompute(block, out) : block(out);
+    return out.x_TD + out.delta_TD;
+  };
+  for (bool with_delta : {false, true}) {
+    at::Tensor x = at::randn({4, 6}), delta = at::randn({4, 6}), dy = at::randn({4, 6});
+    at::Tensor a = Leaf(x), b = Leaf(x), none, delta_a = Leaf(delta), delta_b = Leaf(delta);
+    weight.grad.zero_();
+    run(a, with_delta ? delta_a : none, false).backward(dy);
+    at::Tensor plain = weight.grad.clone();
+    weight.grad.zero_();
+    run(b, with_delta ? delta_b : none, true).backward(dy);
+    EXPECT_TRUE(at::equal(a.grad(), b.grad()));
+    EXPECT_TRUE(!with_delta || at::equal(delta_a.grad(), delta_b.grad()));
+    EXPECT_TRUE(at::equal(weight.grad, plain));
+  }
 }
 
 // An output kept by its own node is a cycle that nothing frees.
@@ -130,10 +179,13 @@ TEST(FunctionsTest, GraphsAreFreed) {
   };
   EXPECT_EQ(uses_after({4, 6}, [&](const at::Tensor& x) { return RmsNorm(x, row, 1e-6); }), 1u);
   EXPECT_EQ(uses_after({4, 6}, [&](const at::Tensor& x) { return Projection(x, square, row); }), 1u);
-  EXPECT_EQ(uses_after({4, 2, 6}, [&](const at::Tensor& x) { return Rotary(x, angle, angle); }), 1u);
+  EXPECT_EQ(uses_after({4, 24}, [&](const at::Tensor& x) {
+              SequenceView view = PackedSequences({4}, at::kCPU);
+              return SplitQueryKeyValue(x, {2, 1, 6}, row, row, 1e-6, {angle, angle}, view, 0).q_THC;
+            }), 1u);
   EXPECT_EQ(uses_after({4, 6}, [&](const at::Tensor& x) { return GatedSilu(x); }), 1u);
   EXPECT_EQ(uses_after({4, 6}, [&](const at::Tensor& x) {
-              return Recompute([](const at::Tensor& in) { return in * 2; }, x);
+              return Recompute([](const Residual& in) { return Residual{in.x_TD * 2, in.x_TD}; }, {x, {}}).x_TD;
             }), 1u);
   EXPECT_EQ(uses_after({4, 6}, [&](const at::Tensor& x) {
               return HeadLogprobs(x, square, target, 1).logprob_N;

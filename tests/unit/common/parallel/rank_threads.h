@@ -11,7 +11,4 @@ namespace rein::parallel {
 // Fails the test when a rank cannot join.
 void RunRanks(int size, const std::function<void(ProcessGroup&)>& body);
 
-// A port of loopback that nobody listens on now.
-int FreePort();
-
 }  // namespace rein::parallel

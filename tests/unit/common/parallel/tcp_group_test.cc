@@ -5,6 +5,7 @@
 #include <mutex>
 
 #include "common/parallel/process_group.h"
+#include "common/status/fatal.h"
 #include "tests/unit/common/parallel/rank_threads.h"
 
 namespace rein::parallel {
@@ -42,16 +43,24 @@ TEST(TcpGroupTest, BroadcastsFromAnyRankAndGathersUnevenSlices) {
 }
 
 TEST(TcpGroupTest, SaysWhoIsMissingOrGone) {
-  auto alone = JoinTcp({.port = FreePort(), .rank = 0, .size = 2, .timeout = absl::Milliseconds(200)});
-  EXPECT_THAT(std::string(alone.status().message()), HasSubstr("only 1 ranks came in time"));
-  auto lost = JoinTcp({.port = FreePort(), .rank = 1, .size = 2, .timeout = absl::Milliseconds(200)});
+  auto listener = *RankListener::Create("127.0.0.1");
+  GroupPlace first{.size = 2, .listener = listener.get(), .timeout = absl::Milliseconds(200)};
+  EXPECT_THAT(std::string(JoinGroup(first, "cpu").status().message()),
+              HasSubstr("only 1 ranks came in time"));
+  first.others = [] { return absl::InternalError("rank 1 fell over"); };
+  EXPECT_EQ(JoinGroup(first, "cpu").status().message(), "rank 1 fell over");
+  GroupPlace second{.rank = 1, .size = 2, .address = "127.0.0.1:1"};
+  second.timeout = absl::Milliseconds(200);
+  auto lost = JoinGroup(second, "cpu");
   EXPECT_TRUE(absl::IsUnavailable(lost.status())) << lost.status();
-  EXPECT_FALSE(JoinTcp({.rank = 2, .size = 2}).ok());
+  EXPECT_FALSE(JoinGroup({.rank = 2, .size = 2, .address = "127.0.0.1:1"}, "cpu").ok());
+  EXPECT_FALSE(JoinGroup({.size = 2}, "cpu").ok()) << "rank 0 has no listener";
   RunRanks(2, [](ProcessGroup& group) {
     if (group.rank() == 1) return;  // leaves at once
     at::Tensor x = at::ones({3});
     absl::Status status = group.AllReduceSum(x);
     EXPECT_TRUE(absl::IsUnavailable(status)) << status;
+    EXPECT_TRUE(IsFatal(status));
   });
 }
 

@@ -99,5 +99,16 @@ TEST_F(FenceGuardTest, AnOpenGuardLooksAtRequestIdsOnly) {
             absl::StatusCode::kInvalidArgument);
 }
 
+TEST_F(FenceGuardTest, ARankFollowsItsCallerAndRefusesAnOlderOne) {
+  guard_.Open();
+  EXPECT_TRUE(guard_.Admit(MakeFence(5, 3)).ok());
+  guard_.Follow(MakeFence(5, 3));
+  EXPECT_TRUE(guard_.Admit(MakeFence(5, 3)).ok());
+  EXPECT_TRUE(guard_.Admit(MakeFence(5, 4)).ok()) << "the first rank has registered again";
+  EXPECT_TRUE(IsFenceRefusal(guard_.Admit(MakeFence(5, 3))));
+  EXPECT_TRUE(IsFenceRefusal(guard_.Admit(MakeFence(4, 4))));
+  EXPECT_TRUE(guard_.Admit(MakeFence(6, 4)).ok());
+}
+
 }  // namespace
 }  // namespace rein::rpc

@@ -31,6 +31,19 @@ TEST(ReplyCacheTest, ARepeatGetsTheFirstAnswer) {
   EXPECT_EQ(other->number(), 3);
 }
 
+TEST(ReplyCacheTest, AnIdCountsWithinItsMethod) {
+  ReplyCache cache;
+  auto version = cache.Once<Reply>("a", kPatience, [] { return Numbered(1); });
+  auto fence = cache.Once<v1::Fence>("a", kPatience, [] {
+    v1::Fence reply;
+    reply.set_job("digits");
+    return reply;
+  });
+  EXPECT_EQ(version->number(), 1);
+  ASSERT_TRUE(fence.ok()) << fence.status();
+  EXPECT_EQ(fence->job(), "digits");
+}
+
 TEST(ReplyCacheTest, ErrorsAreKeptUnlessTheyInviteARetry) {
   ReplyCache cache;
   auto refuse = [] { return absl::StatusOr<Reply>(absl::InvalidArgumentError("no")); };
@@ -56,7 +69,7 @@ TEST(ReplyCacheTest, ARepeatOfARunningRequestWaitsForIt) {
   started.get_future().wait_for(std::chrono::seconds(10));
   auto impatient = cache.Once<Reply>("a", absl::Milliseconds(5), [] { return Numbered(2); });
   EXPECT_EQ(impatient.status().code(), absl::StatusCode::kDeadlineExceeded);
-  EXPECT_EQ(impatient.status().message(), "request a is still running");
+  EXPECT_EQ(impatient.status().message(), "request PolicyVersion a is still running");
   std::atomic<uint64_t> seen = 0;
   std::thread repeat(
       [&] { seen = cache.Once<Reply>("a", kPatience, [] { return Numbered(2); })->number(); });

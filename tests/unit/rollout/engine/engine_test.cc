@@ -2,6 +2,7 @@
 
 #include <condition_variable>
 #include <filesystem>
+#include <future>
 #include <map>
 
 #include <gmock/gmock.h>
@@ -65,7 +66,8 @@ class EngineTest : public testing::Test {
       changed_.notify_all();
       changed_.wait(lock, [this] { return !held_; });
     };
-    engine_ = *Engine::Create({.max_waiting = 50}, model_, *text_, clock_, {});
+    engine_ = *Engine::Create({.max_waiting = 50}, model_, *text_, clock_,
+                              {.on_failure = [this](const absl::Status& status) { failed_.set_value(status); }});
   }
   ~EngineTest() override { Hold(false); }
 
@@ -102,6 +104,7 @@ class EngineTest : public testing::Test {
   bool held_ = false;
   sync::RealClock clock_;
   std::unique_ptr<text::ModelText> text_;
+  std::promise<absl::Status> failed_;  // of the first step that failed
   FakeStepModel model_{
       {.pages = 600, .page_tokens = 4, .vocabulary_size = 1000, .max_length = 2000}};
   std::unique_ptr<Engine> engine_;
@@ -246,6 +249,7 @@ TEST_F(EngineTest, AModelErrorEndsRequests) {
   model_.fails = absl::ResourceExhaustedError("no memory");
   ASSERT_TRUE(engine_->Submit(Spec(1, 1, 5), outcome.Callbacks()).ok());
   EXPECT_TRUE(absl::IsResourceExhausted(outcome.Wait()));
+  EXPECT_EQ(failed_.get_future().get().message(), "no memory") << "whoever owns the engine is told";
 }
 
 TEST_F(EngineTest, WantsSensibleOptions) {

@@ -70,6 +70,21 @@ TEST(RoleProcessTest, ServesUntilItIsStopped) {
   EXPECT_THAT(page, HasSubstr("rein_build_info{"));
 }
 
+TEST(RoleProcessTest, GivesUpAfterAnErrorThatANewProcessMayNotHave) {
+  absl::Status ended;
+  int code = RunReward({"--log-file", "/dev/null"}, [&](RoleProcess& process) {
+    FencedService service(process.fence());
+    process.OnListening([&](const std::string&, const std::string&) {
+      process.deps().GiveUpIfFatal(absl::UnavailableError("only busy"));
+      process.deps().GiveUpIfFatal(Fatal(absl::UnavailableError("the GPU is gone")));
+      process.deps().GiveUpIfFatal(Fatal(absl::UnavailableError("and again")));
+    });
+    return ended = process.Serve({&service}, [] { return ActorReport{}; });
+  });
+  EXPECT_EQ(code, 9);
+  EXPECT_EQ(ended.message(), "the GPU is gone");
+}
+
 TEST(RoleProcessTest, AWrongFlagIsExitCode2AndTheBodyIsNotCalled) {
   auto never = [](RoleProcess&) -> absl::Status {
     ADD_FAILURE() << "called";

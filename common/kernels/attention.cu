@@ -1,0 +1,389 @@
+#include "common/kernels/attention.h"
+
+#include <algorithm>
+
+#include "common/kernels/attention_tile.cuh"
+#include "common/kernels/launch_status.h"
+
+namespace rein::kernels {
+namespace {
+
+using bf16 = __nv_bfloat16;
+
+constexpr int kTilesPerChunk = kKeyChunk / kKeyTile;
+constexpr float kLog2E = 1.44269504088896340736f;
+
+// Copies one tile of keys or values into shared memory, in the background; rows beyond the context become
+// zeros. `threads` threads share the work, `thread` is this one's number.
+template <int kDim, int kThreads>
+__device__ void CopyTile(const KeyRows& rows, const void* from, int64_t stride, int64_t head,
+                         int first_key, int thread, bf16* to) {
+  constexpr int kPieces = kDim / 8;
+#pragma unroll
+  for (int i = 0; i < kKeyTile * kPieces / kThreads; ++i) {
+    const int piece = i * kThreads + thread, row = piece / kPieces, column = piece % kPieces * 8;
+    const int position = first_key + row;
+    const bool live = position < rows.context;
+    const bf16* source = static_cast<const bf16*>(from);
+    if (live) source += rows.Token(position) * stride + head * kDim + column;
+    CopyAsync16(to + row * kTileStride<kDim> + column, source, live);
+  }
+}
+
+// ---- prefill: a block of warps holds kQueryTile queries of one head --------------------------------
+
+template <int kDim>
+struct PrefillLayout {
+  static constexpr int kWarps = kQueryTile / 16, kThreads = 32 * kWarps;
+  static constexpr int kTile = kKeyTile * kTileStride<kDim>;
+  static constexpr int kStages = kDim > 128 ? 1 : 2;
+  static constexpr int kBytes = 2 * kStages * kTile * 2;
+};
+
+template <int kDim>
+__global__ void __launch_bounds__(PrefillLayout<kDim>::kThreads, 1)
+    AttendPrefillKernel(AttentionForward r) {
+  using L = PrefillLayout<kDim>;
+  extern __shared__ __align__(16) bf16 shared[];
+  const int64_t b = blockIdx.z, head = blockIdx.y;
+  const int begin = r.query_begin[b], queries = r.query_begin[b + 1] - begin;
+  // The longest work first.
+  const int tile_of_queries = static_cast<int>(gridDim.x - 1 - blockIdx.x);
+  if (tile_of_queries * kQueryTile >= queries) return;
+  const int context = r.context[b], first_query = tile_of_queries * kQueryTile;
+  const int first_position = context - queries;  // of query 0
+  const int64_t kv_head = head / (r.heads / r.kv_heads);
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+
+  int query[2], position[2];
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    query[i] = first_query + warp * 16 + lane / 4 + 8 * i;
+    position[i] = query[i] < queries ? first_position + query[i] : -1;
+  }
+  uint32_t q_fragment[kDim / 16][4];
+#pragma unroll
+  for (int k = 0; k < kDim / 16; ++k) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int row = i % 2;
+      const bf16* at = static_cast<const bf16*>(r.q) + (begin + query[row]) * r.q_stride +
+                       head * kDim + k * 16 + i / 2 * 8 + lane % 4 * 2;
+      q_fragment[k][i] = position[row] < 0 ? 0 : *reinterpret_cast<const uint32_t*>(at);
+    }
+  }
+  const KeyRows rows{r.keys, b, context};
+  const int last_query = min(first_query + kQueryTile, queries) - 1;
+  const int tiles = (first_position + last_query) / kKeyTile + 1;
+  auto stage_key = [&](int tile) { return shared + tile % L::kStages * 2 * L::kTile; };
+  auto fetch = [&](int tile) {
+    if (tile < tiles) {
+      bf16* to = stage_key(tile);
+      CopyTile<kDim, L::kThreads>(rows, r.keys.key, r.keys.key_stride, kv_head, tile * kKeyTile,
+                                  threadIdx.x, to);
+      CopyTile<kDim, L::kThreads>(rows, r.keys.value, r.keys.value_stride, kv_head, tile * kKeyTile,
+                                  threadIdx.x, to + L::kTile);
+    }
+    CommitCopies();
+  };
+  const float scale_log2 = r.scale * kLog2E;
+  ChunkState<kDim> chunk;
+  chunk.Reset();
+  float total_max[2] = {-INFINITY, -INFINITY}, total_sum[2] = {};
+  float total_out[kDim / 8][4] = {};
+  auto add_chunk = [&] {
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const float sum = RowSum(chunk.sum[i]);
+      RowTotal<kDim / 4> total;
+      float out[kDim / 4];
+      total.max = total_max[i];
+      total.sum = total_sum[i];
+#pragma unroll
+      for (int n = 0; n < kDim / 4; ++n) {
+        total.out[n] = total_out[n / 2][i * 2 + n % 2];
+        out[n] = chunk.out[n / 2][i * 2 + n % 2];
+      }
+      total.Add(chunk.max[i], sum, out);
+      total_max[i] = total.max;
+      total_sum[i] = total.sum;
+#pragma unroll
+      for (int n = 0; n < kDim / 4; ++n) total_out[n / 2][i * 2 + n % 2] = total.out[n];
+    }
+    chunk.Reset();
+  };
+
+  if constexpr (L::kStages == 2) fetch(0);
+  for (int tile = 0; tile < tiles; ++tile) {
+    if constexpr (L::kStages == 2) {
+      fetch(tile + 1);
+      WaitForCopies<1>();
+    } else {
+      fetch(tile);
+      WaitForCopies<0>();
+    }
+    __syncthreads();
+    const int visible[2] = {position[0] + 1 - tile * kKeyTile, position[1] + 1 - tile * kKeyTile};
+    // Fewer instructions, the same bits: a tile that no row of this warp sees adds nothing.
+    if (__any_sync(~0u, visible[0] > 0 || visible[1] > 0)) {
+      AddTile<kDim>(q_fragment, stage_key(tile), stage_key(tile) + L::kTile, visible, scale_log2, chunk);
+    }
+    if (tile % kTilesPerChunk == kTilesPerChunk - 1 || tile == tiles - 1) add_chunk();
+    __syncthreads();
+  }
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    if (position[i] < 0) continue;
+    bf16* out = static_cast<bf16*>(r.out) + ((begin + query[i]) * r.heads + head) * kDim;
+#pragma unroll
+    for (int n = 0; n < kDim / 8; ++n) {
+      *reinterpret_cast<uint32_t*>(out + n * 8 + lane % 4 * 2) =
+          PackBf16(__fdiv_rn(total_out[n][i * 2], total_sum[i]),
+                   __fdiv_rn(total_out[n][i * 2 + 1], total_sum[i]));
+    }
+    if (r.lse != nullptr && lane % 4 == 0) {
+      r.lse[head * r.tokens + begin + query[i]] =
+          (total_max[i] + log2f(total_sum[i])) * 0.693147180559945309f;
+    }
+  }
+}
+
+// ---- decode: a warp holds the queries of one kv head of one sequence, and walks over one chunk ------
+
+// What the chunks leave: sums of each (item, kv head) and where each sequence's items begin.
+struct DecodeScratch {
+  int32_t* first_item;  // [B + 1]
+  int32_t* sequence_of; // [most_chunks]
+  float* max;           // [most_chunks, H]
+  float* sum;           // [most_chunks, H]
+  float* out;           // [most_chunks, H, C]
+};
+
+DecodeScratch Cut(void* scratch, int64_t most_chunks, int64_t sequences, int64_t heads) {
+  auto aligned = [](int64_t n) { return (n + 63) / 64 * 64; };
+  DecodeScratch cut;
+  cut.first_item = static_cast<int32_t*>(scratch);
+  cut.sequence_of = cut.first_item + aligned(sequences + 1);
+  cut.max = reinterpret_cast<float*>(cut.sequence_of + aligned(most_chunks));
+  cut.sum = cut.max + aligned(most_chunks * heads);
+  cut.out = cut.sum + aligned(most_chunks * heads);
+  return cut;
+}
+
+// Lists the (sequence, chunk) items of a step. One block of kListThreads.
+constexpr int kListThreads = 512;
+
+__global__ void ListItemsKernel(const int32_t* context, int sequences, int most_chunks,
+                                DecodeScratch s) {
+  __shared__ int end_of[kListThreads];
+  int before = 0;
+  for (int first = 0; first < sequences; first += kListThreads) {
+    const int b = first + threadIdx.x;
+    const int own = b < sequences ? (context[b] + kKeyChunk - 1) / kKeyChunk : 0;
+    end_of[threadIdx.x] = own;
+    __syncthreads();
+    for (int offset = 1; offset < kListThreads; offset *= 2) {
+      const int add = threadIdx.x >= offset ? end_of[threadIdx.x - offset] : 0;
+      __syncthreads();
+      end_of[threadIdx.x] += add;
+      __syncthreads();
+    }
+    const int end = min(before + end_of[threadIdx.x], most_chunks), begin = max(end - own, 0);
+    if (b < sequences) {
+      s.first_item[b] = begin;
+      if (b == sequences - 1) s.first_item[sequences] = end;
+      for (int i = begin; i < end; ++i) s.sequence_of[i] = b;
+    }
+    before += end_of[kListThreads - 1];
+    __syncthreads();
+  }
+}
+
+template <int kDim>
+struct DecodeLayout {
+  static constexpr int kWarps = kDim > 128 ? 2 : 4;
+  static constexpr int kTile = kKeyTile * kTileStride<kDim>;
+  static constexpr int kStages = 3;  // tiles of keys or of values in shared memory, per warp
+  static constexpr int kBytes = kWarps * kStages * kTile * 2;
+};
+
+template <int kDim>
+__global__ void __launch_bounds__(32 * DecodeLayout<kDim>::kWarps)
+    AttendDecodeKernel(AttentionForward r, DecodeScratch s) {
+  using L = DecodeLayout<kDim>;
+  extern __shared__ __align__(16) bf16 shared[];
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  bf16* ring = shared + warp * L::kStages * L::kTile;
+  const int group = static_cast<int>(r.heads / r.kv_heads);
+  const int items = s.first_item[r.sequences] * static_cast<int>(r.kv_heads);
+  const float scale_log2 = r.scale * kLog2E;
+  for (int item = blockIdx.x * L::kWarps + warp; item < items; item += gridDim.x * L::kWarps) {
+    const int kv_head = item % r.kv_heads, chunk_item = item / r.kv_heads;
+    const int b = s.sequence_of[chunk_item], chunk_index = chunk_item - s.first_item[b];
+    const int context = r.context[b], first_key = chunk_index * kKeyChunk;
+    const int tiles = (min(context - first_key, kKeyChunk) + kKeyTile - 1) / kKeyTile;
+    const KeyRows rows{r.keys, b, context};
+    // Pieces 2 t and 2 t + 1 of the ring are the keys and the values of tile t.
+    auto fetch = [&](int piece) {
+      if (piece < 2 * tiles) {
+        const bool values = piece % 2 == 1;
+        CopyTile<kDim, 32>(rows, values ? r.keys.value : r.keys.key,
+                           values ? r.keys.value_stride : r.keys.key_stride, kv_head,
+                           first_key + piece / 2 * kKeyTile, lane, ring + piece % L::kStages * L::kTile);
+      }
+      CommitCopies();
+    };
+    uint32_t q_fragment[kDim / 16][4];
+    const int row = lane / 4;  // rows 8 to 15 are empty unless the group is above 8
+#pragma unroll
+    for (int k = 0; k < kDim / 16; ++k) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const int query = row + i % 2 * 8;
+        const bf16* at = static_cast<const bf16*>(r.q) + b * r.q_stride +
+                         (kv_head * group + query) * kDim + k * 16 + i / 2 * 8 + lane % 4 * 2;
+        q_fragment[k][i] = query < group ? *reinterpret_cast<const uint32_t*>(at) : 0;
+      }
+    }
+    __syncwarp();
+    fetch(0);
+    fetch(1);
+    ChunkState<kDim> chunk;
+    chunk.Reset();
+    for (int tile = 0; tile < tiles; ++tile) {
+      fetch(2 * tile + 2);
+      WaitForCopies<1>();
+      __syncwarp();
+      const int visible[2] = {context - first_key - tile * kKeyTile, context - first_key - tile * kKeyTile};
+      AddTile<kDim>(q_fragment, ring + 2 * tile % L::kStages * L::kTile,
+                    ring + (2 * tile + 1) % L::kStages * L::kTile, visible, scale_log2, chunk);
+      __syncwarp();
+      fetch(2 * tile + 3);
+    }
+    WaitForCopies<0>();
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const float sum = RowSum(chunk.sum[i]);
+      const int query = row + i * 8;
+      if (query >= group) continue;
+      const int64_t at = static_cast<int64_t>(chunk_item) * r.heads + kv_head * group + query;
+      if (lane % 4 == 0) {
+        s.max[at] = chunk.max[i];
+        s.sum[at] = sum;
+      }
+#pragma unroll
+      for (int n = 0; n < kDim / 8; ++n) {
+        *reinterpret_cast<float2*>(s.out + at * kDim + n * 8 + lane % 4 * 2) =
+            make_float2(chunk.out[n][i * 2], chunk.out[n][i * 2 + 1]);
+      }
+    }
+  }
+}
+
+// One warp adds the chunks of one head of one sequence.
+template <int kDim>
+__global__ void AddChunksKernel(AttentionForward r, DecodeScratch s) {
+  const int64_t unit = blockIdx.x * 4 + threadIdx.x / 32;
+  if (unit >= r.sequences * r.heads) return;
+  const int64_t b = unit / r.heads, head = unit % r.heads;
+  const int lane = threadIdx.x % 32;
+  constexpr int kCount = kDim / 32;
+  RowTotal<kCount> total;
+  for (int item = s.first_item[b]; item < s.first_item[b + 1]; ++item) {
+    const int64_t at = item * r.heads + head;
+    float out[kCount];
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) out[i] = s.out[at * kDim + i * 32 + lane];
+    total.Add(s.max[at], s.sum[at], out);
+  }
+  bf16* out = static_cast<bf16*>(r.out) + unit * kDim;
+  const bool any = s.first_item[b] < s.first_item[b + 1];
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) {
+    out[i * 32 + lane] = __float2bfloat16_rn(any ? total.Output(i) : 0.0f);
+  }
+  if (r.lse != nullptr && lane == 0) r.lse[head * r.tokens + b] = total.LogSumExp();
+}
+
+// Calls `body` with the head dim as a compile-time constant.
+template <typename Body>
+absl::Status WithDim(int64_t head_dim, Body body) {
+  switch (head_dim) {
+    case 64: return body(std::integral_constant<int, 64>());
+    case 96: return body(std::integral_constant<int, 96>());
+    case 128: return body(std::integral_constant<int, 128>());
+    case 256: return body(std::integral_constant<int, 256>());
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("attention: head_dim is ", head_dim, ", want 64, 96, 128 or 256"));
+}
+
+// Lets a kernel take more shared memory than blocks get unasked.
+template <typename Kernel>
+absl::Status Widen(const char* name, Kernel kernel, int bytes) {
+  cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+  if (error == cudaSuccess) return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrCat(name, ": this GPU refuses ", bytes,
+                                                    " bytes of shared memory per block: ",
+                                                    cudaGetErrorString(error)));
+}
+
+}  // namespace
+
+absl::Status AttendPrefill(const AttentionForward& run, int64_t longest, void* stream) {
+  if (run.tokens == 0) return absl::OkStatus();
+  return WithDim(run.head_dim, [&](auto dim) {
+    using L = PrefillLayout<dim.value>;
+    absl::Status status = Widen("AttendPrefill", AttendPrefillKernel<dim.value>, L::kBytes);
+    if (!status.ok()) return status;
+    const dim3 grid(static_cast<unsigned>((longest + kQueryTile - 1) / kQueryTile),
+                    static_cast<unsigned>(run.heads), static_cast<unsigned>(run.sequences));
+    AttendPrefillKernel<dim.value>
+        <<<grid, L::kThreads, L::kBytes, static_cast<cudaStream_t>(stream)>>>(run);
+    return LaunchStatus("AttendPrefill");
+  });
+}
+
+int64_t DecodeScratchBytes(int64_t most_chunks, int64_t sequences, int64_t heads, int64_t head_dim) {
+  const DecodeScratch cut = Cut(nullptr, most_chunks, sequences, heads);
+  return reinterpret_cast<int64_t>(cut.out + most_chunks * heads * head_dim);
+}
+
+absl::Status PlanDecode(const int32_t* context, int64_t sequences, int64_t heads,
+                        int64_t most_chunks, void* scratch, void* stream) {
+  if (sequences == 0) return absl::OkStatus();
+  ListItemsKernel<<<1, kListThreads, 0, static_cast<cudaStream_t>(stream)>>>(
+      context, static_cast<int>(sequences), static_cast<int>(most_chunks),
+      Cut(scratch, most_chunks, sequences, heads));
+  return LaunchStatus("PlanDecode");
+}
+
+absl::Status AttendDecode(const AttentionForward& run, int64_t most_chunks, void* scratch,
+                          void* stream) {
+  if (run.sequences == 0) return absl::OkStatus();
+  if (run.heads / run.kv_heads > 16) {
+    return absl::InvalidArgumentError(absl::StrCat("AttendDecode: ", run.heads / run.kv_heads,
+                                                   " query heads share a kv head, want at most 16"));
+  }
+  auto* on = static_cast<cudaStream_t>(stream);
+  const DecodeScratch cut = Cut(scratch, most_chunks, run.sequences, run.heads);
+  return WithDim(run.head_dim, [&](auto dim) {
+    using L = DecodeLayout<dim.value>;
+    absl::Status status = Widen("AttendDecode", AttendDecodeKernel<dim.value>, L::kBytes);
+    if (!status.ok()) return status;
+    int device = 0, processors = 0, resident = 0;
+    cudaGetDevice(&device);
+    cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
+    cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, AttendDecodeKernel<dim.value>,
+                                                  32 * L::kWarps, L::kBytes);
+    const int64_t wanted = (most_chunks * run.kv_heads + L::kWarps - 1) / L::kWarps;
+    const auto blocks = static_cast<unsigned>(
+        std::min<int64_t>(wanted, static_cast<int64_t>(processors) * std::max(resident, 1)));
+    AttendDecodeKernel<dim.value><<<blocks, 32 * L::kWarps, L::kBytes, on>>>(run, cut);
+    const auto heads = static_cast<unsigned>((run.sequences * run.heads + 3) / 4);
+    AddChunksKernel<dim.value><<<heads, 128, 0, on>>>(run, cut);
+    return LaunchStatus("AttendDecode");
+  });
+}
+
+}  // namespace rein::kernels

@@ -1,0 +1,63 @@
+// Causal grouped-query attention forward (arXiv 2305.13245), bf16 on the GPU, one arithmetic for training,
+// prefill and decode: a query's output has the same bits whatever stands beside it, however its keys were
+// cached, chunked or split among blocks.
+//
+// Keys are taken in tiles of kKeyTile and tiles in chunks of kKeyChunk, both counted from position 0 of the
+// sequence. Inside a chunk the softmax is online, with a maximum that is a whole power of two, so that
+// rescaling is exact; chunks start from zero and are added in order. Decoding computes the chunks apart and
+// adds them in the same order. Products are mma.sync m16n8k16 with fp32 sums, the inner dimension in order.
+//
+// T query tokens, H heads, K kv heads (divides H), C head dim, B sequences.
+
+#pragma once
+
+#include <cstdint>
+
+#include "absl/status/status.h"
+
+namespace rein::kernels {
+
+inline constexpr int kKeyTile = 64;
+inline constexpr int kKeyChunk = 256;
+inline constexpr int kQueryTile = 128;
+
+constexpr bool AttentionTakes(int64_t head_dim) {
+  return head_dim == 64 || head_dim == 96 || head_dim == 128 || head_dim == 256;
+}
+
+// Where the keys and values are; element strides of one token are given, heads of a token are C apart.
+struct KeyValues {
+  const void* key = nullptr;    // bf16
+  const void* value = nullptr;  // bf16
+  int64_t key_stride = 0, value_stride = 0;
+  const int32_t* pages = nullptr;  // [B, pages_per_sequence], or null: sequence b begins at token begin[b]
+  const int32_t* begin = nullptr;  // [B]
+  int32_t pages_per_sequence = 0, page_tokens = 0;
+};
+
+struct AttentionForward {
+  const void* q = nullptr;  // bf16 [T, H, C]
+  int64_t q_stride = 0;     // elements between tokens
+  KeyValues keys;
+  const int32_t* query_begin = nullptr;  // [B + 1]: the queries of each sequence among the T
+  const int32_t* context = nullptr;      // [B]: its keys, the queries' own at the end included
+  void* out = nullptr;                   // bf16 [T, H, C]
+  float* lse = nullptr;                  // fp32 [H, T] or null: log sum exp(q.k scale), natural
+  int64_t tokens = 0, sequences = 0, heads = 0, kv_heads = 0, head_dim = 0;
+  float scale = 1;
+};
+
+// Any number of queries of each sequence; `longest` is the most of one.
+absl::Status AttendPrefill(const AttentionForward& run, int64_t longest, void* stream);
+
+// One query of each sequence (T = B, query_begin unused). `scratch` holds DecodeScratchBytes() and was
+// filled by PlanDecode() with the same context, sequences, heads and most_chunks, once for all layers.
+// `most_chunks` bounds the chunks of all sequences together; what is beyond it is not computed. The launches
+// depend on the host for nothing but these arguments, so that captured ones follow `context`.
+absl::Status AttendDecode(const AttentionForward& run, int64_t most_chunks, void* scratch,
+                          void* stream);
+absl::Status PlanDecode(const int32_t* context, int64_t sequences, int64_t heads,
+                        int64_t most_chunks, void* scratch, void* stream);
+int64_t DecodeScratchBytes(int64_t most_chunks, int64_t sequences, int64_t heads, int64_t head_dim);
+
+}  // namespace rein::kernels

@@ -1,0 +1,161 @@
+// The arithmetic of attention, shared by the kernels of attention.cu so that they agree to the bit: sixteen
+// query rows of one warp against one tile of keys, and the sum over chunks.
+
+#pragma once
+
+#include <cmath>
+
+#include "common/kernels/attention.h"
+#include "common/kernels/mma.cuh"
+
+namespace rein::kernels {
+
+// A row of a tile in shared memory, padded so that eight rows fall into different banks.
+template <int kDim>
+inline constexpr int kTileStride = kDim + 8;
+
+// 2^n, for n <= 0; 0 below the normal numbers.
+__device__ inline float PowerOfTwo(float n) {
+  return n < -126.0f ? 0.0f : __int_as_float((static_cast<int>(n) + 127) << 23);
+}
+
+// The rows l / 4 and l / 4 + 8 of a warp's sixteen, for the lane l: what one chunk has summed so far.
+template <int kDim>
+struct ChunkState {
+  float max[2];             // whole numbers: scores are below 2^max; -inf before the first key
+  float sum[2];             // of this lane's columns
+  float out[kDim / 8][4];   // mma layout
+
+  __device__ void Reset() {
+#pragma unroll
+    for (int r = 0; r < 2; ++r) max[r] = -INFINITY, sum[r] = 0;
+#pragma unroll
+    for (int n = 0; n < kDim / 8; ++n) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) out[n][i] = 0;
+    }
+  }
+};
+
+// q_fragment[k]: the sixteen queries, columns 16 k to 16 k + 15. key and value: kKeyTile rows of
+// kTileStride<kDim>. Row r of the lane sees the keys of the tile below visible[r].
+template <int kDim>
+__device__ inline void AddTile(const uint32_t (&q_fragment)[kDim / 16][4], const __nv_bfloat16* key,
+                               const __nv_bfloat16* value, const int (&visible)[2],
+                               float scale_log2, ChunkState<kDim>& state) {
+  const int lane = threadIdx.x % 32;
+  float score[kKeyTile / 8][4];
+#pragma unroll
+  for (int n = 0; n < kKeyTile / 8; ++n) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) score[n][i] = 0;
+  }
+  // Two key groups of 8 at once: matrices are (keys 0-7, k 0-7), (0-7, 8-15), (8-15, 0-7), (8-15, 8-15).
+  const int key_row = lane % 8 + lane / 16 * 8, key_column = lane / 8 % 2 * 8;
+#pragma unroll
+  for (int n = 0; n < kKeyTile / 16; ++n) {
+#pragma unroll
+    for (int k = 0; k < kDim / 16; ++k) {
+      uint32_t b[4];
+      LoadMatrices(b, key + (n * 16 + key_row) * kTileStride<kDim> + k * 16 + key_column);
+      Multiply(score[2 * n], q_fragment[k], b[0], b[1]);
+      Multiply(score[2 * n + 1], q_fragment[k], b[2], b[3]);
+    }
+  }
+  float highest[2] = {-INFINITY, -INFINITY};
+#pragma unroll
+  for (int n = 0; n < kKeyTile / 8; ++n) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int column = n * 8 + lane % 4 * 2 + i % 2;
+      const float s = __fmul_rn(score[n][i], scale_log2);
+      score[n][i] = column < visible[i / 2] ? s : -INFINITY;
+      highest[i / 2] = fmaxf(highest[i / 2], score[n][i]);
+    }
+  }
+  float rescale[2], shift[2];
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    highest[r] = fmaxf(highest[r], __shfl_xor_sync(~0u, highest[r], 1));
+    highest[r] = fmaxf(highest[r], __shfl_xor_sync(~0u, highest[r], 2));
+    const float max = fmaxf(state.max[r], ceilf(highest[r]));
+    rescale[r] = state.max[r] == max ? 1.0f : PowerOfTwo(state.max[r] - max);
+    shift[r] = max == -INFINITY ? 0.0f : max;
+    state.max[r] = max;
+    state.sum[r] = __fmul_rn(state.sum[r], rescale[r]);
+  }
+#pragma unroll
+  for (int n = 0; n < kKeyTile / 8; ++n) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      score[n][i] = exp2f(__fsub_rn(score[n][i], shift[i / 2]));
+      state.sum[i / 2] = __fadd_rn(state.sum[i / 2], score[n][i]);
+    }
+  }
+  if (rescale[0] != 1.0f || rescale[1] != 1.0f) {
+#pragma unroll
+    for (int n = 0; n < kDim / 8; ++n) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) state.out[n][i] = __fmul_rn(state.out[n][i], rescale[i / 2]);
+    }
+  }
+  const int value_row = lane % 16, value_column = lane / 16 * 8;
+#pragma unroll
+  for (int k = 0; k < kKeyTile / 16; ++k) {
+    const uint32_t p[4] = {PackBf16(score[2 * k][0], score[2 * k][1]),
+                           PackBf16(score[2 * k][2], score[2 * k][3]),
+                           PackBf16(score[2 * k + 1][0], score[2 * k + 1][1]),
+                           PackBf16(score[2 * k + 1][2], score[2 * k + 1][3])};
+#pragma unroll
+    for (int n = 0; n < kDim / 16; ++n) {
+      uint32_t b[4];
+      LoadMatricesTransposed(b, value + (k * 16 + value_row) * kTileStride<kDim> + n * 16 + value_column);
+      Multiply(state.out[2 * n], p, b[0], b[1]);
+      Multiply(state.out[2 * n + 1], p, b[2], b[3]);
+    }
+  }
+}
+
+// One row's sums over chunks; `out` is any share of its columns.
+template <int kCount>
+struct RowTotal {
+  float max = -INFINITY, sum = 0, out[kCount] = {};
+
+  // chunk_sum is of the whole row.
+  __device__ void Add(float chunk_max, float chunk_sum, const float (&chunk_out)[kCount]) {
+    if (chunk_max == -INFINITY) return;
+    const float both = fmaxf(max, chunk_max);
+    const float keep = max == -INFINITY ? 0.0f : PowerOfTwo(max - both);
+    const float take = PowerOfTwo(chunk_max - both);
+    max = both;
+    sum = __fadd_rn(__fmul_rn(sum, keep), __fmul_rn(chunk_sum, take));
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) {
+      out[i] = __fadd_rn(__fmul_rn(out[i], keep), __fmul_rn(chunk_out[i], take));
+    }
+  }
+  __device__ float Output(int i) const { return __fdiv_rn(out[i], sum); }
+  __device__ float LogSumExp() const { return (max + log2f(sum)) * 0.693147180559945309f; }
+};
+
+// The sum over the four lanes that share a row.
+__device__ inline float RowSum(float lane_sum) {
+  lane_sum = __fadd_rn(lane_sum, __shfl_xor_sync(~0u, lane_sum, 1));
+  return __fadd_rn(lane_sum, __shfl_xor_sync(~0u, lane_sum, 2));
+}
+
+// The address of a tile row in global memory; null beyond the context.
+struct KeyRows {
+  const KeyValues& keys;
+  int64_t sequence;
+  int context;
+
+  __device__ int64_t Token(int position) const {
+    if (keys.pages == nullptr) return keys.begin[sequence] + position;
+    const int32_t page =
+        keys.pages[sequence * keys.pages_per_sequence + position / keys.page_tokens];
+    return static_cast<int64_t>(page) * keys.page_tokens + position % keys.page_tokens;
+  }
+};
+
+}  // namespace rein::kernels

@@ -1,0 +1,288 @@
+#include "common/kernels/projection.h"
+
+#include <cublasLt.h>
+#include <cuda_runtime_api.h>
+
+#include <algorithm>
+#include <array>
+#include <limits>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <tuple>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "common/kernels/compare_bits.h"
+#include "common/status/status_macros.h"
+
+namespace rein::kernels {
+namespace {
+
+constexpr size_t kWorkspaceBytes = size_t{32} << 20;
+constexpr int kCandidates = 24;
+constexpr int64_t kComparedRows = 32;       // at the beginning, and as many at the end
+constexpr int64_t kPlainRows = 64;          // up to here the plain kernel is a candidate too
+constexpr int64_t kLargestBucket = 16384;   // more rows run as this many
+constexpr int kTimedRuns = 3;
+
+absl::Status Check(cudaError_t error, const char* what) {
+  if (error == cudaSuccess) return absl::OkStatus();
+  return absl::InternalError(absl::StrCat("Projection: ", what, ": ", cudaGetErrorString(error)));
+}
+
+absl::Status Check(cublasStatus_t status, const char* what) {
+  if (status == CUBLAS_STATUS_SUCCESS) return absl::OkStatus();
+  return absl::InternalError(absl::StrCat("Projection: ", what, ": cuBLASLt says ",
+                                          cublasLtGetStatusString(status)));
+}
+
+// One product for cuBLASLt, which counts in columns: y^T [N, M] = W [N, K] x^T [K, M].
+class Product {
+ public:
+  static absl::StatusOr<std::unique_ptr<Product>> Create(const Projection& run) {
+    auto p = std::unique_ptr<Product>(new Product());
+    REIN_RETURN_IF_ERROR(Check(
+        cublasLtMatmulDescCreate(&p->description_, CUBLAS_COMPUTE_32F, CUDA_R_32F), "description"));
+    const cublasOperation_t transposed = CUBLAS_OP_T;
+    REIN_RETURN_IF_ERROR(p->Set(CUBLASLT_MATMUL_DESC_TRANSA, transposed));
+    if (run.bias != nullptr) {
+      const cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_BIAS;
+      REIN_RETURN_IF_ERROR(p->Set(CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue));
+      REIN_RETURN_IF_ERROR(p->Set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, run.bias));
+    }
+    const auto m = static_cast<uint64_t>(run.rows), n = static_cast<uint64_t>(run.columns),
+               k = static_cast<uint64_t>(run.inner);
+    REIN_RETURN_IF_ERROR(Check(
+        cublasLtMatrixLayoutCreate(&p->weight_, CUDA_R_16BF, k, n, run.inner), "layout"));
+    REIN_RETURN_IF_ERROR(
+        Check(cublasLtMatrixLayoutCreate(&p->x_, CUDA_R_16BF, k, m, run.inner), "layout"));
+    REIN_RETURN_IF_ERROR(
+        Check(cublasLtMatrixLayoutCreate(&p->y_, CUDA_R_16BF, n, m, run.columns), "layout"));
+    return p;
+  }
+  ~Product() {
+    if (description_ != nullptr) cublasLtMatmulDescDestroy(description_);
+    for (cublasLtMatrixLayout_t layout : {weight_, x_, y_}) {
+      if (layout != nullptr) cublasLtMatrixLayoutDestroy(layout);
+    }
+  }
+  Product(const Product&) = delete;
+  Product& operator=(const Product&) = delete;
+
+  std::vector<cublasLtMatmulAlgo_t> Candidates(cublasLtHandle_t handle) const {
+    cublasLtMatmulPreference_t preference = nullptr;
+    if (cublasLtMatmulPreferenceCreate(&preference) != CUBLAS_STATUS_SUCCESS) return {};
+    const uint32_t no_reduction = CUBLASLT_REDUCTION_SCHEME_NONE;
+    cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
+                                         &kWorkspaceBytes, sizeof(kWorkspaceBytes));
+    cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
+                                         &no_reduction, sizeof(no_reduction));
+    std::array<cublasLtMatmulHeuristicResult_t, kCandidates> found{};
+    int count = 0;
+    cublasLtMatmulAlgoGetHeuristic(handle, description_, weight_, x_, y_, y_, preference, kCandidates,
+                                   found.data(), &count);
+    cublasLtMatmulPreferenceDestroy(preference);
+    std::vector<cublasLtMatmulAlgo_t> algorithms;
+    for (int i = 0; i < count; ++i) {
+      if (found[i].state == CUBLAS_STATUS_SUCCESS) algorithms.push_back(found[i].algo);
+    }
+    return algorithms;
+  }
+
+  cublasStatus_t Run(cublasLtHandle_t handle, const Projection& run,
+                     const cublasLtMatmulAlgo_t& algorithm, void* workspace, cudaStream_t stream) const {
+    const float one = 1, zero = 0;
+    return cublasLtMatmul(handle, description_, &one, run.weight, weight_, run.x, x_, &zero, run.y, y_,
+                          run.y, y_, &algorithm, workspace, kWorkspaceBytes, stream);
+  }
+
+ private:
+  Product() = default;
+  template <typename T>
+  absl::Status Set(cublasLtMatmulDescAttributes_t attribute, const T& value) {
+    return Check(cublasLtMatmulDescSetAttribute(description_, attribute, &value, sizeof(value)),
+                 "attribute");
+  }
+
+  cublasLtMatmulDesc_t description_ = nullptr;
+  cublasLtMatrixLayout_t weight_ = nullptr, x_ = nullptr, y_ = nullptr;
+};
+
+struct Choice {
+  std::optional<cublasLtMatmulAlgo_t> algorithm;  // none: the plain kernel
+  std::string description;
+};
+
+// The choices of one device.
+class ProjectionPlans {
+ public:
+  static absl::StatusOr<std::unique_ptr<ProjectionPlans>> Create() {
+    auto plans = std::unique_ptr<ProjectionPlans>(new ProjectionPlans());
+    REIN_RETURN_IF_ERROR(Check(cublasLtCreate(&plans->handle_), "handle"));
+    REIN_RETURN_IF_ERROR(Check(cudaMalloc(&plans->workspace_, kWorkspaceBytes), "workspace"));
+    return plans;
+  }
+
+  absl::Status Run(const Projection& run, cudaStream_t stream) {
+    const Key key{run.columns, run.inner, Bucket(run.rows), run.bias != nullptr};
+    std::lock_guard<std::mutex> lock(mutex_);  // the workspace is one; launches are short
+    auto it = choices_.find(key);
+    if (it == choices_.end()) {
+      REIN_ASSIGN_OR_RETURN(std::optional<Choice> choice, Choose(run, stream));
+      if (!choice.has_value()) return RunPlainProjection(run, stream);
+      it = choices_.emplace(key, *std::move(choice)).first;
+    }
+    if (!it->second.algorithm.has_value()) return RunPlainProjection(run, stream);
+    REIN_ASSIGN_OR_RETURN(std::unique_ptr<Product> product, Product::Create(run));
+    return Check(product->Run(handle_, run, *it->second.algorithm, workspace_, stream), "product");
+  }
+
+  std::vector<std::string> Describe() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    std::vector<std::string> lines;
+    for (const auto& [key, choice] : choices_) {
+      const auto& [columns, inner, bucket, bias] = key;
+      lines.push_back(absl::StrCat(columns, " x ", inner, bias ? " with bias" : "", ", rows <= ",
+                                   bucket, ": ", choice.description));
+    }
+    return lines;
+  }
+
+ private:
+  using Key = std::tuple<int64_t, int64_t, int64_t, bool>;
+
+  ProjectionPlans() = default;
+
+  static int64_t Bucket(int64_t rows) {
+    int64_t bucket = 16;
+    while (bucket < rows && bucket < kLargestBucket) bucket *= 2;
+    return bucket;
+  }
+
+  // Nothing when the input is no touchstone: its outputs are zeros, which every algorithm gets right.
+  absl::StatusOr<std::optional<Choice>> Choose(const Projection& run, cudaStream_t stream) {
+    const int64_t compared = std::min(run.rows, kComparedRows);
+    void* reference = nullptr;
+    REIN_RETURN_IF_ERROR(Check(
+        cudaMallocAsync(&reference, static_cast<size_t>(4 * compared * run.columns), stream), "memory"));
+    absl::StatusOr<std::optional<Choice>> choice = ChooseAgainst(run, compared, reference, stream);
+    cudaFreeAsync(reference, stream);
+    return choice;
+  }
+
+  absl::StatusOr<std::optional<Choice>> ChooseAgainst(const Projection& run, int64_t compared,
+                                                      void* reference, cudaStream_t stream) {
+    const size_t row_bytes = static_cast<size_t>(2 * run.columns);
+    auto part = [&](const void* base, int64_t row, int64_t width) {
+      return static_cast<char*>(const_cast<void*>(base)) + 2 * row * width;
+    };
+    const int64_t tail = run.rows - compared;  // first of the last rows
+    for (int64_t first : {int64_t{0}, tail}) {
+      Projection plain = run;
+      plain.x = part(run.x, first, run.inner);
+      plain.y = part(reference, first == 0 ? 0 : compared, run.columns);
+      plain.rows = compared;
+      REIN_RETURN_IF_ERROR(RunPlainProjection(plain, stream));
+    }
+    REIN_ASSIGN_OR_RETURN(bool zeros, AllZero(reference, static_cast<int64_t>(compared * row_bytes), stream));
+    if (zeros) return std::optional<Choice>();
+
+    REIN_ASSIGN_OR_RETURN(std::unique_ptr<Product> product, Product::Create(run));
+    Choice best;
+    double best_us = std::numeric_limits<double>::infinity();
+    if (run.rows <= kPlainRows) {
+      REIN_ASSIGN_OR_RETURN(best_us, Time(stream, [&] { return RunPlainProjection(run, stream); }));
+    }
+    int agree = 0, tried = 0;
+    for (const cublasLtMatmulAlgo_t& algorithm : product->Candidates(handle_)) {
+      if (product->Run(handle_, run, algorithm, workspace_, stream) != CUBLAS_STATUS_SUCCESS) continue;
+      ++tried;
+      bool equal = true;
+      for (int64_t first : {int64_t{0}, tail}) {
+        REIN_ASSIGN_OR_RETURN(
+            bool same, SameBits(part(run.y, first, run.columns),
+                                part(reference, first == 0 ? 0 : compared, run.columns),
+                                static_cast<int64_t>(compared * row_bytes), stream));
+        equal = equal && same;
+      }
+      if (!equal) continue;
+      ++agree;
+      REIN_ASSIGN_OR_RETURN(double us, Time(stream, [&] {
+        return Check(product->Run(handle_, run, algorithm, workspace_, stream), "product");
+      }));
+      if (us < best_us) {
+        best_us = us;
+        best.algorithm = algorithm;
+      }
+    }
+    best.description = absl::StrFormat("%s, %d of %d candidates agree, %.1f us at %d rows",
+                                       best.algorithm.has_value() ? "cuBLASLt" : "plain kernel", agree,
+                                       tried, best_us, run.rows);
+    return std::optional<Choice>(std::move(best));
+  }
+
+  // Microseconds of one run, after one that is not counted.
+  template <typename Body>
+  absl::StatusOr<double> Time(cudaStream_t stream, Body body) {
+    cudaEvent_t begin = nullptr, end = nullptr;
+    cudaEventCreate(&begin);
+    cudaEventCreate(&end);
+    absl::Status status = body();
+    cudaEventRecord(begin, stream);
+    for (int i = 0; i < kTimedRuns; ++i) status.Update(body());
+    cudaEventRecord(end, stream);
+    status.Update(Check(cudaEventSynchronize(end), "run"));
+    float milliseconds = 0;
+    cudaEventElapsedTime(&milliseconds, begin, end);
+    cudaEventDestroy(begin);
+    cudaEventDestroy(end);
+    if (!status.ok()) return status;
+    return 1000.0 * milliseconds / kTimedRuns;
+  }
+
+  std::mutex mutex_;
+  cublasLtHandle_t handle_ = nullptr;
+  void* workspace_ = nullptr;
+  std::map<Key, Choice> choices_;
+};
+
+// One table for each device, made at its first product and kept until the process ends: cuBLASLt's handle
+// outlives whoever asks, and what was found out about a device holds for all.
+struct PlansOfDevices {
+  std::mutex mutex;
+  std::map<int, std::unique_ptr<ProjectionPlans>> plans;
+};
+
+PlansOfDevices& AllPlans() {
+  static auto& all = *new PlansOfDevices();
+  return all;
+}
+
+absl::StatusOr<ProjectionPlans*> PlansOfCurrentDevice() {
+  int device = 0;
+  REIN_RETURN_IF_ERROR(Check(cudaGetDevice(&device), "device"));
+  PlansOfDevices& all = AllPlans();
+  std::lock_guard<std::mutex> lock(all.mutex);
+  std::unique_ptr<ProjectionPlans>& plans = all.plans[device];
+  if (plans == nullptr) {
+    REIN_ASSIGN_OR_RETURN(plans, ProjectionPlans::Create());
+  }
+  return plans.get();
+}
+
+}  // namespace
+
+absl::Status RunProjection(const Projection& run, void* stream) {
+  if (run.rows == 0) return absl::OkStatus();
+  REIN_ASSIGN_OR_RETURN(ProjectionPlans * plans, PlansOfCurrentDevice());
+  return plans->Run(run, static_cast<cudaStream_t>(stream));
+}
+
+std::vector<std::string> ChosenProjections() {
+  absl::StatusOr<ProjectionPlans*> plans = PlansOfCurrentDevice();
+  return plans.ok() ? (*plans)->Describe() : std::vector<std::string>();
+}
+
+}  // namespace rein::kernels

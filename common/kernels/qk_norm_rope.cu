@@ -1,0 +1,251 @@
+#include "common/kernels/qk_norm_rope.h"
+
+#include <algorithm>
+
+#include "common/kernels/bf16_vector.cuh"
+#include "common/kernels/launch_status.h"
+
+namespace rein::kernels {
+namespace {
+
+constexpr int kWarps = 8;
+
+// A lane holds kPairs pairs (i, i + C/2). With an even number of them they stand side by side, two by
+// two, so that 4 bytes are read at once; else they are 32 apart.
+template <int kHalf>
+struct Lane {
+  static constexpr int kPairs = (kHalf + 31) / 32;
+  static constexpr bool kAdjacent = kHalf % 64 == 0;
+
+  __device__ static int Index(int lane, int n) {
+    return kAdjacent ? (n / 2) * 64 + lane * 2 + n % 2 : n * 32 + lane;
+  }
+  __device__ static bool Live(int lane, int n) { return kAdjacent || Index(lane, n) < kHalf; }
+
+  __device__ static void Load(const bf16* x, int lane, float* low, float* high) {
+#pragma unroll
+    for (int n = 0; n < kPairs; ++n) {
+      if constexpr (kAdjacent) {
+        if (n % 2 == 1) continue;
+        const int i = Index(lane, n);
+        const float2 a = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(x + i));
+        const float2 b = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(x + i + kHalf));
+        low[n] = a.x, low[n + 1] = a.y, high[n] = b.x, high[n + 1] = b.y;
+      } else {
+        const int i = Index(lane, n);
+        low[n] = Live(lane, n) ? __bfloat162float(x[i]) : 0.0f;
+        high[n] = Live(lane, n) ? __bfloat162float(x[i + kHalf]) : 0.0f;
+      }
+    }
+  }
+  __device__ static void Store(const float* low, const float* high, int lane, bf16* y) {
+#pragma unroll
+    for (int n = 0; n < kPairs; ++n) {
+      if constexpr (kAdjacent) {
+        if (n % 2 == 1) continue;
+        const int i = Index(lane, n);
+        *reinterpret_cast<__nv_bfloat162*>(y + i) = __floats2bfloat162_rn(low[n], low[n + 1]);
+        *reinterpret_cast<__nv_bfloat162*>(y + i + kHalf) = __floats2bfloat162_rn(high[n], high[n + 1]);
+      } else if (Live(lane, n)) {
+        y[Index(lane, n)] = __float2bfloat16_rn(low[n]);
+        y[Index(lane, n) + kHalf] = __float2bfloat16_rn(high[n]);
+      }
+    }
+  }
+};
+
+template <int kHalf>
+__device__ float InverseRms(const float* low, const float* high, float epsilon) {
+  float square = 0;
+#pragma unroll
+  for (int n = 0; n < Lane<kHalf>::kPairs; ++n) {
+    square = __fmaf_rn(low[n], low[n], square);
+    square = __fmaf_rn(high[n], high[n], square);
+  }
+  return rsqrtf(WarpSum(square) / (2 * kHalf) + epsilon);
+}
+
+// Which head of which token a warp works on: first the q heads, then k, then v.
+struct Head {
+  int64_t token, head;
+};
+
+template <int kHalf>
+__global__ void QkNormRopeKernel(QkNormRope r) {
+  using L = Lane<kHalf>;
+  const int64_t c = 2 * kHalf, per_token = r.heads + 2 * r.kv_heads;
+  const int64_t unit = blockIdx.x * static_cast<int64_t>(kWarps) + threadIdx.x / 32;
+  if (unit >= r.tokens * per_token) return;
+  const int lane = threadIdx.x % 32;
+  const Head at{unit / per_token, unit % per_token};
+  const bool is_q = at.head < r.heads, is_v = at.head >= r.heads + r.kv_heads;
+  if (is_v && r.v == nullptr) return;
+  float low[L::kPairs], high[L::kPairs];
+  L::Load(static_cast<const bf16*>(r.qkv) + unit * c, lane, low, high);
+  const int64_t row = r.slot != nullptr && !is_q ? r.slot[at.token] : at.token;
+  if (is_v) {
+    const int64_t v_head = at.head - r.heads - r.kv_heads;
+    L::Store(low, high, lane, static_cast<bf16*>(r.v) + (row * r.kv_heads + v_head) * c);
+    return;
+  }
+  const auto* weight = static_cast<const bf16*>(is_q ? r.q_weight : r.k_weight);
+  if (weight != nullptr) {
+    const float inverse = InverseRms<kHalf>(low, high, r.epsilon);
+    float weight_low[L::kPairs], weight_high[L::kPairs];
+    L::Load(weight, lane, weight_low, weight_high);
+#pragma unroll
+    for (int n = 0; n < L::kPairs; ++n) {
+      low[n] = Rounded(Rounded(__fmul_rn(low[n], inverse)) * weight_low[n]);
+      high[n] = Rounded(Rounded(__fmul_rn(high[n], inverse)) * weight_high[n]);
+    }
+  }
+  const int64_t turn = at.token * kHalf;
+#pragma unroll
+  for (int n = 0; n < L::kPairs; ++n) {
+    if (!L::Live(lane, n)) continue;
+    const float cos = r.cos[turn + L::Index(lane, n)], sin = r.sin[turn + L::Index(lane, n)];
+    const float a = low[n], b = high[n];
+    low[n] = __fmaf_rn(b, -sin, __fmul_rn(a, cos));
+    high[n] = __fmaf_rn(a, sin, __fmul_rn(b, cos));
+  }
+  bf16* out = is_q ? static_cast<bf16*>(r.q) + (at.token * r.heads + at.head) * c
+                   : static_cast<bf16*>(r.k) + (row * r.kv_heads + at.head - r.heads) * c;
+  L::Store(low, high, lane, out);
+}
+
+template <int kHalf>
+__global__ void QkNormRopeGradientKernel(QkNormRopeGradient g) {
+  using L = Lane<kHalf>;
+  __shared__ float shared[kWarps][2][2 * kHalf];
+  const QkNormRope& r = g.forward;
+  const int64_t c = 2 * kHalf, per_token = r.heads + 2 * r.kv_heads;
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  float sum_low[2][L::kPairs] = {}, sum_high[2][L::kPairs] = {};
+  for (int64_t unit = blockIdx.x * static_cast<int64_t>(kWarps) + warp; unit < r.tokens * per_token;
+       unit += static_cast<int64_t>(gridDim.x) * kWarps) {
+    const Head at{unit / per_token, unit % per_token};
+    const bool is_q = at.head < r.heads, is_v = at.head >= r.heads + r.kv_heads;
+    const bf16* from =
+        is_q   ? static_cast<const bf16*>(g.dq) + (at.token * r.heads + at.head) * c
+        : is_v ? static_cast<const bf16*>(g.dv) +
+                     (at.token * r.kv_heads + at.head - r.heads - r.kv_heads) * c
+               : static_cast<const bf16*>(g.dk) + (at.token * r.kv_heads + at.head - r.heads) * c;
+    float low[L::kPairs], high[L::kPairs];
+    L::Load(from, lane, low, high);
+    bf16* to = static_cast<bf16*>(g.dqkv) + unit * c;
+    if (is_v) {
+      L::Store(low, high, lane, to);
+      continue;
+    }
+    const int64_t turn = at.token * kHalf;
+#pragma unroll
+    for (int n = 0; n < L::kPairs; ++n) {
+      if (!L::Live(lane, n)) continue;
+      const float cos = r.cos[turn + L::Index(lane, n)], sin = r.sin[turn + L::Index(lane, n)];
+      const float a = low[n], b = high[n];
+      low[n] = a * cos + b * sin;
+      high[n] = b * cos - a * sin;
+    }
+    const auto* weight = static_cast<const bf16*>(is_q ? r.q_weight : r.k_weight);
+    if (weight != nullptr) {
+      float x_low[L::kPairs], x_high[L::kPairs], weight_low[L::kPairs], weight_high[L::kPairs];
+      L::Load(static_cast<const bf16*>(r.qkv) + unit * c, lane, x_low, x_high);
+      L::Load(weight, lane, weight_low, weight_high);
+      const float inverse = InverseRms<kHalf>(x_low, x_high, r.epsilon);
+      float dot = 0;
+      const int which = is_q ? 0 : 1;
+#pragma unroll
+      for (int n = 0; n < L::kPairs; ++n) {
+        x_low[n] *= inverse;
+        x_high[n] *= inverse;
+        sum_low[which][n] += low[n] * x_low[n];
+        sum_high[which][n] += high[n] * x_high[n];
+        low[n] *= weight_low[n];
+        high[n] *= weight_high[n];
+        dot += low[n] * x_low[n] + high[n] * x_high[n];
+      }
+      dot = WarpSum(dot) / c;
+#pragma unroll
+      for (int n = 0; n < L::kPairs; ++n) {
+        low[n] = (low[n] - x_low[n] * dot) * inverse;
+        high[n] = (high[n] - x_high[n] * dot) * inverse;
+      }
+    }
+    L::Store(low, high, lane, to);
+  }
+  if (g.scratch == nullptr) return;
+#pragma unroll
+  for (int which = 0; which < 2; ++which) {
+#pragma unroll
+    for (int n = 0; n < L::kPairs; ++n) {
+      if (!L::Live(lane, n)) continue;
+      shared[warp][which][L::Index(lane, n)] = sum_low[which][n];
+      shared[warp][which][L::Index(lane, n) + kHalf] = sum_high[which][n];
+    }
+  }
+  __syncthreads();
+  for (int i = threadIdx.x; i < 2 * c; i += blockDim.x) {
+    float total = 0;
+    for (int w = 0; w < kWarps; ++w) total += shared[w][i / c][i % c];
+    g.scratch[blockIdx.x * 2 * c + i] = total;
+  }
+}
+
+__global__ void AddWeightGradientsKernel(const float* scratch, int blocks, int64_t c,
+                                         float* dq_weight, float* dk_weight) {
+  const int64_t i = blockIdx.x * blockDim.x + threadIdx.x;
+  if (i >= 2 * c) return;
+  float total = 0;
+  for (int block = 0; block < blocks; ++block) total += scratch[block * 2 * c + i];
+  float* to = i < c ? dq_weight : dk_weight;
+  if (to != nullptr) to[i % c] += total;
+}
+
+// Calls `body` with the number of pairs of a head as a compile-time constant.
+template <typename Body>
+absl::Status WithHalf(int64_t head_dim, Body body) {
+  switch (head_dim) {
+    case 32: return body(std::integral_constant<int, 16>());
+    case 64: return body(std::integral_constant<int, 32>());
+    case 96: return body(std::integral_constant<int, 48>());
+    case 128: return body(std::integral_constant<int, 64>());
+    case 160: return body(std::integral_constant<int, 80>());
+    case 192: return body(std::integral_constant<int, 96>());
+    case 224: return body(std::integral_constant<int, 112>());
+    case 256: return body(std::integral_constant<int, 128>());
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("QkNormRope: head_dim is ", head_dim, ", want a multiple of 32 up to 256"));
+}
+
+}  // namespace
+
+absl::Status RunQkNormRope(const QkNormRope& run, void* stream) {
+  if (run.tokens == 0) return absl::OkStatus();
+  const int64_t units = run.tokens * (run.heads + 2 * run.kv_heads);
+  return WithHalf(run.head_dim, [&](auto half) {
+    QkNormRopeKernel<half.value><<<static_cast<unsigned>((units + kWarps - 1) / kWarps), 32 * kWarps,
+                                   0, static_cast<cudaStream_t>(stream)>>>(run);
+    return LaunchStatus("QkNormRope");
+  });
+}
+
+absl::Status RunQkNormRopeGradient(const QkNormRopeGradient& run, void* stream) {
+  const QkNormRope& forward = run.forward;
+  if (forward.tokens == 0) return absl::OkStatus();
+  const int64_t units = forward.tokens * (forward.heads + 2 * forward.kv_heads);
+  const auto blocks =
+      static_cast<unsigned>(std::min((units + kWarps - 1) / kWarps, kQkGradientBlocks));
+  auto* on = static_cast<cudaStream_t>(stream);
+  return WithHalf(forward.head_dim, [&](auto half) {
+    QkNormRopeGradientKernel<half.value><<<blocks, 32 * kWarps, 0, on>>>(run);
+    if (run.scratch != nullptr) {
+      const int64_t c = forward.head_dim;
+      AddWeightGradientsKernel<<<static_cast<unsigned>((2 * c + 63) / 64), 64, 0, on>>>(
+          run.scratch, static_cast<int>(blocks), c, run.dq_weight, run.dk_weight);
+    }
+    return LaunchStatus("QkNormRopeGradient");
+  });
+}
+
+}  // namespace rein::kernels

@@ -1,0 +1,158 @@
+#include "common/nn/query_key_value.h"
+
+#include <ATen/ATen.h>
+
+#include "common/kernels/qk_norm_rope.h"
+#include "common/nn/autograd.h"
+#include "common/nn/functions.h"
+#include "common/nn/launched.h"
+
+namespace rein::nn {
+namespace {
+
+// `sign` -1 turns back.
+at::Tensor Rotate(const at::Tensor& x_THC, const at::Tensor& cos_TC2, const at::Tensor& sin_TC2,
+                  double sign) {
+  const int64_t half = x_THC.size(2) / 2;
+  at::Tensor x_fp32 = x_THC.to(at::kFloat);
+  at::Tensor first = x_fp32.narrow(2, 0, half), second = x_fp32.narrow(2, half, half);
+  at::Tensor cos = cos_TC2.unsqueeze(1), sin = sin_TC2.unsqueeze(1);
+  at::Tensor out = at::empty_like(x_fp32, at::MemoryFormat::Contiguous);
+  at::Tensor out_first = out.narrow(2, 0, half), out_second = out.narrow(2, half, half);
+  at::mul_out(out_first, first, cos).addcmul_(second, sin, -sign);
+  at::mul_out(out_second, second, cos).addcmul_(first, sin, sign);
+  return out.to(x_THC.scalar_type());
+}
+
+struct RotaryFunction : public Function<RotaryFunction> {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x_THC,
+                            const at::Tensor& cos_TC2, const at::Tensor& sin_TC2) {
+    Store(context, "cos", cos_TC2);
+    Store(context, "sin", sin_TC2);
+    return Rotate(x_THC, cos_TC2, sin_TC2, 1);
+  }
+
+  static tensor_list backward(AutogradContext* context, tensor_list dy) {
+    return {Rotate(dy[0], Stored(context, "cos"), Stored(context, "sin"), -1), at::Tensor(),
+            at::Tensor()};
+  }
+};
+
+kernels::QkNormRope Describe(const at::Tensor& qkv, const HeadShape& shape, const at::Tensor& q_norm,
+                             const at::Tensor& k_norm, double eps, const Rotary& rotary) {
+  kernels::QkNormRope run;
+  run.qkv = qkv.const_data_ptr();
+  if (q_norm.defined()) run.q_weight = q_norm.const_data_ptr();
+  if (k_norm.defined()) run.k_weight = k_norm.const_data_ptr();
+  run.cos = rotary.cos.const_data_ptr<float>();
+  run.sin = rotary.sin.const_data_ptr<float>();
+  run.tokens = qkv.size(0);
+  run.heads = shape.heads;
+  run.kv_heads = shape.kv_heads;
+  run.head_dim = shape.head_dim;
+  run.epsilon = static_cast<float>(eps);
+  return run;
+}
+
+struct QkNormRopeFunction : public Function<QkNormRopeFunction> {
+  static tensor_list forward(AutogradContext* context, const at::Tensor& qkv_TE,
+                             const HeadShape& shape, const Weight& q_norm, const Weight& k_norm,
+                             double eps, const Rotary& rotary) {
+    at::Tensor q = at::empty({qkv_TE.size(0), shape.heads, shape.head_dim}, qkv_TE.options());
+    at::Tensor k = at::empty({qkv_TE.size(0), shape.kv_heads, shape.head_dim}, qkv_TE.options());
+    kernels::QkNormRope run =
+        Describe(qkv_TE, shape, q_norm.value, k_norm.value, eps, rotary);
+    run.q = q.mutable_data_ptr();
+    run.k = k.mutable_data_ptr();
+    Launched(kernels::RunQkNormRope(run, Stream()));
+    if (context != nullptr) {
+      context->saved_data["shape"] =
+          std::vector<int64_t>{shape.heads, shape.kv_heads, shape.head_dim};
+      context->saved_data["eps"] = eps;
+      Store(context, "qkv", qkv_TE);
+      Store(context, "q_norm", q_norm.value);
+      Store(context, "k_norm", k_norm.value);
+      Store(context, "q_grad", q_norm.grad);
+      Store(context, "k_grad", k_norm.grad);
+      Store(context, "cos", rotary.cos);
+      Store(context, "sin", rotary.sin);
+    }
+    at::Tensor v = qkv_TE.view({qkv_TE.size(0), -1, shape.head_dim})
+                       .narrow(1, shape.heads + shape.kv_heads, shape.kv_heads);
+    return {q, k, v};
+  }
+
+  static tensor_list backward(AutogradContext* context, tensor_list dy) {
+    const std::vector<int64_t> s = context->saved_data["shape"].toIntVector();
+    const HeadShape shape{s[0], s[1], s[2]};
+    at::Tensor qkv = Stored(context, "qkv"), q_norm = Stored(context, "q_norm"),
+               k_norm = Stored(context, "k_norm");
+    const Rotary rotary{Stored(context, "cos"), Stored(context, "sin")};
+    at::Tensor dq = dy[0].contiguous(), dk = dy[1].contiguous(), dv = dy[2].contiguous();
+    at::Tensor dqkv = at::empty_like(qkv), scratch;
+    kernels::QkNormRopeGradient g;
+    g.forward = Describe(qkv, shape, q_norm, k_norm, context->saved_data["eps"].toDouble(), rotary);
+    g.dq = dq.const_data_ptr();
+    g.dk = dk.const_data_ptr();
+    g.dv = dv.const_data_ptr();
+    g.dqkv = dqkv.mutable_data_ptr();
+    at::Tensor q_grad = Stored(context, "q_grad"), k_grad = Stored(context, "k_grad");
+    if (q_grad.defined() || k_grad.defined()) {
+      scratch = at::empty({kernels::kQkGradientBlocks, 2, shape.head_dim},
+                          qkv.options().dtype(at::kFloat));
+      g.scratch = scratch.mutable_data_ptr<float>();
+    }
+    if (q_grad.defined()) g.dq_weight = q_grad.mutable_data_ptr<float>();
+    if (k_grad.defined()) g.dk_weight = k_grad.mutable_data_ptr<float>();
+    Launched(kernels::RunQkNormRopeGradient(g, Stream()));
+    tensor_list out(6);
+    out[0] = dqkv;
+    return out;
+  }
+};
+
+// New keys and values go straight into the pages.
+QueryKeyValue IntoPages(const at::Tensor& qkv_TE, const HeadShape& shape, const Weight& q_norm,
+                        const Weight& k_norm, double eps, const Rotary& rotary,
+                        const SequenceView& view, int layer) {
+  const PageMap& map = *view.pages;
+  KvPages& pages = (*map.layers)[layer];
+  at::Tensor q = at::empty({qkv_TE.size(0), shape.heads, shape.head_dim}, qkv_TE.options());
+  kernels::QkNormRope run =
+      Describe(qkv_TE, shape, q_norm.value, k_norm.value, eps, rotary);
+  run.q = q.mutable_data_ptr();
+  run.k = pages.key.mutable_data_ptr();
+  run.v = pages.value.mutable_data_ptr();
+  run.slot = map.slot_T.const_data_ptr<int64_t>();
+  Launched(kernels::RunQkNormRope(run, Stream()));
+  return {q, {}, {}};
+}
+
+}  // namespace
+
+QueryKeyValue SplitQueryKeyValue(const at::Tensor& qkv_TE, const HeadShape& shape,
+                                 const Weight& q_norm, const Weight& k_norm, double eps,
+                                 const Rotary& rotary, const SequenceView& view, int layer) {
+  if (RunsKernels(qkv_TE) && kernels::QkNormRopeTakes(shape.head_dim)) {
+    if (view.pages != nullptr) {
+      return IntoPages(qkv_TE, shape, q_norm, k_norm, eps, rotary, view, layer);
+    }
+    tensor_list out = Records(qkv_TE)
+                          ? QkNormRopeFunction::apply(qkv_TE, shape, q_norm, k_norm, eps, rotary)
+                          : QkNormRopeFunction::forward(nullptr, qkv_TE, shape, q_norm, k_norm, eps,
+                                                        rotary);
+    return {out[0], out[1], out[2]};
+  }
+  at::Tensor qkv = qkv_TE.view({qkv_TE.size(0), -1, shape.head_dim});
+  at::Tensor q = qkv.narrow(1, 0, shape.heads), k = qkv.narrow(1, shape.heads, shape.kv_heads),
+             v = qkv.narrow(1, shape.heads + shape.kv_heads, shape.kv_heads);
+  if (q_norm.defined()) q = RmsNorm(q, q_norm, eps);
+  if (k_norm.defined()) k = RmsNorm(k, k_norm, eps);
+  auto turn = [&](const at::Tensor& x) {
+    return Records(x) ? RotaryFunction::apply(x, rotary.cos, rotary.sin)
+                      : Rotate(x, rotary.cos, rotary.sin, 1);
+  };
+  return {turn(q), turn(k), v};
+}
+
+}  // namespace rein::nn

@@ -1,0 +1,301 @@
+#include "rollout/engine/device_step.h"
+
+#include <algorithm>
+#include <cstring>
+#include <numeric>
+#include <utility>
+
+#include <ATen/ATen.h>
+
+#include "common/kernels/attention.h"
+#include "common/kernels/logits.h"
+#include "common/tensor/cuda_runtime.h"
+#include "rollout/sampling/sampler.h"
+
+namespace rein::rollout {
+namespace {
+
+constexpr int64_t kAlignment = 256;
+constexpr int64_t kLeastBufferBytes = int64_t{4} << 20;
+
+// Batches of these sizes are captured; what is between is filled up with empty sequences.
+int64_t RoundedBatch(int64_t sequences) {
+  if (sequences <= 2) return sequences;
+  const int64_t grain = sequences <= 8 ? 4 : sequences <= 64 ? 8 : 16;
+  return (sequences + grain - 1) / grain * grain;
+}
+
+int64_t RoundedPages(int64_t pages) {
+  int64_t rounded = 16;
+  while (rounded < pages) rounded *= 2;
+  return rounded;
+}
+
+bool Filters(const RowDraw& row) {
+  return (row.temperature > 0 && (row.top_k > 0 || row.top_p < 1 || row.min_p > 0)) ||
+         !row.banned.empty();
+}
+
+template <typename T>
+at::ScalarType TypeOf() {
+  return std::is_same_v<T, int64_t> ? at::kLong : std::is_same_v<T, int32_t> ? at::kInt : at::kByte;
+}
+
+}  // namespace
+
+struct DeviceStep::Sizes {
+  int64_t tokens = 0, sequences = 0, draws = 0;
+  int64_t pages = 1;    // of one sequence
+  int64_t single = 0;   // leading sequences that decode one token
+  int64_t chunks = 0;   // of their keys, at most
+  int64_t longest = 0;  // queries of one sequence
+  bool untempered = false;
+  bool uniform = false;              // each sequence decodes one token, and draws at most once
+  std::vector<size_t> order;         // the batch's sequences, those that decode first
+  std::vector<int64_t> token_order;  // the batch's tokens, in that order
+  std::vector<int64_t> offsets;      // [sequences + 1]
+  std::vector<int64_t> draw_row;     // of each draw of the batch, its row among `draws`
+
+  Sizes(const StepBatch& batch, int64_t page_tokens);
+};
+
+DeviceStep::Sizes::Sizes(const StepBatch& batch, int64_t page_tokens) {
+  auto queries = [&](size_t b) { return batch.offsets[b + 1] - batch.offsets[b]; };
+  order.resize(batch.pages.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  auto prefills =
+      std::stable_partition(order.begin(), order.end(), [&](size_t b) { return queries(b) == 1; });
+  single = prefills - order.begin();
+  sequences = static_cast<int64_t>(order.size());
+  std::vector<int64_t> place(batch.tokens.size());
+  offsets.push_back(0);
+  for (size_t b : order) {
+    for (int64_t t = batch.offsets[b]; t < batch.offsets[b + 1]; ++t) {
+      place[t] = static_cast<int64_t>(token_order.size());
+      token_order.push_back(t);
+    }
+    offsets.push_back(static_cast<int64_t>(token_order.size()));
+    longest = std::max(longest, queries(b));
+    pages = std::max(pages, static_cast<int64_t>(batch.pages[b].size()));
+  }
+  pages = RoundedPages(pages);
+  tokens = offsets.back();
+  draws = static_cast<int64_t>(batch.draws.size());
+  std::vector<bool> drawn(batch.tokens.size(), false);
+  uniform = single == sequences;
+  for (const StepDraw& draw : batch.draws) {
+    uniform = uniform && !drawn[draw.at_token];
+    drawn[draw.at_token] = true;
+    untempered |= draw.draw.untempered;
+  }
+  for (size_t d = 0; d < batch.draws.size(); ++d) {
+    draw_row.push_back(uniform ? place[batch.draws[d].at_token] : static_cast<int64_t>(d));
+  }
+  if (uniform) {  // filled up to a size that is captured
+    single = sequences = tokens = draws = RoundedBatch(sequences);
+    offsets.resize(static_cast<size_t>(sequences + 1));
+    std::iota(offsets.begin(), offsets.end(), int64_t{0});
+  }
+  const int64_t chunks_of_one = (pages * page_tokens + kernels::kKeyChunk - 1) / kernels::kKeyChunk;
+  chunks = single * chunks_of_one;
+}
+
+struct DeviceStep::Layout {
+  explicit Layout(const Sizes& sizes) {
+    tokens = Take<int64_t>(sizes.tokens);
+    positions = Take<int64_t>(sizes.tokens);
+    slots = Take<int64_t>(sizes.tokens);
+    draw_at = Take<int64_t>(sizes.draws);
+    draws = Take<kernels::DrawRow>(sizes.draws);
+    offsets = Take<int32_t>(sizes.sequences + 1);
+    contexts = Take<int32_t>(sizes.sequences);
+    pages = Take<int32_t>(sizes.sequences * sizes.pages);
+  }
+
+  int64_t bytes = 0;
+  int64_t tokens, positions, slots, draw_at, draws, offsets, contexts, pages;
+
+ private:
+  template <typename T>
+  int64_t Take(int64_t count) {
+    const int64_t at = bytes;
+    bytes += (count * static_cast<int64_t>(sizeof(T)) + kAlignment - 1) / kAlignment * kAlignment;
+    return at;
+  }
+};
+
+struct DeviceStep::Inputs {
+  Inputs(const at::Tensor& buffer, const Layout& at, const Sizes& sizes) {
+    auto view = [&]<typename T>(T, int64_t offset, int64_t count) {
+      return buffer.narrow(0, offset, count * static_cast<int64_t>(sizeof(T))).view(TypeOf<T>());
+    };
+    token_T = view(int64_t{}, at.tokens, sizes.tokens);
+    position_T = view(int64_t{}, at.positions, sizes.tokens);
+    slot_T = view(int64_t{}, at.slots, sizes.tokens);
+    draw_at_N = view(int64_t{}, at.draw_at, sizes.draws);
+    draw_N = view(kernels::DrawRow{}, at.draws, sizes.draws);
+    offsets = view(int32_t{}, at.offsets, sizes.sequences + 1);
+    context_B = view(int32_t{}, at.contexts, sizes.sequences);
+    pages_BP = view(int32_t{}, at.pages, sizes.sequences * sizes.pages)
+                   .view({sizes.sequences, sizes.pages});
+  }
+  at::Tensor token_T, position_T, slot_T, draw_at_N, draw_N, offsets, context_B, pages_BP;
+};
+
+DeviceStep::Inputs DeviceStep::Upload(const StepBatch& batch, const Sizes& sizes) {
+  const Layout at(sizes);
+  if (!host_in_.defined() || host_in_.numel() < at.bytes) {
+    graphs_.clear();
+    const int64_t bytes = std::max(kLeastBufferBytes, 2 * at.bytes);
+    host_in_ = at::empty({bytes}, at::TensorOptions(at::kByte).pinned_memory(true));
+    device_ = at::empty({bytes}, at::TensorOptions(at::kByte).device(pages_[0].key.device()));
+  }
+  auto* host = host_in_.mutable_data_ptr<uint8_t>();
+  std::memset(host, 0, static_cast<size_t>(at.bytes));
+  auto* tokens = reinterpret_cast<int64_t*>(host + at.tokens);
+  auto* positions = reinterpret_cast<int64_t*>(host + at.positions);
+  auto* slots = reinterpret_cast<int64_t*>(host + at.slots);
+  for (size_t i = 0; i < sizes.token_order.size(); ++i) {
+    const int64_t t = sizes.token_order[i];
+    tokens[i] = batch.tokens[t];
+    positions[i] = batch.positions[t];
+    slots[i] = batch.slots[t];
+  }
+  auto* offsets = reinterpret_cast<int32_t*>(host + at.offsets);
+  std::copy(sizes.offsets.begin(), sizes.offsets.end(), offsets);
+  auto* contexts = reinterpret_cast<int32_t*>(host + at.contexts);
+  auto* pages = reinterpret_cast<int32_t*>(host + at.pages);
+  for (size_t i = 0; i < sizes.order.size(); ++i) {
+    const size_t b = sizes.order[i];
+    contexts[i] = static_cast<int32_t>(batch.contexts[b]);
+    std::copy(batch.pages[b].begin(), batch.pages[b].end(), pages + static_cast<int64_t>(i) * sizes.pages);
+  }
+  auto* draw_at = reinterpret_cast<int64_t*>(host + at.draw_at);
+  auto* draws = reinterpret_cast<kernels::DrawRow*>(host + at.draws);
+  if (sizes.uniform) std::iota(draw_at, draw_at + sizes.draws, int64_t{0});
+  std::vector<int64_t> place(batch.tokens.size());
+  for (size_t i = 0; i < sizes.token_order.size(); ++i) {
+    place[sizes.token_order[i]] = static_cast<int64_t>(i);
+  }
+  for (size_t d = 0; d < batch.draws.size(); ++d) {
+    const RowDraw& draw = batch.draws[d].draw;
+    const int64_t row = sizes.draw_row[d];
+    draw_at[row] = place[batch.draws[d].at_token];
+    draws[row] = {draw.noise.key, draw.noise.position, static_cast<float>(draw.temperature)};
+  }
+  device_.narrow(0, 0, at.bytes).copy_(host_in_.narrow(0, 0, at.bytes), /*non_blocking=*/true);
+  return Inputs(device_, at, sizes);
+}
+
+DeviceStep::Outputs DeviceStep::Launch(const models::Decoder& decoder, const Sizes& sizes,
+                                       const Inputs& inputs) {
+  nn::PageMap map = {.layers = &pages_,
+                     .page_tokens = page_tokens_,
+                     .slot_T = inputs.slot_T,
+                     .pages_BP = inputs.pages_BP,
+                     .single_queries = sizes.single,
+                     .most_chunks = sizes.chunks};
+  nn::PlanDecode(map, inputs.context_B, decoder.spec().num_heads, decoder.spec().head_dim);
+  nn::SequenceView view = {.position_T = inputs.position_T,
+                           .offsets = sizes.offsets,
+                           .offsets_device = inputs.offsets,
+                           .context_B = inputs.context_B,
+                           .longest = sizes.longest,
+                           .pages = &map};
+  at::Tensor hidden_TD = decoder.Hidden(inputs.token_T, view);
+  if (sizes.draws == 0) return {};
+  Outputs out;
+  out.logits_NV = decoder.Logits(hidden_TD.index_select(0, inputs.draw_at_N)).contiguous();
+  const int64_t n = sizes.draws, vocabulary = out.logits_NV.size(1);
+  at::TensorOptions bytes = out.logits_NV.options().dtype(at::kByte);
+  out.packed = at::empty({16 * n}, bytes);
+  at::Tensor scratch = at::empty({kernels::LogitScratchBytes(n, vocabulary)}, bytes);
+  auto* packed = static_cast<char*>(out.packed.mutable_data_ptr());
+  kernels::TokenDraw draw;
+  draw.rows = n;
+  draw.vocabulary = draw.stride = vocabulary;
+  draw.logits = out.logits_NV.const_data_ptr();
+  draw.row = static_cast<const kernels::DrawRow*>(inputs.draw_N.const_data_ptr());
+  draw.token = reinterpret_cast<int64_t*>(packed);
+  draw.logprob = reinterpret_cast<float*>(packed + 8 * n);
+  if (sizes.untempered) draw.untempered = draw.logprob + n;
+  draw.scratch = scratch.mutable_data_ptr();
+  absl::Status status = kernels::DrawTokens(draw, tensor::CurrentStream());
+  TORCH_CHECK(status.ok(), std::string(status.message()));
+  return out;
+}
+
+DeviceStep::Outputs DeviceStep::LaunchOrReplay(const models::Decoder& decoder, const Sizes& sizes,
+                                               const Inputs& inputs) {
+  if (!capture_ || !sizes.uniform) return Launch(decoder, sizes, inputs);
+  auto [it, first] =
+      graphs_.try_emplace(Key(&decoder, sizes.sequences, sizes.pages, sizes.untempered));
+  Captured& captured = it->second;
+  // The first time everything runs as it is, so that what is chosen at first use is chosen.
+  if (first || captured.refused) return Launch(decoder, sizes, inputs);
+  if (captured.graph == nullptr) {
+    if (pool_ == nullptr) pool_ = tensor::NewGraphPool();
+    auto graph = tensor::CaptureGraph(
+        pool_, [&] { captured.outputs = Launch(decoder, sizes, inputs); });
+    if (!graph.ok()) {
+      captured.refused = true;
+      return Launch(decoder, sizes, inputs);
+    }
+    captured.graph = *std::move(graph);
+  }
+  captured.graph->Replay();
+  return captured.outputs;
+}
+
+Draws DeviceStep::Download(const StepBatch& batch, const Sizes& sizes, const Outputs& outputs) {
+  Draws draws;
+  if (batch.draws.empty()) return draws;
+  const int64_t n = sizes.draws, bytes = outputs.packed.numel();
+  if (!host_out_.defined() || host_out_.numel() < bytes) {
+    host_out_ = at::empty({2 * bytes}, at::TensorOptions(at::kByte).pinned_memory(true));
+  }
+  host_out_.narrow(0, 0, bytes).copy_(outputs.packed);  // waits
+  const auto* host = host_out_.const_data_ptr<uint8_t>();
+  const auto* token = reinterpret_cast<const int64_t*>(host);
+  const auto* logprob = reinterpret_cast<const float*>(host + 8 * n);
+  std::vector<int64_t> filtered_row;
+  std::vector<RowDraw> filtered;
+  std::vector<size_t> filtered_draw;
+  for (size_t d = 0; d < batch.draws.size(); ++d) {
+    const int64_t row = sizes.draw_row[d];
+    draws.token.push_back(static_cast<uint32_t>(token[row]));
+    draws.logprob.push_back(logprob[row]);
+    if (sizes.untempered) draws.untempered_logprob.push_back(logprob[n + row]);
+    if (!Filters(batch.draws[d].draw)) continue;
+    filtered_row.push_back(row);
+    filtered.push_back(batch.draws[d].draw);
+    filtered.back().untempered = false;  // the kernel's stands
+    filtered_draw.push_back(d);
+  }
+  if (filtered.empty()) return draws;
+  at::Tensor rows = at::tensor(filtered_row, at::kLong).to(outputs.logits_NV.device());
+  Draws again = Sample(outputs.logits_NV.index_select(0, rows).to(at::kFloat), filtered);
+  for (size_t i = 0; i < filtered_draw.size(); ++i) {
+    draws.token[filtered_draw[i]] = again.token[i];
+    draws.logprob[filtered_draw[i]] = again.logprob[i];
+    if (sizes.untempered) {
+      at::Tensor row = outputs.logits_NV[filtered_row[i]].to(at::kFloat);
+      draws.untempered_logprob[filtered_draw[i]] =
+          (row[again.token[i]] - row.logsumexp(0)).item<float>();
+    }
+  }
+  return draws;
+}
+
+Draws DeviceStep::Run(const models::Decoder& decoder, const StepBatch& batch) {
+  const Sizes sizes(batch, page_tokens_);
+  const Inputs inputs = Upload(batch, sizes);
+  return Download(batch, sizes, LaunchOrReplay(decoder, sizes, inputs));
+}
+
+int64_t DeviceStep::graphs() const {
+  return std::count_if(graphs_.begin(), graphs_.end(),
+                       [](const auto& entry) { return entry.second.graph != nullptr; });
+}
+
+}  // namespace rein::rollout

@@ -1,0 +1,84 @@
+"""The services, as a user starts them, in a folder of their own."""
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+
+BIN = pathlib.Path(sys.argv[1]).resolve()
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+MODEL = ROOT / "configs/models/digits"
+
+
+class Stack:
+    """`rein up` with the given flags; the digits task lies in data/."""
+
+    def __init__(self, *flags):
+        self.temporary = tempfile.TemporaryDirectory()
+        self.folder = pathlib.Path(self.temporary.name)
+        self.environment = dict(os.environ, REIN_HOME=str(self.folder / "home"))
+        self.environment.pop("REIN_SERVER", None)
+        subprocess.run([ROOT / "deploy/make_digits", self.folder / "data"], check=True)
+        self.rein("up", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", *flags)
+
+    def down(self):
+        self.rein("down")
+        self.temporary.cleanup()
+
+    def rein(self, *arguments, code=0):
+        run = self.run(*arguments)
+        assert run.returncode == code, f"rein {arguments}: {run.returncode}\n{run.stdout}{run.stderr}"
+        return run.stdout + run.stderr
+
+    def run(self, *arguments):
+        return subprocess.run([BIN / "rein", *arguments], env=self.environment, cwd=self.folder,
+                              capture_output=True, text=True, timeout=280)
+
+    def submit(self, yaml, *overrides, code=0):
+        (self.folder / "job.yaml").write_text(yaml)
+        return self.rein("submit", "-f", "job.yaml", *overrides, code=code)
+
+    def end_of(self, yaml, *overrides, code=1):
+        """What `rein wait` says about a job, which ends with `code`."""
+        name = self.submit(yaml, *overrides, "-o", "name").splitlines()[0]
+        return self.rein("wait", name, "--timeout", "120", code=code)
+
+    def job(self, name):
+        for _ in range(100):  # the controller may be the one that was killed
+            run = self.run("get", "job", name, "-o", "json")
+            if run.returncode != 7:
+                break
+            time.sleep(0.1)
+        assert run.returncode == 0, run.stderr
+        return json.loads(run.stdout)
+
+    def pid(self, service):
+        return int((self.folder / f"home/run/{service}.pid").read_text())
+
+    def pids(self):
+        return [self.pid(path.stem) for path in (self.folder / "home/run").glob("*.pid")]
+
+    def wait_for_update(self, name, update):
+        deadline = time.time() + 120
+        while True:
+            job = self.job(name)
+            done = int(job.get("update", 0))
+            if done >= update:
+                return done
+            assert job["state"] not in ("JOB_STATE_FAILED", "JOB_STATE_SUCCEEDED"), job
+            assert time.time() < deadline, f"{name} stands at update {done}: {job.get('message')}"
+            time.sleep(0.05)
+
+    def metrics(self, name):
+        """The lines of metrics.jsonl."""
+        path = pathlib.Path(self.job(name)["output"]) / "metrics.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def alive(pid):
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,155 @@
+// Attention on the GPU: against the plain reference, and bit for bit against itself under every way in which
+// keys can be cached and queries cut.
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include "common/nn/attention.h"
+
+namespace rein::gpu {
+namespace {
+
+at::TensorOptions Bf16() { return at::TensorOptions(at::kCUDA).dtype(at::kBFloat16); }
+at::Tensor Longs(const std::vector<int64_t>& x) { return at::tensor(x, at::kLong).to(at::kCUDA); }
+
+double RelativeError(const at::Tensor& actual, const at::Tensor& wanted) {
+  at::Tensor a = actual.to(at::kDouble), w = wanted.to(at::kDouble);
+  return ((a - w).norm() / (w.norm() + 1e-3)).item<double>();
+}
+
+struct Shape {
+  int64_t heads, kv_heads, dim;
+  std::vector<int64_t> lengths;
+};
+
+const Shape kShapes[] = {{9, 3, 64, {5, 130, 1, 257}},       {16, 8, 128, {300, 2, 1000}},
+                         {4, 4, 96, {1, 65}},                {4, 2, 12, {7, 9}},
+                         {14, 2, 64, {700, 64, 63, 256}},    {32, 8, 128, {513, 255}},
+                         {8, 1, 128, {400}},                 {8, 4, 256, {300, 20}}};
+
+TEST(AttentionGpuTest, PackedForwardAndBackwardMatchTheReference) {
+  for (const Shape& s : kShapes) {
+    nn::SequenceView view = nn::PackedSequences(s.lengths, at::kCUDA);
+    const int64_t tokens = view.offsets.back();
+    at::Tensor leaves[2][3];
+    for (int k = 0; k < 3; ++k) {
+      at::Tensor x = at::randn({tokens, k == 0 ? s.heads : s.kv_heads, s.dim}, Bf16());
+      leaves[0][k] = x.clone().requires_grad_(true);
+      leaves[1][k] = x.to(at::kFloat).requires_grad_(true);
+    }
+    auto& [q, k, v] = leaves[0];
+    auto& [q2, k2, v2] = leaves[1];
+    at::Tensor out = nn::Attention(q, k, v, view, 0, 0.125);
+    at::Tensor wanted = nn::AttentionReference(q2, k2, v2, view, 0.125);
+    EXPECT_LE(RelativeError(out.detach(), wanted.detach()), 1e-2) << s.dim;
+    at::Tensor dy = at::randn_like(out);
+    out.backward(dy);
+    wanted.backward(dy.to(at::kFloat));
+    for (int i = 0; i < 3; ++i) {
+      EXPECT_LE(RelativeError(leaves[0][i].grad(), leaves[1][i].grad()), 2e-2) << s.dim << " " << i;
+    }
+  }
+}
+
+// Sequences in pages, in any order, with NaN wherever nothing was written.
+struct Pages {
+  static constexpr int64_t kPage = 16;
+
+  Pages(const Shape& s, const nn::SequenceView& whole) : per_row((whole.longest + kPage - 1) / kPage) {
+    const int64_t rows = whole.num_sequences();
+    order = at::randperm(rows * per_row, at::kInt).view({rows, per_row});
+    layers[0].key = at::full({rows * per_row, kPage, s.kv_heads, s.dim}, NAN, Bf16());
+    layers[0].value = layers[0].key.clone();
+  }
+
+  // Attends the queries [begin[b], end[b]) of each sequence; those with one query come first.
+  at::Tensor Attend(const std::array<at::Tensor, 3>& qkv, const nn::SequenceView& whole,
+                    const std::vector<int64_t>& begin, const std::vector<int64_t>& end,
+                    at::Tensor* where) {
+    std::vector<int64_t> rows, source, slots, positions, lengths, contexts;
+    for (bool single : {true, false}) {
+      for (int64_t b = 0; b < whole.num_sequences(); ++b) {
+        if (end[b] > begin[b] && (end[b] - begin[b] == 1) == single) rows.push_back(b);
+      }
+    }
+    nn::PageMap map{.layers = &layers, .page_tokens = kPage};
+    for (int64_t b : rows) {
+      for (int64_t i = begin[b]; i < end[b]; ++i) {
+        source.push_back(whole.offsets[b] + i);
+        positions.push_back(i);
+        slots.push_back(order[b][i / kPage].item<int>() * kPage + i % kPage);
+      }
+      lengths.push_back(end[b] - begin[b]);
+      contexts.push_back(end[b]);
+      map.single_queries += end[b] - begin[b] == 1;
+    }
+    nn::SequenceView view = nn::PackedSequences(lengths, at::kCUDA);
+    view.position_T = Longs(positions);
+    view.context_B = Longs(contexts).to(at::kInt);
+    map.slot_T = Longs(slots);
+    map.pages_BP = order.to(at::kCUDA).index_select(0, Longs(rows));
+    map.most_chunks = map.single_queries * ((whole.longest + 255) / 256);
+    const at::Tensor& q = qkv[0];
+    nn::PlanDecode(map, view.context_B, q.size(1), q.size(2));
+    view.pages = &map;
+    *where = Longs(source);
+    return nn::Attention(q.index_select(0, *where), qkv[1].index_select(0, *where),
+                         qkv[2].index_select(0, *where), view, 0, 0.125);
+  }
+
+  int64_t per_row;
+  at::Tensor order;
+  std::vector<nn::KvPages> layers = std::vector<nn::KvPages>(1);
+};
+
+TEST(AttentionGpuTest, PagesChunksAndDecodingGiveTheBitsOfOnePass) {
+  for (const Shape& s : kShapes) {
+    if (s.dim == 12) continue;  // not by kernels
+    nn::SequenceView whole = nn::PackedSequences(s.lengths, at::kCUDA);
+    const int64_t tokens = whole.offsets.back(), rows = whole.num_sequences();
+    std::array<at::Tensor, 3> qkv = {at::randn({tokens, s.heads, s.dim}, Bf16()) * 3,
+                                     at::randn({tokens, s.kv_heads, s.dim}, Bf16()),
+                                     at::randn({tokens, s.kv_heads, s.dim}, Bf16())};
+    at::Tensor wanted = nn::Attention(qkv[0], qkv[1], qkv[2], whole, 0, 0.125);
+    for (int64_t chunk : {1000, 100, 64, 17}) {
+      Pages pages(s, whole);
+      at::Tensor where;
+      std::vector<int64_t> done(rows, 0);
+      while (true) {  // chunks, and single tokens near the end
+        std::vector<int64_t> end = done;
+        bool any = false;
+        for (int64_t b = 0; b < rows; ++b) {
+          const int64_t left = s.lengths[b] - done[b];
+          end[b] += std::min<int64_t>(left, left <= 5 ? 1 : std::min(chunk, left - 5));
+          any = any || left > 0;
+        }
+        if (!any) break;
+        at::Tensor out = pages.Attend(qkv, whole, done, end, &where);
+        EXPECT_TRUE(at::equal(out, wanted.index_select(0, where)))
+            << s.dim << ", chunk " << chunk << ", differs by "
+            << (out - wanted.index_select(0, where)).abs().max().item<float>();
+        done = end;
+      }
+    }
+    // A sequence alone.
+    const int64_t last = rows - 1, begin = whole.offsets[last];
+    auto cut = [&](const at::Tensor& x) { return x.narrow(0, begin, s.lengths[last]); };
+    EXPECT_TRUE(at::equal(nn::Attention(cut(qkv[0]), cut(qkv[1]), cut(qkv[2]),
+                                        nn::PackedSequences({s.lengths[last]}, at::kCUDA), 0, 0.125),
+                          cut(wanted)));
+  }
+}
+
+TEST(AttentionGpuTest, PagesMatchTheReferenceWhereNoKernelDoes) {
+  const Shape s = {4, 2, 12, {7, 9}};
+  nn::SequenceView whole = nn::PackedSequences(s.lengths, at::kCUDA);
+  std::array<at::Tensor, 3> qkv = {at::randn({16, 4, 12}, Bf16()), at::randn({16, 2, 12}, Bf16()),
+                                   at::randn({16, 2, 12}, Bf16())};
+  at::Tensor wanted = nn::AttentionReference(qkv[0], qkv[1], qkv[2], whole, 0.125), where;
+  Pages pages(s, whole);
+  at::Tensor out = pages.Attend(qkv, whole, {0, 0}, {7, 9}, &where);
+  EXPECT_LE(RelativeError(out, wanted.index_select(0, where)), 1e-2);
+}
+
+}  // namespace
+}  // namespace rein::gpu
