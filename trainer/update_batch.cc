@@ -1,6 +1,7 @@
 #include "trainer/update_batch.h"
 
 #include <algorithm>
+#include <utility>
 
 #include <ATen/ATen.h>
 
@@ -39,8 +40,9 @@ std::vector<double> UpdateBatch::MeanAdvantages() const {
 }
 
 UpdateBatch PrepareBatch(const std::vector<TrainingSequence>& sequences, const Algorithm& algorithm,
-                         double kl_coefficient) {
-  UpdateBatch batch{sequences, {}, kl_coefficient, {}, {}};
+                         double kl_coefficient,
+                         const std::vector<std::vector<float>>& values) {
+  UpdateBatch batch{.sequences = sequences, .kl_coefficient = kl_coefficient};
   if (!algorithm.advantage) return batch;
   AdvantageInputs in;
   for (const TrainingSequence& s : sequences) {
@@ -51,7 +53,11 @@ UpdateBatch PrepareBatch(const std::vector<TrainingSequence>& sequences, const A
     in.greedy_reward.push_back(s.greedy_reward);
   }
   if (algorithm.kl.in_reward && kl_coefficient > 0) in.penalty = SampledKl(sequences, kl_coefficient);
-  batch.advantages = EstimateAdvantages(*algorithm.advantage, in);
+  for (const auto& row : values) in.value.emplace_back(row.begin(), row.end());
+  Advantages advantages = EstimateAdvantages(*algorithm.advantage, in);
+  batch.advantages = std::move(advantages.advantage);
+  batch.returns = std::move(advantages.returns);
+  batch.values = std::move(in.value);
   return batch;
 }
 
@@ -72,8 +78,7 @@ GlobalCounts CountTargets(const std::vector<TrainingSequence>& sequences,
 std::vector<size_t> WithSignal(const UpdateBatch& batch, const std::vector<size_t>& minibatch,
                                const Algorithm& algorithm) {
   std::vector<size_t> members;
-  for (size_t i : minibatch) {
-    if (Masked(batch.sequences[i], algorithm)) continue;
+  for (size_t i : Unmasked(batch, minibatch, algorithm)) {
     const bool skips = algorithm.skips_zero_advantage && !batch.advantages.empty();
     if (skips && std::all_of(batch.advantages[i].begin(), batch.advantages[i].end(),
                              [](double a) { return a == 0; })) {
@@ -84,37 +89,87 @@ std::vector<size_t> WithSignal(const UpdateBatch& batch, const std::vector<size_
   return members;
 }
 
+std::vector<size_t> Unmasked(const UpdateBatch& batch, const std::vector<size_t>& minibatch,
+                             const Algorithm& algorithm) {
+  std::vector<size_t> members;
+  for (size_t i : minibatch) {
+    if (!Masked(batch.sequences[i], algorithm)) members.push_back(i);
+  }
+  return members;
+}
+
+at::Tensor LossWeights(const UpdateBatch& batch, const Algorithm& algorithm,
+                       const std::vector<size_t>& members) {
+  std::vector<float> weight;
+  for (size_t i : members) {
+    const TrainingSequence& s = batch.sequences[i];
+    const int64_t targets = algorithm.scalar_head ? 1 : s.targets();
+    const double w =
+        Masked(s, algorithm) ? 0 : TokenWeight(algorithm.aggregation, targets, batch.counts);
+    weight.insert(weight.end(), static_cast<size_t>(targets), static_cast<float>(w));
+  }
+  return at::tensor(weight, at::kFloat);
+}
+
 LossInputs InputsOfLoss(const UpdateBatch& batch, const Algorithm& algorithm,
-                        const std::vector<size_t>& members, const nn::TokenLogprobs& forward,
-                        at::Tensor* weight_T) {
-  std::vector<float> behaviour, old, reference, advantage, weight;
+                        const std::vector<size_t>& members, at::Device device) {
+  std::vector<float> behaviour, old, reference, advantage, label;
   std::vector<int64_t> lengths;
   auto append = [](auto& to, const auto& from) { to.insert(to.end(), from.begin(), from.end()); };
   for (size_t i : members) {
     const TrainingSequence& s = batch.sequences[i];
-    const int64_t targets = s.targets();
-    const double w =
-        Masked(s, algorithm) ? 0 : TokenWeight(algorithm.aggregation, targets, batch.counts);
-    weight.insert(weight.end(), targets, static_cast<float>(w));
-    lengths.push_back(targets);
+    lengths.push_back(s.targets());
+    label.push_back(static_cast<float>(s.reward));
     if (!batch.advantages.empty()) append(advantage, batch.advantages[i]);
     append(behaviour, s.behaviour_logprobs);
-    append(reference, s.reference_logprobs);
+    append(reference,
+           batch.frozen_logprobs.empty() ? s.reference_logprobs : batch.frozen_logprobs[i]);
     if (!batch.old_logprobs.empty()) append(old, batch.old_logprobs[i]);
   }
-  at::Device device = forward.logprob_N.device();
   auto on_device = [&](const std::vector<float>& v) { return at::tensor(v, at::kFloat).to(device); };
   LossInputs in;
-  in.policy_logprob_T = forward.logprob_N;
-  in.entropy_T = forward.entropy_N;
   if (algorithm.needs_behaviour) in.behaviour_logprob_T = on_device(behaviour);
   in.old_logprob_T = old.empty() ? in.behaviour_logprob_T : on_device(old);
-  if (algorithm.needs_reference) in.reference_logprob_T = on_device(reference);
+  if (algorithm.needs_reference || algorithm.frozen_reference) {
+    in.reference_logprob_T = on_device(reference);
+  }
   if (!advantage.empty()) in.advantage_T = on_device(advantage);
   in.segments = Segments::Of(lengths, device);
   in.kl_coefficient = batch.kl_coefficient;
-  *weight_T = on_device(weight);
+  in.label_S = on_device(label);
+  in.mismatch_kl = batch.mismatch_kl;
   return in;
+}
+
+std::vector<TrainingSequence> Mismatched(const std::vector<TrainingSequence>& sequences,
+                                         int64_t max_length) {
+  auto completion_of = [](const TrainingSequence& s) {
+    return std::find(s.loss_mask.begin(), s.loss_mask.end(), 1) - s.loss_mask.begin();
+  };
+  std::vector<TrainingSequence> mixed;
+  for (size_t i = 0; i < sequences.size(); ++i) {
+    const TrainingSequence &s = sequences[i], &next = sequences[(i + 1) % sequences.size()];
+    const auto prompt = completion_of(s), rest = completion_of(next);
+    TrainingSequence& m = mixed.emplace_back();
+    m.id = s.id;
+    m.token_ids.assign(s.token_ids.begin(), s.token_ids.begin() + prompt);
+    m.token_ids.insert(m.token_ids.end(), next.token_ids.begin() + rest, next.token_ids.end());
+    m.loss_mask.assign(s.loss_mask.begin(), s.loss_mask.begin() + prompt);
+    m.loss_mask.insert(m.loss_mask.end(), next.loss_mask.begin() + rest, next.loss_mask.end());
+    if (static_cast<int64_t>(m.token_ids.size()) <= max_length) continue;
+    m.token_ids.resize(static_cast<size_t>(max_length));
+    m.loss_mask.resize(static_cast<size_t>(max_length));
+  }
+  return mixed;
+}
+
+double MeanDifference(const std::vector<std::vector<float>>& a,
+                      const std::vector<std::vector<float>>& b) {
+  double sum = 0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    for (size_t t = 0; t < a[i].size(); ++t) sum += static_cast<double>(a[i][t]) - b[i][t];
+  }
+  return sum / std::max<double>(1, static_cast<double>(a.size()));
 }
 
 double NextKlCoefficientOf(const UpdateBatch& batch, const Algorithm& algorithm) {

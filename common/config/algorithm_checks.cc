@@ -23,7 +23,7 @@ std::string NameOf(v1::RatioLevel ratio) {
 // True where an advantage compares siblings.
 bool ComparesSiblings(v1::Advantage advantage) {
   return advantage != v1::ADVANTAGE_REINFORCE_PP && advantage != v1::ADVANTAGE_GREEDY_BASELINE &&
-         advantage != v1::ADVANTAGE_REWARD_TO_GO;
+         advantage != v1::ADVANTAGE_REWARD_TO_GO && advantage != v1::ADVANTAGE_GAE;
 }
 
 // The text of the value at a dotted path; "" where it is absent.
@@ -85,6 +85,11 @@ class Checker {
       Unused("advantage_epsilon", "while normalize_by_std is false");
     }
     if (ComparesSiblings(advantage)) Unused("gamma", with);
+    if (advantage != v1::ADVANTAGE_GAE) {
+      for (const char* key : {"lambda", "critic.path", "critic.learning_rate", "critic.clip"}) {
+        Unused(key, with);
+      }
+    }
     if (advantage == v1::ADVANTAGE_REINFORCE_PP ||
         advantage == v1::ADVANTAGE_REINFORCE_PP_BASELINE) {
       Unused("whiten", absl::StrCat(with, ", which always does"));

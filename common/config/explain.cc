@@ -118,13 +118,13 @@ absl::StatusOr<std::string> Explain(const std::string& path) {
   if (field != nullptr) return Describe(path, *field, holder);
   std::vector<std::string> keys;
   AllKeys(*v1::JobConfig::descriptor(), "", keys);
-  // A last segment alone is what people remember.
+  // A last segment alone is what people remember; the shortest key that ends so is the likeliest.
+  std::string nearest;
   for (const std::string& key : keys) {
-    if (key.size() > path.size() && key.substr(key.size() - path.size() - 1) == "." + path) {
-      return absl::NotFoundError(absl::StrCat("no key ", path, "; did you mean ", key, "?"));
-    }
+    bool ends = key.size() > path.size() && key.substr(key.size() - path.size() - 1) == "." + path;
+    if (ends && (nearest.empty() || key.size() < nearest.size())) nearest = key;
   }
-  std::string nearest = NearestName(path, keys);
+  if (nearest.empty()) nearest = NearestName(path, keys);
   return absl::NotFoundError(absl::StrCat(
       "no key ", path, nearest.empty() ? "" : absl::StrCat("; did you mean ", nearest, "?")));
 }

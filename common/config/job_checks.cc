@@ -30,7 +30,7 @@ class JobChecker {
     CheckPlacement();
     CheckLengths();
     if (const v1::GrpoConfig* config = PolicyGradientOf(job_)) CheckAlgorithm(*config);
-    if (job_.has_sft()) CheckSft();
+    if (TextJobOf(job_)) CheckTexts(*TextJobOf(job_));
     if (job_.has_evaluate()) CheckEvaluate();
   }
 
@@ -188,16 +188,53 @@ class JobChecker {
     if (config.has_updates()) CheckSchedule(config.updates());
   }
 
-  void CheckSft() {
-    const v1::SftConfig& sft = job_.sft();
-    if (!job_.data().has_train()) Add("data.train", "is required by sft: the answers to learn");
-    if (sft.has_updates() && sft.passes() != 1) {
-      Add("sft.passes", "has no effect beside sft.updates: give one of them");
+  void CheckTexts(const TextJob& text) {
+    const std::string kind = KindOf(job_);
+    if (!job_.data().has_train()) {
+      Add("data.train", absl::StrCat("is required by ", kind, ": the answers to learn from"));
+    }
+    if (text.updates && text.passes != 1) {
+      Add(kind + ".passes", absl::StrCat("has no effect beside ", kind, ".updates: give one of them"));
     }
     if (!job_.rewards().empty() && !job_.data().has_eval()) {
-      Add("rewards", "have no effect in sft without data.eval");
+      Add("rewards", absl::StrCat("have no effect in ", kind, " without data.eval"));
     }
-    if (sft.has_updates()) CheckSchedule(sft.updates());
+    if (text.updates) CheckSchedule(*text.updates);
+    CheckColumns(text, kind);
+    if (job_.has_dpo()) CheckDpo();
+    if (job_.has_reward_model() && job_.data().has_eval()) {
+      Add("data.eval", "is scored by generating answers, which a reward model cannot");
+    }
+  }
+
+  // Columns that another kind of job reads.
+  void CheckColumns(const TextJob& text, const std::string& kind) {
+    using Answers = TextJob::Answers;
+    auto unused = [&](const char* column, bool used) {
+      const std::string key = absl::StrCat("data.train.", column);
+      if (!used && Given(key) && ColumnDiffers(column)) {
+        Add(key, absl::StrCat("has no effect in ", kind));
+      }
+    };
+    unused("answer", text.answers != Answers::kPair);
+    unused("chosen", text.answers == Answers::kPair);
+    unused("rejected", text.answers == Answers::kPair);
+    unused("label", text.answers == Answers::kMarked);
+    unused("margin", job_.has_reward_model());
+  }
+
+  // Whether the user's name of a column is another than the default: a resolved job can be submitted again.
+  bool ColumnDiffers(const std::string& column) const {
+    const v1::DatasetConfig& data = job_.data().train();
+    const FieldDescriptor& field = *data.GetDescriptor()->FindFieldByName(column);
+    return data.GetReflection()->GetString(data, &field) != RulesOf(field).default_value();
+  }
+
+  void CheckDpo() {
+    const v1::DpoConfig& dpo = job_.dpo();
+    if (dpo.label_smoothing() > 0 && dpo.loss() != v1::DPO_LOSS_SIGMOID) {
+      Add("dpo.label_smoothing", "has no effect with this loss: sigmoid only");
+    }
   }
 
   void CheckEvaluate() {

@@ -33,7 +33,10 @@ std::string FixedSetting(const v1::JobConfig& a, const v1::JobConfig& b) {
     if (rl_a->advantage() != rl_b->advantage()) return kind + ".advantage";
     if (rl_a->has_updates() != rl_b->has_updates()) return kind + ".updates (given or not)";
   }
-  if (a.sft().sequences() != b.sft().sequences()) return "sft.sequences";
+  const auto text_a = config::TextJobOf(a), text_b = config::TextJobOf(b);
+  if (text_a && text_b && text_a->lines != text_b->lines) {
+    return config::KindOf(a) + (text_a->answers == config::TextJob::Answers::kPair ? ".pairs" : ".sequences");
+  }
   return "";
 }
 

@@ -16,7 +16,7 @@ namespace rein::services {
 
 // What the job wants; does not change while it runs.
 struct Plan {
-  enum class Kind { kRollouts, kTexts, kEvaluate };  // grpo and its like; sft; evaluate
+  enum class Kind { kRollouts, kTexts, kEvaluate };  // grpo and its like; sft, dpo and their like; evaluate
 
   Kind kind = Kind::kRollouts;
   uint64_t updates = 0;            // wanted

@@ -22,12 +22,12 @@ void SetCurrentPlan(const v1::JobConfig& config, uint64_t prompts, Plan& plan) {
   if (const v1::GrpoConfig* rl = config::PolicyGradientOf(config)) {
     plan.updates = rl->has_updates() ? rl->updates() : one_pass;
   }
-  if (!config.has_sft()) return;
-  double passes = config.sft().passes() * static_cast<double>(prompts);
-  plan.updates =
-      config.sft().has_updates()
-          ? config.sft().updates()
-          : static_cast<uint64_t>(std::ceil(passes / static_cast<double>(plan.groups_per_update)));
+  const std::optional<config::TextJob> text = config::TextJobOf(config);
+  if (!text) return;
+  const double passes = text->passes * static_cast<double>(prompts);
+  plan.updates = text->updates ? *text->updates
+                               : static_cast<uint64_t>(std::ceil(
+                                     passes / static_cast<double>(plan.groups_per_update)));
 }
 
 }  // namespace
@@ -46,9 +46,9 @@ Plan PlanOf(const v1::JobConfig& config, uint64_t prompts) {
     plan.needs_signal = rl->dynamic_sampling();
     plan.staleness = rl->staleness();
     plan.reference = rl->kl().coefficient() > 0;
-  } else if (config.has_sft()) {
+  } else if (const std::optional<config::TextJob> text = config::TextJobOf(config)) {
     plan.kind = Plan::Kind::kTexts;
-    plan.groups_per_update = config.sft().sequences();
+    plan.groups_per_update = text->lines;
   } else {
     plan.kind = Plan::Kind::kEvaluate;
   }

@@ -140,8 +140,7 @@ void TrainerWork::Load(bool initial) {
   *request.mutable_job() = job.config;
   // The schedule ends where the job does.
   auto updates = static_cast<uint32_t>(run_.plan.updates);
-  if (v1::GrpoConfig* rl = config::PolicyGradientOf(*request.mutable_job())) rl->set_updates(updates);
-  if (job.config.has_sft()) request.mutable_job()->mutable_sft()->set_updates(updates);
+  config::SetUpdates(updates, *request.mutable_job());
   request.set_lineage(wanted_.lineage);
   request.set_checkpoint_path(checkpoint_path);
   trainer.trainer->Load(request, kLoadDeadline, Expect(&TrainerWork::OnLoaded));

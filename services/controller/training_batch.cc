@@ -135,19 +135,25 @@ absl::StatusOr<TrainingBatch> BatchOfTexts(const Ledger& ledger, PromptSource& p
                                            bool train_on_prompt) {
   TrainingBatch batch;
   uint64_t tokens = 0, targets = 0;
+  uint32_t line = 0;
   for (uint64_t order : orders) {
     const Group* group = ledger.Find(order);
     if (group == nullptr) return absl::InternalError(absl::StrCat("no group ", order));
-    REIN_ASSIGN_OR_RETURN(LearnedText text, prompts.ReadText(group->id.prompt()));
-    v1::TrainingSequence& sequence = batch.sequences.emplace_back();
-    sequence.mutable_token_ids()->Add(text.token_ids.begin(), text.token_ids.end());
-    std::string mask(text.token_ids.size(), '\1');
-    size_t context = train_on_prompt ? 1 : std::max<size_t>(1, text.prompt_tokens);
-    std::fill_n(mask.begin(), std::min(context, mask.size()), '\0');
-    targets += static_cast<uint64_t>(std::count(mask.begin(), mask.end(), '\1'));
-    tokens += mask.size();
-    sequence.set_loss_mask(std::move(mask));
-    sequence.set_id(absl::StrCat(group->id.prompt()));
+    REIN_ASSIGN_OR_RETURN(std::vector<LearnedText> texts, prompts.ReadTexts(group->id.prompt()));
+    for (const LearnedText& text : texts) {
+      v1::TrainingSequence& sequence = batch.sequences.emplace_back();
+      sequence.mutable_token_ids()->Add(text.token_ids.begin(), text.token_ids.end());
+      std::string mask(text.token_ids.size(), '\1');
+      size_t context = train_on_prompt ? 1 : std::max<size_t>(1, text.prompt_tokens);
+      std::fill_n(mask.begin(), std::min(context, mask.size()), '\0');
+      targets += static_cast<uint64_t>(std::count(mask.begin(), mask.end(), '\1'));
+      tokens += mask.size();
+      sequence.set_loss_mask(std::move(mask));
+      sequence.set_group(line);
+      sequence.set_reward(text.reward);
+      sequence.set_id(absl::StrCat(group->id.prompt(), &text == &texts.front() ? "" : "/rejected"));
+    }
+    ++line;
   }
   AddMetric(batch.metrics, "tokens", static_cast<double>(tokens));
   AddMetric(batch.metrics, "target_tokens", static_cast<double>(targets));

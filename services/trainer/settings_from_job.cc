@@ -13,9 +13,7 @@ LrSchedule ScheduleFromJob(const v1::JobConfig& job) {
   const v1::ScheduleConfig& config = job.trainer().schedule();
   LrSchedule schedule;
   schedule.peak = job.trainer().learning_rate();
-  const v1::GrpoConfig* algorithm = config::PolicyGradientOf(job);
-  schedule.max_updates =
-      std::max<int64_t>(1, algorithm != nullptr ? algorithm->updates() : job.sft().updates());
+  schedule.max_updates = std::max<int64_t>(1, config::UpdatesOf(job));
   switch (config.curve_case()) {
     case v1::ScheduleConfig::kConstant:
       schedule.warmup = config.constant().warmup();

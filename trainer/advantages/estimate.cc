@@ -1,5 +1,8 @@
 #include "trainer/advantages/estimate.h"
 
+#include <utility>
+
+#include "trainer/advantages/gae.h"
 #include "trainer/advantages/gpg.h"
 #include "trainer/advantages/group_relative.h"
 #include "trainer/advantages/leave_one_out.h"
@@ -29,12 +32,12 @@ std::vector<double> PenalizedRewards(const AdvantageInputs& in) {
   return reward;
 }
 
-TokenRows RewardsToGo(const AdvantageInputs& in, double gamma) {
+TokenRows TokenRewards(const AdvantageInputs& in) {
   TokenRows reward = RewardAtEnd(in.reward, in.targets);
   for (size_t i = 0; i < in.penalty.size(); ++i) {
     for (size_t t = 0; t < in.penalty[i].size(); ++t) reward[i][t] -= in.penalty[i][t];
   }
-  return RewardToGo(reward, gamma);
+  return reward;
 }
 
 TokenRows Unwhitened(const AdvantageSettings& s, const AdvantageInputs& in) {
@@ -57,11 +60,12 @@ TokenRows Unwhitened(const AdvantageSettings& s, const AdvantageInputs& in) {
       return spread(PerReward(in.parts, s.part_weights, in.group, s.epsilon));
     case AdvantageKind::kReinforcePp:
     case AdvantageKind::kRewardToGo:
-      return RewardsToGo(in, s.gamma);
+      return RewardToGo(TokenRewards(in), s.gamma);
     case AdvantageKind::kGreedyBaseline:
+    case AdvantageKind::kGae:
       break;
   }
-  TokenRows rows = RewardsToGo(in, s.gamma);
+  TokenRows rows = RewardToGo(TokenRewards(in), s.gamma);
   for (size_t i = 0; i < rows.size(); ++i) {
     for (double& advantage : rows[i]) advantage -= in.greedy_reward[i];
   }
@@ -70,11 +74,18 @@ TokenRows Unwhitened(const AdvantageSettings& s, const AdvantageInputs& in) {
 
 }  // namespace
 
-TokenRows EstimateAdvantages(const AdvantageSettings& settings, const AdvantageInputs& inputs) {
-  TokenRows rows = Unwhitened(settings, inputs);
+Advantages EstimateAdvantages(const AdvantageSettings& settings, const AdvantageInputs& inputs) {
+  Advantages result;
+  if (settings.kind == AdvantageKind::kGae) {
+    Gae gae = TokenGae(TokenRewards(inputs), inputs.value, {settings.gamma, settings.lambda});
+    result = {std::move(gae.advantage), std::move(gae.returns)};
+  } else {
+    result.advantage = Unwhitened(settings, inputs);
+  }
   const bool whitens = settings.whiten || settings.kind == AdvantageKind::kReinforcePp ||
                        settings.kind == AdvantageKind::kReinforcePpBaseline;
-  return whitens ? Whiten(rows) : rows;
+  if (whitens) result.advantage = Whiten(result.advantage);
+  return result;
 }
 
 }  // namespace rein::trainer

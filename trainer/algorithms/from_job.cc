@@ -58,6 +58,8 @@ AdvantageKind FromProto(v1::Advantage advantage) {
       return AdvantageKind::kPerReward;
     case v1::ADVANTAGE_REWARD_TO_GO:
       return AdvantageKind::kRewardToGo;
+    case v1::ADVANTAGE_GAE:
+      return AdvantageKind::kGae;
     default:
       return AdvantageKind::kGroupRelative;
   }
@@ -138,7 +140,20 @@ Algorithm PolicyGradientFrom(const v1::GrpoConfig& config, const v1::JobConfig& 
   settings.kl_importance_weighted = config.kl().importance_weighted();
   settings.entropy_coefficient = config.entropy_coefficient();
   CorrectionsFrom(config, settings);
+  settings.advantage.lambda = config.lambda();
+  if (config.advantage() == v1::ADVANTAGE_GAE) {
+    settings.critic = CriticSettings{config.critic().path(), config.critic().learning_rate(),
+                                     config.critic().clip()};
+  }
   return PolicyGradient(settings);
+}
+
+DpoSettings DpoFrom(const v1::DpoConfig& dpo) {
+  DpoSettings settings{DpoLoss::kSigmoid, dpo.beta(), dpo.label_smoothing()};
+  if (dpo.loss() == v1::DPO_LOSS_IPO) settings.loss = DpoLoss::kIpo;
+  if (dpo.loss() == v1::DPO_LOSS_IPO_SUM) settings.loss = DpoLoss::kIpoSum;
+  if (dpo.loss() == v1::DPO_LOSS_HINGE) settings.loss = DpoLoss::kHinge;
+  return settings;
 }
 
 }  // namespace
@@ -150,6 +165,17 @@ absl::StatusOr<Algorithm> AlgorithmFromJob(const v1::JobConfig& job) {
   switch (job.kind_case()) {
     case v1::JobConfig::kSft:
       return Sft(FromProto(job.sft().aggregation()));
+    case v1::JobConfig::kDpo:
+      return DirectPreference(DpoFrom(job.dpo()), job.dpo().reference_free());
+    case v1::JobConfig::kKto:
+      return MarkedPreference(
+          {job.kto().beta(), job.kto().desirable_weight(), job.kto().undesirable_weight()});
+    case v1::JobConfig::kOrpo:
+      return OddsRatioPreference(job.orpo().beta());
+    case v1::JobConfig::kSimpo:
+      return SimplePreference({job.simpo().beta(), job.simpo().gamma()});
+    case v1::JobConfig::kRewardModel:
+      return RewardModel(job.reward_model().center_coefficient());
     case v1::JobConfig::kEvaluate:
       // The trainer serves the weights that are scored; no Update is ever asked for.
       return Sft(Aggregation::kTokenMean);

@@ -118,6 +118,7 @@ Algorithm PolicyGradient(const Settings& s) {
   algorithm.skips_zero_advantage = !KlInLoss(s) && s.entropy_coefficient == 0;
   algorithm.kl = s.kl;
   algorithm.advantage = s.advantage;
+  algorithm.critic = s.critic;
   algorithm.token_mean_names = TokenMeanNames(s);
   algorithm.token_max_names = {"ratio_max", "logprob_diff_max"};
   algorithm.derived = [](const std::vector<double>& mean) {

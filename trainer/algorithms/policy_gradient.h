@@ -39,6 +39,7 @@ struct PolicyGradientSettings {
   std::optional<ImportanceCorrection> correction;
   std::optional<Rejection> rejection;
   std::optional<double> mask_negative_above;
+  std::optional<CriticSettings> critic;
 };
 
 Algorithm PolicyGradient(const PolicyGradientSettings& settings);

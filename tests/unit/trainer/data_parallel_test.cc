@@ -41,7 +41,7 @@ std::vector<TrainingSequence> Batch(int seed) {
 }
 
 struct Outcome {
-  PolicyTrainer::Arenas arenas;  // after two updates
+  Arenas arenas;  // after two updates
   std::vector<Metric> metrics;
   std::vector<std::vector<float>> logprobs;
 };

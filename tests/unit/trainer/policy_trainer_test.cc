@@ -6,62 +6,13 @@
 
 #include <cmath>
 
+#include "tests/unit/trainer/training_fixture.h"
 #include "trainer/algorithms/policy_gradient.h"
 
 namespace rein::trainer {
 namespace {
 
 using ::testing::HasSubstr;
-
-constexpr char kModel[] = "tests/golden/models/qwen3";
-
-TrainerSettings Settings() {
-  TrainerSettings s;
-  s.model_path = kModel;
-  s.random_weights = true;
-  s.microbatch_tokens = 32;
-  s.schedule.peak = 1e-2;
-  return s;
-}
-
-std::unique_ptr<parallel::ProcessGroup> group = parallel::SingleProcess();
-
-std::unique_ptr<PolicyTrainer> Make(const TrainerSettings& settings, const Algorithm& algorithm) {
-  auto trainer = PolicyTrainer::Create(settings, algorithm, *group);
-  EXPECT_TRUE(trainer.ok()) << trainer.status();
-  return *std::move(trainer);
-}
-
-// Random completions whose behaviour log-probs are the trainer's own.
-std::vector<TrainingSequence> OnPolicy(PolicyTrainer& trainer, int groups, int siblings) {
-  std::vector<TrainingSequence> batch;
-  for (int g = 0; g < groups; ++g) {
-    for (int i = 0; i < siblings; ++i) {
-      TrainingSequence s;
-      s.id = std::to_string(g) + "/" + std::to_string(i);
-      const int64_t prompt = 3 + g % 2, length = prompt + 1 + at::randint(9, {1}, at::kLong).item<int64_t>();
-      for (int64_t t = 0; t < length; ++t) {
-        s.token_ids.push_back(at::randint(61, {1}, at::kLong).item<int64_t>());
-        s.loss_mask.push_back(t >= prompt);
-      }
-      s.group = g;
-      s.reward = at::rand({1}).item<double>();
-      batch.push_back(s);
-    }
-  }
-  auto logprobs = trainer.Score(batch);
-  EXPECT_TRUE(logprobs.ok()) << logprobs.status();
-  for (size_t i = 0; i < batch.size(); ++i) batch[i].behaviour_logprobs = (*logprobs)[i];
-  return batch;
-}
-
-double Find(const std::vector<Metric>& metrics, const std::string& name) {
-  for (const Metric& m : metrics) {
-    if (m.name == name) return m.value;
-  }
-  ADD_FAILURE() << "no metric " << name;
-  return NAN;
-}
 
 TEST(PolicyTrainerTest, OnPolicyRatioIsOneAndTheLossIsMinusTheMeanAdvantage) {
   auto trainer = Make(Settings(), PolicyGradient({}));
@@ -234,7 +185,7 @@ TEST(PolicyTrainerTest, ResumeIsBitForBit) {
   auto first = OnPolicy(*a, 4, 4);
   ASSERT_TRUE(a->Update(first).ok());
   auto arenas = *a->GatherArenas();
-  PolicyTrainer::Arenas kept{arenas.master.clone(), arenas.moment1.clone(), arenas.moment2.clone()};
+  Arenas kept{arenas.master.clone(), arenas.moment1.clone(), arenas.moment2.clone()};
   TrainerSettings other = Settings();
   other.seed = 99;  // other random weights, which the restore must replace
   auto b = Make(other, PolicyGradient(grpo));
