@@ -43,11 +43,15 @@ std::vector<Metric> UpdateSums::Metrics(const Algorithm& algorithm) const {
   std::vector<double> means;
   for (size_t i = 0; i < token_sums.size(); ++i) {
     means.push_back(token_sums[i] / std::max(trained_tokens, 1.0));
-    metrics.push_back({algorithm.token_mean_names[i], means[i]});
+    if (!algorithm.token_mean_names[i].empty()) {
+      metrics.push_back({algorithm.token_mean_names[i], means[i]});
+    }
   }
   for (size_t i = 0; i < sequence_sums.size(); ++i) {
     means.push_back(sequence_sums[i] / std::max(trained_sequences, 1.0));
-    metrics.push_back({algorithm.sequence_mean_names[i], means.back()});
+    if (!algorithm.sequence_mean_names[i].empty()) {
+      metrics.push_back({algorithm.sequence_mean_names[i], means.back()});
+    }
   }
   if (algorithm.derived) {
     for (Metric& metric : algorithm.derived(means)) metrics.push_back(std::move(metric));

@@ -124,7 +124,8 @@ absl::StatusOr<TrainingBatch> BatchOfRollouts(Ledger& ledger, const std::vector<
       equal = equal && reward == baseline;
     }
     ++sums.groups;
-    if (equal) ++sums.zero_signal_groups;
+    // A completion that was meant to be alone is compared with the whole batch.
+    if (equal && (trained > 1 || greedy_sibling)) ++sums.zero_signal_groups;
   }
   batch.metrics = ToMetrics(sums);
   return batch;

@@ -21,6 +21,7 @@ struct GoldenCase {
   std::string id;
   nlohmann::json body;
   std::shared_ptr<const nlohmann::json> file;
+  bool poisoned = false;  // token inputs are NaN wherever the mask is 0
 
   std::string function() const { return body["function"]; }
   bool Has(const std::string& role) const { return body["inputs"].contains(role); }
@@ -79,7 +80,7 @@ void CheckLoss(const GoldenCase& c, const Mask& mask, const at::Tensor& loss_N, 
 using Check = void (*)(const GoldenCase&);
 // The checks of one family, by function.
 using Checks = std::vector<std::pair<std::string, Check>>;
-// Runs every case of these functions; each function must have one.
+// Runs every case of these functions, as it is and poisoned; each function must have one.
 void RunChecks(const Checks& checks);
 
 }  // namespace rein::trainer

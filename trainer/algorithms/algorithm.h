@@ -74,7 +74,7 @@ struct Algorithm {
   Aggregation aggregation = Aggregation::kTokenMean;
   double horizon = 1;  // of kSequenceSumFixed
   KlControl kl;
-  // Figures that are reported.
+  // Figures that are reported; one without a name is there for `derived` alone.
   std::vector<std::string> token_mean_names, token_max_names, sequence_mean_names;
   // Figures that are functions of the means: of tokens, then of sequences; may be empty.
   std::function<std::vector<Metric>(const std::vector<double>&)> derived;

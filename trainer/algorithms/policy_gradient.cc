@@ -64,7 +64,7 @@ std::vector<std::string> TokenMeanNames(const Settings& s) {
   std::vector<std::string> names = {
       "policy_loss", "clip_ratio_low",  "clip_ratio_high",   "ratio_mean",  "entropy",
       "approx_kl",   "approx_kl_k1",    "logprob_diff_mean", "token_mult_prob_error",
-      "ratio_square", "capped_ratio",   "capped_ratio_square"};
+      "",            "",                "" /* of the derived figures */};
   const auto* clip = std::get_if<ClipRange>(&s.surrogate);
   if (clip != nullptr && clip->dual) names.push_back("clip_ratio_dual");
   if (Corrects(s)) names.push_back("correction_mean");

@@ -83,7 +83,7 @@ Algorithm MarkedPreference(const KtoSettings& settings) {
   kto.needs_mismatch_kl = true;
   kto.aggregation = Aggregation::kSequenceSum;
   kto.token_mean_names = {"entropy"};
-  kto.sequence_mean_names = {"good_reward_part", "bad_reward_part", "good_share"};
+  kto.sequence_mean_names = {"", "", "good_share"};
   kto.derived = [](const std::vector<double>& mean) {  // entropy, then the three above
     const double good = std::max(mean[3], 1e-12), bad = std::max(1 - mean[3], 1e-12);
     return std::vector<Metric>{{"good_reward", mean[1] / good}, {"bad_reward", mean[2] / bad}};

@@ -178,6 +178,16 @@ TEST(PolicyTrainerTest, EveryObjectiveMakesAStepThatDoesNotDependOnTheMicrobatch
   }
 }
 
+TEST(PolicyTrainerTest, ALearningRateOfZeroMovesNothing) {
+  TrainerSettings settings = Settings();
+  settings.schedule.peak = 0;
+  auto trainer = Make(settings, PolicyGradient({}));
+  const auto batch = OnPolicy(*trainer, 3, 3);
+  for (int i = 0; i < 20; ++i) ASSERT_TRUE(trainer->Update(batch).ok());
+  auto logprobs = *trainer->Score(batch);
+  for (size_t i = 0; i < batch.size(); ++i) EXPECT_EQ(logprobs[i], batch[i].behaviour_logprobs);
+}
+
 TEST(PolicyTrainerTest, ResumeIsBitForBit) {
   PolicyGradientSettings grpo;
   grpo.minibatches = 2;
