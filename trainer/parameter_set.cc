@@ -63,6 +63,7 @@ absl::Status ParameterSet::Allocate(const ParameterSource& source, const std::st
   const int64_t begin = optimizer_.slice.begin, length = optimizer_.slice.end - begin;
   optimizer_.master = whole.narrow(0, begin, length);  // in fp32 a view of the compute arena
   if (narrow && length < size) optimizer_.master = optimizer_.master.clone();
+  if (narrow) optimizer_.rounded = compute_.narrow(0, begin, length);
   optimizer_.moment1 = at::zeros({length}, fp32);
   optimizer_.moment2 = at::zeros({length}, fp32);
   REIN_ASSIGN_OR_RETURN(decoder_, models::Decoder::Create(model_.spec, registry_, compute_, grad_));
@@ -89,8 +90,6 @@ absl::StatusOr<double> ParameterSet::Step(const AdamWSettings& settings, double 
   REIN_RETURN_IF_ERROR(CatchTorch("optimizer step", [&] {
     AdamWStep(registry_, settings, learning_rate, scale, step, grad_.narrow(0, begin, end - begin),
               optimizer_);
-    at::Tensor own = compute_.narrow(0, begin, end - begin);
-    if (!own.is_alias_of(optimizer_.master)) own.copy_(optimizer_.master);
     for (int rank = 0; rank < group_.size(); ++rank) {
       weights::Registry::Slice slice = registry_.OptimizerSlice(rank, group_.size());
       parts.push_back(compute_.narrow(0, slice.begin, slice.end - slice.begin));

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "common/kernels/attention_hopper.h"
 #include "common/kernels/attention_tile.cuh"
 #include "common/kernels/launch_status.h"
 
@@ -14,19 +15,25 @@ constexpr int kTilesPerChunk = kKeyChunk / kKeyTile;
 constexpr float kLog2E = 1.44269504088896340736f;
 
 // Copies one tile of keys or values into shared memory, in the background; rows beyond the context become
-// zeros. `threads` threads share the work, `thread` is this one's number.
+// zeros. `threads` threads share the work, `thread` is this one's number; first_token[g] is where group g of
+// the tile lies.
 template <int kDim, int kThreads>
-__device__ void CopyTile(const KeyRows& rows, const void* from, int64_t stride, int64_t head,
-                         int first_key, int thread, bf16* to) {
+__device__ void CopyTile(const int64_t (&first_token)[kGroupsPerTile], const void* from, int64_t stride,
+                         int64_t head, int rows, int thread, bf16* to) {
   constexpr int kPieces = kDim / 8;
+  const bf16* source = static_cast<const bf16*>(from) + head * kDim;
 #pragma unroll
   for (int i = 0; i < kKeyTile * kPieces / kThreads; ++i) {
     const int piece = i * kThreads + thread, row = piece / kPieces, column = piece % kPieces * 8;
-    const int position = first_key + row;
-    const bool live = position < rows.context;
-    const bf16* source = static_cast<const bf16*>(from);
-    if (live) source += rows.Token(position) * stride + head * kDim + column;
-    CopyAsync16(to + row * kTileStride<kDim> + column, source, live);
+    const bool live = row < rows;
+    int64_t token = first_token[0];
+#pragma unroll
+    for (int g = 1; g < kGroupsPerTile; ++g) {
+      if (row / kKeyGroup == g) token = first_token[g];
+    }
+    token += row % kKeyGroup;
+    CopyAsync16(to + row * kTileStride<kDim> + column, live ? source + token * stride + column : source,
+                live);
   }
 }
 
@@ -79,9 +86,15 @@ __global__ void __launch_bounds__(PrefillLayout<kDim>::kThreads, 1)
   auto fetch = [&](int tile) {
     if (tile < tiles) {
       bf16* to = stage_key(tile);
-      CopyTile<kDim, L::kThreads>(rows, r.keys.key, r.keys.key_stride, kv_head, tile * kKeyTile,
+      int64_t first_token[kGroupsPerTile];
+#pragma unroll
+      for (int g = 0; g < kGroupsPerTile; ++g) {
+        first_token[g] = rows.FirstToken(tile * kGroupsPerTile + g);
+      }
+      const int live = context - tile * kKeyTile;
+      CopyTile<kDim, L::kThreads>(first_token, r.keys.key, r.keys.key_stride, kv_head, live,
                                   threadIdx.x, to);
-      CopyTile<kDim, L::kThreads>(rows, r.keys.value, r.keys.value_stride, kv_head, tile * kKeyTile,
+      CopyTile<kDim, L::kThreads>(first_token, r.keys.value, r.keys.value_stride, kv_head, live,
                                   threadIdx.x, to + L::kTile);
     }
     CommitCopies();
@@ -142,7 +155,7 @@ __global__ void __launch_bounds__(PrefillLayout<kDim>::kThreads, 1)
                    __fdiv_rn(total_out[n][i * 2 + 1], total_sum[i]));
     }
     if (r.lse != nullptr && lane % 4 == 0) {
-      r.lse[head * r.tokens + begin + query[i]] =
+      r.lse[head * r.lse_head_stride + (begin + query[i]) * r.lse_token_stride] =
           (total_max[i] + log2f(total_sum[i])) * 0.693147180559945309f;
     }
   }
@@ -217,19 +230,28 @@ __global__ void __launch_bounds__(32 * DecodeLayout<kDim>::kWarps)
   const int group = static_cast<int>(r.heads / r.kv_heads);
   const int items = s.first_item[r.sequences] * static_cast<int>(r.kv_heads);
   const float scale_log2 = r.scale * kLog2E;
-  for (int item = blockIdx.x * L::kWarps + warp; item < items; item += gridDim.x * L::kWarps) {
+  // Few items are spread over many processors.
+  for (int item = warp * gridDim.x + blockIdx.x; item < items; item += gridDim.x * L::kWarps) {
     const int kv_head = item % r.kv_heads, chunk_item = item / r.kv_heads;
     const int b = s.sequence_of[chunk_item], chunk_index = chunk_item - s.first_item[b];
     const int context = r.context[b], first_key = chunk_index * kKeyChunk;
     const int tiles = (min(context - first_key, kKeyChunk) + kKeyTile - 1) / kKeyTile;
     const KeyRows rows{r.keys, b, context};
+    // Lane g knows where group g of the chunk lies.
+    const int64_t own_group = rows.FirstToken(first_key / kKeyGroup + lane % (kKeyChunk / kKeyGroup));
     // Pieces 2 t and 2 t + 1 of the ring are the keys and the values of tile t.
     auto fetch = [&](int piece) {
       if (piece < 2 * tiles) {
         const bool values = piece % 2 == 1;
-        CopyTile<kDim, 32>(rows, values ? r.keys.value : r.keys.key,
+        int64_t first_token[kGroupsPerTile];
+#pragma unroll
+        for (int g = 0; g < kGroupsPerTile; ++g) {
+          first_token[g] = __shfl_sync(~0u, own_group, piece / 2 * kGroupsPerTile + g);
+        }
+        CopyTile<kDim, 32>(first_token, values ? r.keys.value : r.keys.key,
                            values ? r.keys.value_stride : r.keys.key_stride, kv_head,
-                           first_key + piece / 2 * kKeyTile, lane, ring + piece % L::kStages * L::kTile);
+                           context - first_key - piece / 2 * kKeyTile, lane,
+                           ring + piece % L::kStages * L::kTile);
       }
       CommitCopies();
     };
@@ -302,7 +324,7 @@ __global__ void AddChunksKernel(AttentionForward r, DecodeScratch s) {
   for (int i = 0; i < kCount; ++i) {
     out[i * 32 + lane] = __float2bfloat16_rn(any ? total.Output(i) : 0.0f);
   }
-  if (r.lse != nullptr && lane == 0) r.lse[head * r.tokens + b] = total.LogSumExp();
+  if (r.lse != nullptr && lane == 0) r.lse[head * r.lse_head_stride + b * r.lse_token_stride] = total.LogSumExp();
 }
 
 // Calls `body` with the head dim as a compile-time constant.
@@ -332,6 +354,7 @@ absl::Status Widen(const char* name, Kernel kernel, int bytes) {
 
 absl::Status AttendPrefill(const AttentionForward& run, int64_t longest, void* stream) {
   if (run.tokens == 0) return absl::OkStatus();
+  if (HopperPrefillTakes(run.head_dim)) return AttendPrefillHopper(run, longest, stream);
   return WithDim(run.head_dim, [&](auto dim) {
     using L = PrefillLayout<dim.value>;
     absl::Status status = Widen("AttendPrefill", AttendPrefillKernel<dim.value>, L::kBytes);
@@ -376,9 +399,8 @@ absl::Status AttendDecode(const AttentionForward& run, int64_t most_chunks, void
     cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
     cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, AttendDecodeKernel<dim.value>,
                                                   32 * L::kWarps, L::kBytes);
-    const int64_t wanted = (most_chunks * run.kv_heads + L::kWarps - 1) / L::kWarps;
-    const auto blocks = static_cast<unsigned>(
-        std::min<int64_t>(wanted, static_cast<int64_t>(processors) * std::max(resident, 1)));
+    const auto blocks = static_cast<unsigned>(std::min<int64_t>(
+        most_chunks * run.kv_heads, static_cast<int64_t>(processors) * std::max(resident, 1)));
     AttendDecodeKernel<dim.value><<<blocks, 32 * L::kWarps, L::kBytes, on>>>(run, cut);
     const auto heads = static_cast<unsigned>((run.sequences * run.heads + 3) / 4);
     AddChunksKernel<dim.value><<<heads, 128, 0, on>>>(run, cut);

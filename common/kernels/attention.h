@@ -32,7 +32,8 @@ struct KeyValues {
   int64_t key_stride = 0, value_stride = 0;
   const int32_t* pages = nullptr;  // [B, pages_per_sequence], or null: sequence b begins at token begin[b]
   const int32_t* begin = nullptr;  // [B]
-  int32_t pages_per_sequence = 0, page_tokens = 0;
+  int32_t pages_per_sequence = 0;
+  int32_t page_shift = 0;  // a page holds 2^page_shift tokens, at least 16
 };
 
 struct AttentionForward {
@@ -42,7 +43,8 @@ struct AttentionForward {
   const int32_t* query_begin = nullptr;  // [B + 1]: the queries of each sequence among the T
   const int32_t* context = nullptr;      // [B]: its keys, the queries' own at the end included
   void* out = nullptr;                   // bf16 [T, H, C]
-  float* lse = nullptr;                  // fp32 [H, T] or null: log sum exp(q.k scale), natural
+  float* lse = nullptr;                  // fp32 or null: log sum exp(q.k scale), natural
+  int64_t lse_token_stride = 1, lse_head_stride = 0;
   int64_t tokens = 0, sequences = 0, heads = 0, kv_heads = 0, head_dim = 0;
   float scale = 1;
 };

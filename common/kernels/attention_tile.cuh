@@ -19,6 +19,12 @@ __device__ inline float PowerOfTwo(float n) {
   return n < -126.0f ? 0.0f : __int_as_float((static_cast<int>(n) + 127) << 23);
 }
 
+__device__ inline float PowerOfTwoOf(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
 // The rows l / 4 and l / 4 + 8 of a warp's sixteen, for the lane l: what one chunk has summed so far.
 template <int kDim>
 struct ChunkState {
@@ -88,7 +94,7 @@ __device__ inline void AddTile(const uint32_t (&q_fragment)[kDim / 16][4], const
   for (int n = 0; n < kKeyTile / 8; ++n) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      score[n][i] = exp2f(__fsub_rn(score[n][i], shift[i / 2]));
+      score[n][i] = PowerOfTwoOf(__fsub_rn(score[n][i], shift[i / 2]));
       state.sum[i / 2] = __fadd_rn(state.sum[i / 2], score[n][i]);
     }
   }
@@ -144,17 +150,22 @@ __device__ inline float RowSum(float lane_sum) {
   return __fadd_rn(lane_sum, __shfl_xor_sync(~0u, lane_sum, 2));
 }
 
-// The address of a tile row in global memory; null beyond the context.
+// Keys come in groups of sixteen that lie side by side in memory: pages hold a multiple of that.
+inline constexpr int kKeyGroup = 16;
+inline constexpr int kGroupsPerTile = kKeyTile / kKeyGroup;
+
+// Where a sequence's keys are: the token index of the first key of a group.
 struct KeyRows {
   const KeyValues& keys;
   int64_t sequence;
   int context;
 
-  __device__ int64_t Token(int position) const {
+  __device__ int64_t FirstToken(int group) const {
+    const int position = group * kKeyGroup;
     if (keys.pages == nullptr) return keys.begin[sequence] + position;
-    const int32_t page =
-        keys.pages[sequence * keys.pages_per_sequence + position / keys.page_tokens];
-    return static_cast<int64_t>(page) * keys.page_tokens + position % keys.page_tokens;
+    if (position >= context) return 0;
+    const int32_t page = keys.pages[sequence * keys.pages_per_sequence + (position >> keys.page_shift)];
+    return (static_cast<int64_t>(page) << keys.page_shift) + (position & ((1 << keys.page_shift) - 1));
   }
 };
 

@@ -2,7 +2,10 @@
 
 #include <ATen/ATen.h>
 
+#include <bit>
+
 #include "common/kernels/attention.h"
+#include "common/kernels/attention_backward.h"
 #include "common/nn/autograd.h"
 #include "common/nn/launched.h"
 #include "common/nn/paged_attention_cpu.h"
@@ -106,16 +109,20 @@ struct CpuAttention : public Function<CpuAttention> {
   }
 };
 
-// The kernel's forward, and LibTorch's FlashAttention-2 backward from its output and log-sum-exp.
+// The kernel's forward; from its output and log-sum-exp the backward of cuDNN or, for the head dims that are not
+// asked of it, of LibTorch's FlashAttention-2, whose dq differs in bits from run to run.
 struct CudaAttention : public Function<CudaAttention> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& q_THC,
                             const at::Tensor& k_TKC, const at::Tensor& v_TKC,
                             const SequenceView& view, double scale) {
-    at::Tensor lse_HT;
+    at::Tensor lse_TH;
     if (context != nullptr) {
-      lse_HT = at::empty({q_THC.size(1), q_THC.size(0)}, q_THC.options().dtype(at::kFloat));
+      at::TensorOptions fp32 = q_THC.options().dtype(at::kFloat);
+      lse_TH = kernels::AttentionBackwardTakes(q_THC.size(2))
+                   ? at::empty({q_THC.size(0), q_THC.size(1)}, fp32)
+                   : at::empty({q_THC.size(1), q_THC.size(0)}, fp32).t();
     }
-    at::Tensor out = KernelForward(q_THC, k_TKC, v_TKC, view, scale, lse_HT);
+    at::Tensor out = KernelForward(q_THC, k_TKC, v_TKC, view, scale, lse_TH);
     if (context != nullptr) {
       context->saved_data["longest"] = view.longest;
       context->saved_data["scale"] = scale;
@@ -124,7 +131,7 @@ struct CudaAttention : public Function<CudaAttention> {
       Store(context, "k", k_TKC);
       Store(context, "v", v_TKC);
       Store(context, "out", out.detach());  // an output itself would be a cycle
-      Store(context, "lse", lse_HT);
+      Store(context, "lse", lse_TH);
     }
     return out;
   }
@@ -132,18 +139,59 @@ struct CudaAttention : public Function<CudaAttention> {
   static tensor_list backward(AutogradContext* context, tensor_list dy) {
     at::Tensor offsets = Stored(context, "offsets"), out = Stored(context, "out");
     const int64_t longest = context->saved_data["longest"].toInt();
+    const double scale = context->saved_data["scale"].toDouble();
+    at::Tensor q = Stored(context, "q"), k = Stored(context, "k"), v = Stored(context, "v"),
+               lse_TH = Stored(context, "lse"), dout = dy[0].contiguous();
+    if (kernels::AttentionBackwardTakes(q.size(2))) {
+      tensor_list d = KernelBackward(Dense(q), Dense(k), Dense(v), out, dout, lse_TH, offsets, longest, scale);
+      return {d[0], d[1], d[2], at::Tensor(), at::Tensor()};
+    }
     at::Tensor no_dropout = at::empty({2}, out.options().dtype(at::kUInt64));
     auto [dq, dk, dv] = at::_flash_attention_backward(
-        dy[0].contiguous(), Stored(context, "q"), Stored(context, "k"), Stored(context, "v"), out,
-        Stored(context, "lse"), offsets, offsets, longest, longest,
-        /*dropout_p=*/0, /*is_causal=*/true, no_dropout, no_dropout,
-        context->saved_data["scale"].toDouble());
+        dout, q, k, v, out, lse_TH.t(), offsets, offsets, longest, longest, /*dropout_p=*/0,
+        /*is_causal=*/true, no_dropout, no_dropout, scale);
     return {dq, dk, dv, at::Tensor(), at::Tensor()};
+  }
+
+  static tensor_list KernelBackward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                    const at::Tensor& out, const at::Tensor& dout,
+                                    const at::Tensor& lse_TH, const at::Tensor& offsets,
+                                    int64_t longest, double scale) {
+    at::Tensor dq = at::empty(q.sizes(), q.options()), dk = at::empty(k.sizes(), k.options()),
+               dv = at::empty(v.sizes(), v.options());
+    kernels::AttentionBackward run;
+    run.q = q.const_data_ptr();
+    run.k = k.const_data_ptr();
+    run.v = v.const_data_ptr();
+    run.out = out.const_data_ptr();
+    run.dout = dout.const_data_ptr();
+    run.lse = lse_TH.const_data_ptr<float>();
+    run.begin = offsets.const_data_ptr<int32_t>();
+    run.dq = dq.mutable_data_ptr();
+    run.dk = dk.mutable_data_ptr();
+    run.dv = dv.mutable_data_ptr();
+    run.q_stride = q.stride(0);
+    run.k_stride = k.stride(0);
+    run.v_stride = v.stride(0);
+    run.tokens = q.size(0);
+    run.sequences = offsets.size(0) - 1;
+    run.longest = longest;
+    run.heads = q.size(1);
+    run.kv_heads = k.size(1);
+    run.head_dim = q.size(2);
+    run.scale = static_cast<float>(scale);
+    tensor_list held;
+    auto allocate = [&](int64_t bytes) {
+      held.push_back(at::empty({bytes}, q.options().dtype(at::kByte)));
+      return held.back().mutable_data_ptr();
+    };
+    Launched(kernels::AttendBackward(run, allocate, Stream()));
+    return {dq, dk, dv};
   }
 
   static at::Tensor KernelForward(const at::Tensor& q_THC, const at::Tensor& k_TKC,
                                   const at::Tensor& v_TKC, const SequenceView& view, double scale,
-                                  at::Tensor lse_HT) {
+                                  at::Tensor lse_TH) {
     at::Tensor q = Dense(q_THC), k = Dense(k_TKC), v = Dense(v_TKC);
     at::Tensor out = at::empty({q.size(0), q.size(1), q.size(2)}, q.options());
     kernels::AttentionForward run = Shape(q, out, view, k.size(1), scale);
@@ -152,7 +200,11 @@ struct CudaAttention : public Function<CudaAttention> {
     run.keys.key_stride = k.stride(0);
     run.keys.value_stride = v.stride(0);
     run.keys.begin = run.query_begin;
-    if (lse_HT.defined()) run.lse = lse_HT.mutable_data_ptr<float>();
+    if (lse_TH.defined()) {
+      run.lse = lse_TH.mutable_data_ptr<float>();
+      run.lse_token_stride = lse_TH.stride(0);
+      run.lse_head_stride = lse_TH.stride(1);
+    }
     Launched(kernels::AttendPrefill(run, view.longest, Stream()));
     return out;
   }
@@ -257,7 +309,7 @@ at::Tensor PagedByKernels(const at::Tensor& q_THC, const SequenceView& view, int
   run.keys.key_stride = run.keys.value_stride = pages.key.stride(1);
   run.keys.pages = map.pages_BP.const_data_ptr<int32_t>();
   run.keys.pages_per_sequence = static_cast<int32_t>(map.pages_BP.size(1));
-  run.keys.page_tokens = static_cast<int32_t>(map.page_tokens);
+  run.keys.page_shift = std::countr_zero(static_cast<uint32_t>(map.page_tokens));
   const int64_t single = map.single_queries;
   if (single > 0) {
     kernels::AttentionForward decode = run;
@@ -282,7 +334,9 @@ at::Tensor Attention(const at::Tensor& q_THC, const at::Tensor& k_TKC, const at:
     if (k_TKC.defined()) WritePages(k_TKC, v_TKC, *view.pages, layer);
     if (!q_THC.is_cuda()) return PagedCpu(q_THC, view, layer, scale);
     const int64_t kv_heads = (*view.pages->layers)[layer].key.size(2);
-    return KernelsTake(q_THC, kv_heads) ? PagedByKernels(q_THC, view, layer, scale)
+    const auto page_tokens = static_cast<uint32_t>(view.pages->page_tokens);
+    const bool pages_fit = page_tokens >= 16 && std::has_single_bit(page_tokens);
+    return KernelsTake(q_THC, kv_heads) && pages_fit ? PagedByKernels(q_THC, view, layer, scale)
                                         : PagedPlainly(q_THC, view, layer, scale);
   }
   const bool cuda = q_THC.is_cuda();

@@ -93,6 +93,33 @@ struct HeadFunction : public Function<HeadFunction> {
 
 namespace {
 
+// What the kernel makes of rows of logits, chunk by chunk.
+struct LogitStats {
+  LogitStats(int64_t rows, const at::TensorOptions& options)
+      : logprob_N(at::empty({rows}, options.dtype(at::kFloat))),
+        entropy_N(at::empty_like(logprob_N)), lse_N(at::empty_like(logprob_N)) {}
+
+  // Rows [begin, begin + n) of the outputs from n rows of logits.
+  void Compute(const at::Tensor& logits_NV, const at::Tensor& target_N, double temperature,
+               int64_t begin) {
+    kernels::LogitStats run;
+    run.rows = logits_NV.size(0);
+    run.stride = run.vocabulary = logits_NV.size(1);
+    at::Tensor scratch = at::empty({kernels::LogitScratchBytes(run.rows, run.vocabulary)},
+                                   logits_NV.options().dtype(at::kByte));
+    run.logits = logits_NV.const_data_ptr();
+    run.target = target_N.const_data_ptr<int64_t>() + begin;
+    run.temperature = static_cast<float>(temperature);
+    run.logprob = logprob_N.mutable_data_ptr<float>() + begin;
+    run.entropy = entropy_N.mutable_data_ptr<float>() + begin;
+    run.lse = lse_N.mutable_data_ptr<float>() + begin;
+    run.scratch = scratch.mutable_data_ptr();
+    Launched(kernels::ComputeLogitStats(run, Stream()));
+  }
+
+  at::Tensor logprob_N, entropy_N, lse_N;
+};
+
 // bf16 on a GPU, by the kernels. Logits stay in bf16 and are reduced in slices of fixed order.
 struct FusedHeadFunction : public Function<FusedHeadFunction> {
   static constexpr int64_t kChunkBytes = int64_t{1} << 30;
@@ -104,25 +131,12 @@ struct FusedHeadFunction : public Function<FusedHeadFunction> {
     const bool keep = context != nullptr && rows * vocabulary * 2 <= kKeptLogitBytes;
     const int64_t chunk =
         keep ? std::max<int64_t>(rows, 1) : std::max<int64_t>(16, kChunkBytes / (2 * vocabulary));
-    at::TensorOptions fp32 = hidden_ND.options().dtype(at::kFloat);
-    at::Tensor logprob_N = at::empty({rows}, fp32), entropy_N = at::empty({rows}, fp32),
-               lse_N = at::empty({rows}, fp32), logits;
-    at::Tensor scratch = at::empty(
-        {kernels::LogitScratchBytes(std::min(chunk, rows), vocabulary)}, fp32.dtype(at::kByte));
+    LogitStats stats(rows, hidden_ND.options());
+    at::Tensor logits;
     for (int64_t begin = 0; begin < rows; begin += chunk) {
       const int64_t n = std::min(chunk, rows - begin);
       logits = Projection(hidden_ND.narrow(0, begin, n), {head.value, {}}, {});
-      kernels::LogitStats run;
-      run.logits = logits.const_data_ptr();
-      run.stride = run.vocabulary = vocabulary;
-      run.target = target_N.const_data_ptr<int64_t>() + begin;
-      run.temperature = static_cast<float>(temperature);
-      run.logprob = logprob_N.mutable_data_ptr<float>() + begin;
-      run.entropy = entropy_N.mutable_data_ptr<float>() + begin;
-      run.lse = lse_N.mutable_data_ptr<float>() + begin;
-      run.scratch = scratch.mutable_data_ptr();
-      run.rows = n;
-      Launched(kernels::ComputeLogitStats(run, Stream()));
+      stats.Compute(logits, target_N, temperature, begin);
     }
     if (context != nullptr) {
       context->saved_data["temperature"] = temperature;
@@ -132,10 +146,10 @@ struct FusedHeadFunction : public Function<FusedHeadFunction> {
       Store(context, "head", head.value);
       Store(context, "grad", head.grad);
       Store(context, "target", target_N);
-      Store(context, "lse", lse_N);
-      Store(context, "entropy", entropy_N.detach());  // an output itself would be a cycle
+      Store(context, "lse", stats.lse_N);
+      Store(context, "entropy", stats.entropy_N.detach());  // an output itself would be a cycle
     }
-    return {logprob_N, entropy_N};
+    return {stats.logprob_N, stats.entropy_N};
   }
 
   static tensor_list backward(AutogradContext* context, tensor_list dy) {
@@ -189,6 +203,13 @@ TokenLogprobs HeadLogprobs(const at::Tensor& hidden_ND, const Weight& head_VD,
   tensor_list out = fused ? Run<FusedHeadFunction>(hidden_ND, head_VD, target_N, temperature)
                           : Run<HeadFunction>(hidden_ND, head_VD, target_N, temperature);
   return {out[0], out[1]};
+}
+
+TokenLogprobs TokenLogprobsOfLogits(const at::Tensor& logits_NV, const at::Tensor& target_N,
+                                    double temperature) {
+  LogitStats stats(logits_NV.size(0), logits_NV.options());
+  stats.Compute(logits_NV.contiguous(), target_N, temperature, 0);
+  return {stats.logprob_N, stats.entropy_N};
 }
 
 at::Tensor HeadLogits(const at::Tensor& hidden_ND, const Weight& head_VD) {

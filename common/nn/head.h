@@ -22,6 +22,10 @@ struct TokenLogprobs {
 TokenLogprobs HeadLogprobs(const at::Tensor& hidden_ND, const Weight& head_VD,
                            const at::Tensor& target_N, double temperature);
 
+// The same of logits that are there already: bf16 [N, V] on a GPU, not changed; no backward.
+TokenLogprobs TokenLogprobsOfLogits(const at::Tensor& logits_NV, const at::Tensor& target_N,
+                                    double temperature);
+
 inline constexpr int64_t kKeptLogitBytes = int64_t{6} << 30;
 
 // [N, V] logits for sampling, in the dtype of the head; no backward.

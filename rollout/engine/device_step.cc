@@ -9,6 +9,7 @@
 
 #include "common/kernels/attention.h"
 #include "common/kernels/logits.h"
+#include "common/nn/head.h"
 #include "common/tensor/cuda_runtime.h"
 #include "rollout/sampling/sampler.h"
 
@@ -278,11 +279,15 @@ Draws DeviceStep::Download(const StepBatch& batch, const Sizes& sizes, const Out
   for (size_t i = 0; i < filtered_draw.size(); ++i) {
     draws.token[filtered_draw[i]] = again.token[i];
     draws.logprob[filtered_draw[i]] = again.logprob[i];
-    if (sizes.untempered) {
-      at::Tensor row = outputs.logits_NV[filtered_row[i]].to(at::kFloat);
-      draws.untempered_logprob[filtered_draw[i]] =
-          (row[again.token[i]] - row.logsumexp(0)).item<float>();
-    }
+  }
+  if (!sizes.untempered) return draws;
+  // By the kernel, so that it is what the trainer computes.
+  at::Tensor logits_NV = outputs.logits_NV.index_select(0, rows);
+  std::vector<int64_t> drawn(again.token.begin(), again.token.end());
+  at::Tensor logprob_N = nn::TokenLogprobsOfLogits(
+      logits_NV, at::tensor(drawn, at::kLong).to(logits_NV.device()), 1.0).logprob_N.to(at::kCPU);
+  for (size_t i = 0; i < filtered_draw.size(); ++i) {
+    draws.untempered_logprob[filtered_draw[i]] = logprob_N.const_data_ptr<float>()[i];
   }
   return draws;
 }

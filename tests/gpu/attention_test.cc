@@ -51,6 +51,26 @@ TEST(AttentionGpuTest, PackedForwardAndBackwardMatchTheReference) {
   }
 }
 
+TEST(AttentionGpuTest, GradientsHaveTheSameBitsTwice) {
+  for (const Shape& s : kShapes) {
+    if (s.dim != 64 && s.dim != 128) continue;  // elsewhere by FlashAttention-2, whose dq differs
+    nn::SequenceView view = nn::PackedSequences(s.lengths, at::kCUDA);
+    const int64_t tokens = view.offsets.back();
+    at::Tensor q = at::randn({tokens, s.heads, s.dim}, Bf16()), k = at::randn({tokens, s.kv_heads, s.dim}, Bf16()),
+               v = at::randn({tokens, s.kv_heads, s.dim}, Bf16()), dy = at::randn({tokens, s.heads, s.dim}, Bf16());
+    std::vector<at::Tensor> first;
+    for (int run = 0; run < 3; ++run) {
+      std::vector<at::Tensor> leaves;
+      for (const at::Tensor& x : {q, k, v}) leaves.push_back(x.clone().requires_grad_(true));
+      nn::Attention(leaves[0], leaves[1], leaves[2], view, 0, 0.125).backward(dy);
+      for (int i = 0; i < 3; ++i) {
+        if (run == 0) first.push_back(leaves[i].grad());
+        EXPECT_TRUE(at::equal(leaves[i].grad(), first[i])) << s.dim << " " << i;
+      }
+    }
+  }
+}
+
 // Sequences in pages, in any order, with NaN wherever nothing was written.
 struct Pages {
   static constexpr int64_t kPage = 16;

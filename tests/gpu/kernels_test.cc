@@ -11,6 +11,8 @@
 #include "common/nn/query_key_value.h"
 #include "common/tensor/cuda_runtime.h"
 #include "common/weights/digest.h"
+#include "common/weights/registry.h"
+#include "trainer/optim/adamw.h"
 
 namespace rein::gpu {
 namespace {
@@ -187,6 +189,32 @@ TEST(ProjectionGpuTest, ARowKeepsItsBitsWhateverTheNumberOfRows) {
     }
   }
   for (const std::string& line : kernels::ChosenProjections()) std::printf("%s\n", line.c_str());
+}
+
+TEST(AdamWGpuTest, MatchesItsReference) {
+  std::vector<weights::ParameterSpec> specs;
+  for (auto [name, size, decay] : {std::tuple{"a", 1000, true}, {"b", 4099, true}, {"c", 7, false}, {"d", 130'001, true}}) {
+    specs.push_back({name, {size}, {-1, -1, -1}, decay, false});
+  }
+  auto registry = *weights::Registry::Create(specs);
+  const int64_t size = registry.arena_elements();
+  at::TensorOptions fp32 = at::TensorOptions(at::kCUDA).dtype(at::kFloat);
+  trainer::OptimizerState fast{{0, size}, at::randn({size}, fp32), at::zeros({size}, fp32), at::zeros({size}, fp32), {}};
+  trainer::OptimizerState slow{{0, size}, fast.master.clone(), at::zeros({size}, fp32), at::zeros({size}, fp32), {}};
+  fast.rounded = at::zeros({size}, fp32.dtype(at::kBFloat16));
+  const trainer::AdamWSettings settings{.weight_decay = 0.05};
+  for (int step = 1; step <= 4; ++step) {
+    at::Tensor grad = at::randn({size}, fp32);
+    trainer::AdamWStep(registry, settings, 1e-2, 0.5, step, grad, fast);
+    trainer::AdamWStepReference(registry, settings, 1e-2, 0.5, step, grad, slow);
+    EXPECT_NEAR(trainer::SquaredNorm(grad), grad.to(at::kDouble).square().sum().item<double>(), 1e-6 * size);
+  }
+  for (const weights::Parameter& p : registry.parameters()) {
+    auto cut = [&](const at::Tensor& x) { return x.narrow(0, p.offset, p.elements); };
+    EXPECT_LE((cut(fast.master) - cut(slow.master)).abs().max().item<float>(), 2e-6) << p.spec.name;
+    EXPECT_LE((cut(fast.moment2) - cut(slow.moment2)).abs().max().item<float>(), 1e-6) << p.spec.name;
+    EXPECT_TRUE(at::equal(cut(fast.rounded), cut(fast.master).to(at::kBFloat16))) << p.spec.name;
+  }
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 
 #include "common/models/decoder.h"
 #include "common/models/model_folder.h"
+#include "tests/gpu/random_policy.h"
 #include "trainer/policy_trainer.h"
 
 namespace rein::gpu {
@@ -73,6 +74,30 @@ TEST(PolicyTrainerGpuTest, LearnsInBfloat16AndRestores) {
   EXPECT_FALSE(at::equal(t.compute(), before));
   ASSERT_TRUE(t.RestoreArenas(arenas, t.progress()).ok());
   EXPECT_TRUE(at::equal(t.compute(), before));
+}
+
+TEST(PolicyTrainerGpuTest, EqualBatchesGiveEqualBits) {
+  trainer::TrainerSettings settings;
+  settings.schedule.peak = 1e-3;
+  settings.microbatch_tokens = 900;
+  const std::string folder = WriteModelFolder(*FindShape("qwen3-0.6b"), 3);
+  std::vector<trainer::TrainingSequence> batch;
+  for (int64_t s = 0; s < 7; ++s) {
+    trainer::TrainingSequence one{.id = std::to_string(s)};
+    for (int64_t t = 0; t < 50 + 100 * s; ++t) {
+      one.token_ids.push_back((t * 31 + s * 7 + t * t) % 1000);
+      one.loss_mask.push_back(t > 0);
+    }
+    batch.push_back(one);
+  }
+  at::Tensor first;
+  for (int run = 0; run < 2; ++run) {
+    RandomPolicy policy(folder, settings, trainer::Sft(trainer::Aggregation::kTokenMean), false);
+    for (int update = 0; update < 3; ++update) ASSERT_TRUE(policy.trainer().Update(batch).ok());
+    at::Tensor weights = policy.trainer().compute().clone();
+    if (run == 0) first = weights;
+    EXPECT_TRUE(at::equal(weights, first));
+  }
 }
 
 }  // namespace

@@ -8,6 +8,9 @@
 #include <functional>
 #include <vector>
 
+#include "common/kernels/adamw.h"
+#include "common/tensor/cuda_runtime.h"
+
 namespace rein::trainer {
 namespace {
 
@@ -52,15 +55,50 @@ void ForEachInSlice(const Registry& registry, const Registry::Slice& slice,
   }
 }
 
+// By the kernel, over stretches of parameters of one kind; the gaps between parameters hold zeros.
+void StepOnDevice(const Registry& registry, const Coefficients& c, float decayed,
+                  const at::Tensor& grad, OptimizerState& state) {
+  kernels::AdamWRange range;
+  range.beta1 = c.beta1;
+  range.beta2 = c.beta2;
+  range.one_minus_beta1 = c.one_minus_beta1;
+  range.one_minus_beta2 = c.one_minus_beta2;
+  range.step_size = c.step_size;
+  range.root_correction = c.root_correction;
+  range.epsilon = c.epsilon;
+  range.scale = c.scale;
+  int64_t begin = 0, end = 0;  // of the stretch in hand
+  auto run = [&] {
+    range.gradient = grad.const_data_ptr<float>() + begin;
+    range.weight = state.master.mutable_data_ptr<float>() + begin;
+    range.moment1 = state.moment1.mutable_data_ptr<float>() + begin;
+    range.moment2 = state.moment2.mutable_data_ptr<float>() + begin;
+    if (state.rounded.defined()) {
+      range.rounded = static_cast<char*>(state.rounded.mutable_data_ptr()) + 2 * begin;
+    }
+    range.size = end - begin;
+    absl::Status status = kernels::RunAdamW(range, tensor::CurrentStream());
+    TORCH_CHECK(status.ok(), std::string(status.message()));
+  };
+  ForEachInSlice(registry, state.slice, [&](const Parameter& p, int64_t first, int64_t length) {
+    const float keep = p.spec.decay ? decayed : 1.0f;
+    if (end > begin && keep != range.keep) {
+      run();
+      begin = first;
+    }
+    range.keep = keep;
+    end = first + length;
+  });
+  if (end > begin) run();
+}
+
 }  // namespace
 
 void AdamWStep(const Registry& registry, const AdamWSettings& settings, double learning_rate,
                double scale, int64_t step, const at::Tensor& grad, OptimizerState& state) {
-  if (!grad.is_cpu()) {
-    return AdamWStepReference(registry, settings, learning_rate, scale, step, grad, state);
-  }
   const Coefficients c = Prepare(settings, learning_rate, scale, step);
   const float decayed = static_cast<float>(1 - learning_rate * settings.weight_decay);
+  if (!grad.is_cpu()) return StepOnDevice(registry, c, decayed, grad, state);
   const auto* g = grad.const_data_ptr<float>();
   auto* w = state.master.mutable_data_ptr<float>();
   auto* m = state.moment1.mutable_data_ptr<float>();
@@ -89,10 +127,19 @@ void AdamWStepReference(const Registry& registry, const AdamWSettings& settings,
   }
   at::Tensor root = state.moment2.sqrt().mul_(c.root_correction).add_(settings.epsilon);
   state.master.addcdiv_(state.moment1, root, -static_cast<double>(c.step_size));
+  if (state.rounded.defined()) state.rounded.copy_(state.master);
 }
 
 double SquaredNorm(const at::Tensor& flat) {
-  if (!flat.is_cpu()) return flat.square().sum(at::kDouble).item<double>();
+  if (!flat.is_cpu()) {
+    at::Tensor sums = at::empty({kernels::kSquaredNormBlocks + 1}, flat.options().dtype(at::kDouble));
+    auto* partial = sums.mutable_data_ptr<double>();
+    absl::Status status =
+        kernels::SquaredNorm(flat.const_data_ptr<float>(), flat.numel(), partial,
+                             partial + kernels::kSquaredNormBlocks, tensor::CurrentStream());
+    TORCH_CHECK(status.ok(), std::string(status.message()));
+    return sums[kernels::kSquaredNormBlocks].item<double>();
+  }
   constexpr int64_t kChunk = 1 << 16;
   const auto* x = flat.const_data_ptr<float>();
   const int64_t size = flat.numel(), chunks = (size + kChunk - 1) / kChunk;

@@ -1,0 +1,202 @@
+#include "common/kernels/attention_backward.h"
+
+#include <cuda_runtime_api.h>
+#include <cudnn_frontend.h>
+#include <dlfcn.h>
+
+#include <map>
+#include <memory>
+#include <mutex>
+#include <tuple>
+#include <unordered_map>
+#include <utility>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "common/kernels/ragged_offsets.h"
+#include "common/status/status_macros.h"
+
+namespace cudnn_frontend {
+// The frontend looks its functions up here; LibTorch has the library loaded already.
+void* cudnn_dlhandle = dlopen("libcudnn.so.9", RTLD_NOW);
+}  // namespace cudnn_frontend
+
+namespace rein::kernels {
+namespace {
+
+namespace fe = cudnn_frontend;
+using Tensor = std::shared_ptr<fe::graph::Tensor_attributes>;
+
+// Tensors of the graph by number.
+enum Id : int64_t {
+  kQ = 1, kK, kV, kOut, kDOut, kLse, kDQ, kDK, kDV, kLength, kQOffset, kKOffset, kVOffset, kLseOffset, kHeadOffset, kKvOffset
+};
+
+// The offsets that RaggedOffsets() makes, in its order: of q, k and v as they come, of dense [T, H, C] and
+// [T, K, C], of [T, H].
+constexpr int64_t kOffsets[kRaggedTensors] = {kQOffset, kKOffset, kVOffset, kHeadOffset, kKvOffset, kLseOffset};
+
+absl::Status Check(fe::error_t error) {
+  if (error.is_good()) return absl::OkStatus();
+  return absl::InternalError(absl::StrCat("AttendBackward: cuDNN: ", error.get_message()));
+}
+
+int64_t RoundUp(int64_t n, int64_t grain) { return (n + grain - 1) / grain * grain; }
+
+int64_t PowerOfTwoAbove(int64_t n, int64_t least) {
+  while (least < n) least *= 2;
+  return least;
+}
+
+// The sizes that a plan is built for.
+struct Sizes {
+  int64_t sequences, longest, tokens;
+
+  explicit Sizes(const AttentionBackward& run)
+      : sequences(PowerOfTwoAbove(run.sequences, 1)),
+        longest(run.longest <= 4096 ? PowerOfTwoAbove(run.longest, 128) : RoundUp(run.longest, 2048)),
+        tokens(RoundUp(run.tokens, 4096)) {}
+};
+
+class Plan {
+ public:
+  static absl::StatusOr<std::unique_ptr<Plan>> Build(const AttentionBackward& run, const Sizes& sizes,
+                                                     cudnnHandle_t handle) {
+    auto plan = std::make_unique<Plan>();
+    fe::graph::Graph& graph = plan->graph_;
+    graph.set_io_data_type(fe::DataType_t::BFLOAT16)
+        .set_intermediate_data_type(fe::DataType_t::FLOAT)
+        .set_compute_data_type(fe::DataType_t::FLOAT);
+    const int64_t b = sizes.sequences, s = sizes.longest, c = run.head_dim;
+    auto integers = [&](int64_t id, int64_t count) {
+      return graph.tensor(fe::graph::Tensor_attributes()
+                              .set_uid(id)
+                              .set_dim({count, 1, 1, 1})
+                              .set_stride({1, 1, 1, 1})
+                              .set_data_type(fe::DataType_t::INT32));
+    };
+    std::unordered_map<int64_t, Tensor> offset;
+    for (int64_t id : kOffsets) offset[id] = integers(id, b + 1);
+    auto describe = [&](int64_t id, int64_t heads, int64_t token_stride, int64_t offset_id) {
+      return fe::graph::Tensor_attributes()
+          .set_uid(id)
+          .set_dim({b, heads, s, c})
+          .set_stride({s * token_stride, c, token_stride, 1})
+          .set_ragged_offset(offset[offset_id]);
+    };
+    const int64_t dense_q = run.heads * c, dense_k = run.kv_heads * c;
+    Tensor q = graph.tensor(describe(kQ, run.heads, run.q_stride, kQOffset));
+    Tensor k = graph.tensor(describe(kK, run.kv_heads, run.k_stride, kKOffset));
+    Tensor v = graph.tensor(describe(kV, run.kv_heads, run.v_stride, kVOffset));
+    Tensor out = graph.tensor(describe(kOut, run.heads, dense_q, kHeadOffset));
+    Tensor dout = graph.tensor(describe(kDOut, run.heads, dense_q, kHeadOffset));
+    Tensor lse = graph.tensor(fe::graph::Tensor_attributes()
+                                  .set_uid(kLse)
+                                  .set_dim({b, run.heads, s, 1})
+                                  .set_stride({s * run.heads, 1, run.heads, 1})
+                                  .set_data_type(fe::DataType_t::FLOAT)
+                                  .set_ragged_offset(offset[kLseOffset]));
+    Tensor length = integers(kLength, b);
+    auto options = fe::graph::SDPA_backward_attributes()
+                       .set_name("attention_backward")
+                       .set_causal_mask(true)
+                       .set_attn_scale(run.scale)
+                       .set_padding_mask(true)
+                       .set_seq_len_q(length)
+                       .set_seq_len_kv(length)
+                       .set_max_total_seq_len_q(sizes.tokens)
+                       .set_max_total_seq_len_kv(sizes.tokens)
+                       .set_deterministic_algorithm(true);
+    auto [dq, dk, dv] = graph.sdpa_backward(q, k, v, out, dout, lse, options);
+    auto gradient = [&](Tensor& tensor, int64_t id, int64_t heads, int64_t dense, int64_t offset_id) {
+      tensor->set_output(true)
+          .set_uid(id)
+          .set_dim({b, heads, s, c})
+          .set_stride({s * dense, c, dense, 1})
+          .set_ragged_offset(offset[offset_id]);
+    };
+    gradient(dq, kDQ, run.heads, dense_q, kHeadOffset);
+    gradient(dk, kDK, run.kv_heads, dense_k, kKvOffset);
+    gradient(dv, kDV, run.kv_heads, dense_k, kKvOffset);
+    REIN_RETURN_IF_ERROR(Check(graph.validate()));
+    REIN_RETURN_IF_ERROR(Check(graph.build_operation_graph(handle)));
+    REIN_RETURN_IF_ERROR(Check(graph.create_execution_plans({fe::HeurMode_t::A})));
+    REIN_RETURN_IF_ERROR(Check(graph.check_support(handle)));
+    REIN_RETURN_IF_ERROR(Check(graph.build_plans(handle)));
+    REIN_RETURN_IF_ERROR(Check(graph.get_workspace_size(plan->workspace_bytes_)));
+    return plan;
+  }
+
+  int64_t workspace_bytes() const { return workspace_bytes_; }
+
+  absl::Status Run(const AttentionBackward& run, int32_t* length, int32_t* const (&offsets)[kRaggedTensors],
+                   void* workspace, cudnnHandle_t handle) {
+    auto writable = [](const void* pointer) { return const_cast<void*>(pointer); };
+    std::unordered_map<int64_t, void*> tensors = {
+        {kQ, writable(run.q)}, {kK, writable(run.k)}, {kV, writable(run.v)}, {kOut, writable(run.out)},
+        {kDOut, writable(run.dout)}, {kLse, writable(run.lse)}, {kDQ, run.dq}, {kDK, run.dk}, {kDV, run.dv},
+        {kLength, length}};
+    for (int i = 0; i < kRaggedTensors; ++i) tensors[kOffsets[i]] = offsets[i];
+    return Check(graph_.execute(handle, tensors, workspace));
+  }
+
+ private:
+  fe::graph::Graph graph_;
+  int64_t workspace_bytes_ = 0;
+};
+
+// The plans of one device.
+struct Plans {
+  using Key = std::tuple<int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, float>;
+
+  std::mutex mutex;
+  cudnnHandle_t handle = nullptr;
+  std::map<Key, std::unique_ptr<Plan>> plans;
+};
+
+absl::StatusOr<Plans*> PlansOfCurrentDevice() {
+  static auto& mutex = *new std::mutex();
+  static auto& all = *new std::map<int, Plans>();
+  int device = 0;
+  cudaGetDevice(&device);
+  std::lock_guard<std::mutex> lock(mutex);
+  Plans& plans = all[device];
+  if (plans.handle != nullptr) return &plans;
+  if (fe::cudnn_dlhandle == nullptr) {
+    return absl::FailedPreconditionError("AttendBackward: libcudnn.so.9 is not to be found");
+  }
+  if (fe::detail::create_handle(&plans.handle) != CUDNN_STATUS_SUCCESS) {
+    return absl::InternalError("AttendBackward: cuDNN gives no handle");
+  }
+  return &plans;
+}
+
+}  // namespace
+
+absl::Status AttendBackward(const AttentionBackward& run,
+                            const std::function<void*(int64_t bytes)>& allocate, void* stream) {
+  if (run.tokens == 0) return absl::OkStatus();
+  REIN_ASSIGN_OR_RETURN(Plans * plans, PlansOfCurrentDevice());
+  std::lock_guard<std::mutex> lock(plans->mutex);
+  const Sizes sizes(run);
+  std::unique_ptr<Plan>& plan =
+      plans->plans[{sizes.sequences, sizes.longest, sizes.tokens, run.heads, run.kv_heads, run.head_dim,
+                    run.q_stride, run.k_stride, run.v_stride, run.scale}];
+  if (plan == nullptr) {
+    REIN_ASSIGN_OR_RETURN(plan, Plan::Build(run, sizes, plans->handle));
+  }
+  const int64_t padded = sizes.sequences, dense_q = run.heads * run.head_dim, dense_k = run.kv_heads * run.head_dim;
+  auto* length = static_cast<int32_t*>(allocate(4 * (padded + (kRaggedTensors) * (padded + 1))));
+  int32_t* offset = length + padded;
+  int32_t* offsets[kRaggedTensors];
+  for (int i = 0; i < kRaggedTensors; ++i) offsets[i] = offset + i * (padded + 1);
+  REIN_RETURN_IF_ERROR(RaggedOffsets(run.begin, run.sequences, padded,
+                                     {run.q_stride, run.k_stride, run.v_stride, dense_q, dense_k, run.heads},
+                                     length, offset, stream));
+  if (fe::detail::set_stream(plans->handle, static_cast<cudaStream_t>(stream)) != CUDNN_STATUS_SUCCESS) {
+    return absl::InternalError("AttendBackward: cuDNN refuses the stream");
+  }
+  return plan->Run(run, length, offsets, allocate(plan->workspace_bytes()), plans->handle);
+}
+
+}  // namespace rein::kernels

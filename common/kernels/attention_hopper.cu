@@ -1,0 +1,442 @@
+#include "common/kernels/attention_hopper.h"
+
+#include "common/kernels/attention_tile.cuh"
+#include "common/kernels/launch_status.h"
+
+namespace rein::kernels {
+namespace {
+
+using bf16 = __nv_bfloat16;
+
+constexpr float kLog2E = 1.44269504088896340736f;
+constexpr int kTilesPerChunk = kKeyChunk / kKeyTile;
+constexpr int kGroupThreads = 128;       // of one warpgroup
+constexpr int kGroups = kQueryTile / 64;  // that compute, 64 queries each; one more warpgroup copies
+constexpr int kThreads = (kGroups + 1) * kGroupThreads;
+constexpr int kStages = 2;
+// Registers of a thread that copies, and of one that computes: 65,536 in all.
+constexpr int kCopyRegisters = 24, kComputeRegisters = 240;
+
+// Shared memory holds matrices in blocks of 64 columns: rows of 128 bytes, whose eight 16-byte pieces are
+// exchanged by the row's number (the 128-byte swizzle that wgmma reads).
+__device__ int Swizzled(int rows, int row, int column) {
+  return column / 64 * rows * 64 + row * 64 + ((column % 64 / 8) ^ (row % 8)) * 8 + column % 8;
+}
+
+// The matrix descriptor of a block that begins at `address`; `block_stride` is the distance of blocks of 64
+// columns, which only a matrix read across its rows (values) needs.
+__device__ uint64_t Descriptor(const bf16* address, int block_stride_bytes) {
+  uint64_t d = (SharedAddress(address) & 0x3FFFF) >> 4;
+  d |= static_cast<uint64_t>(block_stride_bytes >> 4) << 16;
+  d |= static_cast<uint64_t>(1024 >> 4) << 32;  // eight rows
+  d |= uint64_t{1} << 62;                       // 128-byte swizzle
+  return d;
+}
+
+__device__ void Fence() { asm volatile("wgmma.fence.sync.aligned;\n" ::: "memory"); }
+__device__ void Commit() { asm volatile("wgmma.commit_group.sync.aligned;\n" ::: "memory"); }
+template <int kPending>
+__device__ void WaitForProducts() {
+  asm volatile("wgmma.wait_group.sync.aligned %0;\n" ::"n"(kPending) : "memory");
+}
+
+// A barrier in shared memory that threads arrive at and others wait for, phase by phase.
+struct Barrier {
+  uint64_t state;
+
+  __device__ void Init(int arrivals) {
+    asm volatile("mbarrier.init.shared.b64 [%0], %1;\n" ::"r"(SharedAddress(&state)), "r"(arrivals));
+  }
+  __device__ void Arrive() {
+    asm volatile("{\n.reg .b64 t;\nmbarrier.arrive.shared.b64 t, [%0];\n}\n" ::"r"(SharedAddress(&state))
+                 : "memory");
+  }
+  // Until the phase of this parity is over.
+  __device__ void Wait(int parity) {
+    asm volatile(
+        "{\n.reg .pred p;\nAGAIN%=:\nmbarrier.try_wait.parity.shared.b64 p, [%0], %1;\n@p bra DONE%=;\n"
+        "bra AGAIN%=;\nDONE%=:\n}\n" ::"r"(SharedAddress(&state)),
+        "r"(parity)
+        : "memory");
+  }
+};
+
+// Keeps the compiler from moving what computes a register past this point: the registers of a product must be
+// ready before it begins and untouched until it is waited for.
+template <typename T, int kCount>
+__device__ void Pin(T (&registers)[kCount]) {
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) {
+    if constexpr (std::is_array_v<T>) {
+      Pin(registers[i]);
+    } else if constexpr (std::is_same_v<T, float>) {
+      asm volatile("" : "+f"(registers[i])::"memory");
+    } else {
+      asm volatile("" : "+r"(registers[i])::"memory");
+    }
+  }
+}
+
+// score[64 x 64] (+)= q[64 x 16] key[64 x 16]^T; both in shared memory.
+__device__ void MultiplyScores(float (&d)[8][4], uint64_t q, uint64_t key, int accumulate) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
+      "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,"
+      "%27,%28,%29,%30,%31}, %32, %33, p, 1, 1, 0, 0;\n}\n"
+      : "+f"(d[0][0]), "+f"(d[0][1]), "+f"(d[0][2]), "+f"(d[0][3]), "+f"(d[1][0]), "+f"(d[1][1]),
+        "+f"(d[1][2]), "+f"(d[1][3]), "+f"(d[2][0]), "+f"(d[2][1]), "+f"(d[2][2]), "+f"(d[2][3]),
+        "+f"(d[3][0]), "+f"(d[3][1]), "+f"(d[3][2]), "+f"(d[3][3]), "+f"(d[4][0]), "+f"(d[4][1]),
+        "+f"(d[4][2]), "+f"(d[4][3]), "+f"(d[5][0]), "+f"(d[5][1]), "+f"(d[5][2]), "+f"(d[5][3]),
+        "+f"(d[6][0]), "+f"(d[6][1]), "+f"(d[6][2]), "+f"(d[6][3]), "+f"(d[7][0]), "+f"(d[7][1]),
+        "+f"(d[7][2]), "+f"(d[7][3])
+      : "l"(q), "l"(key), "r"(accumulate));
+}
+
+// out[64 x 64] (+)= p[64 x 16] value[16 x 64]; p in registers, value in shared memory, read across its rows.
+__device__ void MultiplyValues(float (&d)[8][4], const uint32_t (&p)[4], uint64_t value, int accumulate) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %37, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
+      "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,"
+      "%27,%28,%29,%30,%31}, {%32,%33,%34,%35}, %36, p, 1, 1, 1;\n}\n"
+      : "+f"(d[0][0]), "+f"(d[0][1]), "+f"(d[0][2]), "+f"(d[0][3]), "+f"(d[1][0]), "+f"(d[1][1]),
+        "+f"(d[1][2]), "+f"(d[1][3]), "+f"(d[2][0]), "+f"(d[2][1]), "+f"(d[2][2]), "+f"(d[2][3]),
+        "+f"(d[3][0]), "+f"(d[3][1]), "+f"(d[3][2]), "+f"(d[3][3]), "+f"(d[4][0]), "+f"(d[4][1]),
+        "+f"(d[4][2]), "+f"(d[4][3]), "+f"(d[5][0]), "+f"(d[5][1]), "+f"(d[5][2]), "+f"(d[5][3]),
+        "+f"(d[6][0]), "+f"(d[6][1]), "+f"(d[6][2]), "+f"(d[6][3]), "+f"(d[7][0]), "+f"(d[7][1]),
+        "+f"(d[7][2]), "+f"(d[7][3])
+      : "r"(p[0]), "r"(p[1]), "r"(p[2]), "r"(p[3]), "l"(value), "r"(accumulate));
+}
+
+template <int kDim>
+struct Layout {
+  static constexpr int kQuery = kQueryTile * kDim;  // elements
+  static constexpr int kTile = kKeyTile * kDim;
+  static constexpr int kBytes = (kQuery + kStages * 2 * kTile) * 2 + 1024;  // blocks begin at 1024 bytes
+};
+
+// The work of a block: kQueryTile queries of one head of one sequence.
+struct Work {
+  int64_t sequence, head, kv_head;
+  int begin, queries, context, first_query, first_position;  // of the sequence; position of query 0
+
+  __device__ explicit Work(const AttentionForward& r)
+      : sequence(blockIdx.z), head(blockIdx.y), kv_head(head / (r.heads / r.kv_heads)),
+        begin(r.query_begin[sequence]), queries(r.query_begin[sequence + 1] - begin),
+        context(r.context[sequence]),
+        first_query(static_cast<int>(gridDim.x - 1 - blockIdx.x) * kQueryTile),  // the longest first
+        first_position(context - queries) {}
+
+  // Tiles that queries before `end` see.
+  __device__ int Tiles(int end) const { return (first_position + min(end, queries) - 1) / kKeyTile + 1; }
+  __device__ int AllTiles() const { return Tiles(first_query + kQueryTile); }
+};
+
+struct Barriers {
+  Barrier key_full[kStages], value_full[kStages], empty[kStages];
+};
+
+// The copying warpgroup: keys and values of one tile after another into the stages.
+template <int kDim>
+__device__ void CopyTiles(const AttentionForward& r, const Work& work, bf16* stages, Barriers& barriers) {
+  using L = Layout<kDim>;
+  constexpr int kPieces = kDim / 8, kCopies = kKeyTile * kPieces / kGroupThreads;
+  const int thread = threadIdx.x % kGroupThreads, tiles = work.AllTiles();
+  const KeyRows rows{r.keys, work.sequence, work.context};
+  auto copy = [&](int tile, const void* from, int64_t stride, bf16* to) {
+#pragma unroll
+    for (int i = 0; i < kCopies; ++i) {
+      const int piece = i * kGroupThreads + thread, row = piece / kPieces, column = piece % kPieces * 8;
+      const bool live = row < work.context - tile * kKeyTile;
+      const int64_t token =
+          live ? rows.FirstToken(tile * kGroupsPerTile + row / kKeyGroup) + row % kKeyGroup : 0;
+      CopyAsync16(to + Swizzled(kKeyTile, row, column),
+                  static_cast<const bf16*>(from) + token * stride + work.kv_head * kDim + column, live);
+    }
+    CommitCopies();
+  };
+  // Says that the copies of a piece are done, once they are: pieces 2 t and 2 t + 1 are keys and values.
+  auto announce = [&](int piece) {
+    asm volatile("fence.proxy.async.shared::cta;\n" ::: "memory");
+    const int stage = piece / 2 % kStages;
+    (piece % 2 == 0 ? barriers.key_full : barriers.value_full)[stage].Arrive();
+  };
+  for (int tile = 0; tile < tiles; ++tile) {
+    const int stage = tile % kStages;
+    if (tile >= kStages) barriers.empty[stage].Wait((tile / kStages - 1) % 2);
+    bf16* key = stages + stage * 2 * L::kTile;
+    copy(tile, r.keys.key, r.keys.key_stride, key);
+    if (tile > 0) {
+      WaitForCopies<1>();
+      announce(2 * tile - 1);
+    }
+    copy(tile, r.keys.value, r.keys.value_stride, key + L::kTile);
+    WaitForCopies<1>();
+    announce(2 * tile);
+  }
+  WaitForCopies<0>();
+  announce(2 * tiles - 1);
+}
+
+// One computing warpgroup. The products of a tile's values run while the next tile's softmax is computed.
+template <int kDim>
+struct Attender {
+  using L = Layout<kDim>;
+  static constexpr int kBlocks = kDim / 64;
+
+  const AttentionForward& r;
+  const Work& work;
+  int query[2], position[2];
+  float score[8][4];
+  uint32_t p[4][4];
+  float chunk_max[2] = {-INFINITY, -INFINITY}, chunk_sum[2] = {}, chunk_out[kBlocks][8][4];
+  float total_max[2] = {-INFINITY, -INFINITY}, total_sum[2] = {}, total_out[kBlocks][8][4] = {};
+
+  // As RowTotal::Add, on the registers of both rows.
+  __device__ void AddChunk(const float (&max)[2], const float (&lane_sum)[2]) {
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const float sum = RowSum(lane_sum[i]);
+      if (max[i] == -INFINITY) continue;
+      const float both = fmaxf(total_max[i], max[i]);
+      const float keep = total_max[i] == -INFINITY ? 0.0f : PowerOfTwo(total_max[i] - both);
+      const float take = PowerOfTwo(max[i] - both);
+      total_max[i] = both;
+      total_sum[i] = __fadd_rn(__fmul_rn(total_sum[i], keep), __fmul_rn(sum, take));
+#pragma unroll
+      for (int n = 0; n < kBlocks * 8; ++n) {
+#pragma unroll
+        for (int j = 2 * i; j < 2 * i + 2; ++j) {
+          total_out[n / 8][n % 8][j] = __fadd_rn(__fmul_rn(total_out[n / 8][n % 8][j], keep),
+                                                 __fmul_rn(chunk_out[n / 8][n % 8][j], take));
+        }
+      }
+    }
+  }
+
+  __device__ void StartScores(const bf16* own_query, const bf16* key) {
+    Pin(score);
+    Fence();
+#pragma unroll
+    for (int k = 0; k < kDim / 16; ++k) {
+      const int column = k / 4 * 64 * 64 + k % 4 * 16;
+      MultiplyScores(score, Descriptor(own_query + column, 0), Descriptor(key + column, 0), k > 0);
+    }
+    Commit();
+  }
+  // The first tile of a chunk begins the chunk's sums anew.
+  __device__ void StartValues(int tile, const bf16* value) {
+    Pin(p);
+    Pin(chunk_out);
+    Fence();
+#pragma unroll
+    for (int k = 0; k < 4; ++k) {
+#pragma unroll
+      for (int n = 0; n < kBlocks; ++n) {
+        MultiplyValues(chunk_out[n], p[k],
+                       Descriptor(value + n * kKeyTile * 64 + k * 16 * 64, kKeyTile * 128),
+                       k > 0 || tile % kTilesPerChunk > 0);
+      }
+    }
+    Commit();
+  }
+
+  // Turns scores into weights and says by what the sums so far are to be multiplied.
+  __device__ void Softmax(int tile, bool boundary, float scale_log2, float (&rescale)[2]) {
+    const int lane = threadIdx.x % 32;
+    float highest[2] = {-INFINITY, -INFINITY};
+#pragma unroll
+    for (int n = 0; n < 8; ++n) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        score[n][i] = __fmul_rn(score[n][i], scale_log2);
+        if (boundary && tile * kKeyTile + n * 8 + lane % 4 * 2 + i % 2 > position[i / 2]) {
+          score[n][i] = -INFINITY;
+        }
+        highest[i / 2] = fmaxf(highest[i / 2], score[n][i]);
+      }
+    }
+    float shift[2];
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      highest[i] = fmaxf(highest[i], __shfl_xor_sync(~0u, highest[i], 1));
+      highest[i] = fmaxf(highest[i], __shfl_xor_sync(~0u, highest[i], 2));
+      const float max = fmaxf(chunk_max[i], ceilf(highest[i]));
+      rescale[i] = chunk_max[i] == max ? 1.0f : PowerOfTwo(chunk_max[i] - max);
+      shift[i] = max == -INFINITY ? 0.0f : max;
+      chunk_max[i] = max;
+      chunk_sum[i] = __fmul_rn(chunk_sum[i], rescale[i]);
+    }
+#pragma unroll
+    for (int n = 0; n < 8; ++n) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        score[n][i] = PowerOfTwoOf(__fsub_rn(score[n][i], shift[i / 2]));
+        chunk_sum[i / 2] = __fadd_rn(chunk_sum[i / 2], score[n][i]);
+      }
+    }
+  }
+
+  __device__ void Rescale(const float (&rescale)[2]) {
+    if (!__any_sync(~0u, rescale[0] != 1.0f || rescale[1] != 1.0f)) return;
+#pragma unroll
+    for (int n = 0; n < kBlocks * 8; ++n) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        chunk_out[n / 8][n % 8][i] = __fmul_rn(chunk_out[n / 8][n % 8][i], rescale[i / 2]);
+      }
+    }
+  }
+
+  __device__ void PackWeights() {
+#pragma unroll
+    for (int k = 0; k < 4; ++k) {
+      p[k][0] = PackBf16(score[2 * k][0], score[2 * k][1]);
+      p[k][1] = PackBf16(score[2 * k][2], score[2 * k][3]);
+      p[k][2] = PackBf16(score[2 * k + 1][0], score[2 * k + 1][1]);
+      p[k][3] = PackBf16(score[2 * k + 1][2], score[2 * k + 1][3]);
+    }
+  }
+
+  __device__ void Run(int group, const bf16* own_query, const bf16* stages, Barriers& barriers) {
+    const int warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;
+    const int first = work.first_query + group * 64;
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      query[i] = first + warp * 16 + lane / 4 + 8 * i;
+      position[i] = query[i] < work.queries ? work.first_position + query[i] : -1;
+    }
+    const float scale_log2 = r.scale * kLog2E;
+    // A warpgroup may be done one tile earlier than the other, never more: a barrier counts both of them once in
+    // each phase. One without queries walks over all tiles and sees nothing.
+    static_assert(kKeyTile == 64 && kGroups == 2 && kStages > 1);
+    const int all = work.AllTiles(), own = first < work.queries ? work.Tiles(first + 64) : all;
+    auto key = [&](int tile) { return stages + tile % kStages * 2 * L::kTile; };
+    auto parity = [](int tile) { return tile / kStages % 2; };
+    auto release = [&](int tile) {
+      if (threadIdx.x % kGroupThreads == 0) barriers.empty[tile % kStages].Arrive();
+    };
+    auto boundary = [&](int tile) { return (tile + 1) * kKeyTile > work.first_position + first; };
+    float rescale[2];
+    barriers.key_full[0].Wait(0);
+    StartScores(own_query, key(0));
+    WaitForProducts<0>();
+    Pin(score);
+    Softmax(0, boundary(0), scale_log2, rescale);
+    PackWeights();
+    for (int tile = 1; tile < own; ++tile) {
+      barriers.value_full[(tile - 1) % kStages].Wait(parity(tile - 1));
+      barriers.key_full[tile % kStages].Wait(parity(tile));
+      StartScores(own_query, key(tile));
+      StartValues(tile - 1, key(tile - 1) + L::kTile);
+      WaitForProducts<1>();  // the scores
+      Pin(score);
+      const bool new_chunk = tile % kTilesPerChunk == 0;
+      const float old_max[2] = {chunk_max[0], chunk_max[1]}, old_sum[2] = {chunk_sum[0], chunk_sum[1]};
+      if (new_chunk) {
+#pragma unroll
+        for (int i = 0; i < 2; ++i) chunk_max[i] = -INFINITY, chunk_sum[i] = 0;
+      }
+      Softmax(tile, boundary(tile), scale_log2, rescale);
+      WaitForProducts<0>();  // the values
+      Pin(chunk_out);
+      Pin(p);
+      release(tile - 1);
+      new_chunk ? AddChunk(old_max, old_sum) : Rescale(rescale);
+      PackWeights();
+    }
+    barriers.value_full[(own - 1) % kStages].Wait(parity(own - 1));
+    StartValues(own - 1, key(own - 1) + L::kTile);
+    WaitForProducts<0>();
+    Pin(chunk_out);
+    AddChunk(chunk_max, chunk_sum);
+    for (int tile = own - 1; tile < all; ++tile) release(tile);
+    Write();
+  }
+
+  __device__ void Write() {
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      if (position[i] < 0) continue;
+      const int64_t row = work.begin + query[i];
+      bf16* out = static_cast<bf16*>(r.out) + (row * r.heads + work.head) * kDim;
+#pragma unroll
+      for (int n = 0; n < kBlocks * 8; ++n) {
+        *reinterpret_cast<uint32_t*>(out + n * 8 + lane % 4 * 2) =
+            PackBf16(__fdiv_rn(total_out[n / 8][n % 8][i * 2], total_sum[i]),
+                     __fdiv_rn(total_out[n / 8][n % 8][i * 2 + 1], total_sum[i]));
+      }
+      if (r.lse != nullptr && lane % 4 == 0) {
+        r.lse[work.head * r.lse_head_stride + row * r.lse_token_stride] = (total_max[i] + log2f(total_sum[i])) * 0.693147180559945309f;
+      }
+    }
+  }
+};
+
+template <int kDim>
+__global__ void __launch_bounds__(kThreads, 1) AttendPrefillHopperKernel(AttentionForward r) {
+  using L = Layout<kDim>;
+  extern __shared__ bf16 unaligned[];
+  __shared__ Barriers barriers;
+  bf16* shared = reinterpret_cast<bf16*>((reinterpret_cast<uintptr_t>(unaligned) + 1023) & ~uintptr_t{1023});
+  const Work work(r);
+  if (work.first_query >= work.queries) return;
+  constexpr int kPieces = kDim / 8;
+  for (int piece = threadIdx.x; piece < kQueryTile * kPieces; piece += kThreads) {
+    const int row = piece / kPieces, column = piece % kPieces * 8;
+    const bool live = work.first_query + row < work.queries;
+    const bf16* from = static_cast<const bf16*>(r.q);
+    if (live) from += (work.begin + work.first_query + row) * r.q_stride + work.head * kDim + column;
+    // Each warpgroup's 64 rows are a matrix of their own.
+    CopyAsync16(shared + row / 64 * 64 * kDim + Swizzled(64, row % 64, column), from, live);
+  }
+  CommitCopies();
+  if (threadIdx.x < kStages) {
+    barriers.key_full[threadIdx.x].Init(kGroupThreads);
+    barriers.value_full[threadIdx.x].Init(kGroupThreads);
+    barriers.empty[threadIdx.x].Init(kGroups);
+  }
+  WaitForCopies<0>();
+  asm volatile("fence.proxy.async.shared::cta;\n" ::: "memory");
+  __syncthreads();
+  bf16* stages = shared + L::kQuery;
+  // By a shuffle, so that the compiler sees that warps do not part here.
+  const int group = __shfl_sync(~0u, threadIdx.x / kGroupThreads, 0);
+  if (group == kGroups) {
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;\n" ::"n"(kCopyRegisters));
+    CopyTiles<kDim>(r, work, stages, barriers);
+  } else {
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;\n" ::"n"(kComputeRegisters));
+    Attender<kDim> attender{r, work};
+    attender.Run(group, shared + group * 64 * kDim, stages, barriers);
+  }
+}
+
+template <int kDim>
+absl::Status Launch(const AttentionForward& run, int64_t longest, void* stream) {
+  cudaFuncSetAttribute(AttendPrefillHopperKernel<kDim>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                       Layout<kDim>::kBytes);
+  const dim3 grid(static_cast<unsigned>((longest + kQueryTile - 1) / kQueryTile),
+                  static_cast<unsigned>(run.heads), static_cast<unsigned>(run.sequences));
+  AttendPrefillHopperKernel<kDim>
+      <<<grid, kThreads, Layout<kDim>::kBytes, static_cast<cudaStream_t>(stream)>>>(run);
+  return LaunchStatus("AttendPrefill");
+}
+
+}  // namespace
+
+bool HopperPrefillTakes(int64_t head_dim) {
+  int device = 0, major = 0, minor = 0;
+  cudaGetDevice(&device);
+  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+  cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
+  return major == 9 && minor == 0 && (head_dim == 64 || head_dim == 128);
+}
+
+absl::Status AttendPrefillHopper(const AttentionForward& run, int64_t longest, void* stream) {
+  return run.head_dim == 64 ? Launch<64>(run, longest, stream) : Launch<128>(run, longest, stream);
+}
+
+}  // namespace rein::kernels

@@ -1,0 +1,14 @@
+// Prefill attention by Hopper's warpgroup products (wgmma, sm_90a): the same sums in the same order as
+// AddTile() of attention_tile.cuh, so the same bits, at a multiple of its speed.
+
+#pragma once
+
+#include "common/kernels/attention.h"
+
+namespace rein::kernels {
+
+// Whether the current device has it, for this head dim.
+bool HopperPrefillTakes(int64_t head_dim);
+absl::Status AttendPrefillHopper(const AttentionForward& run, int64_t longest, void* stream);
+
+}  // namespace rein::kernels

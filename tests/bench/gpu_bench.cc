@@ -1,0 +1,320 @@
+// rein-gpu-bench: how fast training, generation and the kernels are on one GPU, with random weights of a
+// known family's shape. One JSON line for each figure.
+//
+//   rein-gpu-bench train SHAPE TOKENS SEQUENCES UPDATES       packed sequences of TOKENS each, in every update
+//   rein-gpu-bench generate SHAPE WORKLOAD.jsonl [eager]      lines {"id", "tokens", "max_tokens"}; forced lengths
+//   rein-gpu-bench groups SHAPE PROMPTS SIBLINGS IN OUT       random prompts, forced lengths
+//   rein-gpu-bench kernels
+
+#include <ATen/ATen.h>
+#include <ATen/DeviceAccelerator.h>
+#include <ATen/core/grad_mode.h>
+
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <random>
+#include <string>
+
+#include "common/kernels/projection.h"
+#include "common/nn/attention.h"
+#include "common/nn/functions.h"
+#include "common/nn/head.h"
+#include "common/nn/query_key_value.h"
+#include "common/tensor/cuda_runtime.h"
+#include "common/version/build_version.h"
+#include "rollout/engine/decoder_step_model.h"
+#include "rollout/engine/engine_core.h"
+#include "tests/gpu/random_policy.h"
+
+namespace rein::gpu {
+namespace {
+
+using nlohmann::json;
+using std::chrono::steady_clock;
+
+double Seconds(steady_clock::time_point begin) {
+  return std::chrono::duration<double>(steady_clock::now() - begin).count();
+}
+
+void Wait() { at::accelerator::synchronizeDevice(0); }
+
+[[noreturn]] void Die(const std::string& message) {
+  std::fprintf(stderr, "rein-gpu-bench: %s\n", message.c_str());
+  std::exit(2);
+}
+
+void Print(json line) {
+  line["peak_gib"] = static_cast<double>(at::accelerator::getDeviceStats(0).reserved_bytes[0].peak) / (1 << 30);
+  std::printf("%s\n", line.dump().c_str());
+  std::fflush(stdout);
+}
+
+const ShapeOfModel& Shape(const std::string& name) {
+  const ShapeOfModel* shape = FindShape(name);
+  if (shape == nullptr) Die("unknown shape " + name);
+  return *shape;
+}
+
+// ---- training --------------------------------------------------------------------------------------
+
+// FLOP of one trained token: products of body and head three times over (embedding lookup not counted), and
+// causal attention.
+double FlopPerToken(const ShapeOfModel& s, double length) {
+  const double body = s.layers * (1.0 * s.width * (s.heads + 2 * s.kv_heads) * s.head_dim +
+                                  1.0 * s.heads * s.head_dim * s.width + 3.0 * s.width * s.ffn);
+  const double attention = s.layers * 2.0 * length * s.heads * s.head_dim;  // causal forward
+  return 6 * (body + 1.0 * s.vocabulary * s.width) + 3 * attention;
+}
+
+void Train(const ShapeOfModel& shape, int64_t length, int64_t sequences, int updates) {
+  trainer::TrainerSettings settings;
+  settings.schedule.peak = 1e-5;
+  settings.microbatch_tokens = std::max<int64_t>(length, 16384);
+  if (const char* tokens = std::getenv("REIN_MICROBATCH_TOKENS")) settings.microbatch_tokens = std::atoll(tokens);
+  settings.recompute = std::getenv("REIN_RECOMPUTE") != nullptr;
+  RandomPolicy policy(WriteModelFolder(shape), settings, trainer::Sft(trainer::Aggregation::kTokenMean), false);
+  std::mt19937 random(3);
+  std::vector<trainer::TrainingSequence> batch;
+  for (int64_t s = 0; s < sequences; ++s) {
+    trainer::TrainingSequence one{.id = std::to_string(s)};
+    for (int64_t t = 0; t < length; ++t) {
+      one.token_ids.push_back(static_cast<int64_t>(random() % shape.vocabulary));
+      one.loss_mask.push_back(t > 0);
+    }
+    batch.push_back(std::move(one));
+  }
+  double best = 1e30, total = 0;
+  for (int i = 0; i < updates + 1; ++i) {
+    const auto begin = steady_clock::now();
+    auto result = policy.trainer().Update(batch);
+    if (!result.ok()) Die(std::string(result.status().message()));
+    Wait();
+    const double seconds = Seconds(begin);
+    if (i == 0) continue;  // choices are made and memory is taken
+    best = std::min(best, seconds);
+    total += seconds;
+  }
+  const double tokens = static_cast<double>(length * sequences), rate = tokens * updates / total;
+  Print({{"bench", "train"}, {"shape", shape.name}, {"length", length}, {"tokens_per_update", tokens},
+         {"microbatch_tokens", settings.microbatch_tokens}, {"recompute", settings.recompute},
+         {"tokens_per_second", rate}, {"best_tokens_per_second", tokens / best},
+         {"mfu_causal_of_989", rate * FlopPerToken(shape, static_cast<double>(length)) / 989.4e12}});
+}
+
+// ---- generation ------------------------------------------------------------------------------------
+
+struct Prompt {
+  std::vector<uint32_t> tokens;
+  uint32_t siblings = 1, max_tokens = 0;
+};
+
+// Counts the time inside the model, so that what the engine adds is seen.
+class TimedModel final : public rollout::StepModel {
+ public:
+  explicit TimedModel(rollout::StepModel& model) : model_(model) {}
+  rollout::StepModelLimits limits() const override { return model_.limits(); }
+  absl::StatusOr<rollout::Draws> Step(const rollout::StepBatch& batch) override {
+    const auto begin = steady_clock::now();
+    auto draws = model_.Step(batch);
+    seconds += Seconds(begin);
+    return draws;
+  }
+  double seconds = 0;
+
+ private:
+  rollout::StepModel& model_;
+};
+
+void Generate(const ShapeOfModel& shape, const std::vector<Prompt>& prompts, bool capture, const std::string& name) {
+  const auto start = steady_clock::now();
+  RandomPolicy policy(WriteModelFolder(shape), {}, trainer::Sft(trainer::Aggregation::kTokenMean));
+  const double free = static_cast<double>(at::accelerator::getMemoryInfo(0).first);
+  rollout::KvOptions kv{.capture = capture};
+  const auto& spec = policy.trainer().model().spec;
+  kv.kv_tokens = static_cast<uint64_t>(0.8 * free / (4.0 * static_cast<double>(spec.num_layers * spec.num_kv_heads * spec.head_dim)));
+  auto model = rollout::DecoderStepModel::Create(policy.slots(), kv);
+  if (!model.ok()) Die(std::string(model.status().message()));
+  sync::RealClock clock;
+  for (int run = 0; run < 2; ++run) {  // the first one also captures
+    TimedModel timed(**model);
+    rollout::EngineCore core({.prefix_cache = false}, timed, policy.text(), clock, {});
+    core.UseVersion({1, static_cast<uint64_t>(run)});
+    int64_t in = 0, out = 0;
+    for (size_t p = 0; p < prompts.size(); ++p) {
+      rollout::GenerateSpec one = {.group = {0, p, 0}, .prompt = prompts[p].tokens};
+      for (uint32_t s = 0; s < prompts[p].siblings; ++s) one.siblings.push_back(s);
+      one.sampling.max_tokens = prompts[p].max_tokens;
+      one.sampling.ignore_eos = true;
+      in += static_cast<int64_t>(one.prompt.size());
+      rollout::RequestCallbacks callbacks = {
+          .on_sibling = [&](rollout::FinishedSibling s) { out += static_cast<int64_t>(s.tokens.size()); },
+          .on_end = [](absl::Status) {}};
+      auto request = rollout::MakeRequest(one, callbacks, (*model)->limits(), policy.text());
+      if (!request.ok()) Die(std::string(request.status().message()));
+      core.Add(*request);
+    }
+    const auto begin = steady_clock::now();
+    double first_token = 0;
+    while (core.has_work()) {
+      auto progress = core.Step();
+      if (!progress.ok()) Die(std::string(progress.status().message()));
+      if (first_token == 0) first_token = Seconds(start);
+    }
+    const double seconds = Seconds(begin);
+    Print({{"bench", "generate"}, {"workload", name}, {"shape", shape.name}, {"run", run}, {"captured", capture},
+           {"tokens_in", in}, {"tokens_out", out}, {"seconds", seconds}, {"out_tokens_per_second", out / seconds},
+           {"steps", core.stats().steps}, {"ms_per_step", 1e3 * seconds / static_cast<double>(core.stats().steps)},
+           {"engine_ms_per_step", 1e3 * (seconds - timed.seconds) / static_cast<double>(core.stats().steps)},
+           {"start_to_first_step_seconds", first_token}});
+  }
+}
+
+std::vector<Prompt> ReadWorkload(const std::string& path) {
+  std::vector<Prompt> prompts;
+  std::ifstream file(path);
+  if (!file) Die("cannot read " + path);
+  for (std::string line; std::getline(file, line);) {
+    json one = json::parse(line);
+    prompts.push_back({one["tokens"].get<std::vector<uint32_t>>(), 1, one["max_tokens"].get<uint32_t>()});
+  }
+  return prompts;
+}
+
+std::vector<Prompt> RandomPrompts(uint32_t count, uint32_t siblings, uint32_t in, uint32_t out) {
+  std::mt19937 random(5);
+  std::vector<Prompt> prompts(count);
+  for (Prompt& prompt : prompts) {
+    prompt.siblings = siblings;
+    prompt.max_tokens = out;
+    for (uint32_t i = 0; i < in; ++i) prompt.tokens.push_back(static_cast<uint32_t>(random() % 10000));
+  }
+  return prompts;
+}
+
+// ---- kernels ---------------------------------------------------------------------------------------
+
+double Microseconds(const std::function<void()>& body) {
+  for (int i = 0; i < 3; ++i) body();
+  Wait();
+  constexpr int kRuns = 20;
+  const auto begin = steady_clock::now();
+  for (int i = 0; i < kRuns; ++i) body();
+  Wait();
+  return 1e6 * Seconds(begin) / kRuns;
+}
+
+void Line(const std::string& kernel, const std::string& shape, double us, double bytes, double flop) {
+  json line = {{"bench", "kernel"}, {"kernel", kernel}, {"shape", shape}, {"microseconds", us}};
+  if (bytes > 0) line["gb_per_second"] = bytes / us * 1e-3;
+  if (flop > 0) line["tflop_per_second"] = flop / us * 1e-6;
+  std::printf("%s\n", line.dump().c_str());
+  std::fflush(stdout);
+}
+
+void Kernels() {
+  at::TensorOptions bf16 = at::TensorOptions(at::kCUDA).dtype(at::kBFloat16);
+  auto weight = [&](std::vector<int64_t> shape) {
+    at::Tensor value = at::randn(shape, bf16);
+    return nn::Weight{value, at::zeros(shape, bf16.dtype(at::kFloat))};
+  };
+  constexpr int64_t kTokens = 16384;
+  // Backward time is that of forward and backward less forward.
+  auto both = [&](const std::string& kernel, const std::string& shape, std::vector<at::Tensor> in, double forward_bytes,
+                  double backward_bytes, double forward_flop, double backward_flop, auto function) {
+    double forward = 0;
+    {
+      at::NoGradGuard no_grad;
+      forward = Microseconds([&] { function(in); });
+    }
+    Line(kernel + " forward", shape, forward, forward_bytes, forward_flop);
+    for (at::Tensor& x : in) x.requires_grad_(true);
+    at::Tensor dy = at::randn_like(function(in));
+    const double all = Microseconds([&] {
+      function(in).backward(dy);
+      for (at::Tensor& x : in) x.mutable_grad() = at::Tensor();
+    });
+    Line(kernel + " backward", shape, all - forward, backward_bytes, backward_flop);
+  };
+  for (int64_t width : {1024, 4096}) {
+    nn::Weight w = weight({width});
+    const double row = 2.0 * kTokens * static_cast<double>(width);
+    both("AddRmsNorm", "16384 x " + std::to_string(width), {at::randn({kTokens, width}, bf16), at::randn({kTokens, width}, bf16)},
+         4 * row, 4 * row, 0, 0, [&](const std::vector<at::Tensor>& x) {
+           nn::SumAndNorm out = nn::AddRmsNorm(x[0], x[1], w, 1e-6);
+           return at::GradMode::is_enabled() ? out.sum + out.norm : out.norm;
+         });
+  }
+  both("GatedSilu", "16384 x 2*3072", {at::randn({kTokens, 6144}, bf16)}, 2.0 * kTokens * 9216, 2.0 * kTokens * 15360, 0, 0,
+       [](const std::vector<at::Tensor>& x) { return nn::GatedSilu(x[0]); });
+  for (int64_t length : {512, 1024, 4096, 16384}) {
+    nn::SequenceView view = nn::PackedSequences(std::vector<int64_t>(kTokens / length, length), at::kCUDA);
+    const double flop = 2.0 * static_cast<double>(kTokens * length) * 16 * 128;
+    both("Attention", "16/8 heads of 128, 16384 tokens, length " + std::to_string(length),
+         {at::randn({kTokens, 16, 128}, bf16), at::randn({kTokens, 8, 128}, bf16), at::randn({kTokens, 8, 128}, bf16)}, 0, 0,
+         flop, 2.5 * flop, [&](const std::vector<at::Tensor>& x) { return nn::Attention(x[0], x[1], x[2], view, 0, 0.088); });
+  }
+  // Decoding: B sequences of one length, pages in random order.
+  at::NoGradGuard no_grad;
+  for (auto [sequences, context, heads, kv_heads] :
+       {std::tuple{256, 1024, 16, 8}, {256, 3072, 16, 8}, {64, 3072, 32, 8}, {8, 4096, 16, 8}, {1, 4096, 16, 8}, {256, 1024, 14, 2}}) {
+    const int64_t pages_of_one = (context + 15) / 16, dim = heads == 14 ? 64 : 128;
+    std::vector<nn::KvPages> layers(1);
+    layers[0].key = at::randn({sequences * pages_of_one, 16, kv_heads, dim}, bf16);
+    layers[0].value = at::randn({sequences * pages_of_one, 16, kv_heads, dim}, bf16);
+    nn::PageMap map{.layers = &layers, .page_tokens = 16, .single_queries = sequences,
+                    .most_chunks = sequences * ((context + 255) / 256)};
+    map.pages_BP = at::randperm(sequences * pages_of_one, bf16.dtype(at::kInt)).view({sequences, pages_of_one});
+    nn::SequenceView view = nn::PackedSequences(std::vector<int64_t>(sequences, 1), at::kCUDA);
+    view.context_B = at::full({sequences}, context, bf16.dtype(at::kInt));
+    nn::PlanDecode(map, view.context_B, heads, dim);
+    view.pages = &map;
+    at::Tensor q = at::randn({sequences, heads, dim}, bf16);
+    const double us = Microseconds([&] { nn::Attention(q, {}, {}, view, 0, 0.088); });
+    Line("Attention decode", std::to_string(sequences) + " x " + std::to_string(context) + ", " + std::to_string(heads) + "/" +
+         std::to_string(kv_heads) + " heads of " + std::to_string(dim), us,
+         4.0 * static_cast<double>(sequences) * context * static_cast<double>(kv_heads * dim), 0);
+  }
+  for (auto [columns, inner] : {std::pair{4096, 1024}, {1024, 2048}, {6144, 1024}, {1024, 3072}, {151936, 1024}, {24576, 4096}, {4096, 12288}}) {
+    nn::Weight w = weight({columns, inner});
+    for (int64_t rows : {1, 16, 64, 128, 256, 2048, 16384}) {
+      if (columns > 100000 && rows > 4096) continue;
+      at::Tensor x = at::randn({rows, inner}, bf16);
+      const double flop = 2.0 * rows * columns * static_cast<double>(inner);
+      const double bytes = 2.0 * (static_cast<double>(columns) * inner + rows * inner + rows * static_cast<double>(columns));
+      const std::string shape = std::to_string(rows) + " rows, " + std::to_string(columns) + " x " + std::to_string(inner);
+      Line("Projection", shape, Microseconds([&] { nn::Projection(x, w, {}); }), bytes, flop);
+      Line("at::linear", shape, Microseconds([&] { at::linear(x, w.value); }), bytes, flop);
+    }
+  }
+  for (const std::string& line : kernels::ChosenProjections()) std::fprintf(stderr, "%s\n", line.c_str());
+}
+
+int Main(int argc, char** argv) {
+  auto number = [&](int i) { return i < argc ? std::atoll(argv[i]) : 0; };
+  const std::string what = argc > 1 ? argv[1] : "";
+  if (tensor::CudaDeviceCount() == 0) Die("this host shows no GPU");
+  if (what == "train" && argc == 6) {
+    Train(Shape(argv[2]), number(3), number(4), static_cast<int>(number(5)));
+  } else if (what == "generate" && argc >= 4) {
+    Generate(Shape(argv[2]), ReadWorkload(argv[3]), argc == 4, "file");
+  } else if (what == "groups" && argc == 7) {
+    Generate(Shape(argv[2]), RandomPrompts(number(3), number(4), number(5), number(6)), true,
+             std::string(argv[3]) + " x " + argv[4] + ", " + argv[5] + " in, " + argv[6] + " out");
+  } else if (what == "kernels") {
+    Kernels();
+  } else {
+    Die("usage: train SHAPE TOKENS SEQUENCES UPDATES | generate SHAPE WORKLOAD.jsonl [eager] | groups SHAPE PROMPTS "
+        "SIBLINGS IN OUT | kernels");
+  }
+  return 0;
+}
+
+}  // namespace
+}  // namespace rein::gpu
+
+int main(int argc, char** argv) { return rein::gpu::Main(argc, argv); }

@@ -1,0 +1,183 @@
+// Zero mismatch: the log-prob that the generator reports for a token is, bit for bit, the one that the
+// trainer and the reference compute, whatever the batch, the chunks, the cache, preemption, captured graphs,
+// packing or microbatch, before and after an update of the weights.
+//
+// REIN_EXACTNESS_PROMPTS (default 40 per shape and version) sets the length of the sweep.
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <map>
+#include <random>
+
+#include "common/policy/sequence_scorer.h"
+#include "rollout/engine/decoder_step_model.h"
+#include "rollout/engine/engine_core.h"
+#include "tests/gpu/random_policy.h"
+
+namespace rein::gpu {
+namespace {
+
+using rollout::EngineOptions;
+using rollout::FinishedSibling;
+using rollout::GenerateSpec;
+using rollout::KvOptions;
+using Completions = std::map<std::pair<uint64_t, uint32_t>, FinishedSibling>;
+
+int Prompts() {
+  const char* text = std::getenv("REIN_EXACTNESS_PROMPTS");
+  return text == nullptr ? 40 : std::max(1, std::atoi(text));
+}
+
+std::vector<GenerateSpec> RandomSpecs(std::mt19937& random, int64_t vocabulary) {
+  auto draw = [&](uint32_t low, uint32_t high) { return low + static_cast<uint32_t>(random() % (high - low + 1)); };
+  std::vector<uint32_t> opening;  // shared by some prompts, for the prefix cache
+  for (int i = 0; i < 200; ++i) opening.push_back(draw(1, static_cast<uint32_t>(vocabulary) - 1));
+  std::vector<GenerateSpec> specs;
+  for (int p = 0; p < Prompts(); ++p) {
+    GenerateSpec spec = {.group = {0, static_cast<uint64_t>(p), 0}};
+    if (p % 3 == 0) spec.prompt = opening;
+    for (uint32_t i = draw(1, p % 4 == 0 ? 600 : 60); i > 0; --i) {
+      spec.prompt.push_back(draw(1, static_cast<uint32_t>(vocabulary) - 1));
+    }
+    for (uint32_t s = 0; s < draw(1, 9); ++s) spec.siblings.push_back(s);
+    spec.sampling.max_tokens = draw(1, p % 5 == 0 ? 700 : 250);
+    spec.sampling.ignore_eos = true;
+    spec.sampling.untempered_logprobs = true;
+    spec.sampling.seed = 7;
+    const double temperatures[] = {1.0, 1.0, 0.7, 1.3, 0};
+    spec.sampling.temperature = temperatures[p % 5];
+    if (p % 20 == 11) spec.sampling.top_k = 50;
+    if (p % 20 == 13) spec.sampling.top_p = 0.9;
+    specs.push_back(spec);
+  }
+  return specs;
+}
+
+Completions Generate(RandomPolicy& policy, const std::vector<GenerateSpec>& specs,
+                     EngineOptions options, KvOptions kv) {
+  auto model = *rollout::DecoderStepModel::Create(policy.slots(), kv);
+  sync::RealClock clock;
+  rollout::EngineCore core(options, *model, policy.text(), clock, {});
+  core.UseVersion({1, 0});
+  Completions completions;
+  for (const GenerateSpec& spec : specs) {
+    rollout::RequestCallbacks callbacks = {
+        .on_sibling = [&, id = spec.group.prompt](FinishedSibling s) { completions[{id, s.sibling}] = std::move(s); },
+        .on_end = [](absl::Status status) { EXPECT_TRUE(status.ok()) << status; }};
+    auto request = rollout::MakeRequest(spec, callbacks, model->limits(), policy.text());
+    EXPECT_TRUE(request.ok()) << request.status();
+    if (request.ok()) core.Add(*request);
+  }
+  while (core.has_work()) {
+    auto progress = core.Step();
+    EXPECT_TRUE(progress.ok() && *progress) << progress.status();
+    if (!progress.ok() || !*progress) break;
+  }
+  return completions;
+}
+
+struct Count {
+  int64_t tokens = 0, different = 0;
+  float largest = 0;
+
+  void Add(const std::vector<float>& a, const std::vector<float>& b) {
+    ASSERT_EQ(a.size(), b.size());
+    for (size_t i = 0; i < a.size(); ++i) {
+      ++tokens;
+      if (a[i] == b[i]) continue;
+      ++different;
+      largest = std::max(largest, std::abs(a[i] - b[i]));
+    }
+  }
+};
+
+class ExactnessTest : public testing::TestWithParam<const char*> {};
+
+TEST_P(ExactnessTest, GeneratorTrainerAndReferenceGiveTheSameBits) {
+  constexpr int64_t kLayers = 4;
+  trainer::TrainerSettings settings;
+  settings.schedule.peak = 1e-3;
+  settings.microbatch_tokens = 6000;
+  RandomPolicy policy(WriteModelFolder(*FindShape(GetParam()), kLayers), settings,
+                      trainer::Sft(trainer::Aggregation::kTokenMean));
+  const int64_t vocabulary = policy.trainer().model().spec.vocab_size;
+  std::mt19937 random(11);
+  Count by_trainer, by_reference, alone, of_temperature, of_options;
+  for (int version = 0; version < 2; ++version) {
+    const std::vector<GenerateSpec> specs = RandomSpecs(random, vocabulary);
+    Completions easy = Generate(policy, specs, {}, {.kv_tokens = 400'000});
+    // Backwards, in small chunks, with few pages (preemption), without cache or graphs.
+    Completions hard = Generate(policy, {specs.rbegin(), specs.rend()},
+                                {.max_running = 37, .step_tokens = 150, .prefix_cache = false},
+                                {.kv_tokens = 9'000, .capture = false});
+    std::vector<trainer::TrainingSequence> train;
+    std::vector<policy::ScoredSequence> score;
+    std::vector<const FinishedSibling*> done;
+    std::vector<double> temperature;
+    for (const GenerateSpec& spec : specs) {
+      for (uint32_t sibling : spec.siblings) {
+        const FinishedSibling& one = easy.at({spec.group.prompt, sibling});
+        const FinishedSibling& other = hard.at({spec.group.prompt, sibling});
+        EXPECT_EQ(one.tokens, other.tokens);
+        if (one.tokens == other.tokens) {
+          of_options.Add(one.logprobs, other.logprobs);
+          of_options.Add(one.untempered_logprobs, other.untempered_logprobs);
+        }
+        trainer::TrainingSequence t{.id = std::to_string(spec.group.prompt)};
+        policy::ScoredSequence s{.tokens = spec.prompt, .prefix = static_cast<uint32_t>(spec.prompt.size())};
+        s.tokens.insert(s.tokens.end(), one.tokens.begin(), one.tokens.end());
+        t.token_ids.assign(s.tokens.begin(), s.tokens.end());
+        t.loss_mask.assign(s.tokens.size(), 1);
+        std::fill_n(t.loss_mask.begin(), s.prefix, 0);
+        train.push_back(t);
+        score.push_back(s);
+        done.push_back(&one);
+        const bool plain = spec.sampling.top_k == 0 && spec.sampling.top_p == 1;
+        temperature.push_back(plain && spec.sampling.temperature > 0 ? spec.sampling.temperature : 0);
+      }
+    }
+    auto trained = *policy.trainer().Score(train);
+    auto referenced = *policy::ScoreSequences(policy.slots().decoder(), score, 1.0);
+    for (size_t i = 0; i < done.size(); ++i) {
+      by_trainer.Add(done[i]->untempered_logprobs, trained[i]);
+      by_reference.Add(done[i]->untempered_logprobs, referenced[i]);
+      if (i % 16 == 0) {
+        alone.Add(done[i]->untempered_logprobs,
+                  (*policy::ScoreSequences(policy.slots().decoder(), {score[i]}, 1.0))[0]);
+      }
+    }
+    for (double t : {1.0, 0.7, 1.3}) {
+      std::vector<policy::ScoredSequence> some;
+      std::vector<size_t> which;
+      for (size_t i = 0; i < done.size(); ++i) {
+        if (temperature[i] != t) continue;
+        some.push_back(score[i]);
+        which.push_back(i);
+      }
+      if (some.empty()) continue;
+      auto tempered = *policy::ScoreSequences(policy.slots().decoder(), some, t);
+      for (size_t i = 0; i < which.size(); ++i) of_temperature.Add(done[which[i]]->logprobs, tempered[i]);
+    }
+    // What the training pass itself computes, under autograd, must be the same again.
+    auto pass = policy.trainer().ForwardBackward({train.begin(), train.begin() + std::min<size_t>(train.size(), 12)});
+    ASSERT_TRUE(pass.ok()) << pass.status();
+    for (size_t i = 0; i < pass->logprobs.size(); ++i) by_trainer.Add(done[i]->untempered_logprobs, pass->logprobs[i]);
+    ASSERT_TRUE(policy.trainer().OptimStep(1e-3).ok());
+    policy.Publish();
+  }
+  for (auto [name, count] : {std::pair{"trainer", by_trainer}, {"reference", by_reference}, {"alone", alone},
+                             {"tempered", of_temperature}, {"other options", of_options}}) {
+    std::printf("%s, %s: %ld of %ld tokens differ, at most %g\n", GetParam(), name, count.different, count.tokens,
+                count.largest);
+    EXPECT_EQ(count.different, 0) << name;
+    EXPECT_GT(count.tokens, 0) << name;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Shapes, ExactnessTest,
+                         testing::Values("qwen3-0.6b", "qwen2.5-0.5b", "llama3.2-1b", "smollm2-135m"));
+
+}  // namespace
+}  // namespace rein::gpu

@@ -1,0 +1,48 @@
+// A policy with random weights of a known family's shape, as trainer and generator hold it: for tests and
+// benchmarks that need no trained model.
+
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "common/policy/policy_slots.h"
+#include "common/text/model_text.h"
+#include "trainer/policy_trainer.h"
+
+namespace rein::gpu {
+
+struct ShapeOfModel {
+  std::string name, architecture, model_type;
+  int64_t layers, width, heads, kv_heads, head_dim, ffn, vocabulary;
+  bool tied = true;
+};
+
+// qwen3-0.6b, qwen3-1.7b, qwen3-4b, qwen3-8b, qwen2.5-0.5b, qwen2.5-1.5b, qwen2.5-7b, llama3.2-1b, smollm2-135m; null
+// for another name.
+const ShapeOfModel* FindShape(const std::string& name);
+
+// Writes a folder with a config.json of the shape (and so many layers, if above 0); returns its path.
+std::string WriteModelFolder(const ShapeOfModel& shape, int64_t layers = 0);
+
+class RandomPolicy {
+ public:
+  // Dies with a message when anything fails.
+  RandomPolicy(const std::string& folder, trainer::TrainerSettings settings,
+               trainer::Algorithm algorithm, bool with_generator = true);
+
+  trainer::PolicyTrainer& trainer() { return *trainer_; }
+  policy::PolicySlots& slots() { return *slots_; }
+  const text::ModelText& text() const { return *text_; }
+  // The trainer's weights into use by the generator.
+  void Publish();
+
+ private:
+  std::unique_ptr<parallel::ProcessGroup> group_;
+  std::unique_ptr<trainer::PolicyTrainer> trainer_;
+  std::unique_ptr<policy::PolicySlots> slots_;
+  std::unique_ptr<text::ModelText> text_;
+  uint64_t version_ = 0;
+};
+
+}  // namespace rein::gpu
