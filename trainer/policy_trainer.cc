@@ -297,10 +297,13 @@ absl::StatusOr<UpdateResult> PolicyTrainer::Update(const std::vector<TrainingSeq
       if (critic_ != nullptr) critic_before = critic_->parameters().Copy();
     }));
   }
-  auto undo = [&](const absl::Status& status) {
-    policy_->Undo(policy_before);
-    if (critic_ != nullptr) critic_->parameters().Undo(critic_before);
+  auto undo = [&](absl::Status status) {
     progress_ = progress_before;
+    // On a GPU that an error has broken this fails too; what came first is what is told.
+    status.Update(CatchTorch("undoing of the update", [&] {
+      policy_->Undo(policy_before);
+      if (critic_ != nullptr) critic_->parameters().Undo(critic_before);
+    }));
     return status;
   };
 

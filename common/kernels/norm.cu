@@ -4,6 +4,7 @@
 
 #include "common/kernels/bf16_vector.cuh"
 #include "common/kernels/launch_status.h"
+#include "common/kernels/row_sum.h"
 
 namespace rein::kernels {
 namespace {
@@ -76,14 +77,6 @@ __global__ void AddRmsNormGradientKernel(AddNormGradient g) {
   }
 }
 
-__global__ void AddRowsKernel(const float* rows, int64_t count, int64_t columns, float* sum) {
-  const int64_t column = blockIdx.x * blockDim.x + threadIdx.x;
-  if (column >= columns) return;
-  float total = 0;
-  for (int64_t row = 0; row < count; ++row) total += rows[row * columns + column];
-  sum[column] += total;
-}
-
 }  // namespace
 
 absl::Status AddRmsNorm(const AddNorm& norm, void* stream) {
@@ -99,9 +92,7 @@ absl::Status AddRmsNormGradient(const AddNormGradient& gradient, void* stream) {
   auto* on = static_cast<cudaStream_t>(stream);
   AddRmsNormGradientKernel<<<blocks, Threads(gradient.columns), 0, on>>>(gradient);
   if (gradient.dweight != nullptr) {
-    const unsigned groups = static_cast<unsigned>((gradient.columns + 127) / 128);
-    AddRowsKernel<<<groups, 128, 0, on>>>(gradient.scratch, blocks, gradient.columns,
-                                          gradient.dweight);
+    AddRows(gradient.scratch, blocks, gradient.columns, gradient.columns, gradient.dweight, nullptr, on);
   }
   return LaunchStatus("AddRmsNormGradient");
 }

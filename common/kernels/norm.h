@@ -46,7 +46,7 @@ struct AddNormGradient {
   int64_t rows = 0, columns = 0;
 };
 
-inline constexpr int64_t kNormGradientBlocks = 264;
+inline constexpr int64_t kNormGradientBlocks = 1056;
 
 // The sum over rows is taken in an order that depends on T and D alone.
 absl::Status AddRmsNormGradient(const AddNormGradient& gradient, void* stream);

@@ -4,6 +4,7 @@
 
 #include "common/kernels/bf16_vector.cuh"
 #include "common/kernels/launch_status.h"
+#include "common/kernels/row_sum.h"
 
 namespace rein::kernels {
 namespace {
@@ -114,7 +115,7 @@ __global__ void QkNormRopeKernel(QkNormRope r) {
 }
 
 template <int kHalf>
-__global__ void QkNormRopeGradientKernel(QkNormRopeGradient g) {
+__global__ void __launch_bounds__(32 * kWarps, 6) QkNormRopeGradientKernel(QkNormRopeGradient g) {
   using L = Lane<kHalf>;
   __shared__ float shared[kWarps][2][2 * kHalf];
   const QkNormRope& r = g.forward;
@@ -191,16 +192,6 @@ __global__ void QkNormRopeGradientKernel(QkNormRopeGradient g) {
   }
 }
 
-__global__ void AddWeightGradientsKernel(const float* scratch, int blocks, int64_t c,
-                                         float* dq_weight, float* dk_weight) {
-  const int64_t i = blockIdx.x * blockDim.x + threadIdx.x;
-  if (i >= 2 * c) return;
-  float total = 0;
-  for (int block = 0; block < blocks; ++block) total += scratch[block * 2 * c + i];
-  float* to = i < c ? dq_weight : dk_weight;
-  if (to != nullptr) to[i % c] += total;
-}
-
 // Calls `body` with the number of pairs of a head as a compile-time constant.
 template <typename Body>
 absl::Status WithHalf(int64_t head_dim, Body body) {
@@ -241,8 +232,7 @@ absl::Status RunQkNormRopeGradient(const QkNormRopeGradient& run, void* stream) 
     QkNormRopeGradientKernel<half.value><<<blocks, 32 * kWarps, 0, on>>>(run);
     if (run.scratch != nullptr) {
       const int64_t c = forward.head_dim;
-      AddWeightGradientsKernel<<<static_cast<unsigned>((2 * c + 63) / 64), 64, 0, on>>>(
-          run.scratch, static_cast<int>(blocks), c, run.dq_weight, run.dk_weight);
+      AddRows(run.scratch, blocks, 2 * c, c, run.dq_weight, run.dk_weight, on);
     }
     return LaunchStatus("QkNormRopeGradient");
   });

@@ -47,7 +47,7 @@ struct QkNormRopeGradient {
   float* scratch = nullptr;    // fp32 [kQkGradientBlocks, 2, C]
 };
 
-inline constexpr int64_t kQkGradientBlocks = 528;
+inline constexpr int64_t kQkGradientBlocks = 1056;
 
 absl::Status RunQkNormRopeGradient(const QkNormRopeGradient& run, void* stream);
 
