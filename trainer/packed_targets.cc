@@ -26,33 +26,56 @@ PackedTargets PackTargets(const std::vector<TrainingSequence>& sequences,
   return packed;
 }
 
-nn::TokenLogprobs ForwardTargets(const models::Decoder& decoder, const PackedTargets& packed,
-                                 double temperature, bool recompute) {
+namespace {
+
+// Hidden states at the packed places `at`.
+at::Tensor HiddenAt(const models::Decoder& decoder, const PackedTargets& packed,
+                    const std::vector<int64_t>& at, bool recompute) {
   at::Device device = decoder.device();
   auto on_device = [&](const std::vector<int64_t>& v) {
     return at::tensor(v, at::kLong).to(device);
   };
   at::Tensor hidden_TD = decoder.Hidden(on_device(packed.token),
                                         nn::PackedSequences(packed.lengths, device), recompute);
-  return decoder.Logprobs(hidden_TD.index_select(0, on_device(packed.source)),
-                          on_device(packed.target), temperature);
+  return hidden_TD.index_select(0, on_device(at));
 }
 
-absl::Status SplitLogprobs(const at::Tensor& logprob_N, const PackedTargets& packed,
-                           const std::vector<TrainingSequence>& sequences,
-                           const std::vector<size_t>& members,
-                           std::vector<std::vector<float>>* logprobs) {
-  at::Tensor host = logprob_N.detach().to(at::kCPU).contiguous();
+}  // namespace
+
+nn::TokenLogprobs ForwardTargets(const models::Decoder& decoder, const PackedTargets& packed,
+                                 double temperature, bool recompute) {
+  return decoder.Logprobs(HiddenAt(decoder, packed, packed.source, recompute),
+                          at::tensor(packed.target, at::kLong).to(decoder.device()), temperature);
+}
+
+at::Tensor ScoreTargets(const models::Decoder& decoder, const PackedTargets& packed,
+                        bool recompute) {
+  return decoder.Scores(HiddenAt(decoder, packed, packed.source, recompute));
+}
+
+at::Tensor ScoreSequences(const models::Decoder& decoder, const PackedTargets& packed,
+                          bool recompute) {
+  std::vector<int64_t> last;
+  int64_t end = 0;
+  for (int64_t length : packed.lengths) last.push_back((end += length) - 1);
+  return decoder.Scores(HiddenAt(decoder, packed, last, recompute));
+}
+
+absl::Status SplitTargets(const at::Tensor& figure_N, const PackedTargets& packed,
+                          const std::vector<TrainingSequence>& sequences,
+                          const std::vector<size_t>& members, const std::string& what,
+                          std::vector<std::vector<float>>* out) {
+  at::Tensor host = figure_N.detach().to(at::kCPU).contiguous();
   const auto* values = host.const_data_ptr<float>();
   for (size_t m = 0; m < members.size(); ++m) {
     const int64_t count = packed.targets_of[m];
     for (int64_t k = 0; k < count; ++k) {
       if (std::isfinite(values[k])) continue;
       return absl::AbortedError(absl::StrCat("loss is not finite (first: rollout ",
-                                             sequences[members[m]].id, ", token ", k,
-                                             ", policy_logprob ", values[k], ")"));
+                                             sequences[members[m]].id, ", token ", k, ", ",
+                                             what, " ", values[k], ")"));
     }
-    if (logprobs != nullptr) (*logprobs)[members[m]].assign(values, values + count);
+    if (out != nullptr) (*out)[members[m]].assign(values, values + count);
     values += count;
   }
   return absl::OkStatus();

@@ -2,11 +2,12 @@
 //
 //   PackedTargets packed = PackTargets(sequences, members);
 //   nn::TokenLogprobs out = ForwardTargets(decoder, packed, temperature, recompute);
-//   SplitLogprobs(out.logprob_N, packed, sequences, members, &logprobs);
+//   SplitTargets(out.logprob_N, packed, sequences, members, "policy_logprob", &logprobs);
 
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -33,11 +34,18 @@ PackedTargets PackTargets(const std::vector<TrainingSequence>& sequences,
 nn::TokenLogprobs ForwardTargets(const models::Decoder& decoder, const PackedTargets& packed,
                                  double temperature, bool recompute);
 
-// Cuts [N] log-probs into those of each member, at (*logprobs)[member]; null: only checks. ABORTED
-// names the first that is not finite.
-absl::Status SplitLogprobs(const at::Tensor& logprob_N, const PackedTargets& packed,
-                           const std::vector<TrainingSequence>& sequences,
-                           const std::vector<size_t>& members,
-                           std::vector<std::vector<float>>* logprobs);
+// Of a model with a scalar head: the score at the token before each target, in packed order.
+at::Tensor ScoreTargets(const models::Decoder& decoder, const PackedTargets& packed, bool recompute);
+
+// The same at the last token of each sequence: [S].
+at::Tensor ScoreSequences(const models::Decoder& decoder, const PackedTargets& packed,
+                          bool recompute);
+
+// Cuts [N] figures of targets into those of each member, at (*out)[member]; null: only checks. ABORTED
+// names the first that is not finite, as `what`.
+absl::Status SplitTargets(const at::Tensor& figure_N, const PackedTargets& packed,
+                          const std::vector<TrainingSequence>& sequences,
+                          const std::vector<size_t>& members, const std::string& what,
+                          std::vector<std::vector<float>>* out);
 
 }  // namespace rein::trainer

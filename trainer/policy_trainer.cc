@@ -16,18 +16,12 @@
 #include "trainer/batching/packing.h"
 #include "trainer/packed_targets.h"
 #include "trainer/sequence_check.h"
+#include "trainer/update_batch.h"
 #include "trainer/update_sums.h"
 
 namespace rein::trainer {
 
 using tensor::CatchTorch;
-
-// One Update's (or pass's) sequences with all that is computed before the forward.
-struct PolicyTrainer::Batch {
-  const std::vector<TrainingSequence>& sequences;
-  std::vector<double> advantages;  // empty: none
-  GlobalCounts counts;             // of the minibatch in hand
-};
 
 PolicyTrainer::PolicyTrainer(TrainerSettings settings, Algorithm algorithm,
                              parallel::ProcessGroup& group)
@@ -39,104 +33,72 @@ absl::StatusOr<std::unique_ptr<PolicyTrainer>> PolicyTrainer::Create(
       new PolicyTrainer(std::move(settings), std::move(algorithm), group));
   TrainerSettings& s = trainer->settings_;
   REIN_ASSIGN_OR_RETURN(s.dtype, models::ComputeDtype(s.dtype, s.device));
-  REIN_ASSIGN_OR_RETURN(trainer->model_, models::DescribeModel(s.model_path));
-  const int64_t context = trainer->model_.spec.max_positions;
+  REIN_ASSIGN_OR_RETURN(models::ModelDescription model, models::DescribeModel(s.model_path));
+  const int64_t context = model.spec.max_positions;
   if (s.max_length > context) {
     return absl::InvalidArgumentError(absl::StrCat("model.max_length is ", s.max_length,
                                                    ", but the model's context is ", context));
   }
   if (s.max_length == 0) s.max_length = context;
-  REIN_ASSIGN_OR_RETURN(trainer->registry_,
-                        weights::Registry::Create(models::DecoderParameters(trainer->model_.spec)));
-  if (s.device == "cpu") {
-    constexpr uint64_t kArenas = 4;  // weights, gradients, two moments
-    REIN_RETURN_IF_ERROR(tensor::CheckHostMemory(
-        "weights, gradients and optimizer state",
-        kArenas * sizeof(float) * static_cast<uint64_t>(trainer->registry_.arena_elements())));
+  const ParameterSource source{s.model_path, s.random_weights, s.seed,
+                               trainer->algorithm_.scalar_head};
+  REIN_ASSIGN_OR_RETURN(trainer->policy_, ParameterSet::Create(source, s.device, s.dtype, group));
+  if (trainer->algorithm_.frozen_reference) REIN_RETURN_IF_ERROR(trainer->FreezeReference());
+  if (trainer->algorithm_.critic) {
+    const CriticSettings& critic = *trainer->algorithm_.critic;
+    ParameterSource start{s.model_path, s.random_weights, s.seed, /*scalar_head=*/true};
+    if (!critic.path.empty()) start = {critic.path, /*random=*/false, s.seed, /*scalar_head=*/true};
+    REIN_ASSIGN_OR_RETURN(trainer->critic_,
+                          Critic::Create(critic, start, s.device, s.dtype, group));
   }
-  absl::Status status;
-  REIN_RETURN_IF_ERROR(CatchTorch("trainer memory", [&] { status = trainer->Allocate(); }));
-  REIN_RETURN_IF_ERROR(status);
   return trainer;
 }
 
-absl::Status PolicyTrainer::Allocate() {
-  const int64_t size = registry_.arena_elements();
-  at::TensorOptions fp32 = at::TensorOptions().device(settings_.device).dtype(at::kFloat);
-  const bool narrow = settings_.dtype == "bfloat16";
-  compute_ = at::zeros({size}, narrow ? fp32.dtype(at::kBFloat16) : fp32);
-  grad_ = at::zeros({size}, fp32);
-  at::Tensor whole = narrow ? at::zeros({size}, fp32) : compute_;
-  if (settings_.random_weights) {
-    models::InitializeWeights(registry_, settings_.seed, whole);
-  } else {
-    REIN_RETURN_IF_ERROR(models::LoadWeights(settings_.model_path, model_, registry_, whole));
-  }
-  if (narrow) compute_.copy_(whole);
-  optimizer_.slice = registry_.OptimizerSlice(group_.rank(), group_.size());
-  const int64_t begin = optimizer_.slice.begin, length = optimizer_.slice.end - begin;
-  optimizer_.master = whole.narrow(0, begin, length);  // in fp32 a view of the compute arena
-  if (narrow && length < size) optimizer_.master = optimizer_.master.clone();
-  if (narrow) optimizer_.rounded = compute_.narrow(0, begin, length);
-  optimizer_.moment1 = at::zeros({length}, fp32);
-  optimizer_.moment2 = at::zeros({length}, fp32);
-  REIN_ASSIGN_OR_RETURN(decoder_, models::Decoder::Create(model_.spec, registry_, compute_, grad_));
+// Keeps the weights that training begins with, to compute reference log-probs with.
+absl::Status PolicyTrainer::FreezeReference() {
+  absl::StatusOr<std::unique_ptr<models::Decoder>> decoder;
+  REIN_RETURN_IF_ERROR(CatchTorch("copy of the reference's weights", [&] {
+    reference_compute_ = policy_->compute().clone();
+    decoder = models::Decoder::Create(policy_->model().spec, policy_->registry(), reference_compute_);
+  }));
+  REIN_ASSIGN_OR_RETURN(reference_, std::move(decoder));
   return absl::OkStatus();
 }
 
-std::vector<double> PolicyTrainer::Advantages(
-    const std::vector<TrainingSequence>& sequences) const {
-  if (!algorithm_.advantages) return {};
-  std::vector<double> reward;
-  std::vector<uint32_t> group;
-  for (const TrainingSequence& s : sequences) {
-    reward.push_back(s.reward);
-    group.push_back(s.group);
-  }
-  return algorithm_.advantages(reward, group);
+namespace {
+
+// Adds the sum of each figure; one transfer for all of them.
+void AddSums(const std::vector<at::Tensor>& figures, std::vector<double>* sums) {
+  if (figures.empty()) return;
+  at::Tensor host = at::stack(figures).sum(1, false, at::kDouble).to(at::kCPU);
+  for (size_t i = 0; i < figures.size(); ++i) (*sums)[i] += host.const_data_ptr<double>()[i];
 }
 
-// What the loss needs beside the forward: per target token, in packed order.
-LossInputs PolicyTrainer::InputsOfLoss(const Batch& batch, const std::vector<size_t>& members,
-                                       const nn::TokenLogprobs& forward,
-                                       at::Tensor* weight_T) const {
-  std::vector<float> behaviour, reference, advantage, weight;
-  for (size_t i : members) {
-    const TrainingSequence& s = batch.sequences[i];
-    const int64_t targets = s.targets();
-    const bool left_out = algorithm_.mask_truncated && s.truncated;
-    const double w = left_out ? 0 : TokenWeight(algorithm_.aggregation, targets, batch.counts);
-    weight.insert(weight.end(), targets, static_cast<float>(w));
-    if (!batch.advantages.empty()) {
-      advantage.insert(advantage.end(), targets, static_cast<float>(batch.advantages[i]));
-    }
-    behaviour.insert(behaviour.end(), s.behaviour_logprobs.begin(), s.behaviour_logprobs.end());
-    reference.insert(reference.end(), s.reference_logprobs.begin(), s.reference_logprobs.end());
-  }
-  auto on_device = [&](const std::vector<float>& v) {
-    return at::tensor(v, at::kFloat).to(compute_.device());
-  };
-  LossInputs in{forward.logprob_N, forward.entropy_N, {}, {}, {}};
-  if (algorithm_.needs_behaviour) in.behaviour_logprob_T = on_device(behaviour);
-  if (algorithm_.needs_reference) in.reference_logprob_T = on_device(reference);
-  if (!advantage.empty()) in.advantage_T = on_device(advantage);
-  *weight_T = on_device(weight);
-  return in;
-}
+}  // namespace
 
 // Forward, loss and backward of one packed microbatch.
-absl::Status PolicyTrainer::Microbatch(const Batch& batch, const std::vector<size_t>& members,
+absl::Status PolicyTrainer::Microbatch(const UpdateBatch& batch, const std::vector<size_t>& members,
                                        UpdateSums* sums,
                                        std::vector<std::vector<float>>* logprobs) {
   const PackedTargets packed = PackTargets(batch.sequences, members);
   sums->tokens += static_cast<double>(packed.token.size());
   sums->trained_tokens += static_cast<double>(packed.target.size());
+  sums->trained_sequences += static_cast<double>(members.size());
   if (packed.target.empty()) return absl::OkStatus();
-  nn::TokenLogprobs out =
-      ForwardTargets(*decoder_, packed, algorithm_.temperature, settings_.recompute);
-  REIN_RETURN_IF_ERROR(SplitLogprobs(out.logprob_N, packed, batch.sequences, members, logprobs));
-  at::Tensor weight_T;
-  LossTerms terms = algorithm_.loss(InputsOfLoss(batch, members, out, &weight_T));
+  const models::Decoder& decoder = policy_->decoder();
+  LossInputs in = InputsOfLoss(batch, algorithm_, members, decoder.device());
+  if (algorithm_.scalar_head) {
+    in.score_S = ScoreSequences(decoder, packed, settings_.recompute);
+  } else {
+    nn::TokenLogprobs out =
+        ForwardTargets(decoder, packed, algorithm_.temperature, settings_.recompute);
+    REIN_RETURN_IF_ERROR(
+        SplitTargets(out.logprob_N, packed, batch.sequences, members, "policy_logprob", logprobs));
+    in.policy_logprob_T = out.logprob_N;
+    in.entropy_T = out.entropy_N;
+  }
+  LossTerms terms = algorithm_.loss(in);
+  at::Tensor weight_T = LossWeights(batch, algorithm_, members).to(decoder.device());
   at::Tensor loss = (terms.loss_T * weight_T).sum();
   const double value = loss.item<double>();
   if (!std::isfinite(value)) {
@@ -146,36 +108,53 @@ absl::Status PolicyTrainer::Microbatch(const Batch& batch, const std::vector<siz
   }
   loss.backward();
   sums->loss += value;
-  for (size_t i = 0; i < terms.token_means.size(); ++i) {
-    sums->token_sums[i] += terms.token_means[i].sum(at::kDouble).item<double>();
-  }
+  AddSums(terms.token_means, &sums->token_sums);
+  AddSums(terms.sequence_means, &sums->sequence_sums);
   for (size_t i = 0; i < terms.token_maxima.size(); ++i) {
     sums->maxima[i] = std::max(sums->maxima[i], terms.token_maxima[i].max().item<double>());
   }
   return absl::OkStatus();
 }
 
-// Adds this rank's share of a minibatch's gradients.
-absl::Status PolicyTrainer::Accumulate(const Batch& batch, const std::vector<size_t>& minibatch,
-                                       UpdateSums* sums,
-                                       std::vector<std::vector<float>>* logprobs) {
+// This rank's share of the members as microbatches; pairs stay together.
+std::vector<std::vector<size_t>> PolicyTrainer::OwnMicrobatches(
+    const std::vector<TrainingSequence>& sequences, const std::vector<size_t>& members,
+    bool whole) const {
+  std::vector<std::vector<size_t>> units;
   std::vector<int64_t> length;
-  for (size_t i : minibatch) {
-    length.push_back(static_cast<int64_t>(batch.sequences[i].token_ids.size()));
+  for (size_t k = 0; k < members.size(); ++k) {
+    if (!algorithm_.pairs || k % 2 == 0) {
+      units.emplace_back();
+      length.push_back(0);
+    }
+    units.back().push_back(members[k]);
+    length.back() += static_cast<int64_t>(sequences[members[k]].token_ids.size());
   }
-  std::vector<size_t> own;
+  std::vector<size_t> own(units.size());
+  std::iota(own.begin(), own.end(), size_t{0});
+  if (!whole) {
+    own = BalanceOverRanks(length, static_cast<size_t>(group_.size()))[static_cast<size_t>(group_.rank())];
+  }
   std::vector<int64_t> own_length;
-  const auto shares = BalanceOverRanks(length, static_cast<size_t>(group_.size()));
-  for (size_t k : shares[static_cast<size_t>(group_.rank())]) {
-    own.push_back(minibatch[k]);
-    own_length.push_back(length[k]);
+  for (size_t u : own) own_length.push_back(length[u]);
+  std::vector<std::vector<size_t>> microbatches;
+  for (const auto& packed : PackMicrobatches(own_length, settings_.microbatch_tokens)) {
+    auto& microbatch = microbatches.emplace_back();
+    for (size_t u : packed) {
+      microbatch.insert(microbatch.end(), units[own[u]].begin(), units[own[u]].end());
+    }
   }
-  for (const auto& members : PackMicrobatches(own_length, settings_.microbatch_tokens)) {
-    std::vector<size_t> indices;
-    for (size_t k : members) indices.push_back(own[k]);
+  return microbatches;
+}
+
+// Adds this rank's share of a minibatch's gradients.
+absl::Status PolicyTrainer::Accumulate(const UpdateBatch& batch,
+                                       const std::vector<size_t>& minibatch, UpdateSums* sums,
+                                       std::vector<std::vector<float>>* logprobs) {
+  for (const auto& members : OwnMicrobatches(batch.sequences, minibatch)) {
     absl::Status status;
     REIN_RETURN_IF_ERROR(CatchTorch("forward and backward",
-                                    [&] { status = Microbatch(batch, indices, sums, logprobs); }));
+                                    [&] { status = Microbatch(batch, members, sums, logprobs); }));
     REIN_RETURN_IF_ERROR(status);
   }
   return absl::OkStatus();
@@ -212,55 +191,87 @@ absl::Status PolicyTrainer::ShareLogprobs(const std::vector<TrainingSequence>& s
   return absl::OkStatus();
 }
 
-namespace {
-
-GlobalCounts CountTargets(const std::vector<TrainingSequence>& sequences,
-                          const std::vector<size_t>& minibatch, const Algorithm& algorithm) {
-  GlobalCounts counts;
-  for (size_t i : minibatch) {
-    const int64_t targets = sequences[i].targets();
-    if (targets == 0 || (algorithm.mask_truncated && sequences[i].truncated)) continue;
-    counts.tokens += static_cast<double>(targets);
-    counts.sequences += 1;
-  }
-  counts.tokens = std::max(counts.tokens, 1.0);
-  counts.sequences = std::max(counts.sequences, 1.0);
-  return counts;
-}
-
-}  // namespace
-
-// Sums gradients over ranks, clips, steps. Returns the gradient's norm; ABORTED when it is not
-// finite, with nothing changed.
 absl::StatusOr<double> PolicyTrainer::Step(double learning_rate) {
-  REIN_RETURN_IF_ERROR(group_.AllReduceSum(grad_));
-  double norm = 0;
-  at::NoGradGuard no_grad;
-  REIN_RETURN_IF_ERROR(CatchTorch("gradient norm", [&] { norm = std::sqrt(SquaredNorm(grad_)); }));
-  if (!std::isfinite(norm)) {
-    for (const weights::Parameter& p : registry_.parameters()) {
-      if (std::isfinite(SquaredNorm(grad_.narrow(0, p.offset, p.elements)))) continue;
-      return absl::AbortedError(
-          absl::StrCat("gradient is not finite (first: parameter ", p.spec.name, ")"));
-    }
-    return absl::AbortedError(absl::StrCat("gradient norm is not finite: ", norm));
-  }
-  const double scale =
-      settings_.max_grad_norm > 0 ? std::min(1.0, settings_.max_grad_norm / (norm + 1e-6)) : 1;
-  const auto [begin, end] = optimizer_.slice;
-  std::vector<at::Tensor> parts;
-  REIN_RETURN_IF_ERROR(CatchTorch("optimizer step", [&] {
-    AdamWStep(registry_, settings_.adamw, learning_rate, scale, progress_.optimizer_steps + 1,
-              grad_.narrow(0, begin, end - begin), optimizer_);
-    for (int rank = 0; rank < group_.size(); ++rank) {
-      weights::Registry::Slice slice = registry_.OptimizerSlice(rank, group_.size());
-      parts.push_back(compute_.narrow(0, slice.begin, slice.end - slice.begin));
-    }
-    grad_.zero_();
-  }));
-  REIN_RETURN_IF_ERROR(group_.AllGather(parts[group_.rank()], parts));
+  REIN_ASSIGN_OR_RETURN(double norm,
+                        policy_->Step(settings_.adamw, learning_rate, settings_.max_grad_norm,
+                                      progress_.optimizer_steps + 1));
   ++progress_.optimizer_steps;
   return norm;
+}
+
+// One step of the critic on the minibatch; the policy's has been made.
+absl::Status PolicyTrainer::StepCritic(const UpdateBatch& batch, const std::vector<size_t>& minibatch,
+                                       CriticSums* sums) {
+  absl::Status status;
+  for (const auto& members :
+       OwnMicrobatches(batch.sequences, Unmasked(batch, minibatch, algorithm_))) {
+    status.Update(CatchTorch("critic", [&] {
+      if (status.ok()) {
+        status = critic_->Accumulate(batch, algorithm_, members, settings_.recompute, sums);
+      }
+    }));
+  }
+  REIN_RETURN_IF_ERROR(Agree(status));
+  LrSchedule schedule = settings_.schedule;
+  schedule.peak = critic_->settings().learning_rate;
+  const double rate = LearningRate(schedule, static_cast<int64_t>(progress_.updates) + 1);
+  return critic_->parameters()
+      .Step(settings_.adamw, rate, settings_.max_grad_norm, progress_.optimizer_steps)
+      .status();
+}
+
+// Figures of every target, each rank computing those of its share.
+absl::StatusOr<std::vector<std::vector<float>>> PolicyTrainer::OfTargets(
+    const std::vector<TrainingSequence>& sequences, const TargetPass& pass) {
+  std::vector<size_t> all(sequences.size());
+  std::iota(all.begin(), all.end(), size_t{0});
+  std::vector<std::vector<float>> figures(sequences.size());
+  absl::Status status;
+  for (const auto& members : OwnMicrobatches(sequences, all)) {
+    status.Update(CatchTorch("forward", [&] {
+      if (status.ok()) status = pass(sequences, members, &figures);
+    }));
+  }
+  REIN_RETURN_IF_ERROR(Agree(status));
+  REIN_RETURN_IF_ERROR(ShareLogprobs(sequences, &figures));
+  return figures;
+}
+
+PolicyTrainer::TargetPass PolicyTrainer::LogprobsBy(const models::Decoder& decoder) const {
+  return [this, &decoder](const std::vector<TrainingSequence>& sequences,
+                          const std::vector<size_t>& members,
+                          std::vector<std::vector<float>>* logprobs) {
+    at::NoGradGuard no_grad;
+    const PackedTargets packed = PackTargets(sequences, members);
+    if (packed.target.empty()) return absl::OkStatus();
+    nn::TokenLogprobs out = ForwardTargets(decoder, packed, algorithm_.temperature, false);
+    return SplitTargets(out.logprob_N, packed, sequences, members, "policy_logprob", logprobs);
+  };
+}
+
+// All passes that come before the first step.
+absl::StatusOr<UpdateBatch> PolicyTrainer::Prepare(
+    const std::vector<TrainingSequence>& sequences) {
+  std::vector<std::vector<float>> values;
+  if (critic_ != nullptr) {
+    REIN_ASSIGN_OR_RETURN(values, OfTargets(sequences, [this](auto& all, auto& members, auto* out) {
+                            return critic_->Values(all, members, out);
+                          }));
+  }
+  UpdateBatch batch = PrepareBatch(sequences, algorithm_, kl_coefficient(), values);
+  if (algorithm_.recomputes_old) {
+    REIN_ASSIGN_OR_RETURN(batch.old_logprobs, OfTargets(sequences, LogprobsBy(policy_->decoder())));
+  }
+  if (algorithm_.frozen_reference) {
+    REIN_ASSIGN_OR_RETURN(batch.frozen_logprobs, OfTargets(sequences, LogprobsBy(*reference_)));
+  }
+  if (algorithm_.needs_mismatch_kl) {
+    const std::vector<TrainingSequence> mixed = Mismatched(sequences, settings_.max_length);
+    REIN_ASSIGN_OR_RETURN(auto policy, OfTargets(mixed, LogprobsBy(policy_->decoder())));
+    REIN_ASSIGN_OR_RETURN(auto reference, OfTargets(mixed, LogprobsBy(*reference_)));
+    batch.mismatch_kl = std::max(0.0, MeanDifference(policy, reference));
+  }
+  return batch;
 }
 
 absl::StatusOr<UpdateResult> PolicyTrainer::Update(const std::vector<TrainingSequence>& sequences) {
@@ -269,66 +280,80 @@ absl::StatusOr<UpdateResult> PolicyTrainer::Update(const std::vector<TrainingSeq
         "Update: gradients of ForwardBackward are waiting; call OptimStep first");
   }
   REIN_RETURN_IF_ERROR(CheckSequences(sequences, limits(), &algorithm_));
-  Batch batch{sequences, Advantages(sequences), {}};
+  REIN_ASSIGN_OR_RETURN(UpdateBatch batch, Prepare(sequences));
   std::vector<uint32_t> group;
   for (const TrainingSequence& s : sequences) group.push_back(s.group);
   const auto minibatches = SplitByGroup(group, algorithm_.minibatches);
+  const size_t steps = minibatches.size() * algorithm_.epochs;
   const double learning_rate =
       LearningRate(settings_.schedule, static_cast<int64_t>(progress_.updates) + 1);
 
   // Several steps must be undone together when a later one fails.
-  OptimizerState before;
-  at::Tensor compute_before;
+  ParameterSet::Snapshot policy_before, critic_before;
   const TrainerProgress progress_before = progress_;
-  if (minibatches.size() > 1) {
+  if (steps > 1 || critic_ != nullptr) {
     REIN_RETURN_IF_ERROR(CatchTorch("copy of the optimizer's state", [&] {
-      before = {optimizer_.slice, optimizer_.master.clone(), optimizer_.moment1.clone(),
-                optimizer_.moment2.clone()};
-      compute_before = compute_.clone();
+      policy_before = policy_->Copy();
+      if (critic_ != nullptr) critic_before = critic_->parameters().Copy();
     }));
   }
   auto undo = [&](const absl::Status& status) {
-    at::NoGradGuard no_grad;
-    grad_.zero_();
-    if (before.master.defined()) {
-      compute_.copy_(compute_before);
-      optimizer_.master.copy_(before.master);
-      optimizer_.moment1.copy_(before.moment1);
-      optimizer_.moment2.copy_(before.moment2);
-    }
+    policy_->Undo(policy_before);
+    if (critic_ != nullptr) critic_->parameters().Undo(critic_before);
     progress_ = progress_before;
     return status;
   };
 
   UpdateSums sums(algorithm_);
+  CriticSums critic_sums;
   double norm = 0;
-  for (const std::vector<size_t>& minibatch : minibatches) {
+  for (size_t step = 0; step < steps; ++step) {
+    const std::vector<size_t>& minibatch = minibatches[step % minibatches.size()];
     batch.counts = CountTargets(sequences, minibatch, algorithm_);
-    absl::Status status = Agree(Accumulate(batch, minibatch, &sums, nullptr));
+    absl::Status status =
+        Agree(Accumulate(batch, WithSignal(batch, minibatch, algorithm_), &sums, nullptr));
     if (!status.ok()) return undo(status);
     absl::StatusOr<double> step_norm = Step(learning_rate);
     if (!step_norm.ok()) return undo(step_norm.status());
     norm = std::max(norm, *step_norm);
+    if (critic_ == nullptr) continue;
+    status = StepCritic(batch, minibatch, &critic_sums);
+    if (!status.ok()) return undo(status);
   }
   REIN_RETURN_IF_ERROR(sums.ReduceOver(group_));
   ++progress_.updates;
   UpdateResult result;
-  sums.loss /= static_cast<double>(minibatches.size());
+  sums.loss /= static_cast<double>(steps);
   result.metrics = sums.Metrics(algorithm_);
   result.metrics.push_back({"grad_norm", norm});
   result.metrics.push_back({"learning_rate", learning_rate});
-  result.advantages = std::move(batch.advantages);
+  if (critic_ != nullptr) {
+    REIN_RETURN_IF_ERROR(critic_sums.ReduceOver(group_));
+    result.metrics.push_back({"value_loss", critic_sums.loss / static_cast<double>(steps)});
+    result.metrics.push_back({"value_clip_ratio", critic_sums.ClippedShare()});
+    result.metrics.push_back({"explained_variance", ExplainedVariance(batch)});
+  }
+  if (algorithm_.needs_mismatch_kl) result.metrics.push_back({"mismatch_kl", batch.mismatch_kl});
+  if (algorithm_.kl.target) {
+    result.metrics.push_back({"kl_coefficient", batch.kl_coefficient});
+    progress_.kl_coefficient = NextKlCoefficientOf(batch, algorithm_);
+  }
+  result.advantages = batch.MeanAdvantages();
   return result;
 }
 
 absl::StatusOr<PassResult> PolicyTrainer::ForwardBackward(
     const std::vector<TrainingSequence>& sequences) {
+  if (critic_ != nullptr || algorithm_.scalar_head) {
+    return absl::UnimplementedError(
+        "ForwardBackward: is for models of one policy; with a critic or a reward model use Update");
+  }
   REIN_RETURN_IF_ERROR(CheckSequences(sequences, limits(), &algorithm_));
-  Batch batch{sequences, Advantages(sequences), {}};
+  REIN_ASSIGN_OR_RETURN(UpdateBatch batch, Prepare(sequences));
   std::vector<size_t> all(sequences.size());
   std::iota(all.begin(), all.end(), size_t{0});
   batch.counts = CountTargets(sequences, all, algorithm_);
-  at::Tensor before = has_gradients_ ? grad_.clone() : at::Tensor();
+  at::Tensor before = has_gradients_ ? policy_->grad().clone() : at::Tensor();
   UpdateSums sums(algorithm_);
   PassResult result;
   result.logprobs.resize(sequences.size());
@@ -336,7 +361,7 @@ absl::StatusOr<PassResult> PolicyTrainer::ForwardBackward(
   if (status.ok()) status = sums.ReduceOver(group_);
   if (status.ok()) status = ShareLogprobs(sequences, &result.logprobs);
   if (!status.ok()) {
-    before.defined() ? grad_.copy_(before) : grad_.zero_();
+    before.defined() ? policy_->grad().copy_(before) : policy_->grad().zero_();
     return status;
   }
   has_gradients_ = true;
@@ -353,7 +378,7 @@ absl::StatusOr<std::vector<Metric>> PolicyTrainer::OptimStep(std::optional<doubl
   absl::StatusOr<double> norm = Step(rate);
   has_gradients_ = false;
   if (!norm.ok()) {
-    grad_.zero_();
+    policy_->grad().zero_();
     return norm.status();
   }
   ++progress_.updates;
@@ -362,63 +387,32 @@ absl::StatusOr<std::vector<Metric>> PolicyTrainer::OptimStep(std::optional<doubl
 
 absl::StatusOr<std::vector<std::vector<float>>> PolicyTrainer::Score(
     const std::vector<TrainingSequence>& sequences) {
-  REIN_RETURN_IF_ERROR(CheckSequences(sequences, limits(), nullptr));
-  std::vector<int64_t> length;
-  for (const TrainingSequence& s : sequences) {
-    length.push_back(static_cast<int64_t>(s.token_ids.size()));
+  if (algorithm_.scalar_head) {
+    return absl::UnimplementedError("Score: a reward model has no log-probs");
   }
+  REIN_RETURN_IF_ERROR(CheckSequences(sequences, limits(), nullptr));
+  std::vector<size_t> all(sequences.size());
+  std::iota(all.begin(), all.end(), size_t{0});
   std::vector<std::vector<float>> scores(sequences.size());
+  const TargetPass pass = LogprobsBy(policy_->decoder());
   absl::Status status;
-  REIN_RETURN_IF_ERROR(CatchTorch("score", [&] {
-    at::NoGradGuard no_grad;
-    for (const auto& members : PackMicrobatches(length, settings_.microbatch_tokens)) {
-      const PackedTargets packed = PackTargets(sequences, members);
-      if (packed.target.empty()) continue;
-      nn::TokenLogprobs out = ForwardTargets(*decoder_, packed, algorithm_.temperature, false);
-      status.Update(SplitLogprobs(out.logprob_N, packed, sequences, members, &scores));
-    }
-  }));
+  for (const auto& members : OwnMicrobatches(sequences, all, /*whole=*/true)) {
+    status.Update(CatchTorch("score", [&] {
+      if (status.ok()) status = pass(sequences, members, &scores);
+    }));
+  }
   REIN_RETURN_IF_ERROR(status);
   return scores;
 }
 
 absl::StatusOr<at::Tensor> PolicyTrainer::HostWeights() const {
   at::Tensor host;
-  REIN_RETURN_IF_ERROR(CatchTorch("copy of weights", [&] { host = compute_.to(at::kCPU); }));
+  REIN_RETURN_IF_ERROR(CatchTorch("copy of weights", [&] { host = compute().to(at::kCPU); }));
   return host;
 }
 
-absl::StatusOr<PolicyTrainer::Arenas> PolicyTrainer::GatherArenas() {
-  Arenas arenas;
-  for (auto [part, whole] : {std::pair{&optimizer_.master, &arenas.master},
-                             {&optimizer_.moment1, &arenas.moment1},
-                             {&optimizer_.moment2, &arenas.moment2}}) {
-    if (group_.size() == 1) {
-      *whole = part->to(at::kCPU);
-      continue;
-    }
-    at::Tensor gathered = at::zeros({registry_.arena_elements()}, part->options());
-    std::vector<at::Tensor> parts;
-    for (int rank = 0; rank < group_.size(); ++rank) {
-      weights::Registry::Slice slice = registry_.OptimizerSlice(rank, group_.size());
-      parts.push_back(gathered.narrow(0, slice.begin, slice.end - slice.begin));
-    }
-    REIN_RETURN_IF_ERROR(group_.AllGather(*part, parts));
-    *whole = gathered.to(at::kCPU);
-  }
-  return arenas;
-}
-
 absl::Status PolicyTrainer::RestoreArenas(const Arenas& arenas, const TrainerProgress& progress) {
-  REIN_RETURN_IF_ERROR(CatchTorch("restore", [&] {
-    at::NoGradGuard no_grad;
-    const auto [begin, end] = optimizer_.slice;
-    compute_.copy_(arenas.master);
-    optimizer_.master.copy_(arenas.master.narrow(0, begin, end - begin));
-    optimizer_.moment1.copy_(arenas.moment1.narrow(0, begin, end - begin));
-    optimizer_.moment2.copy_(arenas.moment2.narrow(0, begin, end - begin));
-    grad_.zero_();
-  }));
+  REIN_RETURN_IF_ERROR(policy_->Restore(arenas));
   progress_ = progress;
   has_gradients_ = false;
   return absl::OkStatus();

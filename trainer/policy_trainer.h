@@ -24,10 +24,13 @@
 #include "common/parallel/process_group.h"
 #include "common/weights/registry.h"
 #include "trainer/algorithms/algorithm.h"
+#include "trainer/critic.h"
 #include "trainer/optim/adamw.h"
 #include "trainer/optim/lr_schedule.h"
+#include "trainer/parameter_set.h"
 #include "trainer/sequence_check.h"
 #include "trainer/training_sequence.h"
+#include "trainer/update_batch.h"
 #include "trainer/update_sums.h"
 
 namespace rein::trainer {
@@ -60,6 +63,7 @@ struct PassResult {
 struct TrainerProgress {
   uint64_t updates = 0;  // consumed
   int64_t optimizer_steps = 0;
+  std::optional<double> kl_coefficient;  // an adaptive one that has moved
 };
 
 class PolicyTrainer {
@@ -86,48 +90,60 @@ class PolicyTrainer {
 
   int rank() const { return group_.rank(); }
   const TrainerProgress& progress() const { return progress_; }
-  const weights::Registry& registry() const { return registry_; }
-  const models::ModelDescription& model() const { return model_; }
-  const at::Tensor& compute() const { return compute_; }
+  const weights::Registry& registry() const { return policy_->registry(); }
+  const models::ModelDescription& model() const { return policy_->model(); }
+  const at::Tensor& compute() const { return policy_->compute(); }
   const std::string& dtype() const { return settings_.dtype; }
+
+  // PPO's critic; null where there is none. A checkpoint keeps its arenas too.
+  ParameterSet* critic() { return critic_ == nullptr ? nullptr : &critic_->parameters(); }
 
   // The compute arena on the CPU; a view when it is there already.
   absl::StatusOr<at::Tensor> HostWeights() const;
 
-  // Whole optimizer arenas on the CPU for a checkpoint (gathered from all ranks), and back.
-  struct Arenas {
-    at::Tensor master, moment1, moment2;
-  };
-  absl::StatusOr<Arenas> GatherArenas();
+  // Whole optimizer arenas of the policy on the CPU for a checkpoint (gathered from all ranks), and back.
+  absl::StatusOr<Arenas> GatherArenas() { return policy_->Gather(); }
   absl::Status RestoreArenas(const Arenas& arenas, const TrainerProgress& progress);
 
  private:
-  struct Batch;
-
   PolicyTrainer(TrainerSettings settings, Algorithm algorithm, parallel::ProcessGroup& group);
-  absl::Status Allocate();
+  // Fills (*figures)[member] for the targets of a microbatch; no gradients.
+  using TargetPass = std::function<absl::Status(const std::vector<TrainingSequence>& sequences,
+                                                const std::vector<size_t>& members,
+                                                std::vector<std::vector<float>>* figures)>;
 
-  SequenceLimits limits() const { return {settings_.max_length, model_.spec.vocab_size}; }
-  absl::Status Accumulate(const Batch& batch, const std::vector<size_t>& minibatch,
+  absl::Status FreezeReference();
+  SequenceLimits limits() const {
+    return {settings_.max_length, policy_->model().spec.vocab_size};
+  }
+  absl::StatusOr<UpdateBatch> Prepare(const std::vector<TrainingSequence>& sequences);
+  absl::StatusOr<std::vector<std::vector<float>>> OfTargets(
+      const std::vector<TrainingSequence>& sequences, const TargetPass& pass);
+  TargetPass LogprobsBy(const models::Decoder& decoder) const;
+  std::vector<std::vector<size_t>> OwnMicrobatches(const std::vector<TrainingSequence>& sequences,
+                                                   const std::vector<size_t>& members,
+                                                   bool whole = false) const;
+  absl::Status Accumulate(const UpdateBatch& batch, const std::vector<size_t>& minibatch,
                           UpdateSums* sums, std::vector<std::vector<float>>* logprobs);
-  LossInputs InputsOfLoss(const Batch& batch, const std::vector<size_t>& members,
-                          const nn::TokenLogprobs& forward, at::Tensor* weight_T) const;
-  absl::Status Microbatch(const Batch& batch, const std::vector<size_t>& members, UpdateSums* sums,
+  absl::Status Microbatch(const UpdateBatch& batch, const std::vector<size_t>& members, UpdateSums* sums,
                           std::vector<std::vector<float>>* logprobs);
   absl::Status Agree(const absl::Status& own);
   absl::Status ShareLogprobs(const std::vector<TrainingSequence>& sequences,
                              std::vector<std::vector<float>>* logprobs);
+  double kl_coefficient() const {
+    return progress_.kl_coefficient.value_or(algorithm_.kl.coefficient);
+  }
   absl::StatusOr<double> Step(double learning_rate);
-  std::vector<double> Advantages(const std::vector<TrainingSequence>& sequences) const;
+  absl::Status StepCritic(const UpdateBatch& batch, const std::vector<size_t>& minibatch,
+                          CriticSums* sums);
 
   TrainerSettings settings_;
   Algorithm algorithm_;
   parallel::ProcessGroup& group_;
-  models::ModelDescription model_;
-  weights::Registry registry_;
-  at::Tensor compute_, grad_;
-  OptimizerState optimizer_;  // this rank's slice
-  std::unique_ptr<models::Decoder> decoder_;
+  std::unique_ptr<ParameterSet> policy_;
+  std::unique_ptr<Critic> critic_;
+  at::Tensor reference_compute_;  // the frozen reference's weights
+  std::unique_ptr<models::Decoder> reference_;
   TrainerProgress progress_;
   bool has_gradients_ = false;
 };

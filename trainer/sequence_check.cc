@@ -37,6 +37,12 @@ std::string LossProblem(const TrainingSequence& s, const Algorithm& algorithm) {
                         " targets");
   }
   if (!std::isfinite(s.reward)) return absl::StrCat("reward is ", s.reward);
+  if (!std::isfinite(s.greedy_reward)) return absl::StrCat("greedy_reward is ", s.greedy_reward);
+  if (algorithm.advantage && algorithm.advantage->kind == AdvantageKind::kPerReward &&
+      s.reward_parts.size() != algorithm.advantage->part_weights.size()) {
+    return absl::StrCat("has ", s.reward_parts.size(), " reward_parts for ",
+                        algorithm.advantage->part_weights.size(), " rewards");
+  }
   for (const auto* logprobs : {&s.behaviour_logprobs, &s.reference_logprobs}) {
     for (float x : *logprobs) {
       if (!std::isfinite(x)) {
@@ -47,6 +53,18 @@ std::string LossProblem(const TrainingSequence& s, const Algorithm& algorithm) {
   return "";
 }
 
+// Empty: the sequence is one of a pair, or need not be.
+std::string PairProblem(const std::vector<TrainingSequence>& sequences, size_t i,
+                        const Algorithm& algorithm) {
+  if (sequences[i].targets() == 0 && (algorithm.pairs || algorithm.frozen_reference)) {
+    return "has no targets";
+  }
+  if (!algorithm.pairs) return "";
+  const size_t partner = i ^ 1;
+  if (partner < sequences.size() && sequences[partner].group == sequences[i].group) return "";
+  return "has no partner: pairs stand together, the chosen one first, under one group number";
+}
+
 }  // namespace
 
 absl::Status CheckSequences(const std::vector<TrainingSequence>& sequences,
@@ -55,6 +73,7 @@ absl::Status CheckSequences(const std::vector<TrainingSequence>& sequences,
   for (size_t i = 0; i < sequences.size(); ++i) {
     const TrainingSequence& s = sequences[i];
     std::string problem = ShapeProblem(s, limits);
+    if (problem.empty() && algorithm != nullptr) problem = PairProblem(sequences, i, *algorithm);
     if (problem.empty() && algorithm != nullptr) problem = LossProblem(s, *algorithm);
     if (problem.empty()) continue;
     return absl::InvalidArgumentError(absl::StrCat("sequence ", i, " (", s.id, "): ", problem));

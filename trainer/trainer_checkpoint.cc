@@ -30,11 +30,12 @@ NamedTensor Part(const std::string& arena, const weights::Parameter& p, const at
            static_cast<size_t>(p.elements) * sizeof(float)}};
 }
 
-absl::Status WriteOptimizer(const PolicyTrainer& trainer, const PolicyTrainer::Arenas& arenas,
-                            const std::string& path) {
+// `with_master`: also where the folder's own weights are the master weights.
+absl::Status WriteOptimizer(const weights::Registry& registry, const Arenas& arenas,
+                            bool with_master, const std::string& path) {
   std::vector<NamedTensor> tensors;
-  for (const weights::Parameter& p : trainer.registry().parameters()) {
-    if (trainer.dtype() != "float32") tensors.push_back(Part("master", p, arenas.master));
+  for (const weights::Parameter& p : registry.parameters()) {
+    if (with_master) tensors.push_back(Part("master", p, arenas.master));
     tensors.push_back(Part("moment1", p, arenas.moment1));
     tensors.push_back(Part("moment2", p, arenas.moment2));
   }
@@ -60,13 +61,31 @@ absl::Status ReadArena(const checkpoint::SafetensorsFile& file, const std::strin
   return absl::OkStatus();
 }
 
+// Zeros of the registry's size.
+Arenas EmptyArenas(const weights::Registry& registry) {
+  auto arena = [&] { return at::zeros({registry.arena_elements()}, at::kFloat); };
+  return {arena(), arena(), arena()};
+}
+
+absl::Status RestoreCritic(ParameterSet& critic, const std::string& path) {
+  Arenas arenas = EmptyArenas(critic.registry());
+  REIN_ASSIGN_OR_RETURN(auto file, checkpoint::SafetensorsFile::Open(path));
+  REIN_RETURN_IF_ERROR(ReadArena(*file, "master", critic.registry(), arenas.master));
+  REIN_RETURN_IF_ERROR(ReadArena(*file, "moment1", critic.registry(), arenas.moment1));
+  REIN_RETURN_IF_ERROR(ReadArena(*file, "moment2", critic.registry(), arenas.moment2));
+  return critic.Restore(arenas);
+}
+
 }  // namespace
 
 absl::StatusOr<uint64_t> SaveCheckpoint(PolicyTrainer& trainer, const std::string& path,
                                         const CheckpointExtras& extras) {
-  PolicyTrainer::Arenas arenas;
-  if (!extras.export_only) {
-    REIN_ASSIGN_OR_RETURN(arenas, trainer.GatherArenas());  // all ranks take part
+  Arenas arenas, critic_arenas;
+  if (!extras.export_only) {  // all ranks take part
+    REIN_ASSIGN_OR_RETURN(arenas, trainer.GatherArenas());
+    if (trainer.critic() != nullptr) {
+      REIN_ASSIGN_OR_RETURN(critic_arenas, trainer.critic()->Gather());
+    }
   }
   if (trainer.rank() != 0) return 0;
   REIN_ASSIGN_OR_RETURN(auto writer, checkpoint::CheckpointWriter::Create(path));
@@ -74,11 +93,19 @@ absl::StatusOr<uint64_t> SaveCheckpoint(PolicyTrainer& trainer, const std::strin
   REIN_RETURN_IF_ERROR(models::SaveModelFolder(folder, trainer.model(), trainer.registry(),
                                                trainer.compute(), extras.tokenizer_folder));
   if (!extras.export_only) {
-    REIN_RETURN_IF_ERROR(WriteOptimizer(trainer, arenas, folder + "/optimizer.safetensors"));
+    REIN_RETURN_IF_ERROR(WriteOptimizer(trainer.registry(), arenas, trainer.dtype() != "float32",
+                                        folder + "/optimizer.safetensors"));
+    if (trainer.critic() != nullptr) {
+      REIN_RETURN_IF_ERROR(WriteOptimizer(trainer.critic()->registry(), critic_arenas,
+                                          /*with_master=*/true, folder + "/critic.safetensors"));
+    }
     json state = {{"format", "rein.trainer.v1"},
                   {"updates", trainer.progress().updates},
                   {"optimizer_steps", trainer.progress().optimizer_steps},
                   {"dtype", trainer.dtype()}};
+    if (trainer.progress().kl_coefficient) {
+      state["kl_coefficient"] = *trainer.progress().kl_coefficient;
+    }
     REIN_RETURN_IF_ERROR(
         checkpoint::WriteDurably(folder + "/trainer.json", state.dump(2) + "\n"));
     REIN_RETURN_IF_ERROR(
@@ -98,11 +125,8 @@ absl::StatusOr<std::string> RestoreCheckpoint(PolicyTrainer& trainer, const std:
         absl::StrCat(path, ": was trained in ", state.value("dtype", json()).dump(), ", this job computes in ",
                      trainer.dtype(), "; set model.dtype"));
   }
-  PolicyTrainer::Arenas arenas;
   const weights::Registry& registry = trainer.registry();
-  for (at::Tensor* arena : {&arenas.master, &arenas.moment1, &arenas.moment2}) {
-    *arena = at::zeros({registry.arena_elements()}, at::kFloat);
-  }
+  Arenas arenas = EmptyArenas(registry);
   REIN_ASSIGN_OR_RETURN(auto file,
                         checkpoint::SafetensorsFile::Open(path + "/optimizer.safetensors"));
   REIN_RETURN_IF_ERROR(ReadArena(*file, "moment1", registry, arenas.moment1));
@@ -115,7 +139,11 @@ absl::StatusOr<std::string> RestoreCheckpoint(PolicyTrainer& trainer, const std:
   TrainerProgress progress;
   progress.updates = state.value("updates", uint64_t{0});
   progress.optimizer_steps = state.value("optimizer_steps", int64_t{0});
+  if (state.contains("kl_coefficient")) progress.kl_coefficient = state["kl_coefficient"];
   REIN_RETURN_IF_ERROR(trainer.RestoreArenas(arenas, progress));
+  if (trainer.critic() != nullptr) {
+    REIN_RETURN_IF_ERROR(RestoreCritic(*trainer.critic(), path + "/critic.safetensors"));
+  }
   return files::ReadFile(path + "/controller_state.bin", kMaxStateBytes);
 }
 

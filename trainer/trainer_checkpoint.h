@@ -3,6 +3,7 @@
 //
 //   config.json, model.safetensors, tokenizer files   the weights in use; loads in `transformers`
 //   optimizer.safetensors   moment1/<name>, moment2/<name>, and master/<name> where it differs (bf16)
+//   critic.safetensors      master, moment1 and moment2 of PPO's critic
 //   trainer.json            Updates consumed, optimizer steps, digest
 //   controller_state.bin    opaque: the controller's data cursor and ledger position
 //   manifest.json           size and digest of every file above

@@ -17,6 +17,8 @@ struct TrainingSequence {
   std::vector<float> reference_logprobs;  // one for each target, in order; only with a KL term
   uint32_t group = 0;                  // RL only
   double reward = 0;                   // RL only
+  std::vector<double> reward_parts;    // the score of each reward of the job; RL only
+  double greedy_reward = 0;            // of a greedy completion of the same prompt; RL only
   bool truncated = false;
 
   int64_t targets() const {

@@ -11,19 +11,23 @@ namespace rein::trainer {
 
 UpdateSums::UpdateSums(const Algorithm& algorithm)
     : token_sums(algorithm.token_mean_names.size(), 0),
+      sequence_sums(algorithm.sequence_mean_names.size(), 0),
       maxima(algorithm.token_max_names.size(), -std::numeric_limits<double>::infinity()) {}
 
 absl::Status UpdateSums::ReduceOver(parallel::ProcessGroup& group) {
   if (group.size() == 1) return absl::OkStatus();
-  std::vector<double> flat{loss, tokens, trained_tokens};
+  std::vector<double> flat{loss, tokens, trained_tokens, trained_sequences};
   flat.insert(flat.end(), token_sums.begin(), token_sums.end());
+  flat.insert(flat.end(), sequence_sums.begin(), sequence_sums.end());
   at::Tensor sums = at::tensor(flat, at::kDouble);
   REIN_RETURN_IF_ERROR(group.AllReduceSum(sums));
   const auto* value = sums.const_data_ptr<double>();
   loss = value[0];
   tokens = value[1];
   trained_tokens = value[2];
-  std::copy(value + 3, value + flat.size(), token_sums.begin());
+  trained_sequences = value[3];
+  std::copy_n(value + 4, token_sums.size(), token_sums.begin());
+  std::copy_n(value + 4 + token_sums.size(), sequence_sums.size(), sequence_sums.begin());
   const auto count = static_cast<int64_t>(maxima.size());
   if (count == 0) return absl::OkStatus();
   at::Tensor all = at::empty({group.size(), count}, at::kDouble);
@@ -36,12 +40,25 @@ absl::Status UpdateSums::ReduceOver(parallel::ProcessGroup& group) {
 
 std::vector<Metric> UpdateSums::Metrics(const Algorithm& algorithm) const {
   std::vector<Metric> metrics{{"loss", loss}};
+  std::vector<double> means;
   for (size_t i = 0; i < token_sums.size(); ++i) {
-    metrics.push_back(
-        {algorithm.token_mean_names[i], token_sums[i] / std::max(trained_tokens, 1.0)});
+    means.push_back(token_sums[i] / std::max(trained_tokens, 1.0));
+    if (!algorithm.token_mean_names[i].empty()) {
+      metrics.push_back({algorithm.token_mean_names[i], means[i]});
+    }
+  }
+  for (size_t i = 0; i < sequence_sums.size(); ++i) {
+    means.push_back(sequence_sums[i] / std::max(trained_sequences, 1.0));
+    if (!algorithm.sequence_mean_names[i].empty()) {
+      metrics.push_back({algorithm.sequence_mean_names[i], means.back()});
+    }
+  }
+  if (algorithm.derived) {
+    for (Metric& metric : algorithm.derived(means)) metrics.push_back(std::move(metric));
   }
   for (size_t i = 0; i < maxima.size(); ++i) {
-    metrics.push_back({algorithm.token_max_names[i], maxima[i]});
+    // Where nothing was trained on there is no largest.
+    metrics.push_back({algorithm.token_max_names[i], trained_tokens > 0 ? maxima[i] : 0});
   }
   metrics.push_back({"tokens", tokens});
   metrics.push_back({"trained_tokens", trained_tokens});

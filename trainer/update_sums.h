@@ -24,7 +24,9 @@ struct UpdateSums {
   double loss = 0;
   double tokens = 0;               // packed
   double trained_tokens = 0;       // targets
+  double trained_sequences = 0;
   std::vector<double> token_sums;  // of Algorithm::token_mean_names
+  std::vector<double> sequence_sums;  // of Algorithm::sequence_mean_names
   std::vector<double> maxima;      // of Algorithm::token_max_names
 };
 

@@ -1,7 +1,12 @@
 #include "common/config/defaults.h"
 
+#include <memory>
+
+#include "common/config/problems.h"
 #include "common/config/scalar_value.h"
 #include "common/config/schema.h"
+#include "common/config/yaml_reader.h"
+#include "common/config/yaml_tree.h"
 
 namespace rein::config {
 namespace {
@@ -19,6 +24,18 @@ bool NeedsTheUser(const Descriptor& type) {
   return false;
 }
 
+// Puts the preset of the field below what the user gave.
+void ApplyPreset(Message& message, const FieldDescriptor& field) {
+  absl::StatusOr<YamlNode> yaml = ParseYaml(RulesOf(field).defaults());
+  if (!yaml.ok()) return;  // explain_test reads every preset
+  std::unique_ptr<Message> preset(message.New());
+  Problems problems;
+  Places places;
+  YamlReader(problems, places).Read(*yaml, "", *preset);
+  preset->MergeFrom(message);
+  message.CopyFrom(*preset);
+}
+
 void FillMessage(Message& message, const FieldDescriptor& field) {
   const Reflection& reflection = *message.GetReflection();
   if (field.is_repeated()) {
@@ -30,7 +47,10 @@ void FillMessage(Message& message, const FieldDescriptor& field) {
   bool there = reflection.HasField(message, &field);
   bool make = ChoiceOf(field) == nullptr && !RulesOf(field).required() &&
               !NeedsTheUser(*field.message_type());
-  if (there || make) ApplyDefaults(*reflection.MutableMessage(&message, &field));
+  if (!there && !make) return;
+  Message& child = *reflection.MutableMessage(&message, &field);
+  if (!RulesOf(field).defaults().empty()) ApplyPreset(child, field);
+  ApplyDefaults(child);
 }
 
 }  // namespace
@@ -46,6 +66,16 @@ void ApplyDefaults(Message& message) {
       SetScalar(RulesOf(field).default_value(), /*quoted=*/false, field, message);
     }
   }
+}
+
+v1::JobConfig JobOfDefaults(const std::string& key) {
+  v1::JobConfig job;
+  const FieldDescriptor* field = job.GetDescriptor()->FindFieldByName(key);
+  if (field != nullptr && IsMessage(*field) && !field->is_repeated()) {
+    job.GetReflection()->MutableMessage(&job, field);
+  }
+  ApplyDefaults(job);
+  return job;
 }
 
 }  // namespace rein::config

@@ -7,6 +7,8 @@
 #include "absl/strings/str_cat.h"
 #include <re2/re2.h>
 
+#include "common/config/algorithm_checks.h"
+#include "common/config/job_kind.h"
 #include "common/config/nearest_name.h"
 #include "common/config/schema.h"
 
@@ -27,8 +29,8 @@ class JobChecker {
     CheckEval();
     CheckPlacement();
     CheckLengths();
-    if (job_.has_grpo()) CheckGrpo();
-    if (job_.has_sft()) CheckSft();
+    if (const v1::GrpoConfig* config = PolicyGradientOf(job_)) CheckAlgorithm(*config);
+    if (TextJobOf(job_)) CheckTexts(*TextJobOf(job_));
     if (job_.has_evaluate()) CheckEvaluate();
   }
 
@@ -158,7 +160,8 @@ class JobChecker {
 
   void CheckLengths() {
     if (!job_.model().has_max_length()) return;
-    uint64_t completion = job_.has_grpo() ? job_.grpo().max_completion_tokens() : 0;
+    const v1::GrpoConfig* algorithm = PolicyGradientOf(job_);
+    uint64_t completion = algorithm != nullptr ? algorithm->max_completion_tokens() : 0;
     uint64_t prompt = job_.data().max_prompt_tokens();
     if (prompt + completion > job_.model().max_length() ||
         completion >= job_.model().max_length()) {
@@ -168,36 +171,70 @@ class JobChecker {
     }
   }
 
-  void CheckGrpo() {
-    const v1::GrpoConfig& grpo = job_.grpo();
-    if (!job_.data().has_train())
-      Add("data.train", "is required by grpo: the prompts to learn from");
+  void CheckAlgorithm(const v1::GrpoConfig& config) {
+    const std::string kind = KindOf(job_);
+    if (!job_.data().has_train()) {
+      Add("data.train", absl::StrCat("is required by ", kind, ": the prompts to learn from"));
+    }
     if (job_.rewards().empty()) {
-      Add("rewards", "is required by grpo: at least one, such as [{numeric: {}}]");
+      Add("rewards", absl::StrCat("is required by ", kind, ": at least one, such as [{numeric: {}}]"));
     } else if (std::all_of(job_.rewards().begin(), job_.rewards().end(),
                            [](const v1::RewardConfig& r) { return r.weight() == 0; })) {
       Add("rewards", "every weight is 0: there is nothing to learn");
     }
-    if (grpo.kl().estimator() != v1::KL_ESTIMATOR_K3 && grpo.kl().coefficient() == 0) {
-      Add("grpo.kl.estimator", "has no effect while grpo.kl.coefficient is 0");
-    }
-    if (grpo.minibatches() > grpo.prompts()) {
-      Add("grpo.minibatches", absl::StrCat("is ", grpo.minibatches(), ", more than the ",
-                                           grpo.prompts(), " prompts of an Update"));
-    }
-    if (grpo.has_updates()) CheckSchedule(grpo.updates());
+    CheckPolicyGradient(
+        job_, config, [&](const std::string& key) { return Given(kind + "." + key); },
+        [&](const std::string& key, const std::string& text) { Add(kind + "." + key, text); });
+    if (config.has_updates()) CheckSchedule(config.updates());
   }
 
-  void CheckSft() {
-    const v1::SftConfig& sft = job_.sft();
-    if (!job_.data().has_train()) Add("data.train", "is required by sft: the answers to learn");
-    if (sft.has_updates() && sft.passes() != 1) {
-      Add("sft.passes", "has no effect beside sft.updates: give one of them");
+  void CheckTexts(const TextJob& text) {
+    const std::string kind = KindOf(job_);
+    if (!job_.data().has_train()) {
+      Add("data.train", absl::StrCat("is required by ", kind, ": the answers to learn from"));
+    }
+    if (text.updates && text.passes != 1) {
+      Add(kind + ".passes", absl::StrCat("has no effect beside ", kind, ".updates: give one of them"));
     }
     if (!job_.rewards().empty() && !job_.data().has_eval()) {
-      Add("rewards", "have no effect in sft without data.eval");
+      Add("rewards", absl::StrCat("have no effect in ", kind, " without data.eval"));
     }
-    if (sft.has_updates()) CheckSchedule(sft.updates());
+    if (text.updates) CheckSchedule(*text.updates);
+    CheckColumns(text, kind);
+    if (job_.has_dpo()) CheckDpo();
+    if (job_.has_reward_model() && job_.data().has_eval()) {
+      Add("data.eval", "is scored by generating answers, which a reward model cannot");
+    }
+  }
+
+  // Columns that another kind of job reads.
+  void CheckColumns(const TextJob& text, const std::string& kind) {
+    using Answers = TextJob::Answers;
+    auto unused = [&](const char* column, bool used) {
+      const std::string key = absl::StrCat("data.train.", column);
+      if (!used && Given(key) && ColumnDiffers(column)) {
+        Add(key, absl::StrCat("has no effect in ", kind));
+      }
+    };
+    unused("answer", text.answers != Answers::kPair);
+    unused("chosen", text.answers == Answers::kPair);
+    unused("rejected", text.answers == Answers::kPair);
+    unused("label", text.answers == Answers::kMarked);
+    unused("margin", job_.has_reward_model());
+  }
+
+  // Whether the user's name of a column is another than the default: a resolved job can be submitted again.
+  bool ColumnDiffers(const std::string& column) const {
+    const v1::DatasetConfig& data = job_.data().train();
+    const FieldDescriptor& field = *data.GetDescriptor()->FindFieldByName(column);
+    return data.GetReflection()->GetString(data, &field) != RulesOf(field).default_value();
+  }
+
+  void CheckDpo() {
+    const v1::DpoConfig& dpo = job_.dpo();
+    if (dpo.label_smoothing() > 0 && dpo.loss() != v1::DPO_LOSS_SIGMOID) {
+      Add("dpo.label_smoothing", "has no effect with this loss: sigmoid only");
+    }
   }
 
   void CheckEvaluate() {

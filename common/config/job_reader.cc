@@ -13,9 +13,9 @@
 namespace rein::config {
 namespace {
 
-std::string ChosenKey(const google::protobuf::Message& message, const std::string& choice) {
-  const auto* oneof = message.GetDescriptor()->FindOneofByName(choice);
-  const auto* field = message.GetReflection()->GetOneofFieldDescriptor(message, oneof);
+std::string RuleOf(const v1::RewardConfig& reward) {
+  const auto* rule = reward.GetDescriptor()->FindOneofByName("rule");
+  const auto* field = reward.GetReflection()->GetOneofFieldDescriptor(reward, rule);
   return field == nullptr ? "" : field->name();
 }
 
@@ -44,10 +44,8 @@ absl::StatusOr<v1::JobConfig> ReadJob(const JobText& text) {
   return job;
 }
 
-std::string KindOf(const v1::JobConfig& job) { return ChosenKey(job, "kind"); }
-
 std::string NameOfReward(const v1::RewardConfig& reward) {
-  return reward.has_name() ? reward.name() : ChosenKey(reward, "rule");
+  return reward.has_name() ? reward.name() : RuleOf(reward);
 }
 
 }  // namespace rein::config

@@ -27,9 +27,6 @@ struct JobText {
 
 absl::StatusOr<v1::JobConfig> ReadJob(const JobText& text);
 
-// grpo, sft, ...
-std::string KindOf(const v1::JobConfig& job);
-
 // The name of a reward in metrics: its own, else its rule's.
 std::string NameOfReward(const v1::RewardConfig& reward);
 

@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/nn/attention.h"
+#include "common/nn/scalar_head.h"
 #include "common/status/status_macros.h"
 
 namespace rein::models {
@@ -62,7 +63,11 @@ std::vector<ParameterSpec> DecoderParameters(const DecoderSpec& s) {
     if (s.mlp_bias) vector(at + "mlp.down.bias", d, -1, n);
   }
   vector("norm.weight", d, -1, -1);
-  if (!s.tied_head) matrix("head.weight", s.vocab_size, d, 0, -1);
+  if (s.scalar_head) {
+    matrix("score.weight", 1, d, -1, -1);
+  } else if (!s.tied_head) {
+    matrix("head.weight", s.vocab_size, d, 0, -1);
+  }
   return specs;
 }
 
@@ -150,7 +155,9 @@ absl::StatusOr<std::unique_ptr<Decoder>> Decoder::Create(const DecoderSpec& spec
   ArenaViews views(registry, compute, grad);
   decoder->embedding_ = views.One("embedding.weight");
   decoder->norm_ = views.One("norm.weight");
-  decoder->head_ = spec.tied_head ? decoder->embedding_ : views.One("head.weight");
+  decoder->head_ = spec.scalar_head ? views.One("score.weight")
+                   : spec.tied_head ? decoder->embedding_
+                                    : views.One("head.weight");
   for (int n = 0; n < spec.num_layers; ++n) {
     const std::string at = absl::StrCat("layers.", n, ".");
     Layer layer;
@@ -219,6 +226,10 @@ at::Tensor Decoder::Hidden(const at::Tensor& token_T, const nn::SequenceView& vi
 nn::TokenLogprobs Decoder::Logprobs(const at::Tensor& hidden_ND, const at::Tensor& target_N,
                                     double temperature) const {
   return nn::HeadLogprobs(hidden_ND, head_, target_N, temperature);
+}
+
+at::Tensor Decoder::Scores(const at::Tensor& hidden_ND) const {
+  return nn::ScalarHead(hidden_ND, head_);
 }
 
 at::Tensor Decoder::Logits(const at::Tensor& hidden_ND) const {

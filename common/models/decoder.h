@@ -52,6 +52,9 @@ class Decoder {
   nn::TokenLogprobs Logprobs(const at::Tensor& hidden_ND, const at::Tensor& target_N,
                              double temperature) const;
 
+  // fp32 [N], of a model with a scalar head (which has no log-probs); see nn/scalar_head.h.
+  at::Tensor Scores(const at::Tensor& hidden_ND) const;
+
   // [N, V] in the compute dtype; no backward.
   at::Tensor Logits(const at::Tensor& hidden_ND) const;
 

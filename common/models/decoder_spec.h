@@ -37,6 +37,7 @@ struct DecoderSpec {
   bool mlp_bias = false;
   bool qk_norm = false;  // RMSNorm over each head of q and k, before the rotation
   bool tied_head = false;
+  bool scalar_head = false;  // one score for a position instead of a vocabulary: reward models, critics
   std::vector<uint32_t> eos_token_ids;
 };
 

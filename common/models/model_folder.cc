@@ -109,7 +109,11 @@ absl::StatusOr<ModelDescription> DescribeModel(const std::string& path) {
                                            architectures[0].is_string()
                                        ? architectures[0].get<std::string>()
                                        : "";
-  model.family = FindFamily(architecture);
+  constexpr absl::string_view kClassifier = "ForSequenceClassification", kCausal = "ForCausalLM";
+  const bool scalar = absl::EndsWith(architecture, kClassifier);
+  const std::string body =
+      architecture.substr(0, architecture.size() - (scalar ? kClassifier.size() : 0));
+  model.family = FindFamily(scalar ? absl::StrCat(body, kCausal) : architecture);
   if (model.family == nullptr) {
     std::vector<std::string> known;
     for (const ModelFamily* family : AllFamilies()) known.push_back(family->architecture);
@@ -122,7 +126,28 @@ absl::StatusOr<ModelDescription> DescribeModel(const std::string& path) {
     return absl::Status(spec.status().code(), absl::StrCat(file, ": ", spec.status().message()));
   }
   model.spec = *std::move(spec);
-  return model;
+  model.spec.scalar_head = scalar;
+  if (!scalar) return model;
+  const json labels = config.value("id2label", json::object());
+  const size_t count = config.value("num_labels", labels.is_object() ? labels.size() : size_t{0});
+  if (count == 1) return model;
+  return absl::InvalidArgumentError(
+      absl::StrCat(file, ": has ", count, " labels, a reward model has num_labels 1"));
+}
+
+absl::StatusOr<ModelDescription> WithScalarHead(const ModelDescription& model) {
+  if (model.spec.scalar_head) return model;
+  ModelDescription scalar = model;
+  scalar.spec.scalar_head = true;
+  json config = json::parse(model.config_json);
+  std::string architecture = model.family->architecture;
+  architecture.resize(architecture.size() - std::string("ForCausalLM").size());
+  config["architectures"] = {architecture + "ForSequenceClassification"};
+  config["num_labels"] = 1;
+  config["id2label"] = {{"0", "LABEL_0"}};
+  config["label2id"] = {{"LABEL_0", 0}};
+  scalar.config_json = config.dump(2) + "\n";
+  return scalar;
 }
 
 absl::Status LoadWeights(const std::string& folder, const ModelDescription& model,
@@ -140,6 +165,10 @@ absl::Status LoadWeights(const std::string& folder, const ModelDescription& mode
   for (const weights::Parameter& parameter : registry.parameters()) {
     const std::string name = model.family->checkpoint_name(parameter.spec.name);
     auto it = tensors.find(name);
+    if (it == tensors.end() && parameter.spec.name == "score.weight") {
+      arena.narrow(0, parameter.offset, parameter.elements).zero_();
+      continue;
+    }
     if (it == tensors.end()) {
       problems.push_back(name + " is missing");
       continue;
@@ -156,7 +185,9 @@ absl::Status LoadWeights(const std::string& folder, const ModelDescription& mode
   }
   for (const auto& [name, view] : tensors) {
     if (used.count(name) > 0 || absl::EndsWith(name, "rotary_emb.inv_freq")) continue;
-    const bool head = model.spec.tied_head && name == model.family->checkpoint_name("head.weight");
+    const bool causal_head = name == model.family->checkpoint_name("head.weight");
+    if (model.spec.scalar_head && causal_head) continue;
+    const bool head = model.spec.tied_head && causal_head;
     if (head && IsTiedCopy(tensors, *model.family, *view)) continue;
     problems.push_back(head ? name + " differs from the embedding although config.json ties them"
                             : name + " is unknown to " + model.family->architecture);

@@ -25,12 +25,18 @@ struct ModelDescription {
   std::string config_json;  // the text of config.json, written back on save
 };
 
-// `path` is a folder with a config.json, or the config.json itself.
+// `path` is a folder with a config.json, or the config.json itself. A ...ForSequenceClassification with one
+// label is its family's decoder with a scalar head.
 absl::StatusOr<ModelDescription> DescribeModel(const std::string& path);
+
+// The same body with a scalar head, as a reward model or critic begins; its folder says
+// ...ForSequenceClassification with one label.
+absl::StatusOr<ModelDescription> WithScalarHead(const ModelDescription& model);
 
 // Copies every parameter from the folder's safetensors into the flat `arena`, converting its dtype
 // (BF16, F16 or F32). INVALID_ARGUMENT lists all tensors that are missing, unknown or of another shape.
 // Only buffers that hold no parameter (rotary_emb.inv_freq) and a head equal to a tied embedding are
+// skipped. A scalar head that the folder of a causal model lacks begins at 0, and that model's own head is
 // skipped.
 absl::Status LoadWeights(const std::string& folder, const ModelDescription& model,
                          const weights::Registry& registry, const at::Tensor& arena);

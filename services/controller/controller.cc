@@ -80,11 +80,11 @@ absl::StatusOr<Controller::Sources> Controller::OpenSources(const v1::JobConfig&
   Sources sources;
   if (config.data().has_train()) {
     REIN_ASSIGN_OR_RETURN(sources.train,
-                          OpenPrompts(config.data().train(), config.model(), config.has_sft()));
+                          OpenPrompts(config.data().train(), config.model(), config::AnswersOf(config)));
   }
   if (config.data().has_eval()) {
     REIN_ASSIGN_OR_RETURN(sources.held_out,
-                          OpenPrompts(config.data().eval(), config.model(), /*answers=*/false));
+                          OpenPrompts(config.data().eval(), config.model(), std::nullopt));
   }
   return sources;
 }

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 
+#include "common/config/job_kind.h"
 #include "common/config/job_reader.h"
 #include "common/config/yaml_writer.h"
 #include "common/status/status_macros.h"
@@ -24,10 +25,18 @@ std::string FixedSetting(const v1::JobConfig& a, const v1::JobConfig& b) {
   if (a.model().SerializeAsString() != b.model().SerializeAsString()) return "model";
   if (a.data().SerializeAsString() != b.data().SerializeAsString()) return "data";
   if (a.output() != b.output()) return "output";
-  if (a.grpo().prompts() != b.grpo().prompts()) return "grpo.prompts";
-  if (a.grpo().group_size() != b.grpo().group_size()) return "grpo.group_size";
-  if (a.grpo().has_updates() != b.grpo().has_updates()) return "grpo.updates (given or not)";
-  if (a.sft().sequences() != b.sft().sequences()) return "sft.sequences";
+  const v1::GrpoConfig *rl_a = config::PolicyGradientOf(a), *rl_b = config::PolicyGradientOf(b);
+  if (rl_a != nullptr && rl_b != nullptr) {
+    const std::string kind = config::KindOf(a);
+    if (rl_a->prompts() != rl_b->prompts()) return kind + ".prompts";
+    if (rl_a->group_size() != rl_b->group_size()) return kind + ".group_size";
+    if (rl_a->advantage() != rl_b->advantage()) return kind + ".advantage";
+    if (rl_a->has_updates() != rl_b->has_updates()) return kind + ".updates (given or not)";
+  }
+  const auto text_a = config::TextJobOf(a), text_b = config::TextJobOf(b);
+  if (text_a && text_b && text_a->lines != text_b->lines) {
+    return config::KindOf(a) + (text_a->answers == config::TextJob::Answers::kPair ? ".pairs" : ".sequences");
+  }
   return "";
 }
 

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 
+#include "common/config/job_kind.h"
 #include "common/config/job_reader.h"
 #include "common/config/yaml_writer.h"
 #include "common/rpc/grpc_status.h"

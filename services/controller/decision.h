@@ -16,11 +16,15 @@ namespace rein::services {
 
 // What the job wants; does not change while it runs.
 struct Plan {
-  enum class Kind { kRollouts, kTexts, kEvaluate };  // grpo; sft; evaluate
+  enum class Kind { kRollouts, kTexts, kEvaluate };  // grpo and its like; sft, dpo and their like; evaluate
 
   Kind kind = Kind::kRollouts;
   uint64_t updates = 0;            // wanted
   uint64_t groups_per_update = 0;  // prompts, or sequences of texts
+  bool one_pass = false;           // the job ends with the data
+  uint32_t group_size = 0;         // siblings that are trained on; 0 for texts
+  bool greedy_sibling = false;     // one more, drawn greedily: a baseline, never trained on
+  bool needs_signal = false;       // a group of equal rewards is dropped, and another prompt drawn
   uint32_t staleness = 0;          // updates that rollouts may be behind
   bool reference = false;          // a KL term is used
   bool evaluates = false;          // there is held-out data

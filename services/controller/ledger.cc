@@ -234,13 +234,16 @@ absl::Status Ledger::Training(uint64_t update, const std::vector<uint64_t>& orde
   return absl::OkStatus();
 }
 
-absl::Status Ledger::Consumed(uint64_t update, const std::vector<double>& advantages) {
+absl::Status Ledger::Consumed(uint64_t update, const std::vector<double>& advantages,
+                              uint32_t trained_siblings) {
   size_t next = 0;
   for (uint64_t order : GroupsOf(update)) {
     REIN_ASSIGN_OR_RETURN(Group * group, Require(order, {GroupState::kTraining}, "consume"));
     Enter(*group, GroupState::kConsumed);
     REIN_RETURN_IF_ERROR(Write(*group));
-    for (uint32_t i = 0; i < group->siblings.size() && next < advantages.size(); ++i) {
+    const uint32_t trained =
+        std::min(trained_siblings, static_cast<uint32_t>(group->siblings.size()));
+    for (uint32_t i = 0; i < trained && next < advantages.size(); ++i) {
       if (group->siblings[i].failed) continue;
       REIN_RETURN_IF_ERROR(
           store_.database()

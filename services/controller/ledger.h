@@ -11,6 +11,7 @@
 
 #pragma once
 
+#include <cstdint>
 #include <map>
 #include <memory>
 #include <optional>
@@ -75,8 +76,10 @@ class Ledger {
   absl::Status Scored(uint64_t order);
   absl::Status Drop(uint64_t order, const std::string& reason);
   absl::Status Training(uint64_t update, const std::vector<uint64_t>& orders);
-  // `advantages` by group in the order of Training(), then by usable sibling; may be empty.
-  absl::Status Consumed(uint64_t update, const std::vector<double>& advantages);
+  // `advantages` by group in the order of Training(), then by usable sibling below `trained_siblings`; may
+  // be empty.
+  absl::Status Consumed(uint64_t update, const std::vector<double>& advantages,
+                        uint32_t trained_siblings = UINT32_MAX);
   absl::Status RollBack(uint64_t update);
 
   const std::map<uint64_t, Group>& groups() const { return groups_; }

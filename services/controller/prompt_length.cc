@@ -1,5 +1,7 @@
 #include "services/controller/prompt_length.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 
 #include "common/status/status_macros.h"
@@ -12,10 +14,13 @@ absl::StatusOr<std::string> TooLong(PromptSource& source, uint64_t index,
   const uint64_t context = source.context_tokens();
   if (!data.has_max_prompt_tokens() && context == 0) return std::string();
   uint64_t prompt = 0, text = 0;
-  if (job.has_sft()) {
-    REIN_ASSIGN_OR_RETURN(LearnedText learned, source.ReadText(index));
-    prompt = learned.prompt_tokens;
-    text = learned.token_ids.size();
+  const bool texts = config::AnswersOf(job).has_value();
+  if (texts) {
+    REIN_ASSIGN_OR_RETURN(std::vector<LearnedText> learned, source.ReadTexts(index));
+    for (const LearnedText& one : learned) {
+      prompt = std::max<uint64_t>(prompt, one.prompt_tokens);
+      text = std::max<uint64_t>(text, one.token_ids.size());
+    }
   } else {
     REIN_ASSIGN_OR_RETURN(Prompt read, source.Read(index));
     prompt = read.token_ids.size();
@@ -27,7 +32,7 @@ absl::StatusOr<std::string> TooLong(PromptSource& source, uint64_t index,
                         " are allowed");
   }
   if (context == 0 || text <= context) return std::string();
-  return job.has_sft()
+  return texts
              ? absl::StrCat(line, text, " tokens with its answer, the model takes ", context)
              : absl::StrCat(line, prompt, " tokens, the model takes ", context,
                             " with the completion");

@@ -45,16 +45,23 @@ absl::StatusOr<ModelLimits> ReadLimits(const v1::ModelConfig& model) {
   return limits;
 }
 
+// What a line tells beside its first answer.
+struct Marks {
+  std::unique_ptr<data::JsonlDataset> rejected;  // the same file with the other answers of pairs
+  std::string column;                            // of the label, or of the margin of a pair; empty: none
+};
+
 class JsonlPrompts final : public PromptSource {
  public:
   JsonlPrompts(std::string file, std::unique_ptr<text::ModelText> text,
                std::unique_ptr<data::JsonlDataset> rows, data::EncoderOptions options,
-               uint64_t context_tokens)
+               uint64_t context_tokens, Marks marks)
       : file_(std::move(file)),
         context_tokens_(context_tokens),
         text_(std::move(text)),
         rows_(std::move(rows)),
-        encoder_(*text_, std::move(options)) {}
+        encoder_(*text_, std::move(options)),
+        marks_(std::move(marks)) {}
 
   uint64_t size() const override { return rows_->size(); }
   uint64_t context_tokens() const override { return context_tokens_; }
@@ -76,15 +83,37 @@ class JsonlPrompts final : public PromptSource {
     return prompt;
   }
 
-  absl::StatusOr<LearnedText> ReadText(uint64_t index) override {
-    REIN_ASSIGN_OR_RETURN(data::PromptRow row, rows_->Row(index));
-    absl::StatusOr<data::AnsweredPrompt> answered = encoder_.EncodeAnswer(row);
-    if (!answered.ok()) return Named(index, answered.status());
-    return LearnedText{.token_ids = std::move(answered->token_ids),
-                       .prompt_tokens = answered->prompt_tokens};
+  absl::StatusOr<std::vector<LearnedText>> ReadTexts(uint64_t index) override {
+    std::vector<LearnedText> texts;
+    for (const auto* rows : {rows_.get(), marks_.rejected.get()}) {
+      if (rows == nullptr) continue;
+      REIN_ASSIGN_OR_RETURN(data::PromptRow row, rows->Row(index));
+      absl::StatusOr<data::AnsweredPrompt> answered = encoder_.EncodeAnswer(row);
+      if (!answered.ok()) return Named(index, answered.status());
+      LearnedText& text = texts.emplace_back();
+      text.token_ids = std::move(answered->token_ids);
+      text.prompt_tokens = answered->prompt_tokens;
+      if (texts.size() > 1 || marks_.column.empty()) continue;
+      REIN_ASSIGN_OR_RETURN(text.reward, Mark(index, row));
+    }
+    return texts;
   }
 
  private:
+  // The label or margin of a line.
+  absl::StatusOr<double> Mark(uint64_t index, const data::PromptRow& row) const {
+    const nlohmann::json columns = nlohmann::json::parse(row.columns_json, nullptr, false);
+    const auto found = columns.find(marks_.column);
+    const nlohmann::json value = found == columns.end() ? nlohmann::json() : *found;
+    const bool is_label = marks_.rejected == nullptr;
+    if (is_label && value.is_boolean()) return value.get<bool>() ? 1.0 : 0.0;
+    if (is_label && value.is_number() && (value == 0 || value == 1)) return value.get<double>();
+    if (!is_label && value.is_number()) return value.get<double>();
+    return Named(index, absl::InvalidArgumentError(absl::StrCat(
+                            "column ", marks_.column, " is ", value.dump(), ", want ",
+                            is_label ? "true or false" : "a number")));
+  }
+
   absl::Status Named(uint64_t index, const absl::Status& status) const {
     return absl::Status(status.code(), absl::StrCat(file_, ", prompt ", index, ": ",
                                                     std::string(status.message())));
@@ -95,6 +124,7 @@ class JsonlPrompts final : public PromptSource {
   std::unique_ptr<text::ModelText> text_;
   std::unique_ptr<data::JsonlDataset> rows_;
   data::PromptEncoder encoder_;
+  const Marks marks_;
 };
 
 // Lines [begin, end): the first that is too long, or that all are when they should be left out.
@@ -125,9 +155,10 @@ std::string ModelFolder(const v1::ModelConfig& model) {
   return fs::path(path).parent_path().string();
 }
 
-absl::StatusOr<std::unique_ptr<PromptSource>> OpenPrompts(const v1::DatasetConfig& dataset,
-                                                          const v1::ModelConfig& model,
-                                                          bool answers) {
+absl::StatusOr<std::unique_ptr<PromptSource>> OpenPrompts(
+    const v1::DatasetConfig& dataset, const v1::ModelConfig& model,
+    std::optional<config::TextJob::Answers> answers) {
+  using Answers = config::TextJob::Answers;
   const std::string folder = ModelFolder(model);
   std::error_code error;
   if (!fs::exists(folder + "/config.json", error)) {
@@ -145,26 +176,39 @@ absl::StatusOr<std::unique_ptr<PromptSource>> OpenPrompts(const v1::DatasetConfi
       return absl::InvalidArgumentError(absl::StrCat(folder, ": ", std::string(fits.message())));
     }
   }
-  REIN_ASSIGN_OR_RETURN(auto rows, data::JsonlDataset::Open({.path = dataset.file(),
-                                                             .prompt_column = dataset.prompt(),
-                                                             .answer_column = dataset.answer(),
-                                                             .answer_required = answers,
-                                                             .limit = dataset.limit()}));
+  auto open = [&](const std::string& column) {
+    return data::JsonlDataset::Open({.path = dataset.file(),
+                                     .prompt_column = dataset.prompt(),
+                                     .answer_column = column,
+                                     .answer_required = answers.has_value(),
+                                     .limit = dataset.limit()});
+  };
+  const bool pairs = answers == Answers::kPair;
+  REIN_ASSIGN_OR_RETURN(auto rows, open(pairs ? dataset.chosen() : dataset.answer()));
+  Marks marks;
+  if (pairs) {
+    REIN_ASSIGN_OR_RETURN(marks.rejected, open(dataset.rejected()));
+    marks.column = dataset.margin();
+  } else if (answers == Answers::kMarked) {
+    marks.column = dataset.label();
+  }
   data::EncoderOptions options{.chat_template = dataset.chat_template(),
                                .system = dataset.system()};
   return std::make_unique<JsonlPrompts>(dataset.file(), std::move(text), std::move(rows),
-                                        std::move(options), limits.context_tokens);
+                                        std::move(options), limits.context_tokens,
+                                        std::move(marks));
 }
 
 absl::Status CheckPrompts(const v1::JobConfig& job) {
   const v1::DataConfig& data = job.data();
   if (data.has_eval()) {
-    REIN_ASSIGN_OR_RETURN(auto held_out, OpenPrompts(data.eval(), job.model(), /*answers=*/false));
+    REIN_ASSIGN_OR_RETURN(auto held_out, OpenPrompts(data.eval(), job.model(), std::nullopt));
     REIN_RETURN_IF_ERROR(held_out->Read(0).status());
   }
   if (!data.has_train()) return absl::OkStatus();
-  REIN_ASSIGN_OR_RETURN(auto train, OpenPrompts(data.train(), job.model(), job.has_sft()));
-  REIN_RETURN_IF_ERROR(job.has_sft() ? train->ReadText(0).status() : train->Read(0).status());
+  const std::optional<config::TextJob::Answers> answers = config::AnswersOf(job);
+  REIN_ASSIGN_OR_RETURN(auto train, OpenPrompts(data.train(), job.model(), answers));
+  REIN_RETURN_IF_ERROR(answers ? train->ReadTexts(0).status() : train->Read(0).status());
   return CheckLengths(*train, job, 0, kCheckedLines, [] { return true; });
 }
 

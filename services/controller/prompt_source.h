@@ -5,12 +5,14 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include <google/protobuf/struct.pb.h>
 
+#include "common/config/job_kind.h"
 #include "rein/v1/job.pb.h"
 #include "rein/v1/policy.pb.h"
 
@@ -27,6 +29,7 @@ struct Prompt {
 struct LearnedText {
   std::vector<uint32_t> token_ids;
   uint32_t prompt_tokens = 0;
+  double reward = 0;  // 1 for an answer marked good; of the chosen one of a pair: the margin
 };
 
 class PromptSource {
@@ -36,17 +39,18 @@ class PromptSource {
   // Longest sequence that the model takes, in tokens; 0: not known here.
   virtual uint64_t context_tokens() const = 0;
   virtual absl::StatusOr<Prompt> Read(uint64_t index) = 0;
-  virtual absl::StatusOr<LearnedText> ReadText(uint64_t index) = 0;
+  // The texts of a line: one; of a pair the chosen one, then the rejected one.
+  virtual absl::StatusOr<std::vector<LearnedText>> ReadTexts(uint64_t index) = 0;
 };
 
 // The folder that holds the tokenizer of a job's model.
 std::string ModelFolder(const v1::ModelConfig& model);
 
 // Reads a JSONL file with the tokenizer and chat template of `model`, whose vocabulary must fit its
-// weights. `answers`: every line must have one.
-absl::StatusOr<std::unique_ptr<PromptSource>> OpenPrompts(const v1::DatasetConfig& dataset,
-                                                          const v1::ModelConfig& model,
-                                                          bool answers);
+// weights. `answers`: what every line must have; absent: answers may lack.
+absl::StatusOr<std::unique_ptr<PromptSource>> OpenPrompts(
+    const v1::DatasetConfig& dataset, const v1::ModelConfig& model,
+    std::optional<config::TextJob::Answers> answers);
 
 // Opens the data as the run will, and looks for lines that are too long among the first ones, so
 // that a wrong file is told at submit.

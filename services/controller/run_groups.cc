@@ -1,9 +1,11 @@
 // The part of RunLoop that works on groups: generation and scoring.
 
 #include <algorithm>
+#include <set>
 
 #include "absl/strings/str_cat.h"
 
+#include "common/config/job_kind.h"
 #include "common/status/status_macros.h"
 #include "services/controller/run_loop.h"
 
@@ -15,22 +17,30 @@ constexpr absl::Duration kReferenceDeadline = absl::Minutes(30);
 constexpr absl::Duration kScoreMargin = absl::Seconds(30);
 constexpr uint32_t kHeldOutTokens = 256;
 
+// Which siblings to ask for next: the greedy one, if there is one, in a request of its own.
+std::vector<uint32_t> NextSiblings(const Group& group, const Plan& plan) {
+  std::vector<uint32_t> missing = group.MissingSiblings();
+  const bool alone = missing.size() == 1;
+  if (plan.greedy_sibling && !alone) std::erase(missing, plan.group_size);
+  return missing;
+}
+
 v1::SamplingParams SamplingOf(const v1::JobConfig& config, bool held_out) {
   v1::SamplingParams sampling;
-  const v1::GrpoConfig& grpo = config.grpo();
+  const v1::GrpoConfig* rl = config::PolicyGradientOf(config);
   sampling.set_seed(config.seed());
   if (held_out) {
     sampling.set_temperature(config.eval().temperature());
     sampling.set_max_tokens(config.eval().has_max_completion_tokens()
                                 ? config.eval().max_completion_tokens()
-                            : config.has_grpo() ? grpo.max_completion_tokens()
+                            : rl != nullptr     ? rl->max_completion_tokens()
                                                 : kHeldOutTokens);
     return sampling;
   }
-  sampling.set_temperature(grpo.temperature());
-  sampling.set_top_k(grpo.top_k());
-  sampling.set_top_p(grpo.top_p());
-  sampling.set_max_tokens(grpo.max_completion_tokens());
+  sampling.set_temperature(rl->temperature());
+  sampling.set_top_k(rl->top_k());
+  sampling.set_top_p(rl->top_p());
+  sampling.set_max_tokens(rl->max_completion_tokens());
   return sampling;
 }
 
@@ -68,8 +78,9 @@ void RunLoop::StartGenerate(PooledActor& generator, Key key) {
   } else {
     const Group& group = *ledger_->Find(key.second);
     *request.mutable_group() = group.id;
-    std::vector<uint32_t> missing = group.MissingSiblings();
-    request.mutable_siblings()->Add(missing.begin(), missing.end());
+    std::vector<uint32_t> wanted = NextSiblings(group, state_.plan);
+    request.mutable_siblings()->Add(wanted.begin(), wanted.end());
+    if (wanted.front() == state_.plan.group_size) request.mutable_sampling()->set_temperature(0);
   }
   const uint64_t call = state_.next_call++;
   generating_[key] = {
@@ -132,7 +143,10 @@ void RunLoop::OnGenerated(Key key, uint64_t call, const absl::Status& status) {
   if (!Finish(generating_, key, call, status)) return;
   bool complete = key.first ? evaluation_->items().at(key.second).rollout.has_value()
                             : ledger_->Find(key.second)->MissingSiblings().empty();
-  if (complete) {
+  bool greedy_next = state_.plan.greedy_sibling && !key.first && !complete &&
+                     NextSiblings(*ledger_->Find(key.second), state_.plan).front() ==
+                         state_.plan.group_size;
+  if (complete || (greedy_next && status.ok())) {
     retries_.erase(key);
   } else if (status.ok()) {
     GroupFailed(key, "generate", absl::CancelledError("the rollout service ended some siblings"));
@@ -259,7 +273,7 @@ void RunLoop::ScoreReference(const Action& action) {
   for (const WaitingGroup& waiting : action.groups) {
     const Group& group = *ledger_->Find(waiting.order);
     v1::ScoreTokensRequest request;
-    request.set_temperature(state_.job.config.grpo().temperature());
+    request.set_temperature(config::PolicyGradientOf(state_.job.config)->temperature());
     for (uint32_t i = 0; i < group.siblings.size(); ++i) {
       absl::StatusOr<v1::StoredRollout> stored = ledger_->Read(waiting.order, i);
       if (!state_.Check(stored.status())) return;
@@ -307,17 +321,30 @@ void RunLoop::CloseIfScored(uint64_t order) {
   if (state_.plan.reference && references_.count({order, 0}) == 0) return;
   std::string error;
   size_t usable = 0;
+  std::set<double> values;
+  bool baseline = !state_.plan.greedy_sibling;
   for (uint32_t i = 0; i < group.siblings.size(); ++i) {
     const v1::RewardResult& reward = rewards_[{order, i}];
-    usable += reward.error().empty() ? 1 : 0;
-    if (!reward.error().empty()) error = reward.error();
+    if (!reward.error().empty()) {
+      error = reward.error();
+    } else if (i < state_.plan.group_size) {
+      ++usable;
+      values.insert(reward.reward());
+    } else {
+      baseline = true;
+    }
     state_.Check(ledger_->Score(order, i, reward, references_[{order, i}]));
     rewards_.erase({order, i});
     references_.erase({order, i});
   }
   retries_.erase({false, order});
-  // One sibling alone has nothing to be compared with.
-  if (usable < 2) return GiveUp({false, order}, absl::StrCat("score: ", error));
+  // One sibling alone has nothing to be compared with, unless it was meant to be alone.
+  if (usable < std::min<size_t>(2, state_.plan.group_size) || !baseline) {
+    return GiveUp({false, order}, absl::StrCat("score: ", error));
+  }
+  if (state_.plan.needs_signal && values.size() < 2) {
+    return GiveUp({false, order}, absl::StrCat("dynamic_sampling: every reward is ", *values.begin()));
+  }
   given_up_in_row_ = 0;
   state_.Check(ledger_->Scored(order));
 }

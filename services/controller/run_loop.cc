@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 
+#include "common/config/job_kind.h"
 #include "common/config/job_reader.h"
 #include "common/status/status_macros.h"
 #include "services/controller/prompt_length.h"
@@ -18,14 +19,15 @@ void SetCurrentPlan(const v1::JobConfig& config, uint64_t prompts, Plan& plan) {
   const uint64_t one_pass = plan.groups_per_update == 0
                                 ? 0
                                 : (prompts + plan.groups_per_update - 1) / plan.groups_per_update;
-  if (config.has_grpo())
-    plan.updates = config.grpo().has_updates() ? config.grpo().updates() : one_pass;
-  if (!config.has_sft()) return;
-  double passes = config.sft().passes() * static_cast<double>(prompts);
-  plan.updates =
-      config.sft().has_updates()
-          ? config.sft().updates()
-          : static_cast<uint64_t>(std::ceil(passes / static_cast<double>(plan.groups_per_update)));
+  if (const v1::GrpoConfig* rl = config::PolicyGradientOf(config)) {
+    plan.updates = rl->has_updates() ? rl->updates() : one_pass;
+  }
+  const std::optional<config::TextJob> text = config::TextJobOf(config);
+  if (!text) return;
+  const double passes = text->passes * static_cast<double>(prompts);
+  plan.updates = text->updates ? *text->updates
+                               : static_cast<uint64_t>(std::ceil(
+                                     passes / static_cast<double>(plan.groups_per_update)));
 }
 
 }  // namespace
@@ -35,14 +37,18 @@ Plan PlanOf(const v1::JobConfig& config, uint64_t prompts) {
   plan.evaluates = config.data().has_eval();
   plan.eval_every = config.eval().every();
   plan.checkpoint_every = config.checkpoint().every();
-  if (config.has_grpo()) {
+  if (const v1::GrpoConfig* rl = config::PolicyGradientOf(config)) {
     plan.kind = Plan::Kind::kRollouts;
-    plan.groups_per_update = config.grpo().prompts();
-    plan.staleness = config.grpo().staleness();
-    plan.reference = config.grpo().kl().coefficient() > 0;
-  } else if (config.has_sft()) {
+    plan.one_pass = !rl->has_updates();
+    plan.groups_per_update = rl->prompts();
+    plan.group_size = rl->group_size();
+    plan.greedy_sibling = rl->advantage() == v1::ADVANTAGE_GREEDY_BASELINE;
+    plan.needs_signal = rl->dynamic_sampling();
+    plan.staleness = rl->staleness();
+    plan.reference = rl->kl().coefficient() > 0;
+  } else if (const std::optional<config::TextJob> text = config::TextJobOf(config)) {
     plan.kind = Plan::Kind::kTexts;
-    plan.groups_per_update = config.sft().sequences();
+    plan.groups_per_update = text->lines;
   } else {
     plan.kind = Plan::Kind::kEvaluate;
   }
@@ -154,8 +160,8 @@ Snapshot RunLoop::TakeSnapshot() const {
   Snapshot snapshot{.now = state_.deps.clock.Now(), .plan = state_.plan};
   snapshot.current = state_.Current();
   snapshot.open_groups = ledger_->open().size();
-  bool one_pass = state_.plan.kind == Plan::Kind::kRollouts && !job.config.grpo().has_updates();
-  snapshot.more_prompts = state_.deps.train != nullptr && (!one_pass || job.cursor_epoch == 0);
+  snapshot.more_prompts =
+      state_.deps.train != nullptr && (!state_.plan.one_pass || job.cursor_epoch == 0);
   snapshot.has_checkpoint = !state_.checkpoints.empty();
   if (snapshot.has_checkpoint) snapshot.checkpoint_update = state_.checkpoints.back().update();
   snapshot.evaluated = evaluated_.count(job.updates_done) > 0;
@@ -347,8 +353,7 @@ void RunLoop::ForgetEvaluation() {
 void RunLoop::Issue(uint64_t count) {
   JobRecord& job = state_.job;
   for (uint64_t i = 0; i < count; ++i) {
-    bool one_pass = state_.plan.kind == Plan::Kind::kRollouts && !job.config.grpo().has_updates();
-    if (one_pass && job.cursor_epoch > 0) break;
+    if (state_.plan.one_pass && job.cursor_epoch > 0) break;
     uint64_t open = ledger_->open().size();
     if (!state_.Check(IssueNext())) return;
     if (ledger_->open().size() > open) kept_epoch_ = job.cursor_epoch;
@@ -369,9 +374,8 @@ absl::Status RunLoop::IssueNext() {
   const data::Cursor next = order_.Next(cursor);
   job.cursor_epoch = next.data_epoch;
   job.cursor_position = next.position;
-  bool rollouts = state_.plan.kind == Plan::Kind::kRollouts;
-  REIN_ASSIGN_OR_RETURN(uint64_t order,
-                        ledger_->Issue(id, rollouts ? job.config.grpo().group_size() : 0));
+  const uint32_t siblings = state_.plan.group_size + (state_.plan.greedy_sibling ? 1 : 0);
+  REIN_ASSIGN_OR_RETURN(uint64_t order, ledger_->Issue(id, siblings));
   REIN_ASSIGN_OR_RETURN(std::string reason, TooLong(*state_.deps.train, id.prompt(), job.config));
   if (reason.empty()) return absl::OkStatus();
   if (job.config.data().drop_long_prompts()) return ledger_->Drop(order, reason);

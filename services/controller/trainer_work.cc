@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 
+#include "common/config/job_kind.h"
 #include "common/rpc/limits.h"
 
 namespace rein::services {
@@ -139,8 +140,7 @@ void TrainerWork::Load(bool initial) {
   *request.mutable_job() = job.config;
   // The schedule ends where the job does.
   auto updates = static_cast<uint32_t>(run_.plan.updates);
-  if (job.config.has_grpo()) request.mutable_job()->mutable_grpo()->set_updates(updates);
-  if (job.config.has_sft()) request.mutable_job()->mutable_sft()->set_updates(updates);
+  config::SetUpdates(updates, *request.mutable_job());
   request.set_lineage(wanted_.lineage);
   request.set_checkpoint_path(checkpoint_path);
   trainer.trainer->Load(request, kLoadDeadline, Expect(&TrainerWork::OnLoaded));
@@ -295,7 +295,9 @@ void TrainerWork::OnExported(absl::StatusOr<v1::SaveReply> reply) {
 
 absl::StatusOr<TrainingBatch> TrainerWork::Batch(uint64_t update,
                                                  const std::vector<uint64_t>& orders) {
-  if (run_.plan.kind == Plan::Kind::kRollouts) return BatchOfRollouts(run_.ledger, orders, update);
+  if (run_.plan.kind == Plan::Kind::kRollouts) {
+    return BatchOfRollouts(run_.ledger, orders, update, run_.plan.greedy_sibling);
+  }
   return BatchOfTexts(run_.ledger, *run_.deps.train, orders,
                       run_.job.config.sft().train_on_prompt());
 }
@@ -338,7 +340,8 @@ void TrainerWork::OnUpdated(absl::StatusOr<v1::UpdateReply> reply) {
   version_ = made;
   digest_ = reply->digest();
   run_.Check(run_.ledger.Consumed(wanted_.number,
-                                  {reply->advantages().begin(), reply->advantages().end()}));
+                                  {reply->advantages().begin(), reply->advantages().end()},
+                                  run_.plan.group_size));
   run_.job.updates_done = wanted_.number;
   run_.job.digest = digest_;
   run_.job.skipped_in_row = 0;

@@ -21,6 +21,7 @@ struct BatchSums {
   uint64_t groups = 0;
   uint64_t zero_signal_groups = 0;
   double lag = 0;  // of all completion tokens
+  std::map<uint64_t, uint64_t> lags;  // completion tokens by the Updates that they are behind
   double logprob = 0;
 };
 
@@ -53,6 +54,9 @@ std::vector<v1::Metric> ToMetrics(const BatchSums& sums) {
   AddMetric(metrics, "tokens", static_cast<double>(sums.tokens));
   AddMetric(metrics, "rollouts", static_cast<double>(sums.rewards.size()));
   AddMetric(metrics, "lag", sums.lag / tokens);
+  for (const auto& [lag, count] : sums.lags) {  // a histogram of shares
+    AddMetric(metrics, absl::StrCat("lag/", lag), static_cast<double>(count) / tokens);
+  }
   AddMetric(metrics, "behaviour_logprob", sums.logprob / tokens);
   return metrics;
 }
@@ -70,6 +74,7 @@ void Count(const v1::Rollout& rollout, uint64_t update, BatchSums& sums) {
   for (const v1::VersionSpan& span : completion.versions()) {
     double behind = static_cast<double>(update) - 1 - static_cast<double>(span.version().number());
     sums.lag += std::max(0.0, behind) * span.tokens();
+    sums.lags[static_cast<uint64_t>(std::max(0.0, behind))] += span.tokens();
   }
 }
 
@@ -84,6 +89,9 @@ v1::TrainingSequence ToSequence(const v1::Rollout& rollout, uint32_t group_index
   *sequence.mutable_reference_logprobs() = rollout.reference_logprobs();
   sequence.set_group(group_index);
   sequence.set_reward(rollout.reward().reward());
+  for (const v1::RewardPart& part : rollout.reward().parts()) {
+    sequence.add_reward_parts(part.score());
+  }
   sequence.set_id(absl::StrCat(rollout.group().prompt(), "/", rollout.sibling()));
   sequence.set_truncated(completion.finish_reason() == v1::FINISH_REASON_LENGTH);
   return sequence;
@@ -92,7 +100,7 @@ v1::TrainingSequence ToSequence(const v1::Rollout& rollout, uint32_t group_index
 }  // namespace
 
 absl::StatusOr<TrainingBatch> BatchOfRollouts(Ledger& ledger, const std::vector<uint64_t>& orders,
-                                              uint64_t update) {
+                                              uint64_t update, bool greedy_sibling) {
   TrainingBatch batch;
   BatchSums sums;
   for (uint32_t index = 0; index < orders.size(); ++index) {
@@ -100,7 +108,8 @@ absl::StatusOr<TrainingBatch> BatchOfRollouts(Ledger& ledger, const std::vector<
     if (group == nullptr) return absl::InternalError(absl::StrCat("no group ", orders[index]));
     bool first = true, equal = true;
     double reward = 0;
-    for (uint32_t i = 0; i < group->siblings.size(); ++i) {
+    const size_t trained = group->siblings.size() - (greedy_sibling ? 1 : 0);
+    for (uint32_t i = 0; i < trained; ++i) {
       if (group->siblings[i].failed) continue;
       REIN_ASSIGN_OR_RETURN(v1::StoredRollout stored, ledger.Read(orders[index], i));
       const v1::Rollout& rollout = stored.rollout();
@@ -109,9 +118,14 @@ absl::StatusOr<TrainingBatch> BatchOfRollouts(Ledger& ledger, const std::vector<
       first = false;
       Count(rollout, update, sums);
       batch.sequences.push_back(ToSequence(rollout, index));
+      if (!greedy_sibling) continue;
+      const double baseline = group->siblings.back().reward;
+      batch.sequences.back().set_greedy_reward(baseline);
+      equal = equal && reward == baseline;
     }
     ++sums.groups;
-    if (equal) ++sums.zero_signal_groups;
+    // A completion that was meant to be alone is compared with the whole batch.
+    if (equal && (trained > 1 || greedy_sibling)) ++sums.zero_signal_groups;
   }
   batch.metrics = ToMetrics(sums);
   return batch;
@@ -122,19 +136,25 @@ absl::StatusOr<TrainingBatch> BatchOfTexts(const Ledger& ledger, PromptSource& p
                                            bool train_on_prompt) {
   TrainingBatch batch;
   uint64_t tokens = 0, targets = 0;
+  uint32_t line = 0;
   for (uint64_t order : orders) {
     const Group* group = ledger.Find(order);
     if (group == nullptr) return absl::InternalError(absl::StrCat("no group ", order));
-    REIN_ASSIGN_OR_RETURN(LearnedText text, prompts.ReadText(group->id.prompt()));
-    v1::TrainingSequence& sequence = batch.sequences.emplace_back();
-    sequence.mutable_token_ids()->Add(text.token_ids.begin(), text.token_ids.end());
-    std::string mask(text.token_ids.size(), '\1');
-    size_t context = train_on_prompt ? 1 : std::max<size_t>(1, text.prompt_tokens);
-    std::fill_n(mask.begin(), std::min(context, mask.size()), '\0');
-    targets += static_cast<uint64_t>(std::count(mask.begin(), mask.end(), '\1'));
-    tokens += mask.size();
-    sequence.set_loss_mask(std::move(mask));
-    sequence.set_id(absl::StrCat(group->id.prompt()));
+    REIN_ASSIGN_OR_RETURN(std::vector<LearnedText> texts, prompts.ReadTexts(group->id.prompt()));
+    for (const LearnedText& text : texts) {
+      v1::TrainingSequence& sequence = batch.sequences.emplace_back();
+      sequence.mutable_token_ids()->Add(text.token_ids.begin(), text.token_ids.end());
+      std::string mask(text.token_ids.size(), '\1');
+      size_t context = train_on_prompt ? 1 : std::max<size_t>(1, text.prompt_tokens);
+      std::fill_n(mask.begin(), std::min(context, mask.size()), '\0');
+      targets += static_cast<uint64_t>(std::count(mask.begin(), mask.end(), '\1'));
+      tokens += mask.size();
+      sequence.set_loss_mask(std::move(mask));
+      sequence.set_group(line);
+      sequence.set_reward(text.reward);
+      sequence.set_id(absl::StrCat(group->id.prompt(), &text == &texts.front() ? "" : "/rejected"));
+    }
+    ++line;
   }
   AddMetric(batch.metrics, "tokens", static_cast<double>(tokens));
   AddMetric(batch.metrics, "target_tokens", static_cast<double>(targets));

@@ -19,9 +19,10 @@ struct TrainingBatch {
 };
 
 // From stored rollouts; siblings that could not be scored are left out. `update` is the number that
-// this batch makes.
+// this batch makes. `greedy_sibling`: the last sibling of each group is no part of the batch; its reward
+// is the greedy_reward of the others.
 absl::StatusOr<TrainingBatch> BatchOfRollouts(Ledger& ledger, const std::vector<uint64_t>& orders,
-                                              uint64_t update);
+                                              uint64_t update, bool greedy_sibling = false);
 
 // From the answers of the data. `train_on_prompt`: prompts are targets too.
 absl::StatusOr<TrainingBatch> BatchOfTexts(const Ledger& ledger, PromptSource& prompts,

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "common/config/job_kind.h"
+
 namespace rein::services {
 namespace {
 
@@ -11,8 +13,7 @@ LrSchedule ScheduleFromJob(const v1::JobConfig& job) {
   const v1::ScheduleConfig& config = job.trainer().schedule();
   LrSchedule schedule;
   schedule.peak = job.trainer().learning_rate();
-  schedule.max_updates =
-      std::max<int64_t>(1, job.has_sft() ? job.sft().updates() : job.grpo().updates());
+  schedule.max_updates = std::max<int64_t>(1, config::UpdatesOf(job));
   switch (config.curve_case()) {
     case v1::ScheduleConfig::kConstant:
       schedule.warmup = config.constant().warmup();

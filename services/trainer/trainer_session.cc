@@ -32,6 +32,8 @@ std::vector<TrainingSequence> FromProto(
                                 proto.reference_logprobs().end());
     s.group = proto.group();
     s.reward = proto.reward();
+    s.reward_parts.assign(proto.reward_parts().begin(), proto.reward_parts().end());
+    s.greedy_reward = proto.greedy_reward();
     s.truncated = proto.truncated();
   }
   return sequences;

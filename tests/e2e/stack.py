@@ -40,10 +40,10 @@ class Stack:
         (self.folder / "job.yaml").write_text(yaml)
         return self.rein("submit", "-f", "job.yaml", *overrides, code=code)
 
-    def end_of(self, yaml, *overrides, code=1):
-        """What `rein wait` says about a job, which ends with `code`."""
+    def end_of(self, yaml, *overrides, code=1, patience=120):
+        """What `rein wait` says about a job, which ends with `code` within so many seconds."""
         name = self.submit(yaml, *overrides, "-o", "name").splitlines()[0]
-        return self.rein("wait", name, "--timeout", "120", code=code)
+        return self.rein("wait", name, "--timeout", str(patience), code=code)
 
     def job(self, name):
         for _ in range(100):  # the controller may be the one that was killed

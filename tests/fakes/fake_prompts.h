@@ -26,9 +26,9 @@ class FakePrompts final : public services::PromptSource {
     return prompt;
   }
 
-  absl::StatusOr<services::LearnedText> ReadText(uint64_t index) override {
-    return services::LearnedText{.token_ids = {static_cast<uint32_t>(index) + 1, 7, 9, 2},
-                                 .prompt_tokens = 2};
+  absl::StatusOr<std::vector<services::LearnedText>> ReadTexts(uint64_t index) override {
+    return std::vector<services::LearnedText>{
+        {.token_ids = {static_cast<uint32_t>(index) + 1, 7, 9, 2}, .prompt_tokens = 2}};
   }
 
   uint64_t context = 0;

@@ -33,7 +33,7 @@ def elements(path):
             if not line.rstrip(";").endswith("}"):
                 scope.append((declared[1], declared[2]))
         elif line.startswith("}"):
-            if scope:
+            if scope and not line.startswith("}]"):  # "}];" ends options over several lines
                 scope.pop()
         elif line.startswith("extend "):
             scope.append(("extend", "extend " + line.split()[1]))

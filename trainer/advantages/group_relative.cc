@@ -1,23 +1,19 @@
 #include "trainer/advantages/group_relative.h"
 
-#include <algorithm>
 #include <cmath>
-#include <map>
+
+#include "trainer/advantages/group_members.h"
 
 namespace rein::trainer {
 
 std::vector<double> GroupRelative(const std::vector<double>& reward,
                                   const std::vector<uint32_t>& group,
                                   const GroupRelativeSettings& settings) {
-  std::map<uint32_t, std::vector<size_t>> members;
-  for (size_t i = 0; i < group.size(); ++i) members[group[i]].push_back(i);
   std::vector<double> advantage(reward.size());
-  for (const auto& [label, indices] : members) {
+  for (const auto& [label, indices] : GroupMembers(group)) {
     const double n = static_cast<double>(indices.size());
     double mean = 0, deviation = 1;
-    const bool all_equal = std::all_of(indices.begin(), indices.end(),
-                                       [&](size_t i) { return reward[i] == reward[indices[0]]; });
-    if (n > 1 && all_equal) continue;  // rounding of the mean must not invent a signal
+    if (n > 1 && AllEqual(reward, indices)) continue;
     if (n > 1) {
       for (size_t i : indices) mean += reward[i] / n;
       double squares = 0;

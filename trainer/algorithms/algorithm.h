@@ -7,12 +7,16 @@
 #include <ATen/core/Tensor.h>
 
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "trainer/advantages/estimate.h"
 #include "trainer/losses/aggregation.h"
-#include "trainer/losses/clipped_surrogate.h"
-#include "trainer/losses/kl.h"
+#include "trainer/losses/kto.h"
+#include "trainer/losses/segments.h"
+#include "trainer/losses/simpo.h"
+#include "trainer/training_sequence.h"
 
 namespace rein::trainer {
 
@@ -21,45 +25,72 @@ struct LossInputs {
   at::Tensor policy_logprob_T;     // differentiable
   at::Tensor entropy_T;            // differentiable
   at::Tensor behaviour_logprob_T;  // of the policy that sampled; undefined for SFT
+  at::Tensor old_logprob_T;        // what ratios are measured against: behaviour, unless recomputed
   at::Tensor reference_logprob_T;  // undefined unless needs_reference
   at::Tensor advantage_T;          // undefined for SFT
+  Segments segments;
+  double kl_coefficient = 0;  // in force now
+  at::Tensor label_S;         // TrainingSequence::reward of each sequence
+  at::Tensor score_S;         // of a model with a scalar head, differentiable; then there are no log-probs
+  double mismatch_kl = 0;     // needs_mismatch_kl: z of KTO
 };
 
 struct LossTerms {
-  at::Tensor loss_T;  // of each token, before aggregation
+  at::Tensor loss_T;  // of each token (of each sequence with a scalar head), before aggregation
   std::vector<at::Tensor> token_means;   // [T] each, in the order of Algorithm::token_mean_names
   std::vector<at::Tensor> token_maxima;  // [T] each, in the order of Algorithm::token_max_names
+  std::vector<at::Tensor> sequence_means;  // [S] each, in the order of Algorithm::sequence_mean_names
+};
+
+// The KL penalty as far as it is not a term of the loss alone.
+struct KlControl {
+  double coefficient = 0;  // to begin with
+  bool in_reward = false;
+  std::optional<double> target;  // adaptive: KL per token to keep
+  double horizon = 10000;        // adaptive: rollouts
+};
+
+// The critic of kGae.
+struct CriticSettings {
+  std::string path;  // where it starts; empty: where the policy does
+  double learning_rate = 1e-5;
+  std::optional<double> clip = 0.2;
 };
 
 struct Algorithm {
   std::string name;
-  double temperature = 1;      // of the distribution whose log-probs the loss uses
-  size_t minibatches = 1;      // optimizer steps per Update
+  double temperature = 1;   // of the distribution whose log-probs the loss uses
+  size_t epochs = 1;        // passes over a batch
+  size_t minibatches = 1;   // optimizer steps per pass
   bool needs_behaviour = false;
   bool needs_reference = false;
+  bool recomputes_old = false;  // a forward pass before the first step
+  bool pairs = false;              // sequences come in twos, the chosen one first: never split apart
+  bool scalar_head = false;        // the model gives one score at its last token
+  bool frozen_reference = false;   // reference log-probs are those of the weights that training began with
+  bool needs_mismatch_kl = false;  // with frozen_reference: KTO's z
   bool mask_truncated = false;
+  bool skips_zero_advantage = false;  // a token with advantage 0 has no loss: its forward is left out
   Aggregation aggregation = Aggregation::kTokenMean;
-  std::vector<std::string> token_mean_names, token_max_names;  // figures that are reported
-  // (reward, group) -> advantage of each sequence; empty: the algorithm has none.
-  std::function<std::vector<double>(const std::vector<double>&, const std::vector<uint32_t>&)>
-      advantages;
+  double horizon = 1;  // of kSequenceSumFixed
+  KlControl kl;
+  // Figures that are reported; one without a name is there for `derived` alone.
+  std::vector<std::string> token_mean_names, token_max_names, sequence_mean_names;
+  // Figures that are functions of the means: of tokens, then of sequences; may be empty.
+  std::function<std::vector<Metric>(const std::vector<double>&)> derived;
+  std::optional<AdvantageSettings> advantage;  // absent: there are none
+  std::optional<CriticSettings> critic;        // with kGae
   std::function<LossTerms(const LossInputs&)> loss;
 };
 
-struct GrpoSettings {
-  double temperature = 1;
-  size_t minibatches = 1;
-  bool mask_truncated = false;
-  Aggregation aggregation = Aggregation::kTokenMean;
-  ClipRange clip;
-  double kl_coefficient = 0;
-  KlEstimator kl_estimator = KlEstimator::kK3;
-  bool normalize_by_std = true;
-  double advantage_epsilon = 1e-6;
-};
-Algorithm Grpo(const GrpoSettings& settings);
-
 // Cross-entropy on the targets.
 Algorithm Sft(Aggregation aggregation);
+
+// Preference optimisation and reward models: losses/{dpo,simpo,orpo,kto,bradley_terry}.h as jobs.
+Algorithm DirectPreference(const DpoSettings& settings, bool reference_free);
+Algorithm SimplePreference(const SimpoSettings& settings);
+Algorithm OddsRatioPreference(double beta);
+Algorithm MarkedPreference(const KtoSettings& settings);
+Algorithm RewardModel(double center_coefficient);
 
 }  // namespace rein::trainer

@@ -4,21 +4,21 @@
 
 namespace rein::trainer {
 
-SurrogateLoss ClippedSurrogate(const at::Tensor& policy_logprob_T, const at::Tensor& old_logprob_T,
-                               const at::Tensor& advantage_T, const ClipRange& clip) {
-  constexpr double kMaxLogRatio = 20;
-  at::Tensor ratio =
-      (policy_logprob_T - old_logprob_T).clamp(-kMaxLogRatio, kMaxLogRatio).exp();
-  at::Tensor plain = -advantage_T * ratio;
+SurrogateLoss ClippedSurrogate(const at::Tensor& log_ratio_T, const at::Tensor& advantage_T,
+                               const ClipRange& clip) {
+  at::Tensor ratio = log_ratio_T.exp();
+  at::Tensor capped = clip.cap.has_value() ? ratio.clamp_max(*clip.cap) : ratio;
+  at::Tensor plain = -advantage_T * capped;
   at::Tensor clipped = -advantage_T * ratio.clamp(1 - clip.low, 1 + clip.high);
   SurrogateLoss out;
   out.loss_T = at::max(plain, clipped);
   out.ratio_T = ratio.detach();
-  out.clipped_T = clipped.gt(plain).to(ratio.scalar_type());
-  out.dual_T = at::zeros_like(out.ratio_T);
+  at::Tensor active = clipped.gt(plain);
+  at::Tensor negative = advantage_T.lt(0);
+  out.clipped_low_T = active.logical_and(negative).to(ratio.scalar_type());
+  out.clipped_high_T = active.logical_and(negative.logical_not()).to(ratio.scalar_type());
   if (clip.dual.has_value()) {
     at::Tensor bound = -advantage_T * *clip.dual;
-    at::Tensor negative = advantage_T.lt(0);
     out.dual_T = out.loss_T.gt(bound).logical_and(negative).to(ratio.scalar_type());
     out.loss_T = at::where(negative, at::min(out.loss_T, bound), out.loss_T);
   }

@@ -8,6 +8,7 @@
 #include <mutex>
 
 #include "tests/unit/common/parallel/rank_threads.h"
+#include "trainer/algorithms/policy_gradient.h"
 #include "trainer/policy_trainer.h"
 
 namespace rein::trainer {
@@ -40,14 +41,14 @@ std::vector<TrainingSequence> Batch(int seed) {
 }
 
 struct Outcome {
-  PolicyTrainer::Arenas arenas;  // after two updates
+  Arenas arenas;  // after two updates
   std::vector<Metric> metrics;
   std::vector<std::vector<float>> logprobs;
 };
 
 Outcome Train(parallel::ProcessGroup& group) {
   at::set_num_threads(1);
-  auto trainer = *PolicyTrainer::Create(Settings(), Grpo({}), group);
+  auto trainer = *PolicyTrainer::Create(Settings(), PolicyGradient({}), group);
   auto first = trainer->ForwardBackward(Batch(1));
   EXPECT_TRUE(first.ok()) << first.status();
   EXPECT_TRUE(trainer->OptimStep(std::nullopt).ok());
@@ -92,12 +93,12 @@ TEST(DataParallelTest, RanksGiveOneRanksGradientAndFigures) {
 TEST(DataParallelTest, ACheckpointResumesUnderAnotherNumberOfRanks) {
   auto single = parallel::SingleProcess();
   const Outcome before = Train(*single);
-  auto alone = *PolicyTrainer::Create(Settings(), Grpo({}), *single);
+  auto alone = *PolicyTrainer::Create(Settings(), PolicyGradient({}), *single);
   ASSERT_TRUE(alone->RestoreArenas(before.arenas, {2, 2}).ok());
   ASSERT_TRUE(alone->Update(Batch(3)).ok());
   parallel::RunRanks(2, [&](parallel::ProcessGroup& group) {
     at::set_num_threads(1);
-    auto trainer = *PolicyTrainer::Create(Settings(), Grpo({}), group);
+    auto trainer = *PolicyTrainer::Create(Settings(), PolicyGradient({}), group);
     ASSERT_TRUE(trainer->RestoreArenas(before.arenas, {2, 2}).ok());
     EXPECT_TRUE(at::equal(trainer->GatherArenas()->moment2, before.arenas.moment2)) << "bits of the optimizer";
     ASSERT_TRUE(trainer->Update(Batch(3)).ok());
@@ -110,9 +111,9 @@ TEST(DataParallelTest, WhenOneRankGivesUpAllDo) {
     at::set_num_threads(1);
     TrainerSettings settings = Settings();
     settings.schedule.peak = 1e30;  // the second minibatch overflows
-    GrpoSettings grpo;
+    PolicyGradientSettings grpo;
     grpo.minibatches = 2;
-    auto trainer = *PolicyTrainer::Create(settings, Grpo(grpo), group);
+    auto trainer = *PolicyTrainer::Create(settings, PolicyGradient(grpo), group);
     at::Tensor before = trainer->compute().clone();
     absl::Status status = trainer->Update(Batch(1)).status();
     EXPECT_TRUE(absl::IsAborted(status)) << status;

@@ -6,63 +6,16 @@
 
 #include <cmath>
 
+#include "tests/unit/trainer/training_fixture.h"
+#include "trainer/algorithms/policy_gradient.h"
+
 namespace rein::trainer {
 namespace {
 
 using ::testing::HasSubstr;
 
-constexpr char kModel[] = "tests/golden/models/qwen3";
-
-TrainerSettings Settings() {
-  TrainerSettings s;
-  s.model_path = kModel;
-  s.random_weights = true;
-  s.microbatch_tokens = 32;
-  s.schedule.peak = 1e-2;
-  return s;
-}
-
-std::unique_ptr<parallel::ProcessGroup> group = parallel::SingleProcess();
-
-std::unique_ptr<PolicyTrainer> Make(const TrainerSettings& settings, const Algorithm& algorithm) {
-  auto trainer = PolicyTrainer::Create(settings, algorithm, *group);
-  EXPECT_TRUE(trainer.ok()) << trainer.status();
-  return *std::move(trainer);
-}
-
-// Random completions whose behaviour log-probs are the trainer's own.
-std::vector<TrainingSequence> OnPolicy(PolicyTrainer& trainer, int groups, int siblings) {
-  std::vector<TrainingSequence> batch;
-  for (int g = 0; g < groups; ++g) {
-    for (int i = 0; i < siblings; ++i) {
-      TrainingSequence s;
-      s.id = std::to_string(g) + "/" + std::to_string(i);
-      const int64_t prompt = 3 + g % 2, length = prompt + 1 + at::randint(9, {1}, at::kLong).item<int64_t>();
-      for (int64_t t = 0; t < length; ++t) {
-        s.token_ids.push_back(at::randint(61, {1}, at::kLong).item<int64_t>());
-        s.loss_mask.push_back(t >= prompt);
-      }
-      s.group = g;
-      s.reward = at::rand({1}).item<double>();
-      batch.push_back(s);
-    }
-  }
-  auto logprobs = trainer.Score(batch);
-  EXPECT_TRUE(logprobs.ok()) << logprobs.status();
-  for (size_t i = 0; i < batch.size(); ++i) batch[i].behaviour_logprobs = (*logprobs)[i];
-  return batch;
-}
-
-double Find(const std::vector<Metric>& metrics, const std::string& name) {
-  for (const Metric& m : metrics) {
-    if (m.name == name) return m.value;
-  }
-  ADD_FAILURE() << "no metric " << name;
-  return NAN;
-}
-
 TEST(PolicyTrainerTest, OnPolicyRatioIsOneAndTheLossIsMinusTheMeanAdvantage) {
-  auto trainer = Make(Settings(), Grpo({}));
+  auto trainer = Make(Settings(), PolicyGradient({}));
   auto batch = OnPolicy(*trainer, 4, 4);
   auto result = trainer->Update(batch);
   ASSERT_TRUE(result.ok()) << result.status();
@@ -86,9 +39,9 @@ TEST(PolicyTrainerTest, AnySplitIntoMicrobatchesGivesTheSameWeights) {
         TrainerSettings settings = Settings();
         settings.microbatch_tokens = budget;
         settings.recompute = recompute;
-        GrpoSettings grpo;
+        PolicyGradientSettings grpo;
         grpo.aggregation = aggregation;
-        auto trainer = Make(settings, Grpo(grpo));
+        auto trainer = Make(settings, PolicyGradient(grpo));
         if (batch.empty()) batch = OnPolicy(*trainer, 5, 3);
         auto pass = trainer->ForwardBackward(batch);
         ASSERT_TRUE(pass.ok()) << pass.status();
@@ -103,17 +56,149 @@ TEST(PolicyTrainerTest, AnySplitIntoMicrobatchesGivesTheSameWeights) {
   }
 }
 
+// Groups of equal rewards, and truncated completions that are masked, cost no forward pass and change
+// nothing: the step is that of the batch with them computed.
+TEST(PolicyTrainerTest, WhatTeachesNothingIsNotComputed) {
+  PolicyGradientSettings settings;
+  settings.mask_truncated = true;
+  auto skipping = Make(Settings(), PolicyGradient(settings));
+  Algorithm whole = PolicyGradient(settings);
+  whole.skips_zero_advantage = false;
+  auto computing = Make(Settings(), whole);
+  auto batch = OnPolicy(*skipping, 3, 4);
+  for (auto& s : batch) {
+    if (s.group == 1) s.reward = 0.1;
+  }
+  batch[0].truncated = true;
+  double useful = 0;
+  for (size_t i = 1; i < batch.size(); ++i) {
+    if (batch[i].group != 1) useful += static_cast<double>(batch[i].token_ids.size());
+  }
+  auto result = skipping->Update(batch);
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(Find(result->metrics, "tokens"), useful);  // one forward and backward for each, no more
+  auto other = computing->Update(batch);
+  ASSERT_TRUE(other.ok()) << other.status();
+  EXPECT_GT(Find(other->metrics, "tokens"), useful);
+  EXPECT_NEAR(Find(result->metrics, "loss"), Find(other->metrics, "loss"), 1e-6);
+  at::Tensor moment = skipping->GatherArenas()->moment1, want = computing->GatherArenas()->moment1;
+  EXPECT_LE((moment - want).abs().max().item<double>(), 1e-6 * want.abs().max().item<double>() + 1e-9);
+}
+
+TEST(PolicyTrainerTest, NoSignalAtAllIsAnUpdateOfNothing) {
+  auto trainer = Make(Settings(), PolicyGradient({}));
+  auto batch = OnPolicy(*trainer, 2, 2);
+  for (auto& s : batch) s.reward = 0.3;
+  at::Tensor before = trainer->compute().clone();
+  auto result = trainer->Update(batch);
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(Find(result->metrics, "tokens"), 0);
+  EXPECT_EQ(Find(result->metrics, "ratio_max"), 0);
+  EXPECT_TRUE(at::equal(trainer->compute(), before));
+}
+
+// With another old policy than the one that sampled, ratios start at 1 again and the weights tell the rest.
+TEST(PolicyTrainerTest, RecomputedOldLogprobsMakeTheRatioOne) {
+  PolicyGradientSettings settings;
+  settings.recompute_old = true;
+  settings.correction = ImportanceCorrection{.high = 2};
+  auto trainer = Make(Settings(), PolicyGradient(settings));
+  auto batch = OnPolicy(*trainer, 3, 3);
+  for (auto& s : batch) {
+    for (float& logprob : s.behaviour_logprobs) logprob -= 0.5f;
+  }
+  auto result = trainer->Update(batch);
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_NEAR(Find(result->metrics, "ratio_mean"), 1, 1e-5);
+  EXPECT_NEAR(Find(result->metrics, "correction_mean"), std::exp(0.5), 1e-4);
+  EXPECT_NEAR(Find(result->metrics, "logprob_diff_mean"), 0.5, 1e-5);
+  EXPECT_NEAR(Find(result->metrics, "chi_square"), std::exp(1.0) - 1, 1e-3);
+  EXPECT_NEAR(Find(result->metrics, "effective_sample_ratio"), 1, 1e-5);
+}
+
+TEST(PolicyTrainerTest, EpochsAndMinibatchesAreOptimizerSteps) {
+  PolicyGradientSettings settings;
+  settings.epochs = 3;
+  settings.minibatches = 2;
+  auto trainer = Make(Settings(), PolicyGradient(settings));
+  auto result = trainer->Update(OnPolicy(*trainer, 4, 2));
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(trainer->progress().optimizer_steps, 6);
+  EXPECT_EQ(trainer->progress().updates, 1u);
+  EXPECT_GT(Find(result->metrics, "logprob_diff_max"), 1e-4);  // later steps see a moved policy
+}
+
+TEST(PolicyTrainerTest, KlInTheRewardMovesAdvantagesAndItsCoefficient) {
+  PolicyGradientSettings settings;
+  settings.advantage.kind = AdvantageKind::kRewardToGo;
+  settings.kl = {.coefficient = 0.5, .in_reward = true, .target = 0.1, .horizon = 10};
+  auto trainer = Make(Settings(), PolicyGradient(settings));
+  auto batch = OnPolicy(*trainer, 2, 2);
+  for (auto& s : batch) {
+    s.reward = 1;
+    s.reference_logprobs = s.behaviour_logprobs;
+    for (float& logprob : s.reference_logprobs) logprob -= 0.4f;  // KL 0.4 a token
+  }
+  auto result = trainer->Update(batch);
+  ASSERT_TRUE(result.ok()) << result.status();
+  const double n = static_cast<double>(batch[0].targets());
+  EXPECT_NEAR(result->advantages[0], 1 - 0.5 * 0.4 * (n + 1) / 2, 1e-5);  // mean of the rewards to go
+  EXPECT_EQ(Find(result->metrics, "kl_coefficient"), 0.5);
+  // Far above the target: up by the largest step, 0.2 * 4 rollouts / 10.
+  EXPECT_NEAR(*trainer->progress().kl_coefficient, 0.5 * 1.08, 1e-6);
+}
+
+TEST(PolicyTrainerTest, EveryObjectiveMakesAStepThatDoesNotDependOnTheMicrobatches) {
+  const std::vector<std::pair<RatioLevel, Surrogate>> objectives = {
+      {RatioLevel::kSequence, ClipRange{}}, {RatioLevel::kGeometric, ClipRange{}},
+      {RatioLevel::kToken, WeightRange{}},  {RatioLevel::kToken, SoftGate{}},
+      {RatioLevel::kToken, DivergenceMask{}}, {RatioLevel::kToken, PlainGradient{}}};
+  for (const auto& [ratio, surrogate] : objectives) {
+    PolicyGradientSettings settings;
+    settings.ratio = ratio;
+    settings.surrogate = surrogate;
+    settings.aggregation = Aggregation::kSequenceMean;
+    settings.rejection = Rejection{.statistic = RejectionStatistic::kSequenceMaxK3, .high = 100};
+    settings.mask_negative_above = 10;
+    settings.entropy_coefficient = 0.01;
+    std::vector<at::Tensor> moments;
+    std::vector<TrainingSequence> batch;
+    for (int64_t budget : {16, 100000}) {
+      TrainerSettings trainer_settings = Settings();
+      trainer_settings.microbatch_tokens = budget;
+      auto trainer = Make(trainer_settings, PolicyGradient(settings));
+      if (batch.empty()) batch = OnPolicy(*trainer, 3, 3);
+      auto result = trainer->Update(batch);
+      ASSERT_TRUE(result.ok()) << result.status();
+      moments.push_back(trainer->GatherArenas()->moment1);
+    }
+    const double scale = moments[0].abs().max().item<double>();
+    EXPECT_GT(scale, 0) << surrogate.index();
+    EXPECT_LE((moments[1] - moments[0]).abs().max().item<double>(), 1e-6 * scale + 1e-9) << surrogate.index();
+  }
+}
+
+TEST(PolicyTrainerTest, ALearningRateOfZeroMovesNothing) {
+  TrainerSettings settings = Settings();
+  settings.schedule.peak = 0;
+  auto trainer = Make(settings, PolicyGradient({}));
+  const auto batch = OnPolicy(*trainer, 3, 3);
+  for (int i = 0; i < 20; ++i) ASSERT_TRUE(trainer->Update(batch).ok());
+  auto logprobs = *trainer->Score(batch);
+  for (size_t i = 0; i < batch.size(); ++i) EXPECT_EQ(logprobs[i], batch[i].behaviour_logprobs);
+}
+
 TEST(PolicyTrainerTest, ResumeIsBitForBit) {
-  GrpoSettings grpo;
+  PolicyGradientSettings grpo;
   grpo.minibatches = 2;
-  auto a = Make(Settings(), Grpo(grpo));
+  auto a = Make(Settings(), PolicyGradient(grpo));
   auto first = OnPolicy(*a, 4, 4);
   ASSERT_TRUE(a->Update(first).ok());
   auto arenas = *a->GatherArenas();
-  PolicyTrainer::Arenas kept{arenas.master.clone(), arenas.moment1.clone(), arenas.moment2.clone()};
+  Arenas kept{arenas.master.clone(), arenas.moment1.clone(), arenas.moment2.clone()};
   TrainerSettings other = Settings();
   other.seed = 99;  // other random weights, which the restore must replace
-  auto b = Make(other, Grpo(grpo));
+  auto b = Make(other, PolicyGradient(grpo));
   ASSERT_TRUE(b->RestoreArenas(kept, a->progress()).ok());
   auto second = OnPolicy(*a, 4, 4);
   ASSERT_TRUE(a->Update(second).ok());
@@ -137,11 +222,11 @@ TEST(PolicyTrainerTest, SftLearnsATarget) {
 
 // The first of two minibatches takes an absurd step, so that the second one's forward overflows.
 TEST(PolicyTrainerTest, ANonFiniteLossChangesNothingAndIsNamed) {
-  GrpoSettings grpo;
+  PolicyGradientSettings grpo;
   grpo.minibatches = 2;
   TrainerSettings settings = Settings();
   settings.schedule.peak = 1e30;
-  auto trainer = Make(settings, Grpo(grpo));
+  auto trainer = Make(settings, PolicyGradient(grpo));
   auto batch = OnPolicy(*trainer, 4, 2);
   at::Tensor before = trainer->compute().clone();
   absl::Status status = trainer->Update(batch).status();
@@ -155,7 +240,7 @@ TEST(PolicyTrainerTest, ANonFiniteLossChangesNothingAndIsNamed) {
 }
 
 TEST(PolicyTrainerTest, RefusesWhatDoesNotFit) {
-  auto trainer = Make(Settings(), Grpo({}));
+  auto trainer = Make(Settings(), PolicyGradient({}));
   auto error = [&](auto change) {
     auto batch = OnPolicy(*trainer, 1, 2);
     change(batch[1]);

@@ -1,8 +1,11 @@
 #include "common/config/explain.h"
 
+#include <fstream>
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "common/config/algorithm_table.h"
 #include "common/config/schema.h"
 #include "rein/v1/job.pb.h"
 
@@ -14,7 +17,8 @@ using ::testing::HasSubstr;
 TEST(ExplainTest, TellsTypeRangeDefaultMeaningAndPeers) {
   EXPECT_EQ(*Explain("grpo.clip.high"),
             "grpo.clip.high   number in [0, 1000], default 0.2\n"
-            "  The ratio counts up to 1 + high (DAPO: 0.28).\n"
+            "  The ratio counts up to 1 + high (DAPO: 0.28); with ratio: geometric its logarithm up to "
+            "high.\n"
             "  Elsewhere: verl actor.clip_ratio_high; TRL epsilon_high\n");
   EXPECT_THAT(*Explain("grpo.prompts"),
               HasSubstr("whole number in [1, 65536] (prompts), default 64"));
@@ -25,8 +29,24 @@ TEST(ExplainTest, ListsTheKeysOfAPart) {
   std::string text = *Explain("trainer.schedule");
   EXPECT_THAT(text, HasSubstr("constant  keys\n"));
   EXPECT_THAT(*Explain("model"), HasSubstr("A value alone sets path"));
-  EXPECT_THAT(*Explain("grpo"), HasSubstr("Give one of: grpo, sft or evaluate"));
+  EXPECT_THAT(*Explain("grpo"), HasSubstr("Give one of: grpo, dr_grpo, "));
   EXPECT_THAT(*Explain(""), HasSubstr("placement"));
+}
+
+TEST(ExplainTest, DefaultsAreThoseOfThePreset) {
+  EXPECT_THAT(*Explain("gspo.clip.low"), HasSubstr("gspo.clip.low   number in [0, 1), default 3e-04"));
+  EXPECT_THAT(*Explain("gmpo.ratio"), HasSubstr("default geometric"));
+  EXPECT_THAT(*Explain("rloo"), HasSubstr("default leave_one_out"));
+  EXPECT_THAT(*Explain("sapo.clip.low"), HasSubstr("default 0.2"));  // of the key itself
+}
+
+TEST(ExplainTest, ListsTheAlgorithmsAndTheReadmeDoesToo) {
+  std::string text = *Explain("algorithms");
+  EXPECT_THAT(text, HasSubstr("gspo   arXiv 2507.18071\n"));
+  EXPECT_THAT(text, HasSubstr("  Sets: ratio: sequence, clip: {low: 3e-4, high: 4e-4}"));
+  std::ifstream file("trainer/algorithms/README.md");
+  std::string readme((std::istreambuf_iterator<char>(file)), {});
+  EXPECT_THAT(readme, HasSubstr(AlgorithmTable())) << "paste the table of AlgorithmTable() there";
 }
 
 TEST(ExplainTest, SuggestsTheNearestKey) {

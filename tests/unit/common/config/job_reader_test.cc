@@ -7,6 +7,7 @@
 #include <google/protobuf/util/message_differencer.h>
 #include <gtest/gtest.h>
 
+#include "common/config/job_kind.h"
 #include "common/config/yaml_writer.h"
 
 namespace rein::config {
@@ -60,7 +61,7 @@ TEST_F(JobReaderTest, TheShortestJobGetsItsDefaults) {
   EXPECT_EQ(job->grpo().group_size(), 8);
   EXPECT_EQ(job->grpo().clip().low(), 0.2);
   EXPECT_FALSE(job->grpo().clip().has_dual());
-  EXPECT_EQ(job->grpo().aggregation(), v1::AGGREGATION_TOKEN_MEAN);
+  EXPECT_EQ(job->grpo().aggregation(), v1::AGGREGATION_SEQUENCE_MEAN);  // as in the paper
   EXPECT_EQ(job->grpo().kl().estimator(), v1::KL_ESTIMATOR_K3);
   EXPECT_EQ(job->trainer().learning_rate(), 1e-6);
   EXPECT_EQ(job->rewards(0).weight(), 1.0);
@@ -121,10 +122,10 @@ TEST_F(JobReaderTest, WrongValuesNameWhatIsWanted) {
     size_t start = report.find('\n');
     return report.substr(start + 3);
   };
-  EXPECT_EQ(line("grpo.group_size=1"),
-            "grpo.group_size=1  grpo.group_size  wants a whole number in [2, 4096], got 1");
-  EXPECT_THAT(line("grpo.group_size=2.5"), HasSubstr("a whole number in [2, 4096], got 2.5"));
-  EXPECT_THAT(line("grpo.group_size='8'"), HasSubstr("a whole number in [2, 4096], got 8"));
+  EXPECT_EQ(line("grpo.group_size=0"),
+            "grpo.group_size=0  grpo.group_size  wants a whole number in [1, 4096], got 0");
+  EXPECT_THAT(line("grpo.group_size=2.5"), HasSubstr("a whole number in [1, 4096], got 2.5"));
+  EXPECT_THAT(line("grpo.group_size='8'"), HasSubstr("a whole number in [1, 4096], got 8"));
   EXPECT_THAT(line("grpo.group_size=-3"), HasSubstr("got -3"));
   EXPECT_THAT(line("grpo.group_size=[1]"), HasSubstr("got a list"));
   EXPECT_THAT(line("seed=99999999999999999999"), HasSubstr("a whole number of at least 0"));
@@ -133,7 +134,7 @@ TEST_F(JobReaderTest, WrongValuesNameWhatIsWanted) {
   EXPECT_THAT(line("grpo.temperature=.nan"), HasSubstr("got .nan"));
   EXPECT_THAT(line("trainer.max_grad_norm=inf"), HasSubstr("a number of at least 0, got inf"));
   EXPECT_THAT(line("data.shuffle=yes"), HasSubstr("wants true or false, got yes"));
-  EXPECT_THAT(line("grpo.kl.estimator=k4"), HasSubstr("wants one of k1, k2, k3, got k4"));
+  EXPECT_THAT(line("grpo.kl.estimator=k4"), HasSubstr("wants one of k1, k2, k3, abs,"));
   EXPECT_THAT(line("grpo.aggregation=tokenmean"), HasSubstr("did you mean token_mean?"));
   EXPECT_THAT(line("grpo.clip=3"), HasSubstr("wants keys such as low, got '3'"));
   EXPECT_THAT(line("rewards=numeric"), HasSubstr("wants a list, got 'numeric'"));
@@ -142,9 +143,9 @@ TEST_F(JobReaderTest, WrongValuesNameWhatIsWanted) {
 
 TEST_F(JobReaderTest, ChoicesAreNamed) {
   EXPECT_THAT(Report(std::string(kShortest) + "sft: {}\n"),
-              HasSubstr("job.yaml:6:1  sft  cannot stand beside grpo: give one of grpo, sft or "
-                        "evaluate"));
-  EXPECT_THAT(Report("name: a\nmodel: model\n"), HasSubstr("wants one of the keys grpo, sft or "));
+              HasSubstr("job.yaml:6:1  sft  cannot stand beside grpo: give one of grpo, dr_grpo, "
+                        "dapo, "));
+  EXPECT_THAT(Report("name: a\nmodel: model\n"), HasSubstr("wants one of the keys grpo, dr_grpo, "));
   EXPECT_THAT(Report(kShortest, {"rewards=[{weight: 2}]"}),
               HasSubstr("wants one of the keys exact_match, regex"));
   EXPECT_THAT(Report("grpo: {}\n"), HasSubstr("name        is required: Name of the job"));
@@ -177,6 +178,70 @@ TEST_F(JobReaderTest, ContradictionsAreNamed) {
               HasSubstr("has no effect beside sft.updates"));
   EXPECT_THAT(Report("{name: a, model: model, evaluate: {}, trainer: {beta1: 0.5}}"),
               HasSubstr("data.eval  is required by evaluate"));
+}
+
+TEST_F(JobReaderTest, APresetIsItsDefaultsAndNothingElse) {
+  const std::string gspo = "name: a\nmodel: model\ndata: {train: train.jsonl}\nrewards: [{numeric: {}}]\n"
+                           "gspo: {clip: {high: 0.1}}\n";
+  auto job = Read(gspo);
+  ASSERT_TRUE(job.ok()) << job.status();
+  EXPECT_EQ(KindOf(*job), "gspo");
+  const v1::GrpoConfig& config = *PolicyGradientOf(*job);
+  EXPECT_EQ(config.ratio(), v1::RATIO_LEVEL_SEQUENCE);
+  EXPECT_EQ(config.clip().low(), 3e-4);  // the preset's
+  EXPECT_EQ(config.clip().high(), 0.1);  // the user's
+  EXPECT_EQ(config.minibatches(), 4);
+  EXPECT_EQ(config.kl().coefficient(), 0);
+  // Another choice than the preset's replaces it whole.
+  auto other = Read(gspo, {"gspo.clip=", "gspo.cispo={high: 3}"});
+  ASSERT_TRUE(other.ok()) << other.status();
+  EXPECT_FALSE(other->gspo().has_clip());
+  EXPECT_EQ(other->gspo().cispo().high(), 3);
+}
+
+TEST_F(JobReaderTest, ContradictionsOfAlgorithmsExplainThemselves) {
+  auto report = [&](const std::string& block) {
+    return Report("name: a\nmodel: model\ndata: {train: train.jsonl}\nrewards: [{numeric: {}}]\n" + block);
+  };
+  EXPECT_THAT(report("grpo: {group_size: 1}"), HasSubstr("compares siblings: 2 or more"));
+  EXPECT_THAT(report("grpo: {gamma: 0.9}"), HasSubstr("has no effect with advantage: group_relative"));
+  EXPECT_THAT(report("rloo: {normalize_by_std: false}"), HasSubstr("with advantage: leave_one_out"));
+  EXPECT_THAT(report("reinforce_pp: {whiten: true}"), HasSubstr("which always does"));
+  EXPECT_THAT(report("dr_grpo: {advantage_epsilon: 0.1}"), HasSubstr("while normalize_by_std is false"));
+  EXPECT_THAT(report("rloo: {ratio: sequence}"), HasSubstr("with reinforce, which has no ratio"));
+  EXPECT_THAT(report("grpo: {dppo_tv: {}, ratio: sequence}"), HasSubstr("dppo masks single tokens"));
+  EXPECT_THAT(report("gmpo: {sapo: {}}"), HasSubstr("geometric clips tokens before the mean"));
+  EXPECT_THAT(report("gmpo: {clip: {dual: 3}}"), HasSubstr("clipped in log space"));
+  EXPECT_THAT(report("grpo: {sapo: {}, clip: {}}"), HasSubstr("cannot stand beside"));
+  EXPECT_THAT(report("grpo: {kl: {coefficient: 0.1, place: reward}}"), HasSubstr("must be k1"));
+  EXPECT_THAT(report("rloo: {kl: {importance_weighted: true}}"), HasSubstr("those that sampled"));
+  EXPECT_THAT(report("grpo: {correction: {mode: truncate}}"), HasSubstr("Set recompute_old: true"));
+  EXPECT_THAT(report("grpo: {correction: {high: 3}}"), HasSubstr("while grpo.correction.mode is none"));
+  EXPECT_THAT(report("rloo: {correction: {mode: truncate, low: 0.5}}"), HasSubstr("cuts large weights only"));
+  EXPECT_THAT(report("grpo: {reject: {high: 3}}"), HasSubstr("while grpo.reject.statistic is none"));
+  EXPECT_THAT(report("grpo: {reject: {statistic: token_k3, low: 0.5}}"), HasSubstr("never negative"));
+  EXPECT_THAT(report("remax: {dynamic_sampling: true}"), HasSubstr("wants group_size 2 or more"));
+  EXPECT_THAT(report("grpo: {advantage: per_reward}"), HasSubstr("there is one"));
+  for (const char* good : {"grpo: {reject: {statistic: sequence_mean_k1, low: 0.8, high: 1.2}}",
+                           "grpo: {recompute_old: true, correction: {mode: mask, low: 0.5, high: 5}}",
+                           "rloo: {correction: {mode: truncate}}", "dapo: {clip: {dual: 3}}"}) {
+    auto job = Read("name: a\nmodel: model\ndata: {train: train.jsonl}\nrewards: [{numeric: {}}]\n" +
+                    std::string(good));
+    EXPECT_TRUE(job.ok()) << job.status();
+  }
+}
+
+TEST_F(JobReaderTest, EveryPresetReadsAndPrintsBack) {
+  for (const char* name : {"grpo", "dr_grpo", "dapo", "gspo", "rloo", "reinforce_pp",
+                           "reinforce_pp_baseline", "remax", "cispo", "sapo", "gmpo"}) {
+    auto job = Read("name: a\nmodel: model\ndata: {train: train.jsonl}\nrewards: [{numeric: {}}]\n" +
+                    std::string(name) + ": {}\n");
+    ASSERT_TRUE(job.ok()) << job.status();
+    EXPECT_EQ(KindOf(*job), name);
+    auto again = Read(ToYaml(*job));
+    ASSERT_TRUE(again.ok()) << again.status();
+    EXPECT_EQ(HashOf(*job), HashOf(*again));
+  }
 }
 
 TEST_F(JobReaderTest, OverridesReachEverywhere) {

@@ -131,6 +131,61 @@ TEST_F(RunLoopTest, WithoutUpdatesTheJobIsOnePassWithASmallerLastUpdate) {
   EXPECT_EQ(DropReasons(), (std::vector<std::string>(5, "score: numeric: took longer than 10 s")));
 }
 
+TEST_F(RunLoopTest, GroupsWithoutSignalAreReplaced) {
+  job_.config.mutable_grpo()->set_dynamic_sampling(true);
+  services_.on_rollout = [](v1::Rollout& rollout) {  // even prompts: one right, one wrong; else both wrong
+    const uint64_t prompt = rollout.group().prompt();
+    const bool right = prompt % 2 == 0 && rollout.sibling() == 1;
+    rollout.mutable_completion()->set_text(right ? std::to_string(prompt) : "wrong");
+  };
+  services_.on_update = [](const v1::UpdateRequest& request) {
+    for (int i = 0; i < request.sequences_size(); i += 2) {
+      EXPECT_NE(request.sequences(i).reward(), request.sequences(i + 1).reward());
+    }
+    EXPECT_EQ(request.sequences_size(), 4);
+    return absl::OkStatus();
+  };
+  EXPECT_EQ(RunAll().state, v1::JOB_STATE_SUCCEEDED);
+  EXPECT_EQ(run_->ledger().Summary().consumed(), 6);
+  std::vector<std::string> reasons = DropReasons();
+  EXPECT_THAT(reasons, testing::Contains("dynamic_sampling: every reward is 0"));
+}
+
+TEST_F(RunLoopTest, AJobWithoutAnySignalFailsAndSaysWhy) {
+  job_.config.mutable_grpo()->set_dynamic_sampling(true);
+  services_.on_rollout = [](v1::Rollout& rollout) { rollout.mutable_completion()->set_text("wrong"); };
+  Outcome outcome = RunAll();
+  EXPECT_EQ(outcome.state, v1::JOB_STATE_FAILED);
+  EXPECT_THAT(outcome.message, HasSubstr("dynamic_sampling: every reward is 0"));
+}
+
+TEST_F(RunLoopTest, AGreedySiblingIsScoredButNotTrainedOn) {
+  v1::GrpoConfig remax = job_.config.grpo();
+  remax.set_group_size(1);
+  remax.set_advantage(v1::ADVANTAGE_GREEDY_BASELINE);
+  remax.set_temperature(1);
+  *job_.config.mutable_remax() = remax;
+  services_.on_generate = [&](const v1::GenerateRequest& request) {
+    EXPECT_EQ(request.siblings_size(), 1);
+    EXPECT_EQ(request.sampling().temperature(), request.siblings(0) == 1 ? 0 : 1);
+    return absl::OkStatus();
+  };
+  services_.on_rollout = [](v1::Rollout& rollout) {  // the greedy one is right
+    const std::string answer = std::to_string(rollout.group().prompt());
+    rollout.mutable_completion()->set_text(rollout.sibling() == 1 ? answer : "wrong");
+  };
+  services_.on_update = [](const v1::UpdateRequest& request) {
+    EXPECT_EQ(request.sequences_size(), 2);
+    for (const v1::TrainingSequence& sequence : request.sequences()) {
+      EXPECT_EQ(sequence.reward(), 0);
+      EXPECT_EQ(sequence.greedy_reward(), 1);
+    }
+    return absl::OkStatus();
+  };
+  EXPECT_EQ(RunAll().state, v1::JOB_STATE_SUCCEEDED);
+  EXPECT_EQ(run_->ledger().Summary().consumed(), 6);
+}
+
 TEST_F(RunLoopTest, AnUpdateThatIsNotFiniteIsSkippedAndItsGroupsAreDropped) {
   int calls = 0;
   services_.on_update = [&](const v1::UpdateRequest&) {

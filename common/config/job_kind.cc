@@ -1,0 +1,84 @@
+#include "common/config/job_kind.h"
+
+namespace rein::config {
+namespace {
+
+const google::protobuf::FieldDescriptor* KindField(const v1::JobConfig& job) {
+  static const auto* kind = v1::JobConfig::descriptor()->FindOneofByName("kind");
+  return job.GetReflection()->GetOneofFieldDescriptor(job, kind);
+}
+
+bool IsPolicyGradient(const google::protobuf::FieldDescriptor* field) {
+  return field != nullptr && field->message_type() == v1::GrpoConfig::descriptor();
+}
+
+}  // namespace
+
+std::string KindOf(const v1::JobConfig& job) {
+  const auto* field = KindField(job);
+  return field == nullptr ? "" : field->name();
+}
+
+const v1::GrpoConfig* PolicyGradientOf(const v1::JobConfig& job) {
+  const auto* field = KindField(job);
+  if (!IsPolicyGradient(field)) return nullptr;
+  return static_cast<const v1::GrpoConfig*>(&job.GetReflection()->GetMessage(job, field));
+}
+
+v1::GrpoConfig* PolicyGradientOf(v1::JobConfig& job) {
+  const auto* field = KindField(job);
+  if (!IsPolicyGradient(field)) return nullptr;
+  return static_cast<v1::GrpoConfig*>(job.GetReflection()->MutableMessage(&job, field));
+}
+
+namespace {
+
+template <typename Config>
+TextJob Text(const Config& config, uint32_t lines, TextJob::Answers answers) {
+  TextJob text{.answers = answers, .passes = config.passes(), .lines = lines};
+  if (config.has_updates()) text.updates = config.updates();
+  return text;
+}
+
+}  // namespace
+
+std::optional<TextJob> TextJobOf(const v1::JobConfig& job) {
+  using Answers = TextJob::Answers;
+  switch (job.kind_case()) {
+    case v1::JobConfig::kSft:
+      return Text(job.sft(), job.sft().sequences(), Answers::kOne);
+    case v1::JobConfig::kDpo:
+      return Text(job.dpo(), job.dpo().pairs(), Answers::kPair);
+    case v1::JobConfig::kKto:
+      return Text(job.kto(), job.kto().sequences(), Answers::kMarked);
+    case v1::JobConfig::kOrpo:
+      return Text(job.orpo(), job.orpo().pairs(), Answers::kPair);
+    case v1::JobConfig::kSimpo:
+      return Text(job.simpo(), job.simpo().pairs(), Answers::kPair);
+    case v1::JobConfig::kRewardModel:
+      return Text(job.reward_model(), job.reward_model().pairs(), Answers::kPair);
+    default:
+      return std::nullopt;
+  }
+}
+
+std::optional<TextJob::Answers> AnswersOf(const v1::JobConfig& job) {
+  const std::optional<TextJob> text = TextJobOf(job);
+  if (!text) return std::nullopt;
+  return text->answers;
+}
+
+uint32_t UpdatesOf(const v1::JobConfig& job) {
+  if (const v1::GrpoConfig* config = PolicyGradientOf(job)) return config->updates();
+  const std::optional<TextJob> text = TextJobOf(job);
+  return text ? text->updates.value_or(0) : 0;
+}
+
+void SetUpdates(uint32_t updates, v1::JobConfig& job) {
+  const auto* field = KindField(job);
+  if (field == nullptr || field->message_type()->FindFieldByName("updates") == nullptr) return;
+  auto* block = job.GetReflection()->MutableMessage(&job, field);
+  block->GetReflection()->SetUInt32(block, field->message_type()->FindFieldByName("updates"), updates);
+}
+
+}  // namespace rein::config

@@ -1,0 +1,106 @@
+#!/usr/bin/env python3
+"""Every algorithm teaches: from the same start, on the quickstart's task, each raises held-out accuracy.
+
+    algorithms_test.py BIN_FOLDER [NAME...]      only these algorithms; none: all
+
+The start knows what an answer looks like and is right about one time in four.
+"""
+import json
+import sys
+import unittest
+
+from stack import MODEL, Stack
+
+START = """name: start
+model: {config: %s}
+data: {train: data/sft.jsonl, eval: {file: data/eval.jsonl, limit: 200}}
+sft: {updates: 120, sequences: 64}
+rewards: [{exact_match: {}}]
+trainer: {learning_rate: 2e-3}
+""" % MODEL
+REINFORCE = """name: %s
+model: {job: start}
+data: {train: data/train.jsonl, eval: {file: data/eval.jsonl, limit: 200}}
+%s: {max_completion_tokens: 3, %s}
+rewards: [{exact_match: {}}]
+trainer: {learning_rate: 1e-3}
+"""
+PREFER = """name: %s
+model: {job: start}
+data: {train: data/%s.jsonl, eval: {file: data/eval.jsonl, limit: 200}}
+%s: {updates: 40, %s}
+rewards: [{exact_match: {}}]
+trainer: {learning_rate: %s}
+eval: {max_completion_tokens: 3}
+"""
+GROUPS = "updates: 16, prompts: 32, group_size: 8"
+SINGLE = "updates: 16, prompts: 256"  # as many rollouts, each of its own prompt
+REINFORCED = {"grpo": GROUPS, "dr_grpo": GROUPS, "dapo": "updates: 16, prompts: 16", "gspo": GROUPS, "rloo": GROUPS,
+              "ppo": "updates: 6, prompts: 256, critic: {learning_rate: 1e-3}", "reinforce_pp": SINGLE,
+              "reinforce_pp_baseline": GROUPS, "remax": SINGLE, "cispo": GROUPS, "sapo": GROUPS, "gmpo": GROUPS,
+              "stale": GROUPS + ", staleness: 2",
+              "decoupled": GROUPS + ", staleness: 1, minibatches: 2, recompute_old: true, correction: {mode: truncate}"}
+VARIANTS = {"stale": "grpo", "decoupled": "grpo"}
+PREFERRED = {"dpo": ("pairs", "pairs: 64", "1e-3"), "kto": ("marked", "sequences: 128", "1e-3"),
+             "orpo": ("pairs", "pairs: 64", "1e-3"), "simpo": ("pairs", "pairs: 64", "1e-4")}
+
+
+class AlgorithmsTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.stack = Stack()
+        cls.addClassCleanup(cls.stack.down)
+        cls.write_preferences(cls.stack.folder / "data")
+        cls.stack.end_of(START, code=0)
+
+    @staticmethod
+    def write_preferences(folder):
+        """Pairs and marked answers from the right ones: the wrong answer is another digit of the question."""
+        rows = [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
+        with open(folder / "pairs.jsonl", "w") as pairs, open(folder / "marked.jsonl", "w") as marked:
+            for number, row in enumerate(rows):
+                digits = [c for c in row["prompt"] if c.isdigit() and c != row["answer"]] or ["0"]
+                wrong = digits[number % len(digits)]
+                pairs.write(json.dumps({"prompt": row["prompt"], "chosen": row["answer"], "rejected": wrong}) + "\n")
+                good = number % 2 == 0
+                marked.write(json.dumps({"prompt": row["prompt"], "answer": row["answer"] if good else wrong,
+                                         "label": good}) + "\n")
+
+    def rises(self, yaml, name, least):
+        self.stack.end_of(yaml, code=0, patience=270)
+        before, after = (result["accuracy"] for result in self.stack.job(name)["evals"])
+        print(f"{name:24} {before:.3f} -> {after:.3f}", flush=True)
+        self.assertGreater(after, before + least, name)
+
+    def test_reinforced(self):
+        for algorithm, keys in REINFORCED.items():
+            if not wanted(algorithm):
+                continue
+            name = algorithm.replace("_", "-")
+            with self.subTest(algorithm):
+                self.rises(REINFORCE % (name, VARIANTS.get(algorithm, algorithm), keys), name, 0.15)
+
+    def test_preferred(self):
+        for algorithm, (data, keys, rate) in PREFERRED.items():
+            if not wanted(algorithm):
+                continue
+            with self.subTest(algorithm):
+                self.rises(PREFER % (algorithm, data, algorithm, keys, rate), algorithm, 0.15)
+
+    def test_a_reward_model_tells_right_from_wrong(self):
+        if not wanted("reward_model"):
+            return
+        self.stack.end_of("name: judge\nmodel: {job: start}\ndata: {train: data/pairs.jsonl}\n"
+                          "reward_model: {updates: 60}\ntrainer: {learning_rate: 1e-3}\n", code=0)
+        accuracy = [line["accuracy"] for line in self.stack.metrics("judge")]
+        print(f"{'reward_model':24} {accuracy[0]:.3f} -> {accuracy[-1]:.3f}", flush=True)
+        self.assertGreater(sum(accuracy[-5:]) / 5, 0.85)
+
+
+def wanted(algorithm):
+    return not NAMES or algorithm in NAMES
+
+
+if __name__ == "__main__":
+    NAMES = sys.argv[2:]
+    unittest.main(argv=sys.argv[:1])

@@ -1,0 +1,127 @@
+// PPO: a critic beside the policy.
+
+#include "trainer/critic.h"
+
+#include <gmock/gmock.h>
+
+#include <filesystem>
+
+#include "tests/unit/trainer/training_fixture.h"
+#include "trainer/algorithms/policy_gradient.h"
+#include "trainer/trainer_checkpoint.h"
+
+namespace rein::trainer {
+namespace {
+
+PolicyGradientSettings Ppo() {
+  PolicyGradientSettings ppo;
+  ppo.name = "ppo";
+  ppo.advantage.kind = AdvantageKind::kGae;
+  ppo.advantage.lambda = 0.95;
+  ppo.epochs = 2;
+  ppo.critic = CriticSettings{.learning_rate = 1e-2, .clip = 0.5};
+  return ppo;
+}
+
+// The reward of a completion is told by its prompt alone, so a critic can know it.
+std::vector<TrainingSequence> Predictable(PolicyTrainer& trainer) {
+  auto batch = OnPolicy(trainer, 4, 4);
+  for (auto& s : batch) {
+    s.token_ids[2] = s.group % 2 == 0 ? 7 : 9;
+    s.reward = s.group % 2 == 0 ? 1 : -1;
+  }
+  auto logprobs = *trainer.Score(batch);
+  for (size_t i = 0; i < batch.size(); ++i) batch[i].behaviour_logprobs = logprobs[i];
+  return batch;
+}
+
+TEST(CriticTest, LearnsWhatRewardsCome) {
+  TrainerSettings settings = Settings();
+  settings.schedule.peak = 0;  // the policy stays
+  auto trainer = Make(settings, PolicyGradient(Ppo()));
+  at::Tensor policy = trainer->compute().clone();
+  double first = 0, last = 0;
+  for (int i = 0; i < 25; ++i) {
+    auto result = trainer->Update(Predictable(*trainer));
+    ASSERT_TRUE(result.ok()) << result.status();
+    last = Find(result->metrics, "explained_variance");
+    if (i == 0) first = last;
+  }
+  EXPECT_LT(first, 0.3);
+  EXPECT_GT(last, 0.8);
+  EXPECT_TRUE(at::equal(policy, trainer->compute())) << "a learning rate of 0 moves nothing";
+}
+
+TEST(CriticTest, TheFirstStepDoesNotDependOnTheMicrobatches) {
+  std::vector<at::Tensor> policy, critic;
+  std::vector<TrainingSequence> batch;
+  for (int64_t budget : {16, 100000}) {
+    TrainerSettings settings = Settings();
+    settings.microbatch_tokens = budget;
+    PolicyGradientSettings ppo = Ppo();
+    ppo.epochs = 1;
+    auto trainer = Make(settings, PolicyGradient(ppo));
+    if (batch.empty()) batch = Predictable(*trainer);
+    ASSERT_TRUE(trainer->Update(batch).ok());
+    policy.push_back(trainer->GatherArenas()->moment1);
+    critic.push_back(trainer->critic()->Gather()->moment1);
+  }
+  for (const auto* m : {&policy, &critic}) {
+    const double scale = (*m)[0].abs().max().item<double>();
+    EXPECT_GT(scale, 0);
+    EXPECT_LE(((*m)[0] - (*m)[1]).abs().max().item<double>(), 1e-6 * scale + 1e-9);
+  }
+}
+
+TEST(CriticTest, ACheckpointResumesBitForBit) {
+  const std::string path = testing::TempDir() + "/critic_checkpoint";
+  std::filesystem::remove_all(path);
+  auto a = Make(Settings(), PolicyGradient(Ppo()));
+  ASSERT_TRUE(a->Update(Predictable(*a)).ok());
+  ASSERT_TRUE(SaveCheckpoint(*a, path, {.controller_state = "x", .tokenizer_folder = ""}).ok());
+  TrainerSettings other = Settings();
+  other.seed = 9;
+  auto b = Make(other, PolicyGradient(Ppo()));
+  auto state = RestoreCheckpoint(*b, path);
+  ASSERT_TRUE(state.ok()) << state.status();
+  EXPECT_EQ(*state, "x");
+  auto batch = Predictable(*a);
+  ASSERT_TRUE(a->Update(batch).ok());
+  ASSERT_TRUE(b->Update(batch).ok());
+  EXPECT_TRUE(at::equal(a->compute(), b->compute()));
+  EXPECT_TRUE(at::equal(a->critic()->compute(), b->critic()->compute()));
+}
+
+// The critic's step overflows after the policy's was made: both are as before.
+TEST(CriticTest, WhenTheCriticGivesUpThePolicyIsAsBefore) {
+  PolicyGradientSettings ppo = Ppo();
+  ppo.critic->learning_rate = 1e30;
+  auto trainer = Make(Settings(), PolicyGradient(ppo));
+  auto batch = Predictable(*trainer);
+  at::Tensor policy = trainer->compute().clone(), critic = trainer->critic()->compute().clone();
+  absl::Status status = trainer->Update(batch).status();
+  EXPECT_TRUE(absl::IsAborted(status)) << status;
+  EXPECT_TRUE(at::equal(policy, trainer->compute()));
+  EXPECT_TRUE(at::equal(critic, trainer->critic()->compute()));
+  EXPECT_EQ(trainer->progress().optimizer_steps, 0);
+}
+
+TEST(CriticTest, StartsFromACausalModelWithValuesOfZero) {
+  TrainerSettings settings = Settings();
+  settings.random_weights = false;
+  PolicyGradientSettings ppo = Ppo();
+  auto trainer = Make(settings, PolicyGradient(ppo));
+  const weights::Registry& registry = trainer->critic()->registry();
+  for (const weights::Parameter& p : registry.parameters()) {
+    at::Tensor own = trainer->critic()->compute().narrow(0, p.offset, p.elements);
+    const double largest = own.abs().max().item<double>();
+    if (p.spec.name == "score.weight") {
+      EXPECT_EQ(largest, 0);
+    } else if (p.spec.name == "embedding.weight") {
+      EXPECT_GT(largest, 0);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace rein::trainer
