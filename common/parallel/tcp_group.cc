@@ -74,7 +74,10 @@ absl::StatusOr<std::vector<PeerSocket>> ConnectToFirst(const GroupPlace& place, 
     if (getaddrinfo(host.c_str(), port.c_str(), &hints, &found) == 0) {
       PeerSocket peer(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
       const bool connected = connect(peer.descriptor(), found->ai_addr, found->ai_addrlen) == 0;
+      const bool refused = !connected && errno == ECONNREFUSED;
       freeaddrinfo(found);
+      // It listened before it told where.
+      if (refused) return CannotJoin(place, "rank 0 does not wait any more");
       if (connected) {
         peer.SetTimeout(place.timeout);
         const int32_t rank = place.rank;

@@ -75,6 +75,9 @@ PeerCalls PeerRanks::Start(const v1::LoadTrainerRequest& request,
                            const std::string& rendezvous) const {
   std::vector<v1::LoadTrainerRequest> requests(addresses_.size(), request);
   for (size_t i = 0; i < requests.size(); ++i) {
+    // Each attempt meets anew: an answer that was kept from an earlier one would not do.
+    requests[i].mutable_fence()->set_request_id(
+        absl::StrCat(request.fence().request_id(), "@", rendezvous));
     v1::TrainerRank& rank = *requests[i].mutable_rank();
     rank.set_rank(static_cast<uint32_t>(i) + 1);
     rank.set_size(static_cast<uint32_t>(size()));

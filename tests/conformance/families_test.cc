@@ -179,7 +179,7 @@ TEST(ModelConfigTest, SaysWhatIsWrong) {
   EXPECT_THAT(error({{"hidden_act", "gelu"}}), HasSubstr("hidden_act is \"gelu\", want \"silu\""));
   EXPECT_THAT(error({{"rope_parameters", {{"rope_type", "yarn"}}}}), HasSubstr("has type 'yarn'"));
   std::ofstream(path) << "[";
-  EXPECT_THAT(std::string(DescribeModel(path).status().message()), HasSubstr("not a JSON object"));
+  EXPECT_THAT(std::string(DescribeModel(path).status().message()), HasSubstr("config.json: parse error at line 1"));
   EXPECT_TRUE(absl::IsNotFound(DescribeModel("/nonexistent").status()));
 }
 

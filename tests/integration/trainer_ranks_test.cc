@@ -19,13 +19,13 @@ namespace {
 
 // One rank's process, but for the process.
 struct Rank {
-  explicit Rank(const std::vector<std::string>& peers)
+  explicit Rank(const std::vector<std::string>& peers, const std::string& address = "127.0.0.1:0")
       : fence(clock),
         service("cpu", {.peers = peers, .timeout = absl::Seconds(30)},
                 {fence, replies, clock, metrics, *log,
                  [this](const absl::Status& status) { given_up.set_value(status); }}) {
     fence.Open();
-    server = *rpc::Server::Create("127.0.0.1:0", &service);
+    server = *rpc::Server::Create(address, &service);
     stub = v1::TrainerService::NewStub(rpc::Connect(server->address()));
   }
 
@@ -50,9 +50,11 @@ void Address(Request* request) {
   request->mutable_fence()->set_actor_epoch(1);
 }
 
-grpc::Status Load(v1::TrainerService::Stub& stub, v1::LoadTrainerReply* loaded) {
+grpc::Status Load(v1::TrainerService::Stub& stub, v1::LoadTrainerReply* loaded,
+                  const std::string& request_id = "") {
   v1::LoadTrainerRequest load;
   Address(&load);
+  if (!request_id.empty()) load.mutable_fence()->set_request_id(request_id);
   load.mutable_job()->set_name("digits");
   load.mutable_job()->mutable_model()->set_config("tests/golden/models/qwen3");
   load.mutable_job()->mutable_sft()->set_updates(10);
@@ -122,6 +124,21 @@ TEST(TrainerRanksTest, AMissingRankIsNamed) {
   grpc::Status status = Load(*first.stub, &reply);
   EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE);
   EXPECT_THAT(status.error_message(), testing::HasSubstr("trainer rank 1: "));
+}
+
+TEST(TrainerRanksTest, ALoadThatMissedARankSucceedsOnceAllAreThere) {
+  std::string address = Rank({}).server->address();  // not there yet
+  Rank second({});
+  Rank first({second.server->address(), address});
+  v1::LoadTrainerReply reply;
+  EXPECT_EQ(Load(*first.stub, &reply, "load/1").error_code(), grpc::StatusCode::UNAVAILABLE);
+  Rank third({}, address);
+  grpc::Status status = Load(*first.stub, &reply, "load/1");
+  EXPECT_TRUE(status.ok()) << status.error_message();
+  v1::UpdateReply updated;
+  status = Update(*first.stub, 1, &updated);
+  EXPECT_TRUE(status.ok()) << status.error_message();
+  EXPECT_EQ(third.service.Standing().digest(), updated.digest());
 }
 
 TEST(TrainerRanksTest, WhenOneIsGoneTheOthersAnswerAndGiveUp) {
