@@ -2,7 +2,11 @@
 
 #include "trainer/critic.h"
 
+#include <ATen/ATen.h>
 #include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
 
 #include <filesystem>
 
