@@ -11,6 +11,8 @@
 #include "common/checkpoint/durable_file.h"
 #include "common/checkpoint/safetensors.h"
 #include "common/models/model_folder.h"
+#include "common/files/read_file.h"
+#include "common/json/parse_json.h"
 #include "common/status/status_macros.h"
 
 namespace rein::trainer {
@@ -114,9 +116,7 @@ absl::StatusOr<uint64_t> SaveCheckpoint(PolicyTrainer& trainer, const std::strin
 
 absl::StatusOr<std::string> RestoreCheckpoint(PolicyTrainer& trainer, const std::string& path) {
   REIN_RETURN_IF_ERROR(checkpoint::VerifyCheckpoint(path));
-  REIN_ASSIGN_OR_RETURN(std::string text,
-                        checkpoint::ReadFile(path + "/trainer.json", 1 << 20));
-  json state = json::parse(text, nullptr, /*allow_exceptions=*/false);
+  REIN_ASSIGN_OR_RETURN(json state, rein::json::ReadJsonFile(path + "/trainer.json"));
   if (!state.is_object() || state.value("format", json()) != "rein.trainer.v1") {
     return absl::InvalidArgumentError(absl::StrCat(path, "/trainer.json: is no trainer state"));
   }
@@ -144,7 +144,7 @@ absl::StatusOr<std::string> RestoreCheckpoint(PolicyTrainer& trainer, const std:
   if (trainer.critic() != nullptr) {
     REIN_RETURN_IF_ERROR(RestoreCritic(*trainer.critic(), path + "/critic.safetensors"));
   }
-  return checkpoint::ReadFile(path + "/controller_state.bin", kMaxStateBytes);
+  return files::ReadFile(path + "/controller_state.bin", kMaxStateBytes);
 }
 
 }  // namespace rein::trainer

@@ -13,6 +13,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/checkpoint/durable_file.h"
+#include "common/json/parse_json.h"
 #include "common/status/status_macros.h"
 #include "common/weights/digest.h"
 
@@ -86,7 +87,8 @@ absl::StatusOr<uint64_t> CheckpointWriter::Commit() {
     total += sum.bytes;
   }
   json manifest = {{"format", "rein.checkpoint.v1"}, {"files", files}};
-  REIN_RETURN_IF_ERROR(WriteDurably(absl::StrCat(temporary_, "/", kManifest), manifest.dump(2) + "\n"));
+  REIN_RETURN_IF_ERROR(
+      WriteDurably(absl::StrCat(temporary_, "/", kManifest), manifest.dump(2) + "\n"));
   REIN_RETURN_IF_ERROR(SyncFolder(temporary_));
   if (rename(temporary_.c_str(), path_.c_str()) != 0) return FromErrno("cannot rename to", path_);
   temporary_.clear();
@@ -96,8 +98,11 @@ absl::StatusOr<uint64_t> CheckpointWriter::Commit() {
 
 absl::Status VerifyCheckpoint(const std::string& path) {
   const std::string manifest_path = absl::StrCat(path, "/", kManifest);
-  REIN_ASSIGN_OR_RETURN(std::string text, ReadFile(manifest_path, kMaxManifestBytes));
-  json manifest = json::parse(text, nullptr, /*allow_exceptions=*/false);
+  absl::StatusOr<json> read =
+      rein::json::ReadJsonFile(manifest_path, {.max_bytes = kMaxManifestBytes});
+  if (absl::IsNotFound(read.status())) return read.status();
+  if (!read.ok()) return absl::DataLossError(read.status().message());
+  const json& manifest = *read;
   if (!manifest.is_object() || !manifest.value("files", json()).is_object()) {
     return absl::DataLossError(absl::StrCat(manifest_path, ": is no manifest"));
   }
@@ -106,8 +111,9 @@ absl::Status VerifyCheckpoint(const std::string& path) {
     if (!have.ok()) return absl::DataLossError(std::string(have.status().message()));
     if (!want.is_object() || want.value("bytes", uint64_t{0}) != have->bytes ||
         want.value("digest", std::string()) != have->digest) {
-      return absl::DataLossError(absl::StrCat(path, "/", name, ": has ", have->bytes, " bytes, digest ",
-                                              have->digest, "; the manifest wants ", want.dump()));
+      return absl::DataLossError(absl::StrCat(path, "/", name, ": has ", have->bytes,
+                                              " bytes, digest ", have->digest,
+                                              "; the manifest wants ", want.dump()));
     }
   }
   return absl::OkStatus();

@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <fstream>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -71,21 +70,6 @@ absl::Status WriteDurably(const std::string& path, absl::string_view content) {
   REIN_ASSIGN_OR_RETURN(auto file, DurableFile::Create(path));
   REIN_RETURN_IF_ERROR(file->Append(content.data(), content.size()));
   return file->Close();
-}
-
-absl::StatusOr<std::string> ReadFile(const std::string& path, size_t max_bytes) {
-  errno = 0;
-  std::ifstream file(path, std::ios::binary | std::ios::ate);
-  if (!file) return FromErrno("cannot open", path);
-  const std::streamoff size = file.tellg();
-  if (size < 0 || static_cast<size_t>(size) > max_bytes) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(path, ": has ", size, " bytes, want at most ", max_bytes));
-  }
-  std::string content(static_cast<size_t>(size), '\0');
-  file.seekg(0);
-  if (!file.read(content.data(), size)) return FromErrno("cannot read", path);
-  return content;
 }
 
 absl::Status SyncFolder(const std::string& folder) {

@@ -11,8 +11,8 @@
 
 namespace rein::checkpoint {
 
-// "what path: reason"; RESOURCE_EXHAUSTED for a full disk or quota, NOT_FOUND, PERMISSION_DENIED, else
-// INTERNAL. Reads errno.
+// "what path: reason"; RESOURCE_EXHAUSTED for a full disk or quota, NOT_FOUND, PERMISSION_DENIED,
+// else INTERNAL. Reads errno.
 absl::Status FromErrno(absl::string_view what, absl::string_view path);
 
 // A file that is written once from front to back. Without Close() it is removed.
@@ -33,9 +33,6 @@ class DurableFile {
 
 // Writes a whole small file durably.
 absl::Status WriteDurably(const std::string& path, absl::string_view content);
-
-// Reads a whole file of at most `max_bytes`; INVALID_ARGUMENT when it is larger.
-absl::StatusOr<std::string> ReadFile(const std::string& path, size_t max_bytes);
 
 // Makes the names of new or renamed entries of `folder` durable.
 absl::Status SyncFolder(const std::string& folder);

@@ -1,18 +1,13 @@
 #include "common/checkpoint/safetensors.h"
 
-#include <fcntl.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <cstring>
 #include <nlohmann/json.hpp>
-#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "common/checkpoint/durable_file.h"
+#include "common/json/parse_json.h"
 #include "common/status/status_macros.h"
 
 namespace rein::checkpoint {
@@ -22,30 +17,10 @@ using nlohmann::json;
 
 constexpr uint64_t kMaxHeaderBytes = 16 << 20;
 constexpr size_t kMaxRank = 8;
-constexpr size_t kMaxDepth = 4;
+constexpr int kMaxDepth = 4;
 
 absl::Status Bad(const std::string& path, absl::string_view what) {
   return absl::InvalidArgumentError(absl::StrCat(path, ": ", what));
-}
-
-// Refuses what nlohmann's default parser lets pass: repeated keys and deep nesting.
-absl::StatusOr<json> ParseStrict(const std::string& path, const char* begin, const char* end) {
-  std::string problem;
-  std::vector<std::set<std::string>> keys;
-  json::parser_callback_t watch = [&](int depth, json::parse_event_t event, json& parsed) {
-    if (depth > static_cast<int>(kMaxDepth)) problem = "header is nested too deeply";
-    if (event == json::parse_event_t::object_start) keys.emplace_back();
-    if (event == json::parse_event_t::object_end) keys.pop_back();
-    if (event == json::parse_event_t::key && !keys.empty() &&
-        !keys.back().insert(parsed.get<std::string>()).second) {
-      problem = absl::StrCat("'", parsed.get<std::string>(), "' appears twice in the header");
-    }
-    return problem.empty();
-  };
-  json header = json::parse(begin, end, watch, /*allow_exceptions=*/false);
-  if (!problem.empty()) return Bad(path, problem);
-  if (!header.is_object()) return Bad(path, "the header is not a JSON object");
-  return header;
 }
 
 // Fills shape and dtype, and the byte range relative to the end of the header.
@@ -75,7 +50,8 @@ absl::Status ParseTensor(const std::string& path, const std::string& name, const
   }
   *range = {entry["data_offsets"][0].get<uint64_t>(), entry["data_offsets"][1].get<uint64_t>()};
   if (range->second < range->first || range->second - range->first != bytes) {
-    return bad(absl::StrCat("data_offsets cover ", static_cast<int64_t>(range->second - range->first),
+    return bad(absl::StrCat("data_offsets cover ",
+                            static_cast<int64_t>(range->second - range->first),
                             " bytes, shape and dtype want ", bytes));
   }
   view->size_bytes = bytes;
@@ -94,43 +70,32 @@ size_t ElementBytes(absl::string_view dtype) {
 }
 
 absl::StatusOr<std::unique_ptr<SafetensorsFile>> SafetensorsFile::Open(const std::string& path) {
-  int descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (descriptor < 0) return FromErrno("cannot open", path);
-  struct stat status {};
-  if (fstat(descriptor, &status) != 0 || !S_ISREG(status.st_mode)) {
-    close(descriptor);
-    return Bad(path, "is not a regular file");
-  }
   auto file = std::unique_ptr<SafetensorsFile>(new SafetensorsFile);
   file->path_ = path;
-  file->mapped_bytes_ = static_cast<size_t>(status.st_size);
-  if (file->mapped_bytes_ < 8) {
-    close(descriptor);
-    return Bad(path, absl::StrCat("has ", file->mapped_bytes_, " bytes, too few for safetensors"));
-  }
-  void* mapped = mmap(nullptr, file->mapped_bytes_, PROT_READ, MAP_PRIVATE, descriptor, 0);
-  close(descriptor);
-  if (mapped == MAP_FAILED) return FromErrno("cannot map", path);
-  file->mapped_ = static_cast<char*>(mapped);
+  REIN_ASSIGN_OR_RETURN(file->mapped_, files::MappedFile::Open(path));
   REIN_RETURN_IF_ERROR(file->Parse());
   return file;
 }
 
-SafetensorsFile::~SafetensorsFile() {
-  if (mapped_ != nullptr) munmap(mapped_, mapped_bytes_);
-}
-
 absl::Status SafetensorsFile::Parse() {
-  uint64_t header_bytes;
-  std::memcpy(&header_bytes, mapped_, 8);
-  if (header_bytes > kMaxHeaderBytes || header_bytes > mapped_bytes_ - 8) {
-    return Bad(path_, absl::StrCat("header claims ", header_bytes, " bytes, the file has ",
-                                   mapped_bytes_ - 8, " and the limit is ", kMaxHeaderBytes));
+  const std::string_view bytes = mapped_->bytes();
+  if (bytes.size() < 8) {
+    return Bad(path_, absl::StrCat("has ", bytes.size(), " bytes, too few for safetensors"));
   }
-  REIN_ASSIGN_OR_RETURN(json header, ParseStrict(path_, mapped_ + 8, mapped_ + 8 + header_bytes));
+  uint64_t header_bytes;
+  std::memcpy(&header_bytes, bytes.data(), 8);
+  if (header_bytes > kMaxHeaderBytes || header_bytes > bytes.size() - 8) {
+    return Bad(path_, absl::StrCat("header claims ", header_bytes, " bytes, the file has ",
+                                   bytes.size() - 8, " and the limit is ", kMaxHeaderBytes));
+  }
+  absl::StatusOr<json> parsed =
+      rein::json::ParseJson(bytes.substr(8, header_bytes), {kMaxHeaderBytes, kMaxDepth});
+  if (!parsed.ok()) return Bad(path_, absl::StrCat("header: ", parsed.status().message()));
+  const json& header = *parsed;
+  if (!header.is_object()) return Bad(path_, "the header is not a JSON object");
   std::vector<std::pair<uint64_t, uint64_t>> ranges;
-  const char* payload = mapped_ + 8 + header_bytes;
-  const uint64_t payload_bytes = mapped_bytes_ - 8 - header_bytes;
+  const char* payload = bytes.data() + 8 + header_bytes;
+  const uint64_t payload_bytes = bytes.size() - 8 - header_bytes;
   for (const auto& [name, entry] : header.items()) {
     if (name == "__metadata__") {
       if (!entry.is_object()) return Bad(path_, "__metadata__ is not an object");
@@ -155,7 +120,8 @@ absl::Status SafetensorsFile::Parse() {
   std::sort(ranges.begin(), ranges.end());
   uint64_t end = 0;
   for (const auto& [first, last] : ranges) {
-    if (first != end) return Bad(path_, absl::StrCat("data has a hole or an overlap at byte ", end));
+    if (first != end)
+      return Bad(path_, absl::StrCat("data has a hole or an overlap at byte ", end));
     end = last;
   }
   if (end != payload_bytes) {

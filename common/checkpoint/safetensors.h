@@ -3,8 +3,9 @@
 //   REIN_ASSIGN_OR_RETURN(auto file, SafetensorsFile::Open("model.safetensors"));
 //   const TensorView* view = file->Find("lm_head.weight");   // bytes stay in the mapped file
 //
-// Files are not trusted: a header above 16 MiB, a repeated name, an unknown dtype, a size that does not
-// match shape and dtype, an overlap, a hole or a tail is INVALID_ARGUMENT that names file and tensor.
+// Files are not trusted: a header above 16 MiB, a repeated name, an unknown dtype, a size that does
+// not match shape and dtype, an overlap, a hole or a tail is INVALID_ARGUMENT that names file and
+// tensor.
 
 #pragma once
 
@@ -17,6 +18,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "common/files/mapped_file.h"
 
 namespace rein::checkpoint {
 
@@ -34,9 +36,6 @@ class SafetensorsFile {
  public:
   // NOT_FOUND when there is no such file.
   static absl::StatusOr<std::unique_ptr<SafetensorsFile>> Open(const std::string& path);
-  ~SafetensorsFile();
-  SafetensorsFile(const SafetensorsFile&) = delete;
-  SafetensorsFile& operator=(const SafetensorsFile&) = delete;
 
   const std::map<std::string, TensorView>& tensors() const { return tensors_; }
   const TensorView* Find(const std::string& name) const;  // null when absent
@@ -48,8 +47,7 @@ class SafetensorsFile {
   absl::Status Parse();
 
   std::string path_;
-  char* mapped_ = nullptr;
-  size_t mapped_bytes_ = 0;
+  std::unique_ptr<files::MappedFile> mapped_;
   std::map<std::string, TensorView> tensors_;
   std::map<std::string, std::string> metadata_;
 };

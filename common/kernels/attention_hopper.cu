@@ -13,7 +13,7 @@ constexpr int kTilesPerChunk = kKeyChunk / kKeyTile;
 constexpr int kGroupThreads = 128;       // of one warpgroup
 constexpr int kGroups = kQueryTile / 64;  // that compute, 64 queries each; one more warpgroup copies
 constexpr int kThreads = (kGroups + 1) * kGroupThreads;
-constexpr int kStages = 2;
+constexpr int kStages = 4;
 // Registers of a thread that copies, and of one that computes: 65,536 in all.
 constexpr int kCopyRegisters = 24, kComputeRegisters = 240;
 
@@ -141,42 +141,48 @@ struct Barriers {
 template <int kDim>
 __device__ void CopyTiles(const AttentionForward& r, const Work& work, bf16* stages, Barriers& barriers) {
   using L = Layout<kDim>;
-  constexpr int kPieces = kDim / 8, kCopies = kKeyTile * kPieces / kGroupThreads;
+  // A thread copies 16 bytes of one column of every kRows-th row, always at the same place of the swizzle.
+  constexpr int kPieces = kDim / 8, kRows = kGroupThreads / kPieces;
+  static_assert(kKeyGroup % kRows == 0 && kRows % 8 == 0);
   const int thread = threadIdx.x % kGroupThreads, tiles = work.AllTiles();
+  const int row = thread / kPieces, column = thread % kPieces * 8;
   const KeyRows rows{r.keys, work.sequence, work.context};
   auto copy = [&](int tile, const void* from, int64_t stride, bf16* to) {
+    const bf16* source = static_cast<const bf16*>(from) + row * stride + work.kv_head * kDim + column;
+    bf16* target = to + Swizzled(kKeyTile, row, column);
+    const int live = work.context - tile * kKeyTile - row;
 #pragma unroll
-    for (int i = 0; i < kCopies; ++i) {
-      const int piece = i * kGroupThreads + thread, row = piece / kPieces, column = piece % kPieces * 8;
-      const bool live = row < work.context - tile * kKeyTile;
-      const int64_t token =
-          live ? rows.FirstToken(tile * kGroupsPerTile + row / kKeyGroup) + row % kKeyGroup : 0;
-      CopyAsync16(to + Swizzled(kKeyTile, row, column),
-                  static_cast<const bf16*>(from) + token * stride + work.kv_head * kDim + column, live);
+    for (int g = 0; g < kGroupsPerTile; ++g) {
+      const bf16* group = source + rows.FirstToken(tile * kGroupsPerTile + g) * stride;
+#pragma unroll
+      for (int i = 0; i < kKeyGroup; i += kRows) {
+        const bool is_live = g * kKeyGroup + i < live;
+        CopyAsync16(target + (g * kKeyGroup + i) * 64, is_live ? group + i * stride : source, is_live);
+      }
     }
     CommitCopies();
   };
-  // Says that the copies of a piece are done, once they are: pieces 2 t and 2 t + 1 are keys and values.
-  auto announce = [&](int piece) {
+  // Says that a tile's keys, or values, are there, once its copies are done.
+  auto announce = [&](Barrier& barrier) {
     asm volatile("fence.proxy.async.shared::cta;\n" ::: "memory");
-    const int stage = piece / 2 % kStages;
-    (piece % 2 == 0 ? barriers.key_full : barriers.value_full)[stage].Arrive();
+    barrier.Arrive();
   };
   for (int tile = 0; tile < tiles; ++tile) {
-    const int stage = tile % kStages;
+    const int stage = tile % kStages, before = (tile - 1) % kStages;
     if (tile >= kStages) barriers.empty[stage].Wait((tile / kStages - 1) % 2);
     bf16* key = stages + stage * 2 * L::kTile;
     copy(tile, r.keys.key, r.keys.key_stride, key);
-    if (tile > 0) {
-      WaitForCopies<1>();
-      announce(2 * tile - 1);
-    }
     copy(tile, r.keys.value, r.keys.value_stride, key + L::kTile);
-    WaitForCopies<1>();
-    announce(2 * tile);
+    if (tile == 0) continue;
+    WaitForCopies<3>();
+    announce(barriers.key_full[before]);
+    WaitForCopies<2>();
+    announce(barriers.value_full[before]);
   }
+  WaitForCopies<1>();
+  announce(barriers.key_full[(tiles - 1) % kStages]);
   WaitForCopies<0>();
-  announce(2 * tiles - 1);
+  announce(barriers.value_full[(tiles - 1) % kStages]);
 }
 
 // One computing warpgroup. The products of a tile's values run while the next tile's softmax is computed.
@@ -246,25 +252,28 @@ struct Attender {
   __device__ void Softmax(int tile, bool boundary, float scale_log2, float (&rescale)[2]) {
     const int lane = threadIdx.x % 32;
     float highest[2] = {-INFINITY, -INFINITY};
+    if (boundary) {
+#pragma unroll
+      for (int n = 0; n < 8; ++n) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          if (tile * kKeyTile + n * 8 + lane % 4 * 2 + i % 2 > position[i / 2]) score[n][i] = -INFINITY;
+        }
+      }
+    }
 #pragma unroll
     for (int n = 0; n < 8; ++n) {
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        score[n][i] = __fmul_rn(score[n][i], scale_log2);
-        if (boundary && tile * kKeyTile + n * 8 + lane % 4 * 2 + i % 2 > position[i / 2]) {
-          score[n][i] = -INFINITY;
-        }
-        highest[i / 2] = fmaxf(highest[i / 2], score[n][i]);
-      }
+      for (int i = 0; i < 4; ++i) highest[i / 2] = fmaxf(highest[i / 2], score[n][i]);
     }
     float shift[2];
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       highest[i] = fmaxf(highest[i], __shfl_xor_sync(~0u, highest[i], 1));
       highest[i] = fmaxf(highest[i], __shfl_xor_sync(~0u, highest[i], 2));
-      const float max = fmaxf(chunk_max[i], ceilf(highest[i]));
+      const float max = fmaxf(chunk_max[i], ceilf(__fmul_rn(highest[i], scale_log2)));
       rescale[i] = chunk_max[i] == max ? 1.0f : PowerOfTwo(chunk_max[i] - max);
-      shift[i] = max == -INFINITY ? 0.0f : max;
+      shift[i] = max == -INFINITY ? 0.0f : -max;
       chunk_max[i] = max;
       chunk_sum[i] = __fmul_rn(chunk_sum[i], rescale[i]);
     }
@@ -272,7 +281,7 @@ struct Attender {
     for (int n = 0; n < 8; ++n) {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        score[n][i] = PowerOfTwoOf(__fsub_rn(score[n][i], shift[i / 2]));
+        score[n][i] = PowerOfTwoOf(__fmaf_rn(score[n][i], scale_log2, shift[i / 2]));
         chunk_sum[i / 2] = __fadd_rn(chunk_sum[i / 2], score[n][i]);
       }
     }

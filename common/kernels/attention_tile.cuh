@@ -74,8 +74,7 @@ __device__ inline void AddTile(const uint32_t (&q_fragment)[kDim / 16][4], const
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const int column = n * 8 + lane % 4 * 2 + i % 2;
-      const float s = __fmul_rn(score[n][i], scale_log2);
-      score[n][i] = column < visible[i / 2] ? s : -INFINITY;
+      if (column >= visible[i / 2]) score[n][i] = -INFINITY;
       highest[i / 2] = fmaxf(highest[i / 2], score[n][i]);
     }
   }
@@ -84,9 +83,9 @@ __device__ inline void AddTile(const uint32_t (&q_fragment)[kDim / 16][4], const
   for (int r = 0; r < 2; ++r) {
     highest[r] = fmaxf(highest[r], __shfl_xor_sync(~0u, highest[r], 1));
     highest[r] = fmaxf(highest[r], __shfl_xor_sync(~0u, highest[r], 2));
-    const float max = fmaxf(state.max[r], ceilf(highest[r]));
+    const float max = fmaxf(state.max[r], ceilf(__fmul_rn(highest[r], scale_log2)));
     rescale[r] = state.max[r] == max ? 1.0f : PowerOfTwo(state.max[r] - max);
-    shift[r] = max == -INFINITY ? 0.0f : max;
+    shift[r] = max == -INFINITY ? 0.0f : -max;
     state.max[r] = max;
     state.sum[r] = __fmul_rn(state.sum[r], rescale[r]);
   }
@@ -94,7 +93,7 @@ __device__ inline void AddTile(const uint32_t (&q_fragment)[kDim / 16][4], const
   for (int n = 0; n < kKeyTile / 8; ++n) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      score[n][i] = PowerOfTwoOf(__fsub_rn(score[n][i], shift[i / 2]));
+      score[n][i] = PowerOfTwoOf(__fmaf_rn(score[n][i], scale_log2, shift[i / 2]));
       state.sum[i / 2] = __fadd_rn(state.sum[i / 2], score[n][i]);
     }
   }

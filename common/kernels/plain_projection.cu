@@ -33,19 +33,37 @@ __global__ void __launch_bounds__(Layout<kWarps>::kThreads) PlainProjectionKerne
   const auto* x = static_cast<const bf16*>(p.x);
   const auto* weight = static_cast<const bf16*>(p.weight);
 
+  // A thread copies 16 bytes at one place of every kStep-th row: of the eight of W, and of those of x that are
+  // there; the others stay zero.
+  constexpr int kPieces = kInner / 8, kStep = L::kThreads / kPieces;
+  static_assert(kColumns % kStep == 0 && L::kRows % kStep == 0);
+  const int own_row = threadIdx.x / kPieces, own_k = threadIdx.x % kPieces * 8;
+  const int live_rows = static_cast<int>(min(p.rows - first_row, static_cast<int64_t>(L::kRows)));
+  const bf16* weight_at = weight + (first_column + own_row) * p.inner + own_k;
+  const bf16* x_at = x + (first_row + own_row) * p.inner + own_k;
+  bf16* target = shared + own_row * kStride + own_k;
+  if (live_rows < L::kRows) {
+    for (int i = threadIdx.x * 8; i < L::kStages * L::kStage; i += L::kThreads * 8) {
+      *reinterpret_cast<uint4*>(shared + i) = uint4{};
+    }
+    __syncthreads();
+  }
   auto fetch = [&](int stage) {
     if (stage < stages) {
-      bf16* to = shared + stage % L::kStages * L::kStage;
-      constexpr int kPieces = kInner / 8;
-      for (int piece = threadIdx.x; piece < (L::kRows + kColumns) * kPieces; piece += L::kThreads) {
-        const int row = piece / kPieces, k = piece % kPieces * 8;
-        const int64_t inner = static_cast<int64_t>(stage) * kInner + k;
-        const bool of_x = row < L::kRows;
-        const int64_t at = of_x ? first_row + row : first_column + row - L::kRows;
-        const bool live = inner < p.inner && (!of_x || at < p.rows);
-        const bf16* from = of_x ? x : weight;
-        CopyAsync16(to + row * kStride + k, live ? from + at * p.inner + inner : from, live);
+      const bool live = stage * kInner + own_k < p.inner;  // else zeros
+      bf16* to = target + stage % L::kStages * L::kStage;
+#pragma unroll
+      for (int row = 0; row < kColumns; row += kStep) {
+        CopyAsync16(to + (L::kRows + row) * kStride, live ? weight_at + row * p.inner : weight, live);
       }
+#pragma unroll
+      for (int row = 0; row < L::kRows; row += kStep) {
+        if (own_row + row < live_rows) {
+          CopyAsync16(to + row * kStride, live ? x_at + row * p.inner : x, live);
+        }
+      }
+      weight_at += kInner;
+      x_at += kInner;
     }
     CommitCopies();
   };
@@ -53,7 +71,8 @@ __global__ void __launch_bounds__(Layout<kWarps>::kThreads) PlainProjectionKerne
   float sum[4] = {};
   for (int stage = 0; stage < stages; ++stage) {
     WaitForCopies<L::kStages - 2>();
-    if constexpr (kWarps > 1) __syncthreads(); else __syncwarp();
+    __syncthreads();  // the stage is there for all, and the one before is read by all
+    fetch(stage + L::kStages - 1);
     const bf16* rows = shared + stage % L::kStages * L::kStage + warp * 16 * kStride;
     const bf16* columns = shared + stage % L::kStages * L::kStage + L::kRows * kStride;
 #pragma unroll
@@ -65,8 +84,6 @@ __global__ void __launch_bounds__(Layout<kWarps>::kThreads) PlainProjectionKerne
       LoadMatrices(a, rows + lane % 16 * kStride + k + 16 + lane / 16 * 8);
       Multiply(sum, a, b[2], b[3]);
     }
-    if constexpr (kWarps > 1) __syncthreads(); else __syncwarp();
-    fetch(stage + L::kStages - 1);
   }
   const int64_t column = first_column + lane % 4 * 2;
   float2 bias = {0, 0};

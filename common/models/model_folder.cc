@@ -18,6 +18,8 @@
 #include "absl/strings/str_join.h"
 #include "common/checkpoint/durable_file.h"
 #include "common/checkpoint/safetensors.h"
+#include "common/files/read_file.h"
+#include "common/json/parse_json.h"
 #include "common/status/status_macros.h"
 #include "common/weights/digest.h"
 
@@ -29,12 +31,10 @@ using checkpoint::SafetensorsFile;
 using checkpoint::TensorView;
 using nlohmann::json;
 
-constexpr size_t kMaxJsonBytes = 16 << 20;
 constexpr size_t kMaxListed = 20;
 
 absl::StatusOr<json> ReadJson(const std::string& path) {
-  REIN_ASSIGN_OR_RETURN(std::string text, checkpoint::ReadFile(path, kMaxJsonBytes));
-  json parsed = json::parse(text, nullptr, /*allow_exceptions=*/false);
+  REIN_ASSIGN_OR_RETURN(json parsed, rein::json::ReadJsonFile(path));
   if (!parsed.is_object()) {
     return absl::InvalidArgumentError(absl::StrCat(path, ": is not a JSON object"));
   }
@@ -252,7 +252,7 @@ absl::Status SaveModelFolder(const std::string& folder, const ModelDescription& 
                            "merges.txt", "tokenizer.model", "added_tokens.json"}) {
     const fs::path from = fs::path(source_folder) / name;
     if (!fs::exists(from)) continue;
-    REIN_ASSIGN_OR_RETURN(std::string content, checkpoint::ReadFile(from.string(), 256 << 20));
+    REIN_ASSIGN_OR_RETURN(std::string content, files::ReadFile(from.string(), 256 << 20));
     REIN_RETURN_IF_ERROR(checkpoint::WriteDurably((fs::path(folder) / name).string(), content));
   }
   return absl::OkStatus();

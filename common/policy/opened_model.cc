@@ -37,6 +37,9 @@ absl::StatusOr<OpenedModel> OpenModel(const ModelChoice& choice) {
     return absl::Status(fits.code(), absl::StrCat(choice.path, ": ", fits.message()));
   }
   REIN_ASSIGN_OR_RETURN(model.slots, PolicySlots::Create(model.description.spec, options));
+  if (choice.load_weights) {
+    REIN_RETURN_IF_ERROR(model.slots->LoadFolder(choice.path, model.description));
+  }
   return model;
 }
 

@@ -19,11 +19,12 @@ struct ModelChoice {
   std::string dtype;      // float32 or bfloat16; empty: what suits the device
   std::string device;     // cpu or cuda:N
   bool keep_idle = true;  // see SlotOptions
+  bool load_weights = false;  // of the folder, into use
 };
 
 struct OpenedModel {
   models::ModelDescription description;
-  std::unique_ptr<PolicySlots> slots;  // no weights yet
+  std::unique_ptr<PolicySlots> slots;
   std::unique_ptr<text::ModelText> text;
 };
 

@@ -27,8 +27,6 @@ bool CudaIsBroken() {
   return error != cudaSuccess && error != cudaErrorNoDevice && error != cudaErrorInsufficientDriver;
 }
 
-void UseCudaDevice(int ordinal) { cudaSetDevice(ordinal); }
-
 void* CurrentStream() { return c10::cuda::getCurrentCUDAStream().stream(); }
 
 }  // namespace rein::tensor

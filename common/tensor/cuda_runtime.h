@@ -10,7 +10,6 @@ std::string CudaVersion();  // such as 13.0; empty in the CPU build
 std::string NcclVersion();  // such as 2.28.9; empty in the CPU build
 int CudaDeviceCount();
 bool CudaIsBroken();  // an earlier error that no later call of this process will get rid of
-void UseCudaDevice(int ordinal);
 void* CurrentStream();  // LibTorch's cudaStream_t of the current device; null in the CPU build
 
 }  // namespace rein::tensor

@@ -6,7 +6,6 @@ std::string CudaVersion() { return ""; }
 std::string NcclVersion() { return ""; }
 int CudaDeviceCount() { return 0; }
 bool CudaIsBroken() { return false; }
-void UseCudaDevice(int) {}
 void* CurrentStream() { return nullptr; }
 
 }  // namespace rein::tensor

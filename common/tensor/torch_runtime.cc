@@ -3,12 +3,28 @@
 #include <ATen/Parallel.h>
 #include <torch/version.h>
 
+#include <cstdlib>
+#include <vector>
+
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "common/tensor/cuda_runtime.h"
 
 namespace rein::tensor {
+
+namespace {
+
+// What CUDA_VISIBLE_DEVICES should be for one of those that it names now; empty: it names fewer.
+std::string NthVisibleGpu(int ordinal) {
+  const char* visible = std::getenv("CUDA_VISIBLE_DEVICES");
+  if (visible == nullptr) return absl::StrCat(ordinal);
+  std::vector<std::string> names = absl::StrSplit(visible, ',', absl::SkipWhitespace());
+  return ordinal < static_cast<int>(names.size()) ? names[static_cast<size_t>(ordinal)] : "";
+}
+
+}  // namespace
 
 version::LinkedVersions TorchVersions() {
   return {TORCH_VERSION, CudaVersion(), NcclVersion()};
@@ -24,15 +40,18 @@ absl::StatusOr<std::string> StartTorch(const std::string& device, int threads) {
     return absl::InvalidArgumentError(
         absl::StrCat("--device is '", device, "', want cpu or gpu:N"));
   }
-  const int count = CudaDeviceCount();
-  if (ordinal >= count) {
+  if (CudaVersion().empty()) {
     return absl::UnavailableError(
-        CudaVersion().empty()
-            ? absl::StrCat("--device ", device, ": this is the CPU build; build the cuda preset")
-            : absl::StrCat("--device ", device, ": this host shows ", count, " GPU(s)"));
+        absl::StrCat("--device ", device, ": this is the CPU build; build the cuda preset"));
   }
-  UseCudaDevice(ordinal);
-  return absl::StrCat("cuda:", ordinal);
+  // The process sees this GPU alone: the current device of CUDA belongs to a thread, and calls are
+  // served by many.
+  const std::string visible = NthVisibleGpu(ordinal);
+  setenv("CUDA_VISIBLE_DEVICES", visible.c_str(), /*overwrite=*/1);
+  if (visible.empty() || CudaDeviceCount() == 0) {
+    return absl::UnavailableError(absl::StrCat("--device ", device, ": this host shows no such GPU"));
+  }
+  return std::string("cuda:0");
 }
 
 }  // namespace rein::tensor

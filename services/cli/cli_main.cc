@@ -119,9 +119,12 @@ void AddSubmitCommands(CLI::App& app, Flags& flags) {
   submit->add_flag("--dry-run", flags.submit.validate_only,
                    "Check only, and print the resolved job");
   submit->add_flag("--wait", flags.submit.wait, "Watch it to its end; the exit code is the job's");
-  CLI::App* validate = Command(app, flags, "validate", "Check a job without submitting it",
-                               [&flags] { return RunValidate(flags.submit, flags.format); });
+  CLI::App* validate =
+      Command(app, flags, "validate", "Check a job without submitting it",
+              [&flags] { return RunValidate(flags.server, flags.submit, flags.format); });
   job_flags(validate);
+  validate->add_option("--server", flags.server,
+                       "host:port of a controller that opens the data; default: of rein up, if it is");
   CLI::App* explain = Command(app, flags, "explain", "What a key of a job means",
                               [&flags] { return RunExplain(flags.key); });
   explain->add_option("key", flags.key, "Such as grpo.clip.high; none: all");

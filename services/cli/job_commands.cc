@@ -1,5 +1,6 @@
 #include "services/cli/job_commands.h"
 
+#include <algorithm>
 #include <iostream>
 
 #include "absl/strings/str_cat.h"
@@ -112,6 +113,14 @@ int RunGet(ControllerClient& client, const std::string& what, const std::string&
   if (what == "actors" || what == "actor") {
     absl::StatusOr<v1::ListActorsReply> actors = client.ListActors();
     if (!actors.ok()) return PrintError(actors.status());
+    if (!name.empty()) {
+      auto other = [&](const v1::Actor& actor) { return actor.name() != name; };
+      auto* all = actors->mutable_actors();
+      all->erase(std::remove_if(all->begin(), all->end(), other), all->end());
+      if (all->empty()) {
+        return PrintError(absl::NotFoundError(absl::StrCat("no actor ", name, " is registered")));
+      }
+    }
     if (format == Format::kTable) {
       Print(ActorsTable(*actors));
     } else if (format == Format::kName) {

@@ -23,7 +23,7 @@ struct SubmitFlags {
 
 int RunSubmit(ControllerClient& client, const SubmitFlags& flags, Format format);
 // Without a controller: checks against the files of this machine.
-int RunValidate(const SubmitFlags& flags, Format format);
+int RunValidate(const std::string& server, const SubmitFlags& flags, Format format);
 int RunExplain(const std::string& key);
 
 int RunGet(ControllerClient& client, const std::string& what, const std::string& name,

@@ -10,6 +10,7 @@
 #include "common/config/job_reader.h"
 #include "common/config/yaml_writer.h"
 #include "common/status/status_macros.h"
+#include "services/cli/context.h"
 #include "services/cli/exit_code.h"
 #include "services/cli/job_commands.h"
 #include "services/cli/text_table.h"
@@ -48,6 +49,25 @@ absl::StatusOr<JobFile> ReadJobFile(const SubmitFlags& flags) {
   return job;
 }
 
+v1::SubmitRequest RequestOf(const JobFile& file) {
+  v1::SubmitRequest request;
+  request.set_yaml(file.yaml);
+  request.set_file_name(file.name);
+  request.mutable_overrides()->Add(file.overrides.begin(), file.overrides.end());
+  request.set_base_folder(file.folder);
+  return request;
+}
+
+// Has the controller, if one can be found, open the data, the tokenizer and the job that a model comes
+// from. UNAVAILABLE when there is none.
+absl::Status CheckByController(const std::string& server, const JobFile& file) {
+  REIN_ASSIGN_OR_RETURN(std::string address, FindServer(server));
+  v1::SubmitRequest request = RequestOf(file);
+  request.set_request_id(RandomRequestId());
+  request.set_validate_only(true);
+  return ControllerClient(address).Submit(request).status();
+}
+
 int PrintProblems(const absl::Status& status, bool submitting) {
   std::string text(status.message());
   size_t first_end = text.find('\n');
@@ -62,12 +82,8 @@ int PrintProblems(const absl::Status& status, bool submitting) {
 int RunSubmit(ControllerClient& client, const SubmitFlags& flags, Format format) {
   absl::StatusOr<JobFile> file = ReadJobFile(flags);
   if (!file.ok()) return PrintError(file.status());
-  v1::SubmitRequest request;
+  v1::SubmitRequest request = RequestOf(*file);
   request.set_request_id(flags.request_id.empty() ? RandomRequestId() : flags.request_id);
-  request.set_yaml(file->yaml);
-  request.set_file_name(file->name);
-  request.mutable_overrides()->Add(file->overrides.begin(), file->overrides.end());
-  request.set_base_folder(file->folder);
   request.set_validate_only(flags.validate_only);
   absl::StatusOr<v1::SubmitReply> reply = client.Submit(request);
   if (!reply.ok()) return PrintProblems(reply.status(), true);
@@ -85,7 +101,7 @@ int RunSubmit(ControllerClient& client, const SubmitFlags& flags, Format format)
   return RunWatch(client, name, format);
 }
 
-int RunValidate(const SubmitFlags& flags, Format format) {
+int RunValidate(const std::string& server, const SubmitFlags& flags, Format format) {
   absl::StatusOr<JobFile> file = ReadJobFile(flags);
   if (!file.ok()) return PrintError(file.status());
   absl::StatusOr<v1::JobConfig> job = config::ReadJob({.yaml = file->yaml,
@@ -93,6 +109,9 @@ int RunValidate(const SubmitFlags& flags, Format format) {
                                                        .overrides = file->overrides,
                                                        .folder = file->folder});
   if (!job.ok()) return PrintProblems(job.status(), false);
+  absl::Status checked = CheckByController(server, *file);
+  const bool unseen = absl::IsUnavailable(checked);
+  if (!checked.ok() && !unseen) return PrintProblems(checked, false);
   if (format == Format::kJson) {
     Print(ToJson(*job));
   } else if (format == Format::kName) {
@@ -100,7 +119,9 @@ int RunValidate(const SubmitFlags& flags, Format format) {
   } else {
     Print(config::ToYaml(*job));
   }
-  Hint(absl::StrCat(file->name, " is valid (", config::HashOf(*job), ")\n"));
+  Hint(absl::StrCat(file->name, " is valid (", config::HashOf(*job), ")",
+                    unseen ? "; its data and tokenizer were not opened: that takes a controller (rein up)" : "",
+                    "\n"));
   return kExitOk;
 }
 

@@ -41,7 +41,8 @@ Supervisor::Supervisor(LocalOptions options, const sync::Clock& clock)
   auto copies = [this](const std::vector<std::string>& devices, int count) {
     std::vector<std::string> dealt = devices;
     if (devices.empty()) {
-      for (int i = 0; i < count; ++i) dealt.push_back(options_.devices[i % options_.devices.size()]);
+      for (int i = 0; i < count; ++i)
+        dealt.push_back(options_.devices[i % options_.devices.size()]);
     }
     return dealt;
   };
@@ -63,6 +64,11 @@ void Supervisor::AddRole(const std::string& role, const std::vector<std::string>
     if (role == "trainer" && i > 0) service->leader = services_[services_.size() - i].get();
     services_.push_back(std::move(service));
   }
+}
+
+size_t Supervisor::RanksOf(const std::string& role) const {
+  return static_cast<size_t>(std::count_if(
+      services_.begin(), services_.end(), [&](const auto& service) { return service->role == role; }));
 }
 
 int Supervisor::SharersBefore(const Service& service) const {
@@ -111,6 +117,10 @@ ChildCommand Supervisor::CommandOf(const Service& service) const {
   }
   int cores = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
   int threads = options_.threads > 0 ? options_.threads : cores;
+  // Ranks compute at the same time, the other services in turns.
+  if (service.role == "trainer" && service.device == "cpu") {
+    threads = std::max<int>(1, threads / static_cast<int>(RanksOf("trainer")));
+  }
   add({"--threads", absl::StrCat(threads)});
   if (!service.device.empty()) add({"--device", service.device});
   if (service.leader == nullptr) {
@@ -126,8 +136,8 @@ ChildCommand Supervisor::CommandOf(const Service& service) const {
                          {"OMP_WAIT_POLICY", "passive"},
                          {"GOMP_SPINCOUNT", "0"}};
   if (DevicesAreShared()) {
-    // NCCL refuses two ranks on one GPU unless it takes them for two hosts. Those that come first on
-    // their GPUs count as one host, so that ranks of a trainer reach each other directly.
+    // NCCL refuses two ranks on one GPU unless it takes them for two hosts. Those that come first
+    // on their GPUs count as one host, so that ranks of a trainer reach each other directly.
     command.environment["NCCL_HOSTID"] = absl::StrCat("rein-", SharersBefore(service));
     command.environment["NCCL_SOCKET_IFNAME"] = "lo";
     command.environment["NCCL_IB_DISABLE"] = "1";

@@ -27,7 +27,8 @@ struct LocalOptions {
   std::string state;     // folder of the store, logs and results
   std::string listen = "127.0.0.1:7000";
   std::string admin = "127.0.0.1:7080";
-  // Of trainer, rollout and reference, unless told otherwise; the copies of a role are dealt over them.
+  // Of trainer, rollout and reference, unless told otherwise; the copies of a role are dealt over
+  // them.
   std::vector<std::string> devices = {"cpu"};
   std::vector<std::string> trainer_devices;    // one rank each
   std::vector<std::string> rollout_devices;    // one service each
@@ -74,6 +75,7 @@ class Supervisor {
 
   void AddRole(const std::string& role, const std::vector<std::string>& devices);
   ChildCommand CommandOf(const Service& service) const;
+  size_t RanksOf(const std::string& role) const;
   // Services on the same GPU that stand before it.
   int SharersBefore(const Service& service) const;
   bool DevicesAreShared() const;

@@ -3,9 +3,27 @@
 #include <algorithm>
 #include <set>
 
+#include "absl/strings/str_cat.h"
+
 #include "services/controller/actor_registry.h"
 
 namespace rein::services {
+namespace {
+
+bool SameBuild(const v1::BuildVersion& a, const v1::BuildVersion& b) {
+  return a.SerializeAsString() == b.SerializeAsString();
+}
+
+std::string Show(const v1::BuildVersion& build) {
+  std::string text = absl::StrCat(build.release(), " (", build.git_hash(), ", ", build.flavour());
+  if (!build.torch().empty()) absl::StrAppend(&text, ", LibTorch ", build.torch());
+  if (!build.cuda().empty()) absl::StrAppend(&text, ", CUDA ", build.cuda());
+  if (!build.nccl().empty()) absl::StrAppend(&text, ", NCCL ", build.nccl());
+  return text + ")";
+}
+
+}  // namespace
+
 bool ActorPool::Wanted(const v1::Actor& actor) const {
   if (actor.state() != kActorReady) return false;
   const auto* devices = actor.role() == "trainer"     ? &placement_.trainer()
@@ -68,6 +86,21 @@ std::vector<ActorView> ActorPool::Views(const std::string& role) const {
     if (actor.actor.role() == role) views.push_back(actor.view);
   }
   return views;
+}
+
+std::string ActorPool::BuildDifference() const {
+  const v1::Actor* trainer = nullptr;
+  for (const auto& [name, actor] : actors_) {
+    if (actor.trainer != nullptr) trainer = &actor.actor;
+  }
+  for (const auto& [name, actor] : actors_) {
+    if (trainer == nullptr || actor.rewarder != nullptr) continue;
+    if (SameBuild(actor.actor.build(), trainer->build())) continue;
+    return absl::StrCat(name, " is built from ", Show(actor.actor.build()), ", ", trainer->name(),
+                        " from ", Show(trainer->build()),
+                        ": equal log-probabilities are promised between equal builds only");
+  }
+  return "";
 }
 
 }  // namespace rein::services

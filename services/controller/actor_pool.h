@@ -55,6 +55,9 @@ class ActorPool {
   PooledActor* trainer();
   // Of one role, by name.
   std::vector<ActorView> Views(const std::string& role) const;
+  // Names an actor that computes with the model by another build than the trainer's; empty: there is
+  // none.
+  std::string BuildDifference() const;
 
  private:
   bool Wanted(const v1::Actor& actor) const;

@@ -35,7 +35,7 @@ absl::StatusOr<std::unique_ptr<Controller>> Controller::Create(ControllerOptions
   return controller;
 }
 
-Controller::~Controller() = default;
+Controller::~Controller() { stopping_ = true; }
 
 absl::Time Controller::Step() {
   if (running_.job == nullptr) StartNext();
@@ -63,8 +63,14 @@ void Controller::StartNext() {
   if (next == nullptr) return;
   SetState(*next, v1::JOB_STATE_STARTING, "reads the data");
   running_ = Running{.job = next};
-  running_.opening = std::async(std::launch::async, [this, config = next->config] {
+  const bool begun = next->updates_done > 0;
+  running_.opening = std::async(std::launch::async, [this, begun, config = next->config] {
     auto sources = OpenSources(config);
+    if (sources.ok() && sources->train != nullptr && !begun) {
+      absl::Status fits =
+          CheckOtherPrompts(config, *sources->train, [this] { return !stopping_.load(); });
+      if (!fits.ok()) sources = fits;
+    }
     wake_();
     return sources;
   });
@@ -99,7 +105,6 @@ void Controller::BeginRun() {
                             *running_.job);
   if (!run.ok()) return End({.message = std::string(run.status().message())});
   running_.run = *std::move(run);
-  if (running_.pausing) running_.run->Pause();
 }
 
 void Controller::StepRun() {
@@ -118,6 +123,7 @@ void Controller::SetState(JobRecord& job, v1::JobState state, const std::string&
   job.state = state;
   job.message = message;
   job.ended_at = HasEnded(state) ? Now() : 0;
+  job.pausing = job.pausing && (state == v1::JOB_STATE_STARTING || state == v1::JOB_STATE_RUNNING);
   v1::JobEvent event;
   event.set_time(Now());
   event.set_state(state);

@@ -3,6 +3,7 @@
 
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <future>
 #include <map>
@@ -75,7 +76,6 @@ class Controller {
     std::future<absl::StatusOr<Sources>> opening;  // until the data is open
     Sources sources;
     std::unique_ptr<RunLoop> run;
-    bool pausing = false;
   };
 
   Controller(ControllerOptions options, const sync::Clock& clock, ActorConnector& connector,
@@ -108,6 +108,7 @@ class Controller {
   std::unique_ptr<Store> store_;
   std::unique_ptr<ActorRegistry> registry_;
   std::vector<std::unique_ptr<JobRecord>> jobs_;  // oldest first
+  std::atomic<bool> stopping_ = false;  // for the thread that reads the data
   Running running_;
 };
 

@@ -171,9 +171,11 @@ absl::StatusOr<v1::Job> Controller::Pause(const std::string& name) {
   }
   if (running_.job != job) {
     SetState(*job, v1::JOB_STATE_PAUSED, "");
+  } else if (running_.run != nullptr) {
+    running_.run->Pause();
   } else {
-    running_.pausing = true;
-    if (running_.run != nullptr) running_.run->Pause();
+    job->pausing = true;
+    SetState(*job, job->state, "pauses once its data is read");
   }
   return ToProto(*job, true);
 }
@@ -234,11 +236,23 @@ absl::StatusOr<v1::ListRolloutsReply> Controller::ListRollouts(
   v1::ListRolloutsReply reply;
   reply.set_update(request.update() > 0 ? request.update() : job->updates_done);
   std::vector<v1::StoredRollout> rollouts;
+  uint64_t deleted = 0;
   for (uint64_t order : ledger->GroupsOf(reply.update())) {
-    for (uint32_t i = 0; i < ledger->Find(order)->siblings.size(); ++i) {
+    const std::vector<Sibling>& siblings = ledger->Find(order)->siblings;
+    for (uint32_t i = 0; i < siblings.size(); ++i) {
+      if (!siblings[i].stored) {
+        ++deleted;
+        continue;
+      }
       REIN_ASSIGN_OR_RETURN(v1::StoredRollout stored, ledger->Read(order, i));
       rollouts.push_back(std::move(stored));
     }
+  }
+  if (rollouts.empty() && deleted > 0) {
+    return absl::NotFoundError(absl::StrCat(
+        "the ", deleted, " rollouts of update ", reply.update(),
+        " were deleted: checkpoint.keep_rollouts keeps those of the last ",
+        job->config.checkpoint().keep_rollouts(), " updates before the newest checkpoint"));
   }
   if (!sort.empty()) {
     std::stable_sort(rollouts.begin(), rollouts.end(), [&](const auto& a, const auto& b) {

@@ -36,7 +36,7 @@ size_t Group::Usable() const {
 absl::StatusOr<std::unique_ptr<Ledger>> Ledger::Open(Store& store, const std::string& job) {
   REIN_ASSIGN_OR_RETURN(auto segments,
                         SegmentLog::Open(absl::StrCat(store.options().folder, "/rollouts/", job),
-                                         store.options().durable));
+                                         store.options().durable, store.options().segment_bytes));
   auto ledger = std::unique_ptr<Ledger>(new Ledger(store, job, std::move(segments)));
   REIN_RETURN_IF_ERROR(ledger->Load());
   REIN_RETURN_IF_ERROR(ledger->LoadRollouts());
@@ -267,6 +267,36 @@ absl::Status Ledger::RollBack(uint64_t update) {
     REIN_RETURN_IF_ERROR(Write(group));
   }
   return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<uint32_t>> Ledger::ForgetRollouts(uint64_t update) {
+  std::set<uint32_t> needed = {segments_->newest()};
+  for (const auto& [order, group] : groups_) {
+    bool over = group.state == GroupState::kDropped ||
+                (group.state == GroupState::kConsumed && group.update <= update);
+    for (const Sibling& sibling : group.siblings) {
+      if (sibling.stored && !over) needed.insert(sibling.place.segment);
+    }
+  }
+  std::vector<uint32_t> segments = segments_->List();
+  std::erase_if(segments, [&](uint32_t segment) { return needed.count(segment) > 0; });
+  for (uint32_t segment : segments) {
+    REIN_RETURN_IF_ERROR(store_.database()
+                             .Prepare("DELETE FROM rollouts WHERE job=? AND segment=?")
+                             .Bind(1, job_)
+                             .Bind(2, uint64_t{segment})
+                             .Run());
+  }
+  for (auto& [order, group] : groups_) {
+    for (Sibling& sibling : group.siblings) {
+      if (needed.count(sibling.place.segment) == 0) sibling.stored = false;
+    }
+  }
+  return segments;
+}
+
+void Ledger::RemoveSegments(const std::vector<uint32_t>& segments) {
+  for (uint32_t segment : segments) segments_->Remove(segment);
 }
 
 const Group* Ledger::Find(uint64_t order) const {

@@ -91,6 +91,12 @@ class Ledger {
   uint64_t consumed() const { return consumed_; }
   uint64_t dropped() const { return dropped_; }
 
+  // Forgets the rollouts of Updates up to `update`, which a checkpoint must cover, and of dropped
+  // groups, as far as whole segments hold nothing else. Returns these segments: RemoveSegments() takes
+  // them once the caller has committed.
+  absl::StatusOr<std::vector<uint32_t>> ForgetRollouts(uint64_t update);
+  void RemoveSegments(const std::vector<uint32_t>& segments);
+
   // With rewards, reference log-probs, advantage and update, as far as they are known.
   absl::StatusOr<v1::StoredRollout> Read(uint64_t order, uint32_t sibling);
   absl::Status Sync() { return segments_->Sync(); }

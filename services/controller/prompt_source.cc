@@ -18,7 +18,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// Lines that are looked at before a job begins; later ones are when it comes to them.
+// Lines that are looked at when a job is submitted; the others are before it trains.
 constexpr uint64_t kCheckedLines = 20'000;
 
 // What the controller must know of a model; 0: not said. The services check the rest.
@@ -128,6 +128,25 @@ class JsonlPrompts final : public PromptSource {
   const Marks marks_;
 };
 
+// Lines [begin, end): the first that is too long, or that all are when they should be left out.
+absl::Status CheckLengths(PromptSource& train, const v1::JobConfig& job, uint64_t begin,
+                          uint64_t end, const std::function<bool()>& go_on) {
+  uint64_t kept = 0;
+  std::string first;
+  const uint64_t lines = std::min(train.size(), end);
+  for (uint64_t i = begin; i < lines && go_on(); ++i) {
+    REIN_ASSIGN_OR_RETURN(std::string reason, TooLong(train, i, job));
+    if (first.empty()) first = reason;
+    if (!reason.empty() && !job.data().drop_long_prompts()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(reason, " (data.drop_long_prompts: true leaves such prompts out)"));
+    }
+    kept += reason.empty() ? 1 : 0;
+  }
+  if (kept > 0 || begin > 0 || lines < train.size()) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("every prompt is too long: ", first));
+}
+
 }  // namespace
 
 std::string ModelFolder(const v1::ModelConfig& model) {
@@ -198,20 +217,12 @@ absl::Status CheckPrompts(const v1::JobConfig& job) {
   REIN_ASSIGN_OR_RETURN(auto train, OpenPrompts(data.train(), job.model(), answers,
                                                 LearnsAllTurns(job)));
   REIN_RETURN_IF_ERROR(answers ? train->ReadTexts(0).status() : train->Read(0).status());
-  uint64_t kept = 0;
-  const uint64_t lines = std::min(train->size(), kCheckedLines);
-  std::string first;
-  for (uint64_t i = 0; i < lines; ++i) {
-    REIN_ASSIGN_OR_RETURN(std::string reason, TooLong(*train, i, job));
-    if (first.empty()) first = reason;
-    if (!reason.empty() && !data.drop_long_prompts()) {
-      return absl::InvalidArgumentError(
-          absl::StrCat(reason, " (data.drop_long_prompts: true leaves such prompts out)"));
-    }
-    kept += reason.empty() ? 1 : 0;
-  }
-  if (kept > 0 || lines < train->size()) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat("every prompt is too long: ", first));
+  return CheckLengths(*train, job, 0, kCheckedLines, [] { return true; });
+}
+
+absl::Status CheckOtherPrompts(const v1::JobConfig& job, PromptSource& train,
+                               const std::function<bool()>& go_on) {
+  return CheckLengths(train, job, kCheckedLines, train.size(), go_on);
 }
 
 }  // namespace rein::services

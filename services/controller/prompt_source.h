@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -59,5 +60,10 @@ bool LearnsAllTurns(const v1::JobConfig& job);
 // Opens the data as the run will, and looks for lines that are too long among the first ones, so
 // that a wrong file is told at submit.
 absl::Status CheckPrompts(const v1::JobConfig& job);
+
+// Looks at the lines that CheckPrompts() left out, until `go_on` is false: none should end a job that
+// has trained for hours.
+absl::Status CheckOtherPrompts(const v1::JobConfig& job, PromptSource& train,
+                               const std::function<bool()>& go_on);
 
 }  // namespace rein::services

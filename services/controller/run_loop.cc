@@ -111,8 +111,14 @@ absl::Time RunLoop::Step() {
   return state_.deps.clock.Now();
 }
 
+void RunLoop::Pause() {
+  state_.job.pausing = true;
+  state_.SaveJob();
+  state_.Commit();
+}
+
 bool RunLoop::PauseNow() {
-  if (!pausing_ || trainer_.View().busy) return false;
+  if (!state_.job.pausing || trainer_.View().busy) return false;
   bool saved = state_.job.updates_done == 0 ||
                (!state_.checkpoints.empty() &&
                 state_.checkpoints.back().update() >= state_.job.updates_done);
@@ -121,6 +127,7 @@ bool RunLoop::PauseNow() {
     trainer_.Start({.kind = ActionKind::kSave});
     return false;
   }
+  state_.job.pausing = false;  // stored with the new state, by whoever asked
   state_.outcome = Outcome{.state = v1::JOB_STATE_PAUSED};
   return true;
 }
@@ -134,6 +141,14 @@ void RunLoop::RefreshActors() {
     if (name == trainer) trainer_.OnLeft();
     state_.Tell(absl::StrCat(name, " was lost; its work is given to others"));
   }
+  CompareBuilds();
+}
+
+void RunLoop::CompareBuilds() {
+  const std::string difference = pool_.BuildDifference();
+  if (difference == build_difference_) return;
+  build_difference_ = difference;
+  if (!difference.empty()) state_.Tell(absl::StrCat("WARNING: ", difference));
 }
 
 void RunLoop::Forget(std::map<Key, Work>& under_way, const std::string& actor) {

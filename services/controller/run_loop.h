@@ -39,8 +39,9 @@ class RunLoop {
   // latest.
   absl::Time Step();
 
-  // Lets the running Update end, writes a checkpoint, and ends with PAUSED.
-  void Pause() { pausing_ = true; }
+  // Lets the running Update end, writes a checkpoint, and ends with PAUSED; also when another loop goes
+  // on with the job before that.
+  void Pause();
 
   const std::optional<Outcome>& outcome() const { return state_.outcome; }
   const Ledger& ledger() const { return *ledger_; }
@@ -69,6 +70,7 @@ class RunLoop {
   RunLoop(RunDependencies deps, JobRecord& job, std::unique_ptr<Ledger> ledger);
 
   void RefreshActors();
+  void CompareBuilds();
   Snapshot TakeSnapshot() const;
   void AddGroups(Snapshot& snapshot) const;
   void AddHeldOut(Snapshot& snapshot) const;
@@ -120,8 +122,8 @@ class RunLoop {
   std::set<uint64_t> evaluated_;  // updates with a held-out result
   uint64_t given_up_in_row_ = 0;  // groups, since one was scored
   uint64_t kept_epoch_;  // data epoch of the last prompt that was not dropped when it was issued
-  bool pausing_ = false;
   std::string waits_for_;
+  std::string build_difference_;  // as it was last told
 
   std::map<Key, Work> generating_;
   std::map<Key, Work> scoring_;

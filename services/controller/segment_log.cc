@@ -5,6 +5,7 @@
 #include <cstring>
 #include <filesystem>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -18,6 +19,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr char kExtension[] = ".rollouts";
 constexpr uint64_t kHeaderBytes = 8;
 constexpr uint32_t kMaxPayloadBytes = 64 << 20;
 
@@ -58,14 +60,14 @@ bool ReadRecord(int file, uint64_t offset, std::string& payload) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<SegmentLog>> SegmentLog::Open(const std::string& folder,
-                                                             bool durable) {
+                                                             bool durable,
+                                                             uint64_t max_bytes) {
   std::error_code error;
   fs::create_directories(folder, error);
   if (error) return absl::ErrnoToStatus(error.value(), absl::StrCat("cannot make ", folder));
-  auto log = std::unique_ptr<SegmentLog>(new SegmentLog(folder, durable));
-  uint32_t newest = 1;
-  while (fs::exists(log->PathOf(newest + 1), error)) ++newest;
-  REIN_RETURN_IF_ERROR(log->OpenSegment(newest));
+  auto log = std::unique_ptr<SegmentLog>(new SegmentLog(folder, durable, max_bytes));
+  const std::vector<uint32_t> segments = log->List();
+  REIN_RETURN_IF_ERROR(log->OpenSegment(segments.empty() ? 1 : segments.back()));
   REIN_RETURN_IF_ERROR(log->CutTornTail());
   return log;
 }
@@ -75,7 +77,25 @@ SegmentLog::~SegmentLog() {
 }
 
 std::string SegmentLog::PathOf(uint32_t segment) const {
-  return absl::StrCat(folder_, "/", absl::Dec(segment, absl::kZeroPad6), ".rollouts");
+  return absl::StrCat(folder_, "/", absl::Dec(segment, absl::kZeroPad6), kExtension);
+}
+
+std::vector<uint32_t> SegmentLog::List() const {
+  std::vector<uint32_t> segments;
+  std::error_code error;
+  for (const fs::directory_entry& entry : fs::directory_iterator(folder_, error)) {
+    uint32_t segment = 0;
+    if (entry.path().extension() == kExtension &&
+        absl::SimpleAtoi(entry.path().stem().string(), &segment)) {
+      segments.push_back(segment);
+    }
+  }
+  std::sort(segments.begin(), segments.end());
+  return segments;
+}
+
+void SegmentLog::Remove(uint32_t segment) {
+  if (segment != segment_) unlink(PathOf(segment).c_str());
 }
 
 absl::Status SegmentLog::OpenSegment(uint32_t segment) {
@@ -115,7 +135,7 @@ absl::StatusOr<RecordPlace> SegmentLog::Append(const std::string& payload) {
     return absl::InvalidArgumentError(
         absl::StrCat("a record has ", payload.size(), " bytes, at most ", kMaxPayloadBytes));
   }
-  if (size_ >= kMaxSegmentBytes) {
+  if (size_ >= max_bytes_) {
     REIN_RETURN_IF_ERROR(Sync());
     REIN_RETURN_IF_ERROR(OpenSegment(segment_ + 1));
   }

@@ -14,7 +14,7 @@ namespace {
 constexpr char kSelectJobs[] =
     "SELECT name, request_id, config, config_hash, state, message, submitted_at, ended_at, "
     "max_updates, updates_done, lineage, next_lineage, digest, cursor_epoch, cursor_position, "
-    "skipped_in_row, output FROM jobs ORDER BY id";
+    "skipped_in_row, output, pausing FROM jobs ORDER BY id";
 
 absl::StatusOr<JobRecord> ToJob(const Statement& row) {
   JobRecord job;
@@ -37,6 +37,7 @@ absl::StatusOr<JobRecord> ToJob(const Statement& row) {
   job.cursor_position = row.Unsigned(14);
   job.skipped_in_row = row.Unsigned(15);
   job.output = row.Bytes(16);
+  job.pausing = row.Unsigned(17) != 0;
   return job;
 }
 
@@ -47,8 +48,8 @@ int BindState(Statement& statement, const JobRecord& job) {
   statement.Bind(5, job.submitted_at).Bind(6, job.ended_at).Bind(7, job.max_updates);
   statement.Bind(8, job.updates_done).Bind(9, job.lineage).Bind(10, job.next_lineage);
   statement.Bind(11, job.digest).Bind(12, job.cursor_epoch).Bind(13, job.cursor_position);
-  statement.Bind(14, job.skipped_in_row).Bind(15, job.output);
-  return 16;
+  statement.Bind(14, job.skipped_in_row).Bind(15, job.output).Bind(16, uint64_t{job.pausing});
+  return 17;
 }
 
 // Rows of "SELECT blob ..." as messages.
@@ -127,7 +128,8 @@ absl::Status Store::InsertJob(const JobRecord& job) {
   Statement insert = database_->Prepare(
       "INSERT INTO jobs (config, config_hash, state, message, submitted_at, ended_at, max_updates, "
       "updates_done, lineage, next_lineage, digest, cursor_epoch, cursor_position, "
-      "skipped_in_row, output, name, request_id) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)");
+      "skipped_in_row, output, pausing, name, request_id) "
+      "VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)");
   int next = BindState(insert, job);
   return insert.Bind(next, job.name).Bind(next + 1, job.request_id).Run();
 }
@@ -136,7 +138,7 @@ absl::Status Store::UpdateJob(const JobRecord& job) {
   Statement update = database_->Prepare(
       "UPDATE jobs SET config=?, config_hash=?, state=?, message=?, submitted_at=?, ended_at=?, "
       "max_updates=?, updates_done=?, lineage=?, next_lineage=?, digest=?, cursor_epoch=?, "
-      "cursor_position=?, skipped_in_row=?, output=? WHERE name=?");
+      "cursor_position=?, skipped_in_row=?, output=?, pausing=? WHERE name=?");
   int next = BindState(update, job);
   return update.Bind(next, job.name).Run();
 }

@@ -16,6 +16,7 @@
 #include "absl/status/statusor.h"
 
 #include "rein/v1/controller.pb.h"
+#include "services/controller/segment_log.h"
 #include "services/controller/sqlite_database.h"
 
 namespace rein::services {
@@ -23,6 +24,7 @@ namespace rein::services {
 struct StoreOptions {
   std::string folder;
   bool durable = true;  // false: nothing is synced (tests only)
+  uint64_t segment_bytes = SegmentLog::kMaxSegmentBytes;  // of a file of rollouts
 };
 
 // One job as it is stored.
@@ -44,6 +46,7 @@ struct JobRecord {
   uint64_t cursor_position = 0;
   uint64_t skipped_in_row = 0;  // Updates that were not finite
   std::string output;           // folder
+  bool pausing = false;         // it will stop after the Update that runs
 };
 
 struct ActorRecord {

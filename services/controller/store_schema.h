@@ -7,7 +7,7 @@
 namespace rein::services {
 
 // Step i brings a store of schema version i to i + 1. A step that was released never changes.
-inline constexpr std::array<const char*, 1> kSchemaSteps = {R"(
+inline constexpr std::array<const char*, 2> kSchemaSteps = {R"(
 CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE jobs (
   id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, request_id TEXT NOT NULL,
@@ -41,6 +41,9 @@ CREATE TABLE rollouts (
   job TEXT NOT NULL, sequence INTEGER NOT NULL, sibling INTEGER NOT NULL,
   segment INTEGER NOT NULL, position INTEGER NOT NULL, score BLOB NOT NULL, advantage REAL,
   PRIMARY KEY (job, sequence, sibling)) WITHOUT ROWID;
+)",
+                                                                R"(
+ALTER TABLE jobs ADD COLUMN pausing INTEGER NOT NULL DEFAULT 0;
 )"};
 
 }  // namespace rein::services

@@ -252,6 +252,7 @@ void TrainerWork::OnSaved(absl::StatusOr<v1::SaveReply> reply) {
   *event.mutable_checkpoint() = checkpoint_;
   run_.Emit(std::move(event));
   RemoveOldCheckpoints();
+  ForgetOldRollouts();
 }
 
 void TrainerWork::RemoveOldCheckpoints() {
@@ -264,6 +265,14 @@ void TrainerWork::RemoveOldCheckpoints() {
   }
   if (!run_.Commit()) return;
   for (const std::string& path : paths) run_.deps.recorder.RemoveCheckpoint(path);
+}
+
+void TrainerWork::ForgetOldRollouts() {
+  const uint64_t keep = run_.job.config.checkpoint().keep_rollouts();
+  if (keep == 0 || checkpoint_.update() <= keep) return;
+  auto segments = run_.ledger.ForgetRollouts(checkpoint_.update() - keep);
+  if (!run_.Check(segments.status()) || !run_.Commit()) return;
+  run_.ledger.RemoveSegments(*segments);
 }
 
 void TrainerWork::Export() {

@@ -52,6 +52,7 @@ class TrainerWork {
   void Skip(const absl::Status& status);
   void Record(const v1::UpdateReply& reply);
   void RemoveOldCheckpoints();
+  void ForgetOldRollouts();
   // Asks the trainer again later, or ends the run when it makes no sense to.
   void Failed(const std::string& doing, const absl::Status& status);
 

@@ -28,35 +28,11 @@ ReferenceServiceImpl::ReferenceServiceImpl(std::string device, const ServiceDeps
           "rein_reference_score_duration_seconds", "Time of one Score call",
           {0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300})) {}
 
-std::shared_ptr<ReferenceSession> ReferenceServiceImpl::session() const {
-  std::lock_guard<std::mutex> lock(mutex_);
-  return session_;
-}
-
-std::shared_ptr<weights::WeightReceiver> ReferenceServiceImpl::receiver() const {
-  std::shared_ptr<ReferenceSession> loaded = session();
-  if (loaded == nullptr) return nullptr;
-  return {loaded, &loaded->receiver()};
-}
-
-absl::StatusOr<v1::LoadModelReply> ReferenceServiceImpl::Replace(
+absl::StatusOr<v1::LoadModelReply> ReferenceServiceImpl::Open(
     const v1::LoadModelRequest& request) {
-  std::lock_guard<std::mutex> one_load(load_mutex_);
-  if (auto old = session(); old != nullptr && old->IsSameLoad(request)) return old->Loaded();
-  {
-    std::lock_guard<std::mutex> lock(mutex_);
-    session_ = nullptr;  // frees its memory before the next one is built
-  }
-  absl::StatusOr<std::shared_ptr<ReferenceSession>> session =
-      ReferenceSession::Open(request, device_, deps_.clock);
-  deps_.GiveUpIfFatal(session.status());
-  REIN_ASSIGN_OR_RETURN(std::shared_ptr<ReferenceSession> opened, std::move(session));
-  v1::LoadModelReply reply = opened->Loaded();
-  deps_.log.SetJob(request.fence().job());
-  deps_.log.Info("model loaded", {{"parameters", absl::StrCat(reply.parameters())}});
-  std::lock_guard<std::mutex> lock(mutex_);
-  session_ = std::move(opened);
-  return reply;
+  auto open = [&] { return ReferenceSession::Open(request, device_, deps_.clock); };
+  REIN_ASSIGN_OR_RETURN(auto session, slot_.Load(request, deps_, open));
+  return session->Loaded();
 }
 
 grpc::Status ReferenceServiceImpl::Load(grpc::ServerContext*, const v1::LoadModelRequest* request,
@@ -65,22 +41,14 @@ grpc::Status ReferenceServiceImpl::Load(grpc::ServerContext*, const v1::LoadMode
   if (!admitted.ok()) return rpc::ToGrpc(admitted);
   return rpc::Answer(
       deps_.replies.Once<v1::LoadModelReply>(request->fence().request_id(), kPatience,
-                                             [&] { return Replace(*request); }),
+                                             [&] { return Open(*request); }),
       reply);
 }
 
 absl::StatusOr<v1::ScoreTokensReply> ReferenceServiceImpl::ScoreOnce(
     const v1::ScoreTokensRequest& request) {
   REIN_RETURN_IF_ERROR(deps_.fence.Admit(request.fence()));
-  std::shared_ptr<ReferenceSession> loaded = session();
-  if (loaded == nullptr) {
-    return absl::FailedPreconditionError("no model is loaded: call Load first");
-  }
-  if (loaded->job() != request.fence().job()) {
-    return absl::FailedPreconditionError(absl::StrCat("the model of job '", loaded->job(),
-                                                      "' is loaded, the call is for '",
-                                                      request.fence().job(), "'"));
-  }
+  REIN_ASSIGN_OR_RETURN(auto loaded, slot_.ForJob(request.fence()));
   return deps_.replies.Once<v1::ScoreTokensReply>(request.fence().request_id(), kPatience,
                                                   [&] { return loaded->Score(request); });
 }
@@ -99,11 +67,6 @@ grpc::Status ReferenceServiceImpl::Score(grpc::ServerContext*,
     }
   }
   return rpc::Answer(std::move(result), reply);
-}
-
-v1::ActorStatusReply ReferenceServiceImpl::Standing() const {
-  std::shared_ptr<ReferenceSession> loaded = session();
-  return loaded == nullptr ? v1::ActorStatusReply() : loaded->Status();
 }
 
 grpc::Status ReferenceServiceImpl::Status(grpc::ServerContext*, const v1::ActorStatusRequest*,

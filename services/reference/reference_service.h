@@ -3,13 +3,13 @@
 #pragma once
 
 #include <memory>
-#include <mutex>
 #include <string>
 
 #include "common/weights/weight_receiver.h"
 #include "rein/v1/reference.grpc.pb.h"
-#include "services/role/service_deps.h"
 #include "services/reference/reference_session.h"
+#include "services/role/service_deps.h"
+#include "services/role/session_slot.h"
 
 namespace rein::services {
 
@@ -26,22 +26,19 @@ class ReferenceServiceImpl final : public v1::ReferenceService::Service {
                       v1::ActorStatusReply* reply) override;
 
   // Where this process stands.
-  v1::ActorStatusReply Standing() const;
+  v1::ActorStatusReply Standing() const { return slot_.Status(); }
   // Of the loaded model; null before one is loaded. For WeightServiceImpl.
-  std::shared_ptr<weights::WeightReceiver> receiver() const;
+  std::shared_ptr<weights::WeightReceiver> receiver() const { return slot_.receiver(); }
 
  private:
-  std::shared_ptr<ReferenceSession> session() const;
-  absl::StatusOr<v1::LoadModelReply> Replace(const v1::LoadModelRequest& request);
+  absl::StatusOr<v1::LoadModelReply> Open(const v1::LoadModelRequest& request);
   absl::StatusOr<v1::ScoreTokensReply> ScoreOnce(const v1::ScoreTokensRequest& request);
 
   const std::string device_;
   const ServiceDeps deps_;
   telemetry::Counter scored_, refused_, tokens_;
   telemetry::Histogram duration_;
-  std::mutex load_mutex_;  // one Load at a time
-  mutable std::mutex mutex_;
-  std::shared_ptr<ReferenceSession> session_;
+  SessionSlot<ReferenceSession> slot_;
 };
 
 }  // namespace rein::services

@@ -36,6 +36,7 @@ class ReferenceSession {
 
   weights::WeightReceiver& receiver() { return receiver_; }
   v1::ActorStatusReply Status() const;
+  void Close() {}  // a call that is inside ends by itself
 
  private:
   ReferenceSession(const v1::LoadModelRequest& request, std::unique_ptr<policy::PolicySlots> slots,

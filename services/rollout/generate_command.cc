@@ -1,7 +1,6 @@
 #include "services/rollout/generate_command.h"
 
 #include <condition_variable>
-#include <fstream>
 #include <iostream>
 #include <map>
 #include <mutex>
@@ -16,20 +15,18 @@
 #include "common/tensor/torch_runtime.h"
 #include "rollout/engine/decoder_step_model.h"
 #include "rollout/engine/engine.h"
+#include "services/role/one_shot.h"
 #include "services/rollout/line_settings.h"
 
 namespace rein::services {
 namespace {
 
-constexpr int kExitUsage = 2, kExitInput = 3;
 constexpr weights::Version kOnlyVersion = {1, 0};
 // Prompts that are handed to the engine ahead of what is written.
 constexpr size_t kMaxAhead = 4096;
 
-struct Flags {
-  std::string model, input, output, dtype, device = "cpu";
-  int threads = 0;
-  double temperature = 1.0, top_p = 1.0, min_p = 0.0;
+struct Flags : OneShotFlags {
+  double top_p = 1.0, min_p = 0.0;
   uint32_t top_k = 0, max_tokens = 16, min_tokens = 0, n = 1;
   uint64_t seed = 0;
   bool ignore_eos = false, no_prefix_cache = false;
@@ -40,13 +37,7 @@ struct Flags {
 };
 
 void AddFlags(CLI::App& app, Flags& flags) {
-  app.add_option("--model", flags.model, "Hugging Face folder")->required();
-  app.add_option("--input", flags.input,
-                 R"(JSONL: {"id", "tokens": [ids]}, or "messages", or "prompt"; settings per line)")
-      ->required();
-  app.add_option("--output", flags.output, "JSONL, one line per completion, in the input's order")
-      ->required();
-  app.add_option("--temperature", flags.temperature, "0: greedy")->capture_default_str();
+  AddOneShotFlags(app, flags);
   app.add_option("--top-k", flags.top_k, "Only the k likeliest tokens; 0: all");
   app.add_option("--top-p", flags.top_p, "Only the likeliest tokens of this mass");
   app.add_option("--min-p", flags.min_p, "Only tokens this likely, relative to the likeliest");
@@ -56,9 +47,6 @@ void AddFlags(CLI::App& app, Flags& flags) {
   app.add_option("--seed", flags.seed, "Keys every draw")->capture_default_str();
   app.add_option("--stop", flags.stop, "End at this text; may be repeated");
   app.add_flag("--ignore-eos", flags.ignore_eos, "Only --max-tokens ends a completion");
-  app.add_option("--dtype", flags.dtype, "float32 or bfloat16; default: float32 on a CPU");
-  app.add_option("--device", flags.device, "cpu or gpu:N")->capture_default_str();
-  app.add_option("--threads", flags.threads, "0: one per core");
   app.add_option("--max-running", flags.max_running, "Most completions at once")
       ->capture_default_str();
   app.add_option("--step-tokens", flags.step_tokens, "Most tokens in one step")
@@ -159,8 +147,7 @@ class Completions {
 absl::Status WriteAll(const std::vector<data::TokenLine>& lines,
                       const std::vector<rollout::GenerateSpec>& specs, rollout::Engine& engine,
                       const std::string& path) {
-  std::ofstream out(path);
-  if (!out) return absl::InvalidArgumentError(absl::StrCat("cannot write ", path));
+  REIN_ASSIGN_OR_RETURN(OutputLines out, OutputLines::Create(path));
   Completions completions;
   size_t submitted = 0;
   for (size_t index = 0; index < specs.size(); ++index) {
@@ -169,21 +156,19 @@ absl::Status WriteAll(const std::vector<data::TokenLine>& lines,
     }
     REIN_ASSIGN_OR_RETURN(auto siblings, completions.Take(index));
     for (const auto& [sibling, done] : siblings) {
-      out << ToJson(lines[index], done, specs[index].siblings.size() > 1).dump() << "\n";
+      out.Add(ToJson(lines[index], done, specs[index].siblings.size() > 1).dump());
     }
   }
-  out.flush();
-  if (!out) return absl::ResourceExhaustedError(absl::StrCat("cannot write all of ", path));
-  return absl::OkStatus();
+  return out.Close();
 }
 
 absl::Status Run(const Flags& flags) {
   REIN_ASSIGN_OR_RETURN(std::string device, tensor::StartTorch(flags.device, flags.threads));
-  REIN_ASSIGN_OR_RETURN(
-      policy::OpenedModel model,
-      policy::OpenModel(
-          {.path = flags.model, .dtype = flags.dtype, .device = device, .keep_idle = false}));
-  REIN_RETURN_IF_ERROR(model.slots->LoadFolder(flags.model, model.description));
+  REIN_ASSIGN_OR_RETURN(policy::OpenedModel model, policy::OpenModel({.path = flags.model,
+                                                                      .dtype = flags.dtype,
+                                                                      .device = device,
+                                                                      .keep_idle = false,
+                                                                      .load_weights = true}));
   REIN_ASSIGN_OR_RETURN(auto lines,
                         data::ReadTokenLines(flags.input, *model.text, /*complete=*/false));
   REIN_ASSIGN_OR_RETURN(auto steps, rollout::DecoderStepModel::Create(
@@ -221,17 +206,7 @@ int GenerateCommand(int argc, char** argv) {
   CLI::App app("Completes the prompts of a JSONL file", "rein-rollout generate");
   Flags flags;
   AddFlags(app, flags);
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? 0 : kExitUsage;
-  }
-  absl::Status status = Run(flags);
-  if (status.ok()) return 0;
-  std::cerr << "error: " << status.message() << "\n";
-  const bool input = absl::IsInvalidArgument(status) || absl::IsNotFound(status) ||
-                     absl::IsFailedPrecondition(status);
-  return input ? kExitInput : 1;
+  return RunOneShot(app, argc, argv, [&flags] { return Run(flags); });
 }
 
 }  // namespace rein::services

@@ -102,59 +102,26 @@ class GenerateStream final : public grpc::ServerWriteReactor<v1::GenerateReply> 
 
 }  // namespace
 
-std::shared_ptr<RolloutSession> RolloutServiceImpl::session() const {
-  std::lock_guard<std::mutex> lock(mutex_);
-  return session_;
-}
-
-std::shared_ptr<weights::WeightReceiver> RolloutServiceImpl::receiver() const {
-  std::shared_ptr<RolloutSession> loaded = session();
-  if (loaded == nullptr) return nullptr;
-  return {loaded, &loaded->receiver()};
-}
-
 absl::StatusOr<std::shared_ptr<RolloutSession>> RolloutServiceImpl::Admit(const v1::Fence& fence) {
   REIN_RETURN_IF_ERROR(deps_.fence.Admit(fence));
-  std::shared_ptr<RolloutSession> loaded = session();
-  if (loaded == nullptr) {
-    return absl::FailedPreconditionError("no model is loaded: call Load first");
-  }
-  if (loaded->job() != fence.job()) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        "the model of job '", loaded->job(), "' is loaded, the call is for '", fence.job(), "'"));
-  }
-  return loaded;
+  return slot_.ForJob(fence);
 }
 
-absl::StatusOr<v1::LoadModelReply> RolloutServiceImpl::Replace(
-    const v1::LoadModelRequest& request) {
-  std::lock_guard<std::mutex> one_load(load_mutex_);
-  std::shared_ptr<RolloutSession> old = session();
-  if (old != nullptr && old->IsSameLoad(request)) return old->Loaded();
-  {
-    std::lock_guard<std::mutex> lock(mutex_);
-    session_ = nullptr;
-  }
-  if (old != nullptr) old->engine().Abort({});
-  old = nullptr;  // frees its memory before the next one is built
+absl::StatusOr<v1::LoadModelReply> RolloutServiceImpl::Open(const v1::LoadModelRequest& request) {
   auto on_failure = [this](const absl::Status& status) {
     deps_.log.Error("generation failed", {{"status", status.ToString()}});
     deps_.GiveUpIfFatal(status);
   };
-  absl::StatusOr<std::shared_ptr<RolloutSession>> session =
-      RolloutSession::Open(request, device_, deps_.clock, deps_.metrics, on_failure);
-  deps_.GiveUpIfFatal(session.status());
-  REIN_ASSIGN_OR_RETURN(std::shared_ptr<RolloutSession> opened, std::move(session));
-  if (!opened->row_stability().ok()) {
-    deps_.log.Warn(std::string(opened->row_stability().message()));
-  }
-  v1::LoadModelReply reply = opened->Loaded();
-  deps_.log.SetJob(request.fence().job());
-  deps_.log.Info("model loaded", {{"parameters", absl::StrCat(reply.parameters())},
-                                  {"kv_tokens", absl::StrCat(reply.kv_tokens())}});
-  std::lock_guard<std::mutex> lock(mutex_);
-  session_ = std::move(opened);
-  return reply;
+  auto open = [&]() -> absl::StatusOr<std::unique_ptr<RolloutSession>> {
+    REIN_ASSIGN_OR_RETURN(auto session, RolloutSession::Open(request, device_, deps_.clock,
+                                                             deps_.metrics, on_failure));
+    if (!session->row_stability().ok()) {
+      deps_.log.Warn(std::string(session->row_stability().message()));
+    }
+    return session;
+  };
+  REIN_ASSIGN_OR_RETURN(auto session, slot_.Load(request, deps_, open));
+  return session->Loaded();
 }
 
 grpc::Status RolloutServiceImpl::Load(grpc::ServerContext*, const v1::LoadModelRequest* request,
@@ -163,7 +130,7 @@ grpc::Status RolloutServiceImpl::Load(grpc::ServerContext*, const v1::LoadModelR
   if (!admitted.ok()) return rpc::ToGrpc(admitted);
   return rpc::Answer(
       deps_.replies.Once<v1::LoadModelReply>(request->fence().request_id(), kPatience,
-                                             [&] { return Replace(*request); }),
+                                             [&] { return Open(*request); }),
       reply);
 }
 
@@ -224,11 +191,6 @@ grpc::Status RolloutServiceImpl::Resume(grpc::ServerContext*, const v1::ResumeRe
   });
 }
 
-v1::ActorStatusReply RolloutServiceImpl::Standing() const {
-  std::shared_ptr<RolloutSession> loaded = session();
-  return loaded == nullptr ? v1::ActorStatusReply() : loaded->Status();
-}
-
 grpc::Status RolloutServiceImpl::Status(grpc::ServerContext*, const v1::ActorStatusRequest*,
                                         v1::ActorStatusReply* reply) {
   *reply = Standing();
@@ -236,8 +198,8 @@ grpc::Status RolloutServiceImpl::Status(grpc::ServerContext*, const v1::ActorSta
 }
 
 void RolloutServiceImpl::DropRequests() {
-  std::shared_ptr<RolloutSession> loaded = session();
-  if (loaded != nullptr) loaded->engine().Abort({});
+  std::shared_ptr<RolloutSession> loaded = slot_.get();
+  if (loaded != nullptr) loaded->Close();
 }
 
 }  // namespace rein::services

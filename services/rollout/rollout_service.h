@@ -4,12 +4,13 @@
 #pragma once
 
 #include <memory>
-#include <mutex>
+#include <functional>
 #include <string>
 
 #include "common/weights/weight_receiver.h"
 #include "rein/v1/rollout.grpc.pb.h"
 #include "services/role/service_deps.h"
+#include "services/role/session_slot.h"
 #include "services/rollout/rollout_session.h"
 
 namespace rein::services {
@@ -35,26 +36,23 @@ class RolloutServiceImpl final
                       v1::ActorStatusReply* reply) override;
 
   // Where this process stands.
-  v1::ActorStatusReply Standing() const;
+  v1::ActorStatusReply Standing() const { return slot_.Status(); }
   // Of the loaded model; null before one is loaded. For WeightServiceImpl.
-  std::shared_ptr<weights::WeightReceiver> receiver() const;
+  std::shared_ptr<weights::WeightReceiver> receiver() const { return slot_.receiver(); }
   // A new incarnation: what was begun under the old one ends with FINISH_REASON_ABORT.
   void DropRequests();
 
  private:
-  std::shared_ptr<RolloutSession> session() const;
   // Of the job that the fence names.
   absl::StatusOr<std::shared_ptr<RolloutSession>> Admit(const v1::Fence& fence);
-  absl::StatusOr<v1::LoadModelReply> Replace(const v1::LoadModelRequest& request);
+  absl::StatusOr<v1::LoadModelReply> Open(const v1::LoadModelRequest& request);
   template <typename Request, typename Reply>
   grpc::Status Mutate(const Request& request, Reply* reply,
                       const std::function<Reply(rollout::Engine&)>& work);
 
   const std::string device_;
   const ServiceDeps deps_;
-  std::mutex load_mutex_;  // one Load at a time
-  mutable std::mutex mutex_;
-  std::shared_ptr<RolloutSession> session_;
+  SessionSlot<RolloutSession> slot_;
 };
 
 }  // namespace rein::services

@@ -25,10 +25,10 @@ namespace rein::services {
 
 class RolloutSession {
  public:
-  // Builds everything; the weights come later. `device` is cpu or cuda:N. `on_failure` gets the error
-  // of a generation step, from the engine's thread. The clock and the metrics must outlive the
-  // session. INVALID_ARGUMENT or NOT_FOUND for a folder that is no model,
-  // FAILED_PRECONDITION when tokenizer and model do not fit, RESOURCE_EXHAUSTED without memory.
+  // Builds everything; the weights come later. `device` is cpu or cuda:N. `on_failure` gets the
+  // error of a generation step, from the engine's thread. The clock and the metrics must outlive
+  // the session. INVALID_ARGUMENT or NOT_FOUND for a folder that is no model, FAILED_PRECONDITION
+  // when tokenizer and model do not fit, RESOURCE_EXHAUSTED without memory.
   static absl::StatusOr<std::unique_ptr<RolloutSession>> Open(
       const v1::LoadModelRequest& request, const std::string& device, const sync::Clock& clock,
       telemetry::Metrics& metrics, std::function<void(const absl::Status&)> on_failure);
@@ -43,6 +43,8 @@ class RolloutSession {
   rollout::Engine& engine() { return *engine_; }
   weights::WeightReceiver& receiver() { return receiver_; }
   v1::ActorStatusReply Status() const;
+  // Requests under way end with FINISH_REASON_ABORT.
+  void Close() { engine_->Abort({}); }
 
  private:
   RolloutSession(const v1::LoadModelRequest& request, std::unique_ptr<policy::PolicySlots> slots,

@@ -2,9 +2,11 @@
 // known family's shape. One JSON line for each figure.
 //
 //   rein-gpu-bench train SHAPE TOKENS SEQUENCES UPDATES       packed sequences of TOKENS each, in every update
-//   rein-gpu-bench generate SHAPE WORKLOAD.jsonl [eager]      lines {"id", "tokens", "max_tokens"}; forced lengths
+//   rein-gpu-bench generate SHAPE WORKLOAD.jsonl              lines {"id", "tokens", "max_tokens"}; forced lengths
 //   rein-gpu-bench groups SHAPE PROMPTS SIBLINGS IN OUT       random prompts, forced lengths
 //   rein-gpu-bench kernels
+//
+// REIN_EAGER=1: no captured graphs. REIN_MICROBATCH_TOKENS=N, REIN_RECOMPUTE=1: of training.
 
 #include <ATen/ATen.h>
 #include <ATen/DeviceAccelerator.h>
@@ -20,11 +22,13 @@
 #include <random>
 #include <string>
 
+#include "common/kernels/logits.h"
 #include "common/kernels/projection.h"
 #include "common/nn/attention.h"
 #include "common/nn/functions.h"
 #include "common/nn/head.h"
 #include "common/nn/query_key_value.h"
+#include "common/tensor/cuda_graph.h"
 #include "common/tensor/cuda_runtime.h"
 #include "common/version/build_version.h"
 #include "rollout/engine/decoder_step_model.h"
@@ -130,7 +134,8 @@ class TimedModel final : public rollout::StepModel {
   rollout::StepModel& model_;
 };
 
-void Generate(const ShapeOfModel& shape, const std::vector<Prompt>& prompts, bool capture, const std::string& name) {
+void Generate(const ShapeOfModel& shape, const std::vector<Prompt>& prompts, const std::string& name) {
+  const bool capture = std::getenv("REIN_EAGER") == nullptr;
   const auto start = steady_clock::now();
   RandomPolicy policy(WriteModelFolder(shape), {}, trainer::Sft(trainer::Aggregation::kTokenMean));
   const double free = static_cast<double>(at::accelerator::getMemoryInfo(0).first);
@@ -197,6 +202,22 @@ std::vector<Prompt> RandomPrompts(uint32_t count, uint32_t siblings, uint32_t in
 }
 
 // ---- kernels ---------------------------------------------------------------------------------------
+
+// On the GPU alone: many runs as one captured graph.
+double CapturedMicroseconds(const std::function<void()>& body) {
+  constexpr int kRuns = 40, kReplays = 5;
+  body();
+  auto graph = tensor::CaptureGraph(tensor::NewGraphPool(), [&] {
+    for (int i = 0; i < kRuns; ++i) body();
+  });
+  if (!graph.ok()) Die(std::string(graph.status().message()));
+  (*graph)->Replay();
+  Wait();
+  const auto begin = steady_clock::now();
+  for (int i = 0; i < kReplays; ++i) (*graph)->Replay();
+  Wait();
+  return 1e6 * Seconds(begin) / (kRuns * kReplays);
+}
 
 double Microseconds(const std::function<void()>& body) {
   for (int i = 0; i < 3; ++i) body();
@@ -274,7 +295,7 @@ void Kernels() {
     nn::PlanDecode(map, view.context_B, heads, dim);
     view.pages = &map;
     at::Tensor q = at::randn({sequences, heads, dim}, bf16);
-    const double us = Microseconds([&] { nn::Attention(q, {}, {}, view, 0, 0.088); });
+    const double us = CapturedMicroseconds([&] { nn::Attention(q, {}, {}, view, 0, 0.088); });
     Line("Attention decode", std::to_string(sequences) + " x " + std::to_string(context) + ", " + std::to_string(heads) + "/" +
          std::to_string(kv_heads) + " heads of " + std::to_string(dim), us,
          4.0 * static_cast<double>(sequences) * context * static_cast<double>(kv_heads * dim), 0);
@@ -287,9 +308,38 @@ void Kernels() {
       const double flop = 2.0 * rows * columns * static_cast<double>(inner);
       const double bytes = 2.0 * (static_cast<double>(columns) * inner + rows * inner + rows * static_cast<double>(columns));
       const std::string shape = std::to_string(rows) + " rows, " + std::to_string(columns) + " x " + std::to_string(inner);
-      Line("Projection", shape, Microseconds([&] { nn::Projection(x, w, {}); }), bytes, flop);
-      Line("at::linear", shape, Microseconds([&] { at::linear(x, w.value); }), bytes, flop);
+      Line("Projection", shape, CapturedMicroseconds([&] { nn::Projection(x, w, {}); }), bytes, flop);
+      Line("at::linear", shape, CapturedMicroseconds([&] { at::linear(x, w.value); }), bytes, flop);
     }
+  }
+  // The small kernels of a decoding step, at the shape of Qwen3-0.6B.
+  for (int64_t rows : {1, 128, 256}) {
+    const std::string shape = std::to_string(rows) + " rows";
+    nn::Weight norm = weight({1024}), head_norm = weight({128});
+    at::Tensor x = at::randn({rows, 1024}, bf16), gate_up = at::randn({rows, 6144}, bf16),
+               qkv = at::randn({rows, 4096}, bf16), logits = at::randn({rows, 151936}, bf16);
+    at::Tensor angle = at::rand({rows, 64}, bf16.dtype(at::kFloat));
+    nn::SequenceView view = nn::PackedSequences({rows}, at::kCUDA);
+    Line("AddRmsNorm decode", shape, CapturedMicroseconds([&] { nn::AddRmsNorm(x, x, norm, 1e-6); }), 0, 0);
+    Line("GatedSilu decode", shape, CapturedMicroseconds([&] { nn::GatedSilu(gate_up); }), 0, 0);
+    Line("QkNormRope decode", shape, CapturedMicroseconds([&] {
+           nn::SplitQueryKeyValue(qkv, {16, 8, 128}, head_norm, head_norm, 1e-6, {angle, angle}, view, 0);
+         }), 0, 0);
+    at::Tensor draws = at::zeros({rows, 16}, bf16.dtype(at::kByte)), token = at::empty({rows}, bf16.dtype(at::kLong)),
+               logprob = at::empty({rows}, bf16.dtype(at::kFloat));
+    draws.view(at::kFloat).select(1, 3).fill_(1);
+    at::Tensor scratch = at::empty({kernels::LogitScratchBytes(rows, 151936)}, bf16.dtype(at::kByte));
+    kernels::TokenDraw draw;
+    draw.logits = logits.const_data_ptr();
+    draw.stride = draw.vocabulary = 151936;
+    draw.row = static_cast<const kernels::DrawRow*>(draws.const_data_ptr());
+    draw.token = token.mutable_data_ptr<int64_t>();
+    draw.logprob = logprob.mutable_data_ptr<float>();
+    draw.scratch = scratch.mutable_data_ptr();
+    draw.rows = rows;
+    Line("DrawTokens", shape, CapturedMicroseconds([&] {
+           if (!kernels::DrawTokens(draw, tensor::CurrentStream()).ok()) Die("DrawTokens");
+         }), 2.0 * rows * 151936, 0);
   }
   for (const std::string& line : kernels::ChosenProjections()) std::fprintf(stderr, "%s\n", line.c_str());
 }
@@ -300,10 +350,10 @@ int Main(int argc, char** argv) {
   if (tensor::CudaDeviceCount() == 0) Die("this host shows no GPU");
   if (what == "train" && argc == 6) {
     Train(Shape(argv[2]), number(3), number(4), static_cast<int>(number(5)));
-  } else if (what == "generate" && argc >= 4) {
-    Generate(Shape(argv[2]), ReadWorkload(argv[3]), argc == 4, "file");
+  } else if (what == "generate" && argc == 4) {
+    Generate(Shape(argv[2]), ReadWorkload(argv[3]), "file");
   } else if (what == "groups" && argc == 7) {
-    Generate(Shape(argv[2]), RandomPrompts(number(3), number(4), number(5), number(6)), true,
+    Generate(Shape(argv[2]), RandomPrompts(number(3), number(4), number(5), number(6)),
              std::string(argv[3]) + " x " + argv[4] + ", " + argv[5] + " in, " + argv[6] + " out");
   } else if (what == "kernels") {
     Kernels();

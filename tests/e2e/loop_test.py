@@ -9,11 +9,13 @@ models and data, numbers that go bad, a disk that is full, services that are abs
 import json
 import pathlib
 import resource
+import shutil
 import struct
 import subprocess
 import sys
 import time
 import unittest
+import urllib.request
 
 from stack import BIN, MODEL, Stack
 
@@ -98,6 +100,19 @@ class LoopTest(unittest.TestCase):
         self.assertIn("consumed 768 · in training 0 · scored 0 · finished 0 · in flight 0 · dropped 0 · "
                       "rollouts stored 6144", text)
         self.assertEqual([int(checkpoint["update"]) for checkpoint in self.job["checkpoints"]], [12, 24])
+
+    def test_promtool_finds_no_fault_with_any_roles_metrics(self):
+        promtool = shutil.which("promtool")
+        if promtool is None:
+            print("SKIPPED: no promtool here (package prometheus), so no page of metrics was checked", file=sys.stderr)
+            self.skipTest("no promtool")
+        addresses = sorted((self.stack.folder / "home/run").glob("*.address"))
+        self.assertEqual(len(addresses), 5)
+        for path in addresses:
+            admin = path.read_text().split()[1]
+            page = urllib.request.urlopen(f"http://{admin}/metrics", timeout=10).read()
+            run = subprocess.run([promtool, "check", "metrics"], input=page, capture_output=True, timeout=60)
+            self.assertEqual((run.returncode, (run.stdout + run.stderr).decode()), (0, ""), path.stem)
 
     def test_data_and_models_that_do_not_fit_are_told_at_submit(self):
         folder = self.stack.folder

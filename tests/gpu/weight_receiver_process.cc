@@ -1,12 +1,7 @@
 #include "tests/gpu/weight_receiver_process.h"
 
 #include <signal.h>
-#include <sys/prctl.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
-#include <cstdio>
-#include <cstdlib>
 #include <iostream>
 #include <memory>
 
@@ -40,7 +35,6 @@ weights::Registry TestRegistry() {
 }
 
 int WeightReceiverMain() {
-  prctl(PR_SET_PDEATHSIG, SIGKILL);
   auto slots = policy::PolicySlots::Create(TestSpec(), {.device = at::Device(at::kCUDA, 0)});
   if (!slots.ok()) {
     std::cerr << slots.status() << "\n";
@@ -64,46 +58,14 @@ int WeightReceiverMain() {
   return 0;
 }
 
-WeightReceiverProcess::WeightReceiverProcess(const std::string& name) : name_(name) {
-  int in[2], out[2];
-  if (pipe(in) != 0 || pipe(out) != 0) std::abort();
-  pid_ = fork();
-  if (pid_ == 0) {
-    dup2(in[0], 0);
-    dup2(out[1], 1);
-    for (int fd : {in[0], in[1], out[0], out[1]}) close(fd);
-    setenv("NCCL_HOSTID", name.c_str(), 1);  // ranks that share a GPU must look like separate hosts
-    execl("/proc/self/exe", "rein-gpu-tests", "--weight-receiver", nullptr);
-    _exit(127);
-  }
-  close(in[0]);
-  close(out[1]);
-  to_child_ = in[1];
-  from_child_ = out[0];
-  address_ = ReadLine();
-}
+WeightReceiverProcess::WeightReceiverProcess(const std::string& name)
+    : name_(name), process_(name, {"--weight-receiver"}), address_(process_.ReadLine()) {}
 
-WeightReceiverProcess::~WeightReceiverProcess() {
-  Thaw();
-  close(to_child_);
-  kill(pid_, SIGKILL);
-  waitpid(pid_, nullptr, 0);
-  close(from_child_);
-}
-
-void WeightReceiverProcess::Freeze() { kill(pid_, SIGSTOP); }
-void WeightReceiverProcess::Thaw() { kill(pid_, SIGCONT); }
+void WeightReceiverProcess::Freeze() { process_.Signal(SIGSTOP); }
+void WeightReceiverProcess::Thaw() { process_.Signal(SIGCONT); }
 
 std::string WeightReceiverProcess::InUse() {
-  if (write(to_child_, "?\n", 2) != 2) return "gone";
-  return ReadLine();
-}
-
-std::string WeightReceiverProcess::ReadLine() {
-  std::string line;
-  char c;
-  while (read(from_child_, &c, 1) == 1 && c != '\n') line.push_back(c);
-  return line;
+  return process_.Write("?") ? process_.ReadLine() : "gone";
 }
 
 }  // namespace rein::gpu

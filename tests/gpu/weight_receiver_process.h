@@ -2,12 +2,11 @@
 
 #pragma once
 
-#include <sys/types.h>
-
 #include <string>
 
 #include "common/weights/channel/weight_channel.h"
 #include "common/weights/registry.h"
+#include "tests/gpu/test_process.h"
 
 namespace rein::gpu {
 
@@ -21,7 +20,6 @@ int WeightReceiverMain();
 class WeightReceiverProcess {
  public:
   explicit WeightReceiverProcess(const std::string& name);
-  ~WeightReceiverProcess();
 
   weights::Receiver Address() const { return {name_, address_, 1}; }
   void Freeze();
@@ -30,11 +28,9 @@ class WeightReceiverProcess {
   std::string InUse();
 
  private:
-  std::string ReadLine();
-
-  std::string name_, address_;
-  pid_t pid_ = -1;
-  int to_child_ = -1, from_child_ = -1;
+  const std::string name_;
+  TestProcess process_;
+  const std::string address_;
 };
 
 }  // namespace rein::gpu

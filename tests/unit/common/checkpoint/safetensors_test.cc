@@ -64,7 +64,7 @@ TEST_F(SafetensorsTest, RefusesHostileFiles) {
   Write("{" + entry("a", 0, 4) + "}", "123456");
   EXPECT_THAT(Error(), HasSubstr("2 bytes follow the last tensor"));
   Write("{" + entry("a", 0, 4) + "," + entry("a", 0, 4) + "}", "1234");
-  EXPECT_THAT(Error(), HasSubstr("'a' appears twice"));
+  EXPECT_THAT(Error(), HasSubstr("header: key \"a\" stands twice"));
   Write("{" + entry("a", 0, 8) + "}", "12345678");
   EXPECT_THAT(Error(), HasSubstr("shape and dtype want 4"));
   Write(R"({"a":{"dtype":"F99","shape":[1],"data_offsets":[0,4]}})", "1234");
@@ -76,7 +76,11 @@ TEST_F(SafetensorsTest, RefusesHostileFiles) {
   Write("{}", "", int64_t{1} << 40);
   EXPECT_THAT(Error(), HasSubstr("header claims"));
   Write("not json", "");
+  EXPECT_THAT(Error(), HasSubstr("header: parse error at line 1, column 2"));
+  Write("[1]", "");
   EXPECT_THAT(Error(), HasSubstr("not a JSON object"));
+  Write(R"({"a":[[[[1]]]]})", "");
+  EXPECT_THAT(Error(), HasSubstr("header: JSON nested 5 deep, at most 4 are read"));
   std::ofstream(path_) << "abc";
   EXPECT_THAT(Error(), HasSubstr("too few"));
   EXPECT_TRUE(absl::IsNotFound(SafetensorsFile::Open("/nonexistent/x").status()));

@@ -317,6 +317,59 @@ TEST_F(RunLoopTest, APausedJobSavesAndGoesOnWhereItStopped) {
   EXPECT_TRUE(services_.truth.violations.empty());
 }
 
+TEST_F(RunLoopTest, APauseThatIsNotReachedSurvivesACrashOfTheController) {
+  ASSERT_TRUE(store_->InsertJob(job_).ok());
+  Begin();
+  Run([&] { return job_.updates_done == 1; });
+  run_->Pause();
+  run_.reset();  // before the Update that runs has ended
+  job_ = store_->ReadJobs()->front();
+  Begin();
+  EXPECT_EQ(Run().state, v1::JOB_STATE_PAUSED);
+  EXPECT_LT(job_.updates_done, 3);
+}
+
+TEST_F(RunLoopTest, OldRolloutsAreDeletedOnceACheckpointCoversThem) {
+  store_.reset();
+  store_ = *Store::Open({.folder = folder_, .durable = false, .segment_bytes = 1});  // a file each
+  registry_ = *ActorRegistry::Open(*store_, clock_, absl::Hours(1));
+  job_.config.mutable_grpo()->set_updates(6);
+  job_.config.mutable_checkpoint()->set_every(2);
+  job_.config.mutable_checkpoint()->set_keep_rollouts(1);
+  Begin();
+  EXPECT_EQ(Run().state, v1::JOB_STATE_SUCCEEDED);
+  std::map<uint64_t, int> stored;
+  for (const auto& [order, group] : run_->ledger().groups()) {
+    for (const Sibling& sibling : group.siblings) stored[group.update] += sibling.stored;
+  }
+  for (uint64_t update = 1; update <= 5; ++update) EXPECT_EQ(stored[update], 0) << update;
+  EXPECT_EQ(stored[6], 4);
+  EXPECT_EQ(run_->ledger().Summary().consumed(), 12);
+  run_.reset();
+  auto ledger = *Ledger::Open(*store_, "job");
+  EXPECT_EQ(ledger->Summary().rollouts_stored(), 4);
+  EXPECT_TRUE(ledger->Read(ledger->GroupsOf(6)[1], 1).ok());
+  EXPECT_EQ(ledger->Summary().consumed(), 12);
+}
+
+TEST_F(RunLoopTest, AnotherBuildIsTold) {
+  v1::RegisterRequest request;
+  request.set_role("rollout");
+  request.set_name("rollout-0");
+  request.set_address("fake");
+  request.set_device("cpu");
+  request.mutable_build()->set_release("0.2.0");
+  request.mutable_build()->set_git_hash("abc");
+  ASSERT_TRUE(registry_->Register(request).ok());
+  EXPECT_EQ(RunAll().state, v1::JOB_STATE_SUCCEEDED);
+  std::vector<std::string> told;
+  const auto events = *store_->ReadEvents("job", 0);
+  for (const v1::JobEvent& event : events) {
+    if (event.message().rfind("WARNING", 0) == 0) told.push_back(event.message());
+  }
+  EXPECT_THAT(told, testing::ElementsAre(HasSubstr("rollout-0 is built from 0.2.0 (abc, ), trainer-0 from")));
+}
+
 TEST_F(RunLoopTest, RolloutsAreNeverStalerThanAsked) {
   job_.config.mutable_grpo()->set_staleness(2);
   job_.config.mutable_grpo()->set_updates(6);

@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include "services/controller/actor_registry.h"
+#include "services/controller/store_schema.h"
 
 namespace rein::services {
 namespace {
@@ -99,6 +100,29 @@ TEST_F(StoreTest, ASecondControllerOnTheFolderIsRefused) {
   auto second = Store::Open({.folder = folder_});
   EXPECT_FALSE(second.ok());
   EXPECT_THAT(std::string(second.status().message()), HasSubstr("database is locked"));
+}
+
+TEST_F(StoreTest, AStoreOfAnOlderSchemaIsBroughtUpToDate) {
+  const std::string folder = folder_ + "/old";
+  std::filesystem::create_directories(folder);
+  auto database = *Database::Open(folder + "/controller.db", /*durable=*/true);
+  ASSERT_TRUE(database->Begin().ok());
+  ASSERT_TRUE(database->Execute(kSchemaSteps[0]).ok());
+  ASSERT_TRUE(database->Execute("PRAGMA user_version = 1; INSERT INTO jobs VALUES (1, CAST('old' AS BLOB), 'r', "
+                                "x'', 'h', 3, '', 1, 0, 9, 4, 1, 2, 7, 0, 5, 0, 'out')")
+                  .ok());
+  ASSERT_TRUE(database->Commit().ok());
+  database.reset();
+  auto store = Store::Open({.folder = folder});
+  ASSERT_TRUE(store.ok()) << store.status();
+  std::vector<JobRecord> jobs = *(*store)->ReadJobs();
+  ASSERT_EQ(jobs.size(), 1);
+  EXPECT_EQ(jobs[0].name, "old");
+  EXPECT_EQ(jobs[0].updates_done, 4);
+  EXPECT_FALSE(jobs[0].pausing);
+  jobs[0].pausing = true;
+  ASSERT_TRUE((*store)->UpdateJob(jobs[0]).ok());
+  EXPECT_TRUE((*store)->ReadJobs()->front().pausing);
 }
 
 TEST_F(StoreTest, AStoreOfANewerSchemaIsRefused) {
