@@ -28,9 +28,4 @@ struct TrainingSequence {
   }
 };
 
-struct Metric {
-  std::string name;
-  double value = 0;
-};
-
 }  // namespace rein::trainer

@@ -221,6 +221,10 @@ class JobChecker {
     unused("rejected", text.answers == Answers::kPair);
     unused("label", text.answers == Answers::kMarked);
     unused("margin", job_.has_reward_model());
+    if (job_.has_sft() && job_.sft().train_on_prompt() &&
+        job_.sft().turns() == v1::LEARNED_TURNS_LAST) {
+      Add("sft.turns", "last cannot stand beside train_on_prompt: true, which learns everything");
+    }
   }
 
   // Whether the user's name of a column is another than the default: a resolved job can be submitted again.

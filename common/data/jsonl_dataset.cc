@@ -138,6 +138,11 @@ absl::StatusOr<PromptRow> JsonlDataset::Parse(const Line& line) const {
   out.is_text = prompt->is_string();
   if (out.is_text) {
     out.messages = {{"user", prompt->get<std::string>()}};
+    const Json* context =
+        options_.context_column.empty() ? nullptr : Find(*row, options_.context_column);
+    if (context != nullptr && context->is_string() && !context->get_ref<const std::string&>().empty()) {
+      absl::StrAppend(&out.messages[0].content, "\n\n", context->get<std::string>());
+    }
   } else {
     absl::StatusOr<std::vector<text::ChatMessage>> messages =
         MessagesFromJson(options_.prompt_column, *prompt);

@@ -27,6 +27,8 @@ struct JsonlOptions {
   // A column is a key of the object, or a path of keys with dots: "extra.question".
   std::string prompt_column = "prompt";
   std::string answer_column = "answer";
+  // Follows a plain-text prompt after an empty line, where a line has it; empty: none.
+  std::string context_column;
   // True: a line without the answer column is an error.
   bool answer_required = false;
   // Uses only the first so many lines; 0: all.

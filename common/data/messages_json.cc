@@ -26,6 +26,12 @@ absl::StatusOr<std::string> ContentText(const Json& content) {
   return text;
 }
 
+// ShareGPT's names of roles, in the words of chat templates.
+std::string RoleOf(const std::string& role) {
+  if (role == "human") return "user";
+  return role == "gpt" ? "assistant" : role;
+}
+
 }  // namespace
 
 absl::StatusOr<std::vector<text::ChatMessage>> MessagesFromJson(const std::string& column,
@@ -39,15 +45,17 @@ absl::StatusOr<std::vector<text::ChatMessage>> MessagesFromJson(const std::strin
   for (const Json& entry : value) {
     std::string where =
         absl::StrCat("column \"", column, "\", message ", messages.size() + 1, ": ");
-    if (!entry.is_object() || !entry.contains("role") || !entry["role"].is_string() ||
-        !entry.contains("content")) {
+    const bool sharegpt = entry.is_object() && entry.contains("from") && !entry.contains("role");
+    const char *role = sharegpt ? "from" : "role", *text = sharegpt ? "value" : "content";
+    if (!entry.is_object() || !entry.contains(role) || !entry[role].is_string() ||
+        !entry.contains(text)) {
       return absl::InvalidArgumentError(absl::StrCat(where, "want {role, content}"));
     }
-    absl::StatusOr<std::string> content = ContentText(entry["content"]);
+    absl::StatusOr<std::string> content = ContentText(entry[text]);
     if (!content.ok()) {
       return absl::InvalidArgumentError(absl::StrCat(where, content.status().message()));
     }
-    messages.push_back({entry["role"].get<std::string>(), *std::move(content)});
+    messages.push_back({RoleOf(entry[role].get<std::string>()), *std::move(content)});
   }
   return messages;
 }

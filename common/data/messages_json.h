@@ -13,7 +13,8 @@
 namespace rein::data {
 
 // `value` must be a list, not empty, of {role, content}; content is a text, or a list of parts of
-// which all are {"type": "text", "text": ...}. INVALID_ARGUMENT names `column` and the message.
+// which all are {"type": "text", "text": ...}. ShareGPT's {from, value} is read too: human is the user, gpt
+// the assistant. INVALID_ARGUMENT names `column` and the message.
 absl::StatusOr<std::vector<text::ChatMessage>> MessagesFromJson(const std::string& column,
                                                                 const nlohmann::json& value);
 

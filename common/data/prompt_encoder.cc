@@ -32,6 +32,10 @@ absl::StatusOr<std::vector<uint32_t>> PromptEncoder::EncodePrompt(const PromptRo
 
 absl::StatusOr<AnsweredPrompt> PromptEncoder::EncodeAnswer(const PromptRow& row) const {
   if (!row.has_answer) return absl::InvalidArgumentError("the line has no answer to learn");
+  const bool earlier_turns =
+      std::any_of(row.messages.begin(), row.messages.end(),
+                  [](const text::ChatMessage& m) { return m.role == "assistant"; });
+  if (options_.chat_template && options_.all_turns && earlier_turns) return EncodeTurns(row);
   AnsweredPrompt result;
   REIN_ASSIGN_OR_RETURN(result.token_ids, EncodePrompt(row));
   result.prompt_tokens = static_cast<uint32_t>(result.token_ids.size());
@@ -43,8 +47,56 @@ absl::StatusOr<AnsweredPrompt> PromptEncoder::EncodeAnswer(const PromptRow& row)
     if (std::optional<uint32_t> eos = text_->eos_token_id()) answer.push_back(*eos);
   }
   if (answer.empty()) return absl::InvalidArgumentError("the answer has no token");
+  result.loss_mask.assign(result.token_ids.size(), 0);
+  result.loss_mask.insert(result.loss_mask.end(), answer.size(), 1);
   result.token_ids.insert(result.token_ids.end(), answer.begin(), answer.end());
   return result;
+}
+
+// The template itself says where a turn begins (where generation would) and ends (at its stop token).
+absl::StatusOr<AnsweredPrompt> PromptEncoder::EncodeTurns(const PromptRow& row) const {
+  std::vector<text::ChatMessage> messages = Messages(row);
+  messages.push_back({"assistant", row.answer});
+  AnsweredPrompt result;
+  std::string written;  // as text, of what has been encoded
+  std::vector<text::ChatMessage> so_far;
+  // Appends what the template writes after `written`.
+  auto append = [&](bool prompt, size_t message) -> absl::Status {
+    REIN_ASSIGN_OR_RETURN(std::string text, text_->RenderChat(so_far, prompt));
+    if (text.compare(0, written.size(), written) != 0) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "the chat template changes what came before once message ", message + 1,
+          " follows, so that turn cannot be learned in the context that generation has; use turns: last"));
+    }
+    REIN_ASSIGN_OR_RETURN(std::vector<uint32_t> ids,
+                          text_->Encode(std::string_view(text).substr(written.size()), false));
+    const size_t targets = prompt ? 0 : TokensOfTurn(ids);
+    if (prompt) result.prompt_tokens = static_cast<uint32_t>(result.token_ids.size() + ids.size());
+    for (size_t i = 0; i < ids.size(); ++i) result.loss_mask.push_back(i < targets ? 1 : 0);
+    result.token_ids.insert(result.token_ids.end(), ids.begin(), ids.end());
+    written = std::move(text);
+    return absl::OkStatus();
+  };
+  for (size_t i = 0; i < messages.size(); ++i) {
+    if (messages[i].role == "assistant") REIN_RETURN_IF_ERROR(append(/*prompt=*/true, i));
+    so_far.push_back(messages[i]);
+    if (messages[i].role == "assistant") REIN_RETURN_IF_ERROR(append(/*prompt=*/false, i));
+  }
+  // As for a single answer, nothing stands after the last token that is learned.
+  while (!result.loss_mask.empty() && result.loss_mask.back() == 0) {
+    result.loss_mask.pop_back();
+    result.token_ids.pop_back();
+  }
+  return result;
+}
+
+// Up to and with the stop token; all of them where there is none.
+size_t PromptEncoder::TokensOfTurn(const std::vector<uint32_t>& turn) const {
+  const std::vector<uint32_t>& stops = text_->stop_token_ids();
+  for (size_t n = turn.size(); n > 0; --n) {
+    if (std::find(stops.begin(), stops.end(), turn[n - 1]) != stops.end()) return n;
+  }
+  return turn.size();
 }
 
 // What the template writes after the prompt once the answer is there. It is tokenised apart from
@@ -70,15 +122,11 @@ absl::StatusOr<std::vector<uint32_t>> PromptEncoder::ChatAnswer(const PromptRow&
 // template without stop token would teach a model never to stop.
 void PromptEncoder::EndWithStopToken(std::vector<uint32_t>& answer) const {
   const std::vector<uint32_t>& stops = text_->stop_token_ids();
-  auto is_stop = [&](uint32_t id) {
-    return std::find(stops.begin(), stops.end(), id) != stops.end();
-  };
-  auto last = std::find_if(answer.rbegin(), answer.rend(), is_stop);
-  if (last != answer.rend()) {
-    answer.erase(last.base(), answer.end());
-  } else if (std::optional<uint32_t> eos = text_->eos_token_id()) {
-    answer.push_back(*eos);
-  }
+  answer.resize(TokensOfTurn(answer));
+  const bool stopped =
+      !answer.empty() && std::find(stops.begin(), stops.end(), answer.back()) != stops.end();
+  std::optional<uint32_t> eos = text_->eos_token_id();
+  if (!stopped && eos) answer.push_back(*eos);
 }
 
 }  // namespace rein::data

@@ -24,6 +24,8 @@ struct EncoderOptions {
   // True: messages go through the model's chat template. False: the prompt must be plain text and
   // is tokenised as it is.
   bool chat_template = true;
+  // True: every turn of the assistant is a target, false: only the answer.
+  bool all_turns = false;
   // Put in front of prompts that have no system message; empty: nothing is.
   std::string system;
 };
@@ -32,8 +34,10 @@ struct EncoderOptions {
 struct AnsweredPrompt {
   // Prompt first, then the answer and its stop token.
   std::vector<uint32_t> token_ids;
-  // How many of them are the prompt.
+  // How many of them come before the answer.
   uint32_t prompt_tokens = 0;
+  // 1 where the token is a target, else 0; as many as token_ids.
+  std::vector<uint8_t> loss_mask;
 };
 
 class PromptEncoder {
@@ -49,11 +53,14 @@ class PromptEncoder {
 
   // With a chat template: the answer as assistant message, up to and with the token that ends its
   // turn. Without: the answer's ids and the model's eos token. INVALID_ARGUMENT when the row has no
-  // answer, or the template does not repeat the prompt in front of the answer.
+  // answer, or the template does not repeat what came before in front of a turn. With all_turns the turns are
+  // tokenised one after the other, as they came about.
   absl::StatusOr<AnsweredPrompt> EncodeAnswer(const PromptRow& row) const;
 
  private:
+  absl::StatusOr<AnsweredPrompt> EncodeTurns(const PromptRow& row) const;
   absl::StatusOr<std::vector<uint32_t>> ChatAnswer(const PromptRow& row) const;
+  size_t TokensOfTurn(const std::vector<uint32_t>& turn) const;
   void EndWithStopToken(std::vector<uint32_t>& answer) const;
 
   const text::ModelText* text_;

@@ -80,7 +80,8 @@ absl::StatusOr<Controller::Sources> Controller::OpenSources(const v1::JobConfig&
   Sources sources;
   if (config.data().has_train()) {
     REIN_ASSIGN_OR_RETURN(sources.train,
-                          OpenPrompts(config.data().train(), config.model(), config::AnswersOf(config)));
+                          OpenPrompts(config.data().train(), config.model(), config::AnswersOf(config),
+                                      LearnsAllTurns(config)));
   }
   if (config.data().has_eval()) {
     REIN_ASSIGN_OR_RETURN(sources.held_out,

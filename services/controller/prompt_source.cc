@@ -93,6 +93,7 @@ class JsonlPrompts final : public PromptSource {
       LearnedText& text = texts.emplace_back();
       text.token_ids = std::move(answered->token_ids);
       text.prompt_tokens = answered->prompt_tokens;
+      text.loss_mask = std::move(answered->loss_mask);
       if (texts.size() > 1 || marks_.column.empty()) continue;
       REIN_ASSIGN_OR_RETURN(text.reward, Mark(index, row));
     }
@@ -157,7 +158,7 @@ std::string ModelFolder(const v1::ModelConfig& model) {
 
 absl::StatusOr<std::unique_ptr<PromptSource>> OpenPrompts(
     const v1::DatasetConfig& dataset, const v1::ModelConfig& model,
-    std::optional<config::TextJob::Answers> answers) {
+    std::optional<config::TextJob::Answers> answers, bool all_turns) {
   using Answers = config::TextJob::Answers;
   const std::string folder = ModelFolder(model);
   std::error_code error;
@@ -180,6 +181,7 @@ absl::StatusOr<std::unique_ptr<PromptSource>> OpenPrompts(
     return data::JsonlDataset::Open({.path = dataset.file(),
                                      .prompt_column = dataset.prompt(),
                                      .answer_column = column,
+                                     .context_column = dataset.context(),
                                      .answer_required = answers.has_value(),
                                      .limit = dataset.limit()});
   };
@@ -193,10 +195,15 @@ absl::StatusOr<std::unique_ptr<PromptSource>> OpenPrompts(
     marks.column = dataset.label();
   }
   data::EncoderOptions options{.chat_template = dataset.chat_template(),
+                               .all_turns = all_turns,
                                .system = dataset.system()};
   return std::make_unique<JsonlPrompts>(dataset.file(), std::move(text), std::move(rows),
                                         std::move(options), limits.context_tokens,
                                         std::move(marks));
+}
+
+bool LearnsAllTurns(const v1::JobConfig& job) {
+  return job.has_sft() && job.sft().turns() == v1::LEARNED_TURNS_ALL;
 }
 
 absl::Status CheckPrompts(const v1::JobConfig& job) {
@@ -207,7 +214,8 @@ absl::Status CheckPrompts(const v1::JobConfig& job) {
   }
   if (!data.has_train()) return absl::OkStatus();
   const std::optional<config::TextJob::Answers> answers = config::AnswersOf(job);
-  REIN_ASSIGN_OR_RETURN(auto train, OpenPrompts(data.train(), job.model(), answers));
+  REIN_ASSIGN_OR_RETURN(auto train, OpenPrompts(data.train(), job.model(), answers,
+                                                LearnsAllTurns(job)));
   REIN_RETURN_IF_ERROR(answers ? train->ReadTexts(0).status() : train->Read(0).status());
   return CheckLengths(*train, job, 0, kCheckedLines, [] { return true; });
 }

@@ -28,7 +28,8 @@ struct Prompt {
 // A text to learn: the prompt, then what follows it.
 struct LearnedText {
   std::vector<uint32_t> token_ids;
-  uint32_t prompt_tokens = 0;
+  uint32_t prompt_tokens = 0;       // before the answer
+  std::vector<uint8_t> loss_mask;  // 1 where the token is learned
   double reward = 0;  // 1 for an answer marked good; of the chosen one of a pair: the margin
 };
 
@@ -47,10 +48,14 @@ class PromptSource {
 std::string ModelFolder(const v1::ModelConfig& model);
 
 // Reads a JSONL file with the tokenizer and chat template of `model`, whose vocabulary must fit its
-// weights. `answers`: what every line must have; absent: answers may lack.
+// weights. `answers`: what every line must have; absent: answers may lack. `all_turns`: every turn of the
+// assistant is learned.
 absl::StatusOr<std::unique_ptr<PromptSource>> OpenPrompts(
     const v1::DatasetConfig& dataset, const v1::ModelConfig& model,
-    std::optional<config::TextJob::Answers> answers);
+    std::optional<config::TextJob::Answers> answers, bool all_turns = false);
+
+// Whether a job learns more of a conversation than its end.
+bool LearnsAllTurns(const v1::JobConfig& job);
 
 // Opens the data as the run will, and looks for lines that are too long among the first ones, so
 // that a wrong file is told at submit.

@@ -144,9 +144,9 @@ absl::StatusOr<TrainingBatch> BatchOfTexts(const Ledger& ledger, PromptSource& p
     for (const LearnedText& text : texts) {
       v1::TrainingSequence& sequence = batch.sequences.emplace_back();
       sequence.mutable_token_ids()->Add(text.token_ids.begin(), text.token_ids.end());
-      std::string mask(text.token_ids.size(), '\1');
-      size_t context = train_on_prompt ? 1 : std::max<size_t>(1, text.prompt_tokens);
-      std::fill_n(mask.begin(), std::min(context, mask.size()), '\0');
+      std::string mask(text.loss_mask.begin(), text.loss_mask.end());
+      if (train_on_prompt) mask.assign(text.token_ids.size(), '\1');
+      mask[0] = '\0';  // nothing predicts the first token
       targets += static_cast<uint64_t>(std::count(mask.begin(), mask.end(), '\1'));
       tokens += mask.size();
       sequence.set_loss_mask(std::move(mask));

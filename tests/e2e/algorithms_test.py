@@ -38,9 +38,8 @@ SINGLE = "updates: 16, prompts: 256"  # as many rollouts, each of its own prompt
 REINFORCED = {"grpo": GROUPS, "dr_grpo": GROUPS, "dapo": "updates: 16, prompts: 16", "gspo": GROUPS, "rloo": GROUPS,
               "ppo": "updates: 6, prompts: 256, critic: {learning_rate: 1e-3}", "reinforce_pp": SINGLE,
               "reinforce_pp_baseline": GROUPS, "remax": SINGLE, "cispo": GROUPS, "sapo": GROUPS, "gmpo": GROUPS,
-              "stale": GROUPS + ", staleness: 2",
-              "decoupled": GROUPS + ", staleness: 1, minibatches: 2, recompute_old: true, correction: {mode: truncate}"}
-VARIANTS = {"stale": "grpo", "decoupled": "grpo"}
+              "stale": GROUPS + ", staleness: 2"}
+VARIANTS = {"stale": "grpo"}
 PREFERRED = {"dpo": ("pairs", "pairs: 64", "1e-3"), "kto": ("marked", "sequences: 128", "1e-3"),
              "orpo": ("pairs", "pairs: 64", "1e-3"), "simpo": ("pairs", "pairs: 64", "1e-4")}
 

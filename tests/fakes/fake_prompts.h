@@ -28,7 +28,9 @@ class FakePrompts final : public services::PromptSource {
 
   absl::StatusOr<std::vector<services::LearnedText>> ReadTexts(uint64_t index) override {
     return std::vector<services::LearnedText>{
-        {.token_ids = {static_cast<uint32_t>(index) + 1, 7, 9, 2}, .prompt_tokens = 2}};
+        {.token_ids = {static_cast<uint32_t>(index) + 1, 7, 9, 2},
+         .prompt_tokens = 2,
+         .loss_mask = {0, 0, 1, 1}}};
   }
 
   uint64_t context = 0;

@@ -16,9 +16,13 @@
 #include "trainer/losses/kto.h"
 #include "trainer/losses/segments.h"
 #include "trainer/losses/simpo.h"
-#include "trainer/training_sequence.h"
 
 namespace rein::trainer {
+
+struct Metric {
+  std::string name;
+  double value = 0;
+};
 
 // The target tokens of one microbatch, packed; T of them. fp32.
 struct LossInputs {

@@ -1,6 +1,10 @@
 // Preference optimisation and reward models as whole Updates.
 
+#include <ATen/ATen.h>
 #include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
 
 #include <filesystem>
 

@@ -2,10 +2,6 @@
 
 #pragma once
 
-#include <ATen/ATen.h>
-#include <gtest/gtest.h>
-
-#include <cmath>
 #include <memory>
 #include <string>
 #include <vector>
@@ -14,58 +10,17 @@
 
 namespace rein::trainer {
 
-inline TrainerSettings Settings() {
-  TrainerSettings s;
-  s.model_path = "tests/golden/models/qwen3";
-  s.random_weights = true;
-  s.microbatch_tokens = 32;
-  s.schedule.peak = 1e-2;
-  return s;
-}
+TrainerSettings Settings();
 
-inline std::unique_ptr<PolicyTrainer> Make(const TrainerSettings& settings,
-                                           const Algorithm& algorithm) {
-  static auto& group = *parallel::SingleProcess().release();
-  auto trainer = PolicyTrainer::Create(settings, algorithm, group);
-  EXPECT_TRUE(trainer.ok()) << trainer.status();
-  return *std::move(trainer);
-}
+std::unique_ptr<PolicyTrainer> Make(const TrainerSettings& settings, const Algorithm& algorithm);
 
 // Random sequences of 1 to 9 targets, `siblings` for each of `groups`, without log-probs.
-inline std::vector<TrainingSequence> RandomSequences(int groups, int siblings) {
-  std::vector<TrainingSequence> batch;
-  for (int g = 0; g < groups; ++g) {
-    for (int i = 0; i < siblings; ++i) {
-      TrainingSequence s;
-      s.id = std::to_string(g) + "/" + std::to_string(i);
-      const int64_t prompt = 3 + g % 2, length = prompt + 1 + at::randint(9, {1}, at::kLong).item<int64_t>();
-      for (int64_t t = 0; t < length; ++t) {
-        s.token_ids.push_back(at::randint(61, {1}, at::kLong).item<int64_t>());
-        s.loss_mask.push_back(t >= prompt);
-      }
-      s.group = static_cast<uint32_t>(g);
-      s.reward = at::rand({1}).item<double>();
-      batch.push_back(s);
-    }
-  }
-  return batch;
-}
+std::vector<TrainingSequence> RandomSequences(int groups, int siblings);
 
 // The same with the trainer's own log-probs as those that sampled.
-inline std::vector<TrainingSequence> OnPolicy(PolicyTrainer& trainer, int groups, int siblings) {
-  std::vector<TrainingSequence> batch = RandomSequences(groups, siblings);
-  auto logprobs = trainer.Score(batch);
-  EXPECT_TRUE(logprobs.ok()) << logprobs.status();
-  for (size_t i = 0; i < batch.size(); ++i) batch[i].behaviour_logprobs = (*logprobs)[i];
-  return batch;
-}
+std::vector<TrainingSequence> OnPolicy(PolicyTrainer& trainer, int groups, int siblings);
 
-inline double Find(const std::vector<Metric>& metrics, const std::string& name) {
-  for (const Metric& m : metrics) {
-    if (m.name == name) return m.value;
-  }
-  ADD_FAILURE() << "no metric " << name;
-  return NAN;
-}
+// A test failure and NaN when there is no such metric.
+double Find(const std::vector<Metric>& metrics, const std::string& name);
 
 }  // namespace rein::trainer

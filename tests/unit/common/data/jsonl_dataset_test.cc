@@ -49,6 +49,23 @@ TEST(JsonlDatasetTest, ReadsTextAndMessages) {
   EXPECT_TRUE(absl::IsOutOfRange(dataset->Row(2).status()));
 }
 
+TEST(JsonlDatasetTest, ReadsShareGptAndAlpaca) {
+  auto sharegpt = Open({.path = Write(R"({"conversations": [{"from": "system", "value": "s"}, )"
+                                      R"({"from": "human", "value": "u"}, {"from": "gpt", "value": "a"}]})"),
+                        .prompt_column = "conversations"});
+  ASSERT_NE(sharegpt, nullptr);
+  EXPECT_THAT(sharegpt->Row(0)->messages, ElementsAre(ChatMessage{"system", "s"}, ChatMessage{"user", "u"}));
+  EXPECT_EQ(sharegpt->Row(0)->answer, "a");
+  auto alpaca = Open({.path = Write("{\"instruction\": \"add\", \"input\": \"1 2\", \"output\": \"3\"}\n"
+                                    "{\"instruction\": \"greet\", \"input\": \"\", \"output\": \"hi\"}\n"),
+                      .prompt_column = "instruction",
+                      .answer_column = "output",
+                      .context_column = "input"});
+  ASSERT_NE(alpaca, nullptr);
+  EXPECT_EQ(alpaca->Row(0)->messages[0].content, "add\n\n1 2");
+  EXPECT_EQ(alpaca->Row(1)->messages[0].content, "greet");
+}
+
 TEST(JsonlDatasetTest, FindsNestedColumns) {
   std::string path =
       Write(R"({"a": {"q": "nested", "b.c": 1}, "a.q": "flat", "r": {"gold": -1.5}})");

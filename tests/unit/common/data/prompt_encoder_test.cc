@@ -64,6 +64,27 @@ TEST_F(PromptEncoderTest, AnAnswerEndsWithItsStopToken) {
   EXPECT_EQ(target.prompt_tokens, 5u);
 }
 
+TEST_F(PromptEncoderTest, EveryTurnOfTheAssistantIsLearnedAndNothingElse) {
+  Load(kTemplate);
+  row_.messages = {{"user", "a"}, {"assistant", "ab"}, {"user", "b"}};
+  PromptEncoder all(*text_, {.all_turns = true});
+  AnsweredPrompt target = *all.EncodeAnswer(row_);
+  // <u> a <end> \n <bot> ab <end> \n <u> b <end> \n <bot> b <end>
+  EXPECT_THAT(target.token_ids, ElementsAre(4, 0, 7, 3, 6, 2, 7, 3, 4, 1, 7, 3, 6, 1, 7));
+  EXPECT_THAT(target.loss_mask, ElementsAre(0, 0, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 1, 1));
+  EXPECT_EQ(target.prompt_tokens, 13u);
+  AnsweredPrompt last = *PromptEncoder(*text_, {}).EncodeAnswer(row_);
+  EXPECT_EQ(last.token_ids, target.token_ids);
+  EXPECT_THAT(last.loss_mask, ElementsAre(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1));
+}
+
+TEST_F(PromptEncoderTest, ATemplateThatDropsEarlierTurnsIsToldBy) {
+  Load("{{ messages[-1].content }}<end>{% if add_generation_prompt %}<bot>{% endif %}");
+  row_.messages = {{"user", "a"}, {"assistant", "ab"}, {"user", "b"}};
+  EXPECT_THAT(std::string(PromptEncoder(*text_, {.all_turns = true}).EncodeAnswer(row_).status().message()),
+              HasSubstr("changes what came before once message 2 follows"));
+}
+
 TEST_F(PromptEncoderTest, ATemplateWithoutStopTokenGetsOne) {
   Load("{% for m in messages %}{{ m.content }}{% endfor %}");
   EXPECT_THAT(PromptEncoder(*text_, {}).EncodeAnswer(row_)->token_ids, ElementsAre(0, 1, 7));
