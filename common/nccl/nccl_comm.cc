@@ -58,9 +58,11 @@ class Comm final : public NcclComm {
     return Settle("joining of the communicator", deadline);
   }
 
+  void* own_stream() const override { return stream_; }
+
   absl::Status Broadcast(void* data, uint64_t bytes, int root, void* stream,
                          absl::Time deadline) override {
-    cudaStream_t on = StreamOf(stream);
+    auto* on = static_cast<cudaStream_t>(stream);
     for (uint64_t offset = 0; offset < bytes; offset += kBucketBytes) {
       char* bucket = static_cast<char*>(data) + offset;
       const uint64_t size = std::min(kBucketBytes, bytes - offset);
@@ -73,7 +75,7 @@ class Comm final : public NcclComm {
 
   absl::Status AllReduceSum(void* data, uint64_t count, NcclType type, void* stream,
                             absl::Time deadline) override {
-    cudaStream_t on = StreamOf(stream);
+    auto* on = static_cast<cudaStream_t>(stream);
     const ncclDataType_t nccl_type = type == NcclType::kFloat32 ? ncclFloat32 : ncclFloat64;
     REIN_RETURN_IF_ERROR(Enqueue("all-reduce", deadline, [&] {
       return ncclAllReduce(data, data, count, nccl_type, ncclSum, comm_, on);
@@ -92,10 +94,6 @@ class Comm final : public NcclComm {
 
  private:
   static absl::Status Aborted() { return absl::CancelledError("the communicator was aborted"); }
-
-  cudaStream_t StreamOf(void* stream) const {
-    return stream == nullptr ? stream_ : static_cast<cudaStream_t>(stream);
-  }
 
   // Issues one collective, and waits until NCCL has taken it.
   absl::Status Enqueue(const char* what, absl::Time deadline,

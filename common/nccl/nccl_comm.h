@@ -40,8 +40,11 @@ class NcclComm {
   static absl::StatusOr<std::unique_ptr<NcclComm>> Join(const NcclPlace& place,
                                                         absl::Time deadline);
 
-  // Pointers are device memory. The work is ordered after what is in `stream` (a cudaStream_t; null: a
-  // stream of the communicator's own), and done when the call returns.
+  // A cudaStream_t of the communicator's own, ordered after nothing else.
+  virtual void* own_stream() const = 0;
+
+  // Pointers are device memory. The work is ordered after what is in `stream` (a cudaStream_t; null is
+  // CUDA's default stream), and done when the call returns.
   virtual absl::Status Broadcast(void* data, uint64_t bytes, int root, void* stream,
                                  absl::Time deadline) = 0;
   // In place.

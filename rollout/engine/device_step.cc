@@ -32,11 +32,6 @@ int64_t RoundedPages(int64_t pages) {
   return rounded;
 }
 
-bool Filters(const RowDraw& row) {
-  return (row.temperature > 0 && (row.top_k > 0 || row.top_p < 1 || row.min_p > 0)) ||
-         !row.banned.empty();
-}
-
 template <typename T>
 at::ScalarType TypeOf() {
   return std::is_same_v<T, int64_t> ? at::kLong : std::is_same_v<T, int32_t> ? at::kInt : at::kByte;
@@ -143,6 +138,35 @@ struct DeviceStep::Inputs {
   at::Tensor token_T, position_T, slot_T, draw_at_N, draw_N, offsets, context_B, pages_BP;
 };
 
+namespace {
+
+// One token for each row of logits, as DeviceStep::Outputs::packed; draw_N holds kernels::DrawRow.
+at::Tensor Draw(const at::Tensor& logits_NV, const at::Tensor& draw_N, bool untempered) {
+  const int64_t n = logits_NV.size(0), vocabulary = logits_NV.size(1);
+  at::TensorOptions bytes = logits_NV.options().dtype(at::kByte);
+  at::Tensor out = at::empty({16 * n}, bytes);
+  at::Tensor scratch = at::empty({kernels::LogitScratchBytes(n, vocabulary)}, bytes);
+  auto* packed = static_cast<char*>(out.mutable_data_ptr());
+  kernels::TokenDraw draw;
+  draw.rows = n;
+  draw.vocabulary = draw.stride = vocabulary;
+  draw.logits = logits_NV.const_data_ptr();
+  draw.row = static_cast<const kernels::DrawRow*>(draw_N.const_data_ptr());
+  draw.token = reinterpret_cast<int64_t*>(packed);
+  draw.logprob = reinterpret_cast<float*>(packed + 8 * n);
+  if (untempered) draw.untempered = draw.logprob + n;
+  draw.scratch = scratch.mutable_data_ptr();
+  absl::Status status = kernels::DrawTokens(draw, tensor::CurrentStream());
+  TORCH_CHECK(status.ok(), std::string(status.message()));
+  return out;
+}
+
+kernels::DrawRow RowOf(const RowDraw& draw) {
+  return {draw.noise.key, draw.noise.position, static_cast<float>(draw.temperature)};
+}
+
+}  // namespace
+
 DeviceStep::Inputs DeviceStep::Upload(const StepBatch& batch, const Sizes& sizes) {
   const Layout at(sizes);
   if (!host_in_.defined() || host_in_.numel() < at.bytes) {
@@ -182,7 +206,7 @@ DeviceStep::Inputs DeviceStep::Upload(const StepBatch& batch, const Sizes& sizes
     const RowDraw& draw = batch.draws[d].draw;
     const int64_t row = sizes.draw_row[d];
     draw_at[row] = place[batch.draws[d].at_token];
-    draws[row] = {draw.noise.key, draw.noise.position, static_cast<float>(draw.temperature)};
+    draws[row] = RowOf(draw);
   }
   device_.narrow(0, 0, at.bytes).copy_(host_in_.narrow(0, 0, at.bytes), /*non_blocking=*/true);
   return Inputs(device_, at, sizes);
@@ -205,25 +229,8 @@ DeviceStep::Outputs DeviceStep::Launch(const models::Decoder& decoder, const Siz
                            .pages = &map};
   at::Tensor hidden_TD = decoder.Hidden(inputs.token_T, view);
   if (sizes.draws == 0) return {};
-  Outputs out;
-  out.logits_NV = decoder.Logits(hidden_TD.index_select(0, inputs.draw_at_N)).contiguous();
-  const int64_t n = sizes.draws, vocabulary = out.logits_NV.size(1);
-  at::TensorOptions bytes = out.logits_NV.options().dtype(at::kByte);
-  out.packed = at::empty({16 * n}, bytes);
-  at::Tensor scratch = at::empty({kernels::LogitScratchBytes(n, vocabulary)}, bytes);
-  auto* packed = static_cast<char*>(out.packed.mutable_data_ptr());
-  kernels::TokenDraw draw;
-  draw.rows = n;
-  draw.vocabulary = draw.stride = vocabulary;
-  draw.logits = out.logits_NV.const_data_ptr();
-  draw.row = static_cast<const kernels::DrawRow*>(inputs.draw_N.const_data_ptr());
-  draw.token = reinterpret_cast<int64_t*>(packed);
-  draw.logprob = reinterpret_cast<float*>(packed + 8 * n);
-  if (sizes.untempered) draw.untempered = draw.logprob + n;
-  draw.scratch = scratch.mutable_data_ptr();
-  absl::Status status = kernels::DrawTokens(draw, tensor::CurrentStream());
-  TORCH_CHECK(status.ok(), std::string(status.message()));
-  return out;
+  at::Tensor logits_NV = decoder.Logits(hidden_TD.index_select(0, inputs.draw_at_N)).contiguous();
+  return {logits_NV, Draw(logits_NV, inputs.draw_N, sizes.untempered)};
 }
 
 DeviceStep::Outputs DeviceStep::LaunchOrReplay(const models::Decoder& decoder, const Sizes& sizes,
@@ -248,6 +255,39 @@ DeviceStep::Outputs DeviceStep::LaunchOrReplay(const models::Decoder& decoder, c
   return captured.outputs;
 }
 
+// Draws again, from what filters and bans leave, the rows that have any. The log-prob at temperature 1 is of all
+// tokens, as the trainer's.
+void DeviceStep::DrawFiltered(const StepBatch& batch, const Sizes& sizes, const at::Tensor& logits_NV,
+                              Draws& draws) {
+  std::vector<int64_t> row_of;
+  std::vector<size_t> place;
+  std::vector<RowDraw> rows;
+  for (size_t d = 0; d < batch.draws.size(); ++d) {
+    const RowDraw& draw = batch.draws[d].draw;
+    if (!HasFilters(draw) && draw.banned.empty()) continue;
+    row_of.push_back(sizes.draw_row[d]);
+    place.push_back(d);
+    rows.push_back(draw);
+  }
+  if (rows.empty()) return;
+  const auto n = static_cast<int64_t>(rows.size());
+  at::Tensor draw_N = at::zeros({n, static_cast<int64_t>(sizeof(kernels::DrawRow))}, at::kByte);
+  std::transform(rows.begin(), rows.end(), static_cast<kernels::DrawRow*>(draw_N.mutable_data_ptr()), RowOf);
+  at::Tensor own_NV = logits_NV.index_select(0, at::tensor(row_of, at::kLong).to(logits_NV.device()));
+  at::Tensor packed =
+      Draw(Filtered(own_NV, rows).contiguous(), draw_N.to(logits_NV.device()), /*untempered=*/false);
+  at::Tensor token_N = packed.narrow(0, 0, 8 * n).view(at::kLong);
+  at::Tensor untempered = nn::TokenLogprobsOfLogits(own_NV, token_N, 1.0).logprob_N.to(at::kCPU);
+  at::Tensor host = packed.to(at::kCPU);
+  const auto* token = static_cast<const int64_t*>(host.const_data_ptr());
+  const auto* logprob = reinterpret_cast<const float*>(token + n);
+  for (size_t i = 0; i < place.size(); ++i) {
+    draws.token[place[i]] = static_cast<uint32_t>(token[i]);
+    draws.logprob[place[i]] = logprob[i];
+    if (sizes.untempered) draws.untempered_logprob[place[i]] = untempered.const_data_ptr<float>()[i];
+  }
+}
+
 Draws DeviceStep::Download(const StepBatch& batch, const Sizes& sizes, const Outputs& outputs) {
   Draws draws;
   if (batch.draws.empty()) return draws;
@@ -259,36 +299,13 @@ Draws DeviceStep::Download(const StepBatch& batch, const Sizes& sizes, const Out
   const auto* host = host_out_.const_data_ptr<uint8_t>();
   const auto* token = reinterpret_cast<const int64_t*>(host);
   const auto* logprob = reinterpret_cast<const float*>(host + 8 * n);
-  std::vector<int64_t> filtered_row;
-  std::vector<RowDraw> filtered;
-  std::vector<size_t> filtered_draw;
   for (size_t d = 0; d < batch.draws.size(); ++d) {
     const int64_t row = sizes.draw_row[d];
     draws.token.push_back(static_cast<uint32_t>(token[row]));
     draws.logprob.push_back(logprob[row]);
     if (sizes.untempered) draws.untempered_logprob.push_back(logprob[n + row]);
-    if (!Filters(batch.draws[d].draw)) continue;
-    filtered_row.push_back(row);
-    filtered.push_back(batch.draws[d].draw);
-    filtered.back().untempered = false;  // the kernel's stands
-    filtered_draw.push_back(d);
   }
-  if (filtered.empty()) return draws;
-  at::Tensor rows = at::tensor(filtered_row, at::kLong).to(outputs.logits_NV.device());
-  Draws again = Sample(outputs.logits_NV.index_select(0, rows).to(at::kFloat), filtered);
-  for (size_t i = 0; i < filtered_draw.size(); ++i) {
-    draws.token[filtered_draw[i]] = again.token[i];
-    draws.logprob[filtered_draw[i]] = again.logprob[i];
-  }
-  if (!sizes.untempered) return draws;
-  // By the kernel, so that it is what the trainer computes.
-  at::Tensor logits_NV = outputs.logits_NV.index_select(0, rows);
-  std::vector<int64_t> drawn(again.token.begin(), again.token.end());
-  at::Tensor logprob_N = nn::TokenLogprobsOfLogits(
-      logits_NV, at::tensor(drawn, at::kLong).to(logits_NV.device()), 1.0).logprob_N.to(at::kCPU);
-  for (size_t i = 0; i < filtered_draw.size(); ++i) {
-    draws.untempered_logprob[filtered_draw[i]] = logprob_N.const_data_ptr<float>()[i];
-  }
+  DrawFiltered(batch, sizes, outputs.logits_NV, draws);
   return draws;
 }
 

@@ -50,6 +50,8 @@ class DeviceStep {
   Inputs Upload(const StepBatch& batch, const Sizes& sizes);
   Outputs Launch(const models::Decoder& decoder, const Sizes& sizes, const Inputs& inputs);
   Outputs LaunchOrReplay(const models::Decoder& decoder, const Sizes& sizes, const Inputs& inputs);
+  void DrawFiltered(const StepBatch& batch, const Sizes& sizes, const at::Tensor& logits_NV,
+                    Draws& draws);
   Draws Download(const StepBatch& batch, const Sizes& sizes, const Outputs& outputs);
 
   std::vector<nn::KvPages>& pages_;

@@ -24,6 +24,11 @@ struct RowDraw {
   bool untempered = false;       // wants the untempered log-prob too
 };
 
+// Whether a row leaves out tokens by its settings.
+inline bool HasFilters(const RowDraw& row) {
+  return row.temperature > 0 && (row.top_k > 0 || row.top_p < 1 || row.min_p > 0);
+}
+
 struct Draws {
   std::vector<uint32_t> token;
   // Under the distribution that was drawn from, renormalised after filters. Greedy rows: under the

@@ -34,10 +34,6 @@ void Ban(const std::vector<RowDraw>& rows, at::Tensor& logits_BV) {
   logits_BV.index_put_({row_N, token_N}, at::full({}, -kInfinity, logits_BV.options()));
 }
 
-bool Filters(const RowDraw& row) {
-  return row.temperature > 0 && (row.top_k > 0 || row.top_p < 1 || row.min_p > 0);
-}
-
 // The likeliest `count` of a row, likeliest first.
 std::tuple<at::Tensor, at::Tensor> Likeliest(const at::Tensor& row_V, int64_t count) {
   if (count < row_V.size(0)) return at::topk(row_V, count);
@@ -78,8 +74,20 @@ void FilterRow(const RowDraw& draw, at::Tensor row_V) {
 
 void Filter(const std::vector<RowDraw>& rows, const at::Tensor& logits_BV) {
   for (size_t b = 0; b < rows.size(); ++b) {
-    if (Filters(rows[b])) FilterRow(rows[b], logits_BV[static_cast<int64_t>(b)]);
+    if (HasFilters(rows[b])) FilterRow(rows[b], logits_BV[static_cast<int64_t>(b)]);
   }
+}
+
+// Tempered logits, -infinity for what is banned or filtered.
+at::Tensor DrawnFrom(const at::Tensor& logits_BV, const std::vector<RowDraw>& rows) {
+  std::vector<float> temperature;
+  for (const RowDraw& row : rows) {
+    temperature.push_back(row.temperature > 0 ? static_cast<float>(row.temperature) : 1.0f);
+  }
+  at::Tensor drawn_from_BV = logits_BV.div(Column(temperature, logits_BV.device()));
+  Ban(rows, drawn_from_BV);
+  Filter(rows, drawn_from_BV);
+  return drawn_from_BV;
 }
 
 std::vector<float> Host(const at::Tensor& x_B) {
@@ -93,19 +101,20 @@ at::Tensor Chosen(const at::Tensor& logits_BV, const at::Tensor& token_B1) {
 
 }  // namespace
 
+at::Tensor Filtered(const at::Tensor& logits_BV, const std::vector<RowDraw>& rows) {
+  at::Tensor kept_BV = DrawnFrom(logits_BV.to(at::kFloat), rows) > -kInfinity;
+  return logits_BV.masked_fill(kept_BV.logical_not_(), -kInfinity);
+}
+
 Draws Sample(const at::Tensor& logits_BV, const std::vector<RowDraw>& rows) {
   const at::Device device = logits_BV.device();
-  std::vector<float> temperature;
   std::vector<const NoiseKey*> keys;
   bool random = false;
   for (const RowDraw& row : rows) {
-    temperature.push_back(row.temperature > 0 ? static_cast<float>(row.temperature) : 1.0f);
     keys.push_back(row.temperature > 0 ? &row.noise : nullptr);
     random |= row.temperature > 0;
   }
-  at::Tensor drawn_from_BV = logits_BV.div(Column(temperature, device));
-  Ban(rows, drawn_from_BV);
-  Filter(rows, drawn_from_BV);
+  at::Tensor drawn_from_BV = DrawnFrom(logits_BV, rows);
   at::Tensor token_B1;
   if (random) {
     at::Tensor noise_BV = GumbelNoise(keys, logits_BV.size(1), device);

@@ -14,4 +14,7 @@ namespace rein::rollout {
 // least one token that is not banned.
 Draws Sample(const at::Tensor& logits_BV, const std::vector<RowDraw>& rows);
 
+// logits_BV, of any dtype, with -infinity where a row's filters and bans exclude a token.
+at::Tensor Filtered(const at::Tensor& logits_BV, const std::vector<RowDraw>& rows);
+
 }  // namespace rein::rollout

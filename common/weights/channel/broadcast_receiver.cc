@@ -30,7 +30,7 @@ absl::Status BroadcastReceiver::Receive(const nccl::NcclPlace& place, void* aren
     member_ = member;
     member_id_ = place.id;
   }
-  absl::Status status = member->Broadcast(arena, bytes, /*root=*/0, nullptr, deadline);
+  absl::Status status = member->Broadcast(arena, bytes, /*root=*/0, member->own_stream(), deadline);
   if (!status.ok()) {
     std::lock_guard<std::mutex> lock(member_mutex_);
     member_.reset();

@@ -115,7 +115,7 @@ class NcclChannel final : public WeightChannel {
       REIN_ASSIGN_OR_RETURN(member_,
                             nccl::NcclComm::Join({id_, 0, size, publication.device}, deadline));
     }
-    return member_->Broadcast(publication.arena, publication.plan.arena_bytes, /*root=*/0, nullptr,
+    return member_->Broadcast(publication.arena, publication.plan.arena_bytes, /*root=*/0, member_->own_stream(),
                               deadline);
   }
 
