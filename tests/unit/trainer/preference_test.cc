@@ -36,9 +36,10 @@ std::vector<TrainingSequence> Pairs(int count) {
 
 void ExpectLearnsToPrefer(const Algorithm& algorithm, const std::string& accuracy) {
   auto trainer = Make(Settings(), algorithm);
+  const std::vector<TrainingSequence> batch = Pairs(8);  // fresh ones would make the last accuracy a draw
   double first = 0, last = 0, first_accuracy = 0, last_accuracy = 0;
-  for (int i = 0; i < 15; ++i) {
-    auto result = trainer->Update(Pairs(8));
+  for (int i = 0; i < 25; ++i) {
+    auto result = trainer->Update(batch);
     ASSERT_TRUE(result.ok()) << result.status();
     last = Find(result->metrics, "loss");
     last_accuracy = Find(result->metrics, accuracy);
