@@ -33,24 +33,22 @@ __global__ void GatedSiluKernel(const bf16* gate_up, bf16* y, int64_t rows, int6
   Store8(gate, y + place.at);
 }
 
-__global__ void GatedSiluGradientKernel(const bf16* gate_up, const bf16* dy, bf16* dgate_up, bf16* y,
+__global__ void GatedSiluGradientKernel(const bf16* gate_up, const bf16* dy, bf16* dgate_up,
                                         int64_t rows, int64_t columns) {
   const Place place = Find(rows, columns);
   if (!place.live) return;
-  float gate[8], up[8], d[8], out[8];
+  float gate[8], up[8], d[8];
   Load8(gate_up + place.gate, gate);
   Load8(gate_up + place.gate + columns, up);
   Load8(dy + place.at, d);
 #pragma unroll
   for (int i = 0; i < 8; ++i) {
     const float sigmoid = Sigmoid(gate[i]), silu = Rounded(gate[i] * sigmoid);
-    out[i] = silu * up[i];
     gate[i] = d[i] * up[i] * sigmoid * (1.0f + gate[i] * (1.0f - sigmoid));
     up[i] = d[i] * silu;
   }
   Store8(gate, dgate_up + place.gate);
   Store8(up, dgate_up + place.gate + columns);
-  if (y != nullptr) Store8(out, y + place.at);
 }
 
 unsigned Blocks(int64_t rows, int64_t columns) {
@@ -66,13 +64,13 @@ absl::Status GatedSilu(const void* gate_up, void* y, int64_t rows, int64_t colum
   return LaunchStatus("GatedSilu");
 }
 
-absl::Status GatedSiluGradient(const void* gate_up, const void* dy, void* dgate_up, void* y,
-                               int64_t rows, int64_t columns, void* stream) {
+absl::Status GatedSiluGradient(const void* gate_up, const void* dy, void* dgate_up, int64_t rows,
+                               int64_t columns, void* stream) {
   if (rows == 0) return absl::OkStatus();
   GatedSiluGradientKernel<<<Blocks(rows, columns), kThreads, 0,
                             static_cast<cudaStream_t>(stream)>>>(
       static_cast<const bf16*>(gate_up), static_cast<const bf16*>(dy),
-      static_cast<bf16*>(dgate_up), static_cast<bf16*>(y), rows, columns);
+      static_cast<bf16*>(dgate_up), rows, columns);
   return LaunchStatus("GatedSiluGradient");
 }
 

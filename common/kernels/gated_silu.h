@@ -14,8 +14,8 @@ namespace rein::kernels {
 // the launch; INTERNAL when it was refused, UNIMPLEMENTED in a build without CUDA.
 absl::Status GatedSilu(const void* gate_up, void* y, int64_t rows, int64_t columns, void* stream);
 
-// dy bf16 [T, F] -> dgate_up bf16 [T, 2F]; y, when not null, is written again as in the forward.
-absl::Status GatedSiluGradient(const void* gate_up, const void* dy, void* dgate_up, void* y,
-                               int64_t rows, int64_t columns, void* stream);
+// dy bf16 [T, F] -> dgate_up bf16 [T, 2F].
+absl::Status GatedSiluGradient(const void* gate_up, const void* dy, void* dgate_up, int64_t rows,
+                               int64_t columns, void* stream);
 
 }  // namespace rein::kernels

@@ -192,7 +192,7 @@ struct GatedSiluFunction : public Function<GatedSiluFunction> {
     if (SiluRunsKernels(gate_up)) {
       at::Tensor dy_TF = dy[0].contiguous();
       Launched(kernels::GatedSiluGradient(gate_up.const_data_ptr(), dy_TF.const_data_ptr(),
-                                          d.mutable_data_ptr(), nullptr, gate_up.size(0), width,
+                                          d.mutable_data_ptr(), gate_up.size(0), width,
                                           Stream()));
       return {d};
     }

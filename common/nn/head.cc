@@ -89,10 +89,6 @@ struct HeadFunction : public Function<HeadFunction> {
   }
 };
 
-}  // namespace
-
-namespace {
-
 // What the kernel makes of rows of logits, chunk by chunk.
 struct LogitStats {
   LogitStats(int64_t rows, const at::TensorOptions& options)

@@ -49,6 +49,7 @@ struct DeviceStep::Sizes {
   bool uniform = false;              // each sequence decodes one token, and draws at most once
   std::vector<size_t> order;         // the batch's sequences, those that decode first
   std::vector<int64_t> token_order;  // the batch's tokens, in that order
+  std::vector<int64_t> place;        // of each of the batch's tokens among them
   std::vector<int64_t> offsets;      // [sequences + 1]
   std::vector<int64_t> draw_row;     // of each draw of the batch, its row among `draws`
 
@@ -63,7 +64,7 @@ DeviceStep::Sizes::Sizes(const StepBatch& batch, int64_t page_tokens) {
       std::stable_partition(order.begin(), order.end(), [&](size_t b) { return queries(b) == 1; });
   single = prefills - order.begin();
   sequences = static_cast<int64_t>(order.size());
-  std::vector<int64_t> place(batch.tokens.size());
+  place.resize(batch.tokens.size());
   offsets.push_back(0);
   for (size_t b : order) {
     for (int64_t t = batch.offsets[b]; t < batch.offsets[b + 1]; ++t) {
@@ -198,14 +199,10 @@ DeviceStep::Inputs DeviceStep::Upload(const StepBatch& batch, const Sizes& sizes
   auto* draw_at = reinterpret_cast<int64_t*>(host + at.draw_at);
   auto* draws = reinterpret_cast<kernels::DrawRow*>(host + at.draws);
   if (sizes.uniform) std::iota(draw_at, draw_at + sizes.draws, int64_t{0});
-  std::vector<int64_t> place(batch.tokens.size());
-  for (size_t i = 0; i < sizes.token_order.size(); ++i) {
-    place[sizes.token_order[i]] = static_cast<int64_t>(i);
-  }
   for (size_t d = 0; d < batch.draws.size(); ++d) {
     const RowDraw& draw = batch.draws[d].draw;
     const int64_t row = sizes.draw_row[d];
-    draw_at[row] = place[batch.draws[d].at_token];
+    draw_at[row] = sizes.place[batch.draws[d].at_token];
     draws[row] = RowOf(draw);
   }
   device_.narrow(0, 0, at.bytes).copy_(host_in_.narrow(0, 0, at.bytes), /*non_blocking=*/true);
