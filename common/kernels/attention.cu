@@ -161,53 +161,96 @@ __global__ void __launch_bounds__(PrefillLayout<kDim>::kThreads, 1)
   }
 }
 
-// ---- decode: a warp holds the queries of one kv head of one sequence, and walks over one chunk ------
+// ---- decode: a warp holds the queries of one kv head of one sequence, or of neighbours that share the keys,
+// ---- and walks over one chunk
 
-// What the chunks leave: sums of each (item, kv head) and where each sequence's items begin.
+constexpr int kDecodeRows = 16;  // queries of a warp
+
+// Neighbours whose queries fit one warp.
+__host__ __device__ inline int MostSiblings(int64_t heads, int64_t kv_heads) {
+  const auto group = static_cast<int>(heads / kv_heads);
+  return group < kDecodeRows ? kDecodeRows / group : 1;
+}
+
+// Chunk `chunk` of `siblings` sequences from `sequence` on.
+struct DecodeItem {
+  int32_t sequence, chunk, siblings;
+};
+
+// The items of a step, and what the chunks leave: sums for each chunk of each sequence.
 struct DecodeScratch {
-  int32_t* first_item;  // [B + 1]
-  int32_t* sequence_of; // [most_chunks]
-  float* max;           // [most_chunks, H]
-  float* sum;           // [most_chunks, H]
-  float* out;           // [most_chunks, H, C]
+  int32_t* items;        // how many
+  int32_t* first_chunk;  // [B + 1]: where each sequence's sums begin
+  DecodeItem* item;      // [most_chunks]
+  float* max;            // [most_chunks, H]
+  float* sum;            // [most_chunks, H]
+  float* out;            // [most_chunks, H, C]
 };
 
 DecodeScratch Cut(void* scratch, int64_t most_chunks, int64_t sequences, int64_t heads) {
   auto aligned = [](int64_t n) { return (n + 63) / 64 * 64; };
   DecodeScratch cut;
-  cut.first_item = static_cast<int32_t*>(scratch);
-  cut.sequence_of = cut.first_item + aligned(sequences + 1);
-  cut.max = reinterpret_cast<float*>(cut.sequence_of + aligned(most_chunks));
+  cut.items = static_cast<int32_t*>(scratch);
+  cut.first_chunk = cut.items + aligned(1);
+  cut.item = reinterpret_cast<DecodeItem*>(cut.first_chunk + aligned(sequences + 1));
+  cut.max = reinterpret_cast<float*>(cut.item + aligned(most_chunks));
   cut.sum = cut.max + aligned(most_chunks * heads);
   cut.out = cut.sum + aligned(most_chunks * heads);
   return cut;
 }
 
-// Lists the (sequence, chunk) items of a step. One block of kListThreads.
+// Lists the items of a step. One block of kListThreads, a sequence for each thread.
 constexpr int kListThreads = 512;
 
-__global__ void ListItemsKernel(const int32_t* context, int sequences, int most_chunks,
-                                DecodeScratch s) {
-  __shared__ int end_of[kListThreads];
-  int before = 0;
+__global__ void ListItemsKernel(DecodePlan plan, DecodeScratch s) {
+  __shared__ int chunks_to[kListThreads], items_to[kListThreads];  // sums up to and with this sequence
+  __shared__ int chunks_of[kListThreads], shared_of[kListThreads];
+  const int own = threadIdx.x, sequences = static_cast<int>(plan.sequences);
+  const int most_siblings = MostSiblings(plan.heads, plan.kv_heads);
+  const int most_chunks = static_cast<int>(plan.most_chunks);
+  int chunks_before = 0, items_before = 0;
   for (int first = 0; first < sequences; first += kListThreads) {
-    const int b = first + threadIdx.x;
-    const int own = b < sequences ? (context[b] + kKeyChunk - 1) / kKeyChunk : 0;
-    end_of[threadIdx.x] = own;
+    const int b = first + own;
+    const int context = b < sequences ? plan.context[b] : 0;
+    const int chunks = (context + kKeyChunk - 1) / kKeyChunk;
+    // Whole chunks that the sequence before it, in the same set of possible siblings, takes along.
+    int shared = 0;
+    if (plan.shared != nullptr && b < sequences && own % most_siblings != 0) {
+      shared = min(plan.shared[b], min(context, plan.context[b - 1])) / kKeyChunk;
+    }
+    chunks_to[own] = chunks;
     __syncthreads();
     for (int offset = 1; offset < kListThreads; offset *= 2) {
-      const int add = threadIdx.x >= offset ? end_of[threadIdx.x - offset] : 0;
+      const int add = own >= offset ? chunks_to[own - offset] : 0;
       __syncthreads();
-      end_of[threadIdx.x] += add;
+      chunks_to[own] += add;
       __syncthreads();
     }
-    const int end = min(before + end_of[threadIdx.x], most_chunks), begin = max(end - own, 0);
+    const int end = min(chunks_before + chunks_to[own], most_chunks);
+    const int begin = min(chunks_before + chunks_to[own] - chunks, most_chunks);
+    chunks_of[own] = end - begin;
+    shared_of[own] = shared = min(shared, end - begin);
+    items_to[own] = end - begin - shared;
+    __syncthreads();
+    for (int offset = 1; offset < kListThreads; offset *= 2) {
+      const int add = own >= offset ? items_to[own - offset] : 0;
+      __syncthreads();
+      items_to[own] += add;
+      __syncthreads();
+    }
+    const int items_end = items_before + items_to[own];
     if (b < sequences) {
-      s.first_item[b] = begin;
-      if (b == sequences - 1) s.first_item[sequences] = end;
-      for (int i = begin; i < end; ++i) s.sequence_of[i] = b;
+      s.first_chunk[b] = begin;
+      if (b == sequences - 1) s.first_chunk[sequences] = end, *s.items = items_end;
+      const int set_end = min((own / most_siblings + 1) * most_siblings, kListThreads);
+      for (int chunk = shared; chunk < end - begin; ++chunk) {
+        int siblings = 1;
+        while (own + siblings < set_end && shared_of[own + siblings] > chunk) ++siblings;
+        s.item[items_end - (end - begin) + chunk] = {b, chunk, siblings};
+      }
     }
-    before += end_of[kListThreads - 1];
+    chunks_before += chunks_to[kListThreads - 1];
+    items_before += items_to[kListThreads - 1];
     __syncthreads();
   }
 }
@@ -228,12 +271,12 @@ __global__ void __launch_bounds__(32 * DecodeLayout<kDim>::kWarps)
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   bf16* ring = shared + warp * L::kStages * L::kTile;
   const int group = static_cast<int>(r.heads / r.kv_heads);
-  const int items = s.first_item[r.sequences] * static_cast<int>(r.kv_heads);
+  const int items = *s.items * static_cast<int>(r.kv_heads);
   const float scale_log2 = r.scale * kLog2E;
   // Few items are spread over many processors.
   for (int item = warp * gridDim.x + blockIdx.x; item < items; item += gridDim.x * L::kWarps) {
-    const int kv_head = item % r.kv_heads, chunk_item = item / r.kv_heads;
-    const int b = s.sequence_of[chunk_item], chunk_index = chunk_item - s.first_item[b];
+    const int kv_head = item % r.kv_heads;
+    const auto [b, chunk_index, siblings] = s.item[item / r.kv_heads];
     const int context = r.context[b], first_key = chunk_index * kKeyChunk;
     const int tiles = (min(context - first_key, kKeyChunk) + kKeyTile - 1) / kKeyTile;
     const KeyRows rows{r.keys, b, context};
@@ -255,16 +298,24 @@ __global__ void __launch_bounds__(32 * DecodeLayout<kDim>::kWarps)
       }
       CommitCopies();
     };
+    // Rows are the query heads of the first sequence, of the second, ...
     uint32_t q_fragment[kDim / 16][4];
-    const int row = lane / 4;  // rows 8 to 15 are empty unless the group is above 8
+    int sequence[2], head[2];
+    bool live[2];
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const int row = lane / 4 + 8 * i;
+      sequence[i] = b + row / group;
+      head[i] = kv_head * group + row % group;
+      live[i] = row / group < siblings;
+    }
 #pragma unroll
     for (int k = 0; k < kDim / 16; ++k) {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        const int query = row + i % 2 * 8;
-        const bf16* at = static_cast<const bf16*>(r.q) + b * r.q_stride +
-                         (kv_head * group + query) * kDim + k * 16 + i / 2 * 8 + lane % 4 * 2;
-        q_fragment[k][i] = query < group ? *reinterpret_cast<const uint32_t*>(at) : 0;
+        const bf16* at = static_cast<const bf16*>(r.q) + sequence[i % 2] * r.q_stride +
+                         head[i % 2] * kDim + k * 16 + i / 2 * 8 + lane % 4 * 2;
+        q_fragment[k][i] = live[i % 2] ? *reinterpret_cast<const uint32_t*>(at) : 0;
       }
     }
     __syncwarp();
@@ -286,9 +337,8 @@ __global__ void __launch_bounds__(32 * DecodeLayout<kDim>::kWarps)
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       const float sum = RowSum(chunk.sum[i]);
-      const int query = row + i * 8;
-      if (query >= group) continue;
-      const int64_t at = static_cast<int64_t>(chunk_item) * r.heads + kv_head * group + query;
+      if (!live[i]) continue;
+      const int64_t at = (s.first_chunk[sequence[i]] + chunk_index) * r.heads + head[i];
       if (lane % 4 == 0) {
         s.max[at] = chunk.max[i];
         s.sum[at] = sum;
@@ -311,15 +361,15 @@ __global__ void AddChunksKernel(AttentionForward r, DecodeScratch s) {
   const int lane = threadIdx.x % 32;
   constexpr int kCount = kDim / 32;
   RowTotal<kCount> total;
-  for (int item = s.first_item[b]; item < s.first_item[b + 1]; ++item) {
-    const int64_t at = item * r.heads + head;
+  for (int chunk = s.first_chunk[b]; chunk < s.first_chunk[b + 1]; ++chunk) {
+    const int64_t at = chunk * r.heads + head;
     float out[kCount];
 #pragma unroll
     for (int i = 0; i < kCount; ++i) out[i] = s.out[at * kDim + i * 32 + lane];
     total.Add(s.max[at], s.sum[at], out);
   }
   bf16* out = static_cast<bf16*>(r.out) + unit * kDim;
-  const bool any = s.first_item[b] < s.first_item[b + 1];
+  const bool any = s.first_chunk[b] < s.first_chunk[b + 1];
 #pragma unroll
   for (int i = 0; i < kCount; ++i) {
     out[i * 32 + lane] = __float2bfloat16_rn(any ? total.Output(i) : 0.0f);
@@ -372,21 +422,20 @@ int64_t DecodeScratchBytes(int64_t most_chunks, int64_t sequences, int64_t heads
   return reinterpret_cast<int64_t>(cut.out + most_chunks * heads * head_dim);
 }
 
-absl::Status PlanDecode(const int32_t* context, int64_t sequences, int64_t heads,
-                        int64_t most_chunks, void* scratch, void* stream) {
-  if (sequences == 0) return absl::OkStatus();
+absl::Status PlanDecode(const DecodePlan& plan, void* scratch, void* stream) {
+  if (plan.sequences == 0) return absl::OkStatus();
   ListItemsKernel<<<1, kListThreads, 0, static_cast<cudaStream_t>(stream)>>>(
-      context, static_cast<int>(sequences), static_cast<int>(most_chunks),
-      Cut(scratch, most_chunks, sequences, heads));
+      plan, Cut(scratch, plan.most_chunks, plan.sequences, plan.heads));
   return LaunchStatus("PlanDecode");
 }
 
 absl::Status AttendDecode(const AttentionForward& run, int64_t most_chunks, void* scratch,
                           void* stream) {
   if (run.sequences == 0) return absl::OkStatus();
-  if (run.heads / run.kv_heads > 16) {
+  if (run.heads / run.kv_heads > kDecodeRows) {
     return absl::InvalidArgumentError(absl::StrCat("AttendDecode: ", run.heads / run.kv_heads,
-                                                   " query heads share a kv head, want at most 16"));
+                                                   " query heads share a kv head, want at most ",
+                                                   kDecodeRows));
   }
   auto* on = static_cast<cudaStream_t>(stream);
   const DecodeScratch cut = Cut(scratch, most_chunks, run.sequences, run.heads);

@@ -52,14 +52,22 @@ struct AttentionForward {
 // Any number of queries of each sequence; `longest` is the most of one.
 absl::Status AttendPrefill(const AttentionForward& run, int64_t longest, void* stream);
 
+// What the decode of a step has to do, the same in all layers.
+struct DecodePlan {
+  const int32_t* context = nullptr;  // [B], as in AttentionForward
+  // [B] or null: how many leading keys a sequence has on the same pages as the one before it. Chunks that
+  // neighbours share, siblings of one prompt, are read once for as many of them as fit a tile of queries.
+  const int32_t* shared = nullptr;
+  int64_t sequences = 0, heads = 0, kv_heads = 0;
+  int64_t most_chunks = 0;  // of all sequences together; what is beyond is not computed
+};
+
 // One query of each sequence (T = B, query_begin unused). `scratch` holds DecodeScratchBytes() and was
-// filled by PlanDecode() with the same context, sequences, heads and most_chunks, once for all layers.
-// `most_chunks` bounds the chunks of all sequences together; what is beyond it is not computed. The launches
-// depend on the host for nothing but these arguments, so that captured ones follow `context`.
+// filled by PlanDecode() for the same sequences, once for all layers. The launches depend on the host for
+// nothing but these arguments, so that captured ones follow `context` and `shared`.
 absl::Status AttendDecode(const AttentionForward& run, int64_t most_chunks, void* scratch,
                           void* stream);
-absl::Status PlanDecode(const int32_t* context, int64_t sequences, int64_t heads,
-                        int64_t most_chunks, void* scratch, void* stream);
+absl::Status PlanDecode(const DecodePlan& plan, void* scratch, void* stream);
 int64_t DecodeScratchBytes(int64_t most_chunks, int64_t sequences, int64_t heads, int64_t head_dim);
 
 }  // namespace rein::kernels

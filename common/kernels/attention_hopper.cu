@@ -1,6 +1,8 @@
 #include "common/kernels/attention_hopper.h"
 
 #include "common/kernels/attention_tile.cuh"
+#include "common/kernels/barrier.cuh"
+#include "common/kernels/hopper.h"
 #include "common/kernels/launch_status.h"
 
 namespace rein::kernels {
@@ -39,27 +41,6 @@ template <int kPending>
 __device__ void WaitForProducts() {
   asm volatile("wgmma.wait_group.sync.aligned %0;\n" ::"n"(kPending) : "memory");
 }
-
-// A barrier in shared memory that threads arrive at and others wait for, phase by phase.
-struct Barrier {
-  uint64_t state;
-
-  __device__ void Init(int arrivals) {
-    asm volatile("mbarrier.init.shared.b64 [%0], %1;\n" ::"r"(SharedAddress(&state)), "r"(arrivals));
-  }
-  __device__ void Arrive() {
-    asm volatile("{\n.reg .b64 t;\nmbarrier.arrive.shared.b64 t, [%0];\n}\n" ::"r"(SharedAddress(&state))
-                 : "memory");
-  }
-  // Until the phase of this parity is over.
-  __device__ void Wait(int parity) {
-    asm volatile(
-        "{\n.reg .pred p;\nAGAIN%=:\nmbarrier.try_wait.parity.shared.b64 p, [%0], %1;\n@p bra DONE%=;\n"
-        "bra AGAIN%=;\nDONE%=:\n}\n" ::"r"(SharedAddress(&state)),
-        "r"(parity)
-        : "memory");
-  }
-};
 
 // Keeps the compiler from moving what computes a register past this point: the registers of a product must be
 // ready before it begins and untouched until it is waited for.
@@ -436,13 +417,7 @@ absl::Status Launch(const AttentionForward& run, int64_t longest, void* stream) 
 
 }  // namespace
 
-bool HopperPrefillTakes(int64_t head_dim) {
-  int device = 0, major = 0, minor = 0;
-  cudaGetDevice(&device);
-  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
-  cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
-  return major == 9 && minor == 0 && (head_dim == 64 || head_dim == 128);
-}
+bool HopperPrefillTakes(int64_t head_dim) { return IsHopper() && (head_dim == 64 || head_dim == 128); }
 
 absl::Status AttendPrefillHopper(const AttentionForward& run, int64_t longest, void* stream) {
   return run.head_dim == 64 ? Launch<64>(run, longest, stream) : Launch<128>(run, longest, stream);

@@ -23,9 +23,10 @@ namespace {
 constexpr size_t kWorkspaceBytes = size_t{32} << 20;
 constexpr int kCandidates = 24;
 constexpr int64_t kComparedRows = 32;       // at the beginning, and as many at the end
-constexpr int64_t kPlainRows = 64;          // up to here the plain kernel is a candidate too
+constexpr int64_t kOwnRows = 64;            // up to here a kernel of ours is a candidate too
+constexpr int64_t kColdRows = 256;          // up to here the weights come from memory, beyond it hardly matters
 constexpr int64_t kLargestBucket = 16384;   // more rows run as this many
-constexpr int kTimedRuns = 3;
+constexpr int kTimedRuns = 5;
 
 absl::Status Check(cudaError_t error, const char* what) {
   if (error == cudaSuccess) return absl::OkStatus();
@@ -111,9 +112,13 @@ class Product {
 };
 
 struct Choice {
-  std::optional<cublasLtMatmulAlgo_t> algorithm;  // none: the plain kernel
+  std::optional<cublasLtMatmulAlgo_t> algorithm;  // none: a kernel of ours
   std::string description;
 };
+
+absl::Status RunOwn(const Projection& run, cudaStream_t stream) {
+  return FewRowsProjectionTakes(run) ? RunFewRowsProjection(run, stream) : RunPlainProjection(run, stream);
+}
 
 // The choices of one device.
 class ProjectionPlans {
@@ -122,6 +127,11 @@ class ProjectionPlans {
     auto plans = std::unique_ptr<ProjectionPlans>(new ProjectionPlans());
     REIN_RETURN_IF_ERROR(Check(cublasLtCreate(&plans->handle_), "handle"));
     REIN_RETURN_IF_ERROR(Check(cudaMalloc(&plans->workspace_, kWorkspaceBytes), "workspace"));
+    REIN_RETURN_IF_ERROR(Check(cudaStreamCreateWithFlags(&plans->capture_, cudaStreamNonBlocking), "stream"));
+    int device = 0, cache_bytes = 0;
+    cudaGetDevice(&device);
+    cudaDeviceGetAttribute(&cache_bytes, cudaDevAttrL2CacheSize, device);
+    plans->flush_bytes_ = 2 * static_cast<size_t>(cache_bytes);
     return plans;
   }
 
@@ -129,14 +139,20 @@ class ProjectionPlans {
     const Key key{run.columns, run.inner, Bucket(run.rows), run.bias != nullptr};
     std::lock_guard<std::mutex> lock(mutex_);  // the workspace is one; launches are short
     auto it = choices_.find(key);
-    if (it == choices_.end()) {
-      REIN_ASSIGN_OR_RETURN(std::optional<Choice> choice, Choose(run, stream));
-      if (!choice.has_value()) return RunPlainProjection(run, stream);
-      it = choices_.emplace(key, *std::move(choice)).first;
+    if (it != choices_.end()) {
+      if (!it->second.algorithm.has_value()) return RunOwn(run, stream);
+      REIN_ASSIGN_OR_RETURN(std::unique_ptr<Product> product, Product::Create(run));
+      const cublasStatus_t status = product->Run(handle_, run, *it->second.algorithm, workspace_, stream);
+      // What takes one number of rows may refuse another of the same bucket: the choice is made anew.
+      if (status != CUBLAS_STATUS_NOT_SUPPORTED) return Check(status, "product");
     }
-    if (!it->second.algorithm.has_value()) return RunPlainProjection(run, stream);
+    REIN_ASSIGN_OR_RETURN(std::optional<Choice> choice, Choose(run, stream));
+    if (!choice.has_value()) return RunPlainProjection(run, stream);
+    const auto algorithm = choice->algorithm;
+    choices_.insert_or_assign(key, *std::move(choice));
+    if (!algorithm.has_value()) return RunOwn(run, stream);
     REIN_ASSIGN_OR_RETURN(std::unique_ptr<Product> product, Product::Create(run));
-    return Check(product->Run(handle_, run, *it->second.algorithm, workspace_, stream), "product");
+    return Check(product->Run(handle_, run, *algorithm, workspace_, stream), "product");
   }
 
   std::vector<std::string> Describe() {
@@ -156,6 +172,7 @@ class ProjectionPlans {
   ProjectionPlans() = default;
 
   static int64_t Bucket(int64_t rows) {
+    if (rows == 1) return 1;
     int64_t bucket = 16;
     while (bucket < rows && bucket < kLargestBucket) bucket *= 2;
     return bucket;
@@ -164,16 +181,22 @@ class ProjectionPlans {
   // Nothing when the input is no touchstone: its outputs are zeros, which every algorithm gets right.
   absl::StatusOr<std::optional<Choice>> Choose(const Projection& run, cudaStream_t stream) {
     const int64_t compared = std::min(run.rows, kComparedRows);
-    void* reference = nullptr;
-    REIN_RETURN_IF_ERROR(Check(
-        cudaMallocAsync(&reference, static_cast<size_t>(4 * compared * run.columns), stream), "memory"));
-    absl::StatusOr<std::optional<Choice>> choice = ChooseAgainst(run, compared, reference, stream);
-    cudaFreeAsync(reference, stream);
+    const size_t reference_bytes = static_cast<size_t>(4 * compared * run.columns + 255) / 256 * 256;
+    const bool cold = run.rows <= kColdRows;
+    void* memory = nullptr;
+    REIN_RETURN_IF_ERROR(
+        Check(cudaMallocAsync(&memory, reference_bytes + (cold ? flush_bytes_ : 0), stream), "memory"));
+    auto* scratch = static_cast<char*>(memory);
+    absl::StatusOr<std::optional<Choice>> choice =
+        ChooseAgainst(run, compared, scratch, cold ? scratch + reference_bytes : nullptr, stream);
+    cudaFreeAsync(memory, stream);
     return choice;
   }
 
+  // `reference` takes the rows that are compared; clearing `flush`, unless it is null, leaves nothing of the weights
+  // in the cache.
   absl::StatusOr<std::optional<Choice>> ChooseAgainst(const Projection& run, int64_t compared,
-                                                      void* reference, cudaStream_t stream) {
+                                                      char* reference, char* flush, cudaStream_t stream) {
     const size_t row_bytes = static_cast<size_t>(2 * run.columns);
     auto part = [&](const void* base, int64_t row, int64_t width) {
       return static_cast<char*>(const_cast<void*>(base)) + 2 * row * width;
@@ -192,8 +215,16 @@ class ProjectionPlans {
     REIN_ASSIGN_OR_RETURN(std::unique_ptr<Product> product, Product::Create(run));
     Choice best;
     double best_us = std::numeric_limits<double>::infinity();
-    if (run.rows <= kPlainRows) {
-      REIN_ASSIGN_OR_RETURN(best_us, Time(stream, [&] { return RunPlainProjection(run, stream); }));
+    double flush_us = 0;
+    if (flush != nullptr) {
+      REIN_ASSIGN_OR_RETURN(flush_us, Time(flush, [](cudaStream_t) { return absl::OkStatus(); }, stream));
+    }
+    auto time = [&](auto body) -> absl::StatusOr<double> {
+      REIN_ASSIGN_OR_RETURN(double us, Time(flush, body, stream));
+      return us - flush_us;
+    };
+    if (run.rows <= kOwnRows) {
+      REIN_ASSIGN_OR_RETURN(best_us, time([&](cudaStream_t on) { return RunOwn(run, on); }));
     }
     int agree = 0, tried = 0;
     for (const cublasLtMatmulAlgo_t& algorithm : product->Candidates(handle_)) {
@@ -209,8 +240,8 @@ class ProjectionPlans {
       }
       if (!equal) continue;
       ++agree;
-      REIN_ASSIGN_OR_RETURN(double us, Time(stream, [&] {
-        return Check(product->Run(handle_, run, algorithm, workspace_, stream), "product");
+      REIN_ASSIGN_OR_RETURN(double us, time([&](cudaStream_t on) {
+        return Check(product->Run(handle_, run, algorithm, workspace_, on), "product");
       }));
       if (us < best_us) {
         best_us = us;
@@ -218,26 +249,41 @@ class ProjectionPlans {
       }
     }
     best.description = absl::StrFormat("%s, %d of %d candidates agree, %.1f us at %d rows",
-                                       best.algorithm.has_value() ? "cuBLASLt" : "plain kernel", agree,
+                                       best.algorithm.has_value() ? "cuBLASLt" : "our kernel", agree,
                                        tried, best_us, run.rows);
     return std::optional<Choice>(std::move(best));
   }
 
-  // Microseconds of one run, after one that is not counted.
+  // Microseconds of one run, the clearing of `flush` before it included. Runs are replayed from a graph: launched
+  // one by one, the host's pace would be measured.
   template <typename Body>
-  absl::StatusOr<double> Time(cudaStream_t stream, Body body) {
-    cudaEvent_t begin = nullptr, end = nullptr;
-    cudaEventCreate(&begin);
-    cudaEventCreate(&end);
-    absl::Status status = body();
-    cudaEventRecord(begin, stream);
-    for (int i = 0; i < kTimedRuns; ++i) status.Update(body());
-    cudaEventRecord(end, stream);
-    status.Update(Check(cudaEventSynchronize(end), "run"));
+  absl::StatusOr<double> Time(void* flush, Body body, cudaStream_t stream) {
+    REIN_RETURN_IF_ERROR(Check(cudaStreamBeginCapture(capture_, cudaStreamCaptureModeThreadLocal), "capture"));
+    absl::Status status;
+    for (int i = 0; i < kTimedRuns; ++i) {
+      if (flush != nullptr) cudaMemsetAsync(flush, 0, flush_bytes_, capture_);
+      status.Update(body(capture_));
+    }
+    cudaGraph_t graph = nullptr;
+    status.Update(Check(cudaStreamEndCapture(capture_, &graph), "capture"));
+    cudaGraphExec_t replay = nullptr;
+    if (status.ok()) status = Check(cudaGraphInstantiate(&replay, graph, 0), "graph");
     float milliseconds = 0;
-    cudaEventElapsedTime(&milliseconds, begin, end);
-    cudaEventDestroy(begin);
-    cudaEventDestroy(end);
+    if (status.ok()) {
+      cudaEvent_t begin = nullptr, end = nullptr;
+      cudaEventCreate(&begin);
+      cudaEventCreate(&end);
+      cudaGraphLaunch(replay, stream);
+      cudaEventRecord(begin, stream);
+      cudaGraphLaunch(replay, stream);
+      cudaEventRecord(end, stream);
+      status = Check(cudaEventSynchronize(end), "run");
+      cudaEventElapsedTime(&milliseconds, begin, end);
+      cudaEventDestroy(begin);
+      cudaEventDestroy(end);
+      cudaGraphExecDestroy(replay);
+    }
+    if (graph != nullptr) cudaGraphDestroy(graph);
     if (!status.ok()) return status;
     return 1000.0 * milliseconds / kTimedRuns;
   }
@@ -245,6 +291,8 @@ class ProjectionPlans {
   std::mutex mutex_;
   cublasLtHandle_t handle_ = nullptr;
   void* workspace_ = nullptr;
+  cudaStream_t capture_ = nullptr;  // only captured from, never run on
+  size_t flush_bytes_ = 0;
   std::map<Key, Choice> choices_;
 };
 

@@ -34,8 +34,14 @@ void PlanDecode(PageMap& map, const at::Tensor& context_B, int64_t heads, int64_
   if (!map.decode_scratch.defined() || map.decode_scratch.numel() < bytes) {
     map.decode_scratch = at::empty({bytes}, context_B.options().dtype(at::kByte));
   }
-  Launched(kernels::PlanDecode(context_B.const_data_ptr<int32_t>(), map.single_queries, heads,
-                               map.most_chunks, map.decode_scratch.mutable_data_ptr(), Stream()));
+  kernels::DecodePlan plan;
+  plan.context = context_B.const_data_ptr<int32_t>();
+  if (map.shared_B.defined()) plan.shared = map.shared_B.const_data_ptr<int32_t>();
+  plan.sequences = map.single_queries;
+  plan.heads = heads;
+  plan.kv_heads = map.layers->front().key.size(2);
+  plan.most_chunks = map.most_chunks;
+  Launched(kernels::PlanDecode(plan, map.decode_scratch.mutable_data_ptr(), Stream()));
 }
 
 }  // namespace rein::nn

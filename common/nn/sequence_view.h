@@ -29,6 +29,7 @@ struct PageMap {
   // once. PlanDecode() fills the scratch, once for all layers.
   int64_t single_queries = 0;
   int64_t most_chunks = 0;    // of these sequences together, at least as many as there are
+  at::Tensor shared_B;        // int32: leading keys on the same pages as the sequence before; undefined: none
   at::Tensor decode_scratch;  // bytes
 };
 

@@ -32,6 +32,11 @@ int64_t RoundedPages(int64_t pages) {
   return rounded;
 }
 
+// How many pages two sequences have in common from the first on.
+int64_t SamePages(const std::vector<int32_t>& a, const std::vector<int32_t>& b) {
+  return std::mismatch(a.begin(), a.end(), b.begin(), b.end()).first - a.begin();
+}
+
 template <typename T>
 at::ScalarType TypeOf() {
   return std::is_same_v<T, int64_t> ? at::kLong : std::is_same_v<T, int32_t> ? at::kInt : at::kByte;
@@ -106,11 +111,12 @@ struct DeviceStep::Layout {
     draws = Take<kernels::DrawRow>(sizes.draws);
     offsets = Take<int32_t>(sizes.sequences + 1);
     contexts = Take<int32_t>(sizes.sequences);
+    shared = Take<int32_t>(sizes.sequences);
     pages = Take<int32_t>(sizes.sequences * sizes.pages);
   }
 
   int64_t bytes = 0;
-  int64_t tokens, positions, slots, draw_at, draws, offsets, contexts, pages;
+  int64_t tokens, positions, slots, draw_at, draws, offsets, contexts, shared, pages;
 
  private:
   template <typename T>
@@ -133,10 +139,11 @@ struct DeviceStep::Inputs {
     draw_N = view(kernels::DrawRow{}, at.draws, sizes.draws);
     offsets = view(int32_t{}, at.offsets, sizes.sequences + 1);
     context_B = view(int32_t{}, at.contexts, sizes.sequences);
+    shared_B = view(int32_t{}, at.shared, sizes.sequences);
     pages_BP = view(int32_t{}, at.pages, sizes.sequences * sizes.pages)
                    .view({sizes.sequences, sizes.pages});
   }
-  at::Tensor token_T, position_T, slot_T, draw_at_N, draw_N, offsets, context_B, pages_BP;
+  at::Tensor token_T, position_T, slot_T, draw_at_N, draw_N, offsets, context_B, shared_B, pages_BP;
 };
 
 namespace {
@@ -190,11 +197,13 @@ DeviceStep::Inputs DeviceStep::Upload(const StepBatch& batch, const Sizes& sizes
   auto* offsets = reinterpret_cast<int32_t*>(host + at.offsets);
   std::copy(sizes.offsets.begin(), sizes.offsets.end(), offsets);
   auto* contexts = reinterpret_cast<int32_t*>(host + at.contexts);
+  auto* shared = reinterpret_cast<int32_t*>(host + at.shared);
   auto* pages = reinterpret_cast<int32_t*>(host + at.pages);
   for (size_t i = 0; i < sizes.order.size(); ++i) {
     const size_t b = sizes.order[i];
     contexts[i] = static_cast<int32_t>(batch.contexts[b]);
     std::copy(batch.pages[b].begin(), batch.pages[b].end(), pages + static_cast<int64_t>(i) * sizes.pages);
+    if (i > 0) shared[i] = static_cast<int32_t>(SamePages(batch.pages[sizes.order[i - 1]], batch.pages[b]) * page_tokens_);
   }
   auto* draw_at = reinterpret_cast<int64_t*>(host + at.draw_at);
   auto* draws = reinterpret_cast<kernels::DrawRow*>(host + at.draws);
@@ -216,7 +225,8 @@ DeviceStep::Outputs DeviceStep::Launch(const models::Decoder& decoder, const Siz
                      .slot_T = inputs.slot_T,
                      .pages_BP = inputs.pages_BP,
                      .single_queries = sizes.single,
-                     .most_chunks = sizes.chunks};
+                     .most_chunks = sizes.chunks,
+                     .shared_B = inputs.shared_B};
   nn::PlanDecode(map, inputs.context_B, decoder.spec().num_heads, decoder.spec().head_dim);
   nn::SequenceView view = {.position_T = inputs.position_T,
                            .offsets = sizes.offsets,

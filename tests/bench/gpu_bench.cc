@@ -281,8 +281,9 @@ void Kernels() {
   }
   // Decoding: B sequences of one length, pages in random order.
   at::NoGradGuard no_grad;
-  for (auto [sequences, context, heads, kv_heads] :
-       {std::tuple{256, 1024, 16, 8}, {256, 3072, 16, 8}, {64, 3072, 32, 8}, {8, 4096, 16, 8}, {1, 4096, 16, 8}, {256, 1024, 14, 2}}) {
+  for (auto [sequences, context, heads, kv_heads, prompt] :  // each 16 siblings have a prompt of so many tokens in common
+       {std::tuple{256, 1024, 16, 8, 0}, {256, 3072, 16, 8, 0}, {64, 3072, 32, 8, 0}, {8, 4096, 16, 8, 0}, {1, 4096, 16, 8, 0},
+        {256, 1024, 14, 2, 0}, {256, 1536, 16, 8, 1024}, {256, 1536, 32, 8, 1024}}) {
     const int64_t pages_of_one = (context + 15) / 16, dim = heads == 14 ? 64 : 128;
     std::vector<nn::KvPages> layers(1);
     layers[0].key = at::randn({sequences * pages_of_one, 16, kv_heads, dim}, bf16);
@@ -290,6 +291,12 @@ void Kernels() {
     nn::PageMap map{.layers = &layers, .page_tokens = 16, .single_queries = sequences,
                     .most_chunks = sequences * ((context + 255) / 256)};
     map.pages_BP = at::randperm(sequences * pages_of_one, bf16.dtype(at::kInt)).view({sequences, pages_of_one});
+    if (prompt > 0) {
+      at::Tensor groups = map.pages_BP.view({-1, 16, pages_of_one}).narrow(2, 0, prompt / 16);
+      groups.copy_(groups.narrow(1, 0, 1).expand_as(groups).clone());
+      map.shared_B = at::full({sequences / 16, 16}, prompt, bf16.dtype(at::kInt));
+      map.shared_B.narrow(1, 0, 1).zero_();
+    }
     nn::SequenceView view = nn::PackedSequences(std::vector<int64_t>(sequences, 1), at::kCUDA);
     view.context_B = at::full({sequences}, context, bf16.dtype(at::kInt));
     nn::PlanDecode(map, view.context_B, heads, dim);
@@ -297,8 +304,9 @@ void Kernels() {
     at::Tensor q = at::randn({sequences, heads, dim}, bf16);
     const double us = CapturedMicroseconds([&] { nn::Attention(q, {}, {}, view, 0, 0.088); });
     Line("Attention decode", std::to_string(sequences) + " x " + std::to_string(context) + ", " + std::to_string(heads) + "/" +
-         std::to_string(kv_heads) + " heads of " + std::to_string(dim), us,
-         4.0 * static_cast<double>(sequences) * context * static_cast<double>(kv_heads * dim), 0);
+         std::to_string(kv_heads) + " heads of " + std::to_string(dim) +
+         (prompt > 0 ? ", 16 siblings with a prompt of " + std::to_string(prompt) : ""), us,
+         4.0 * static_cast<double>(sequences) * (context - prompt * 15.0 / 16) * static_cast<double>(kv_heads * dim), 0);
   }
   for (auto [columns, inner] : {std::pair{4096, 1024}, {1024, 2048}, {6144, 1024}, {1024, 3072}, {151936, 1024}, {24576, 4096}, {4096, 12288}}) {
     nn::Weight w = weight({columns, inner});

@@ -4,6 +4,8 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include <random>
+
 #include "common/nn/attention.h"
 
 namespace rein::gpu {
@@ -157,6 +159,46 @@ TEST(AttentionGpuTest, PagesChunksAndDecodingGiveTheBitsOfOnePass) {
     EXPECT_TRUE(at::equal(nn::Attention(cut(qkv[0]), cut(qkv[1]), cut(qkv[2]),
                                         nn::PackedSequences({s.lengths[last]}, at::kCUDA), 0, 0.125),
                           cut(wanted)));
+  }
+}
+
+// Rows of pages whose beginnings are the same, as siblings of a prompt have them: read together or one by one,
+// the same bits.
+TEST(AttentionGpuTest, SiblingsThatShareChunksGetTheBitsOfEachAlone) {
+  std::mt19937 random(std::random_device{}());
+  auto below = [&](int64_t n) { return static_cast<int64_t>(random() % n); };
+  for (auto [heads, kv_heads, dim] : {std::tuple{16, 8, 128}, {9, 3, 64}, {14, 2, 64}, {8, 1, 128},
+                                      {4, 4, 96}, {16, 1, 64}, {8, 4, 256}}) {
+    for (int64_t rows : {1, 37, 600}) {
+      const int64_t per_row = 80, longest = per_row * 16;
+      std::vector<int64_t> contexts, shared;
+      at::Tensor pages = at::randperm(rows * per_row, at::kInt).view({rows, per_row});
+      for (int64_t b = 0; b < rows; ++b) {
+        contexts.push_back(below(10) == 0 ? below(2) : 1 + below(longest));
+        // A new prompt now and then; else some of the row before, from nothing to all of it.
+        const int64_t common = b == 0 || below(6) == 0 ? 0 : below(per_row + 1);
+        if (common > 0) pages[b].narrow(0, 0, common).copy_(pages[b - 1].narrow(0, 0, common));
+        shared.push_back(common * 16);
+      }
+      std::vector<nn::KvPages> layers(1);
+      layers[0].key = at::randn({rows * per_row, 16, kv_heads, dim}, Bf16());
+      layers[0].value = at::randn({rows * per_row, 16, kv_heads, dim}, Bf16());
+      at::Tensor q = at::randn({rows, heads, dim}, Bf16()) * 3;
+      nn::SequenceView view = nn::PackedSequences(std::vector<int64_t>(rows, 1), at::kCUDA);
+      view.context_B = Longs(contexts).to(at::kInt);
+      std::vector<at::Tensor> out;
+      for (bool together : {false, true}) {
+        nn::PageMap map{.layers = &layers, .page_tokens = 16, .single_queries = rows,
+                        .most_chunks = rows * (longest / 256)};
+        map.pages_BP = pages.to(at::kCUDA);
+        if (together) map.shared_B = Longs(shared).to(at::kInt);
+        nn::PlanDecode(map, view.context_B, heads, dim);
+        view.pages = &map;
+        out.push_back(nn::Attention(q, {}, {}, view, 0, 0.125));
+      }
+      EXPECT_TRUE(at::equal(out[0], out[1])) << rows << " rows, " << heads << "/" << kv_heads << " heads of " << dim;
+      EXPECT_GT(out[0].abs().max().item<float>(), 0);
+    }
   }
 }
 

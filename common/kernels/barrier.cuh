@@ -1,0 +1,36 @@
+// Barriers in shared memory (sm_90).
+
+#pragma once
+
+#include <cstdint>
+
+#include "common/kernels/mma.cuh"
+
+namespace rein::kernels {
+
+// Threads or their copies arrive at it and others wait for it, phase by phase.
+struct Barrier {
+  uint64_t state;
+
+  __device__ void Init(int arrivals) {
+    asm volatile("mbarrier.init.shared.b64 [%0], %1;\n" ::"r"(SharedAddress(&state)), "r"(arrivals));
+  }
+  __device__ void Arrive() {
+    asm volatile("{\n.reg .b64 t;\nmbarrier.arrive.shared.b64 t, [%0];\n}\n" ::"r"(SharedAddress(&state))
+                 : "memory");
+  }
+  // Arrives once this thread's copies so far (CopyAsync16) are there.
+  __device__ void ArriveWhenCopied() {
+    asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];\n" ::"r"(SharedAddress(&state)) : "memory");
+  }
+  // Until the phase of this parity is over.
+  __device__ void Wait(int parity) {
+    asm volatile(
+        "{\n.reg .pred p;\nAGAIN%=:\nmbarrier.try_wait.parity.shared.b64 p, [%0], %1;\n@p bra DONE%=;\n"
+        "bra AGAIN%=;\nDONE%=:\n}\n" ::"r"(SharedAddress(&state)),
+        "r"(parity)
+        : "memory");
+  }
+};
+
+}  // namespace rein::kernels
