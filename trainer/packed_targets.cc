@@ -1,27 +1,61 @@
 #include "trainer/packed_targets.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "absl/strings/str_cat.h"
 #include <ATen/ATen.h>
 
-#include "common/nn/sequence_view.h"
+#include "common/nn/functions.h"
 
 namespace rein::trainer {
 
+namespace {
+
+// Tokens before the first target; all when there is none.
+int64_t PromptTokens(const TrainingSequence& s) {
+  return std::find(s.loss_mask.begin(), s.loss_mask.end(), 1) - s.loss_mask.begin();
+}
+
+}  // namespace
+
+int64_t SharedTokens(const TrainingSequence& previous, const TrainingSequence& next) {
+  const int64_t prompt = PromptTokens(next);
+  const auto shorter = static_cast<int64_t>(std::min(previous.token_ids.size(), next.token_ids.size()));
+  if (prompt >= shorter || prompt != PromptTokens(previous)) return 0;
+  const bool same = std::equal(next.token_ids.begin(), next.token_ids.begin() + prompt, previous.token_ids.begin());
+  return same ? prompt : 0;
+}
+
 PackedTargets PackTargets(const std::vector<TrainingSequence>& sequences,
-                          const std::vector<size_t>& members) {
+                          const std::vector<size_t>& members, bool share) {
   PackedTargets packed;
-  for (size_t i : members) {
-    const TrainingSequence& s = sequences[i];
-    for (size_t t = 1; t < s.token_ids.size(); ++t) {
-      if (s.loss_mask[t] == 0) continue;
-      packed.source.push_back(static_cast<int64_t>(packed.token.size() + t) - 1);
-      packed.target.push_back(s.token_ids[t]);
+  auto shared = [&](size_t m) {  // by member m with the one before it
+    return share && m > 0 && m < members.size() ? SharedTokens(sequences[members[m - 1]], sequences[members[m]]) : 0;
+  };
+  auto append = [&](const TrainingSequence& s, int64_t begin, int64_t end, bool continues) {
+    packed.token.insert(packed.token.end(), s.token_ids.begin() + begin, s.token_ids.begin() + end);
+    packed.segments.push_back({.length = end - begin, .continues = continues});
+  };
+  int64_t prompt = 0, prompt_end = 0;  // tokens of a prompt that is packed by itself, and where it ends
+  for (size_t m = 0; m < members.size(); ++m) {
+    const TrainingSequence& s = sequences[members[m]];
+    const auto length = static_cast<int64_t>(s.token_ids.size());
+    if (shared(m) == 0) {
+      prompt = shared(m + 1);
+      if (prompt > 0) append(s, 0, prompt, /*continues=*/false);
+      prompt_end = static_cast<int64_t>(packed.token.size());
     }
-    packed.token.insert(packed.token.end(), s.token_ids.begin(), s.token_ids.end());
-    packed.lengths.push_back(static_cast<int64_t>(s.token_ids.size()));
+    const auto begin = static_cast<int64_t>(packed.token.size());
+    append(s, prompt, length, /*continues=*/prompt > 0);
+    auto place = [&](int64_t t) { return t < prompt ? prompt_end - prompt + t : begin + t - prompt; };
+    for (int64_t t = 1; t < length; ++t) {
+      if (s.loss_mask[static_cast<size_t>(t)] == 0) continue;
+      packed.source.push_back(place(t - 1));
+      packed.target.push_back(s.token_ids[static_cast<size_t>(t)]);
+    }
     packed.targets_of.push_back(s.targets());
+    packed.last.push_back(place(length - 1));
   }
   return packed;
 }
@@ -36,8 +70,8 @@ at::Tensor HiddenAt(const models::Decoder& decoder, const PackedTargets& packed,
     return at::tensor(v, at::kLong).to(device);
   };
   at::Tensor hidden_TD = decoder.Hidden(on_device(packed.token),
-                                        nn::PackedSequences(packed.lengths, device), recompute);
-  return hidden_TD.index_select(0, on_device(at));
+                                        nn::PackedSegments(packed.segments, device), recompute);
+  return nn::Rows(hidden_TD, on_device(at));
 }
 
 }  // namespace
@@ -55,10 +89,7 @@ at::Tensor ScoreTargets(const models::Decoder& decoder, const PackedTargets& pac
 
 at::Tensor ScoreSequences(const models::Decoder& decoder, const PackedTargets& packed,
                           bool recompute) {
-  std::vector<int64_t> last;
-  int64_t end = 0;
-  for (int64_t length : packed.lengths) last.push_back((end += length) - 1);
-  return decoder.Scores(HiddenAt(decoder, packed, last, recompute));
+  return decoder.Scores(HiddenAt(decoder, packed, packed.last, recompute));
 }
 
 absl::Status SplitTargets(const at::Tensor& figure_N, const PackedTargets& packed,

@@ -1,4 +1,5 @@
-// Packs sequences into one row of tokens and computes the log-probs of their targets.
+// Packs sequences into one row of tokens and computes the log-probs of their targets. Neighbours with the same
+// prompt (what comes before the first target) are packed behind one copy of it, which is computed once.
 //
 //   PackedTargets packed = PackTargets(sequences, members);
 //   nn::TokenLogprobs out = ForwardTargets(decoder, packed, temperature, recompute);
@@ -14,21 +15,27 @@
 #include <ATen/core/Tensor.h>
 
 #include "common/models/decoder.h"
+#include "common/nn/sequence_view.h"
 #include "trainer/training_sequence.h"
 
 namespace rein::trainer {
 
 // The packed tokens of some sequences, and where their targets stand; host side.
 struct PackedTargets {
-  std::vector<int64_t> token, lengths;
+  std::vector<int64_t> token;
+  std::vector<nn::Segment> segments;
   std::vector<int64_t> source;      // packed place whose hidden state predicts the target
   std::vector<int64_t> target;      // token ids
   std::vector<int64_t> targets_of;  // of each member
+  std::vector<int64_t> last;        // packed place of each member's last token
 };
 
-// `members` are indices into `sequences`.
+// How many leading tokens of `next` need not be packed again behind `previous`: its prompt, if it is the other's.
+int64_t SharedTokens(const TrainingSequence& previous, const TrainingSequence& next);
+
+// `members` are indices into `sequences`. `share`: one copy of a prompt for neighbours.
 PackedTargets PackTargets(const std::vector<TrainingSequence>& sequences,
-                          const std::vector<size_t>& members);
+                          const std::vector<size_t>& members, bool share = true);
 
 // The figures of every target, in packed order. Throws as LibTorch does; see CatchTorch().
 nn::TokenLogprobs ForwardTargets(const models::Decoder& decoder, const PackedTargets& packed,

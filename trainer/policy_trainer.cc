@@ -23,6 +23,9 @@ namespace rein::trainer {
 
 using tensor::CatchTorch;
 
+// So many prompts of a rank at least, or siblings are shared out one by one.
+constexpr size_t kRunsPerRank = 4;
+
 PolicyTrainer::PolicyTrainer(TrainerSettings settings, Algorithm algorithm,
                              parallel::ProcessGroup& group)
     : settings_(std::move(settings)), algorithm_(std::move(algorithm)), group_(group) {}
@@ -80,8 +83,9 @@ void AddSums(const std::vector<at::Tensor>& figures, std::vector<double>* sums) 
 absl::Status PolicyTrainer::Microbatch(const UpdateBatch& batch, const std::vector<size_t>& members,
                                        UpdateSums* sums,
                                        std::vector<std::vector<float>>* logprobs) {
-  const PackedTargets packed = PackTargets(batch.sequences, members);
-  sums->tokens += static_cast<double>(packed.token.size());
+  const PackedTargets packed = PackTargets(batch.sequences, members, settings_.share_prompts);
+  for (size_t i : members) sums->tokens += static_cast<double>(batch.sequences[i].token_ids.size());
+  sums->computed_tokens += static_cast<double>(packed.token.size());
   sums->trained_tokens += static_cast<double>(packed.target.size());
   sums->trained_sequences += static_cast<double>(members.size());
   if (packed.target.empty()) return absl::OkStatus();
@@ -120,28 +124,60 @@ absl::Status PolicyTrainer::Microbatch(const UpdateBatch& batch, const std::vect
 std::vector<std::vector<size_t>> PolicyTrainer::OwnMicrobatches(
     const std::vector<TrainingSequence>& sequences, const std::vector<size_t>& members,
     bool whole) const {
+  auto length = [&](size_t i) { return static_cast<int64_t>(sequences[i].token_ids.size()); };
+  auto shared = [&](size_t before, size_t i) {
+    return settings_.share_prompts ? SharedTokens(sequences[before], sequences[i]) : 0;
+  };
   std::vector<std::vector<size_t>> units;
-  std::vector<int64_t> length;
+  std::vector<int64_t> length_of;  // of each unit, its own prompt once
   for (size_t k = 0; k < members.size(); ++k) {
     if (!algorithm_.pairs || k % 2 == 0) {
-      units.emplace_back();
-      length.push_back(0);
+      units.push_back({members[k]});
+      length_of.push_back(length(members[k]));
+    } else {
+      units.back().push_back(members[k]);
+      length_of.back() += length(members[k]) - shared(members[k - 1], members[k]);
     }
-    units.back().push_back(members[k]);
-    length.back() += static_cast<int64_t>(sequences[members[k]].token_ids.size());
   }
+  auto shared_units = [&](size_t before, size_t u) { return shared(units[before].back(), units[u].front()); };
+
   std::vector<size_t> own(units.size());
   std::iota(own.begin(), own.end(), size_t{0});
-  if (!whole) {
-    own = BalanceOverRanks(length, static_cast<size_t>(group_.size()))[static_cast<size_t>(group_.rank())];
+  if (!whole && group_.size() > 1) {
+    // Siblings go to one rank, unless that leaves ranks without work.
+    std::vector<std::vector<size_t>> runs;
+    std::vector<int64_t> length_of_run;
+    for (size_t u : own) {
+      const int64_t common = u > 0 ? shared_units(u - 1, u) : 0;
+      if (common == 0) {
+        runs.emplace_back();
+        length_of_run.push_back(0);
+      }
+      runs.back().push_back(u);
+      length_of_run.back() += length_of[u] - common;
+    }
+    const auto ranks = static_cast<size_t>(group_.size());
+    if (runs.size() < kRunsPerRank * ranks) {
+      length_of_run = length_of;
+      runs.clear();
+      for (size_t u : own) runs.push_back({u});
+    }
+    own.clear();
+    const auto shares = BalanceOverRanks(length_of_run, ranks);
+    for (size_t run : shares[static_cast<size_t>(group_.rank())]) {
+      own.insert(own.end(), runs[run].begin(), runs[run].end());
+    }
   }
-  std::vector<int64_t> own_length;
-  for (size_t u : own) own_length.push_back(length[u]);
+  std::vector<int64_t> own_length, own_shared;
+  for (size_t k = 0; k < own.size(); ++k) {
+    own_length.push_back(length_of[own[k]]);
+    own_shared.push_back(k > 0 ? shared_units(own[k - 1], own[k]) : 0);
+  }
   std::vector<std::vector<size_t>> microbatches;
-  for (const auto& packed : PackMicrobatches(own_length, settings_.microbatch_tokens)) {
+  for (const auto& packed : PackMicrobatches(own_length, own_shared, settings_.microbatch_tokens)) {
     auto& microbatch = microbatches.emplace_back();
-    for (size_t u : packed) {
-      microbatch.insert(microbatch.end(), units[own[u]].begin(), units[own[u]].end());
+    for (size_t k : packed) {
+      microbatch.insert(microbatch.end(), units[own[k]].begin(), units[own[k]].end());
     }
   }
   return microbatches;
@@ -242,7 +278,7 @@ PolicyTrainer::TargetPass PolicyTrainer::LogprobsBy(const models::Decoder& decod
                           const std::vector<size_t>& members,
                           std::vector<std::vector<float>>* logprobs) {
     at::NoGradGuard no_grad;
-    const PackedTargets packed = PackTargets(sequences, members);
+    const PackedTargets packed = PackTargets(sequences, members, settings_.share_prompts);
     if (packed.target.empty()) return absl::OkStatus();
     nn::TokenLogprobs out = ForwardTargets(decoder, packed, algorithm_.temperature, false);
     return SplitTargets(out.logprob_N, packed, sequences, members, "policy_logprob", logprobs);

@@ -16,7 +16,7 @@ UpdateSums::UpdateSums(const Algorithm& algorithm)
 
 absl::Status UpdateSums::ReduceOver(parallel::ProcessGroup& group) {
   if (group.size() == 1) return absl::OkStatus();
-  std::vector<double> flat{loss, tokens, trained_tokens, trained_sequences};
+  std::vector<double> flat{loss, tokens, computed_tokens, trained_tokens, trained_sequences};
   flat.insert(flat.end(), token_sums.begin(), token_sums.end());
   flat.insert(flat.end(), sequence_sums.begin(), sequence_sums.end());
   at::Tensor sums = at::tensor(flat, at::kDouble);
@@ -24,10 +24,11 @@ absl::Status UpdateSums::ReduceOver(parallel::ProcessGroup& group) {
   const auto* value = sums.const_data_ptr<double>();
   loss = value[0];
   tokens = value[1];
-  trained_tokens = value[2];
-  trained_sequences = value[3];
-  std::copy_n(value + 4, token_sums.size(), token_sums.begin());
-  std::copy_n(value + 4 + token_sums.size(), sequence_sums.size(), sequence_sums.begin());
+  computed_tokens = value[2];
+  trained_tokens = value[3];
+  trained_sequences = value[4];
+  std::copy_n(value + 5, token_sums.size(), token_sums.begin());
+  std::copy_n(value + 5 + token_sums.size(), sequence_sums.size(), sequence_sums.begin());
   const auto count = static_cast<int64_t>(maxima.size());
   if (count == 0) return absl::OkStatus();
   at::Tensor all = at::empty({group.size(), count}, at::kDouble);
@@ -61,6 +62,7 @@ std::vector<Metric> UpdateSums::Metrics(const Algorithm& algorithm) const {
     metrics.push_back({algorithm.token_max_names[i], trained_tokens > 0 ? maxima[i] : 0});
   }
   metrics.push_back({"tokens", tokens});
+  metrics.push_back({"computed_tokens", computed_tokens});
   metrics.push_back({"trained_tokens", trained_tokens});
   return metrics;
 }

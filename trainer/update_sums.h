@@ -18,11 +18,12 @@ struct UpdateSums {
   // Afterwards every rank holds the figures of all. Every rank must call it.
   absl::Status ReduceOver(parallel::ProcessGroup& group);
 
-  // "loss", the algorithm's own means and maxima, "tokens", "trained_tokens".
+  // "loss", the algorithm's own means and maxima, "tokens", "computed_tokens", "trained_tokens".
   std::vector<Metric> Metrics(const Algorithm& algorithm) const;
 
   double loss = 0;
-  double tokens = 0;               // packed
+  double tokens = 0;               // of the sequences that were computed
+  double computed_tokens = 0;      // fewer where siblings share the prompt
   double trained_tokens = 0;       // targets
   double trained_sequences = 0;
   std::vector<double> token_sums;  // of Algorithm::token_mean_names

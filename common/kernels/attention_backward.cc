@@ -29,12 +29,13 @@ using Tensor = std::shared_ptr<fe::graph::Tensor_attributes>;
 
 // Tensors of the graph by number.
 enum Id : int64_t {
-  kQ = 1, kK, kV, kOut, kDOut, kLse, kDQ, kDK, kDV, kLength, kQOffset, kKOffset, kVOffset, kLseOffset, kHeadOffset, kKvOffset
+  kQ = 1, kK, kV, kOut, kDOut, kLse, kDQ, kDK, kDV, kQueryLength, kKeyLength, kQOffset, kKOffset, kVOffset, kLseOffset, kHeadOffset, kKvOffset
 };
 
 // The offsets that RaggedOffsets() makes, in its order: of q, k and v as they come, of dense [T, H, C] and
 // [T, K, C], of [T, H].
 constexpr int64_t kOffsets[kRaggedTensors] = {kQOffset, kKOffset, kVOffset, kHeadOffset, kKvOffset, kLseOffset};
+constexpr bool kOfKeys[kRaggedTensors] = {false, true, true, false, true, false};
 
 absl::Status Check(fe::error_t error) {
   if (error.is_good()) return absl::OkStatus();
@@ -50,12 +51,16 @@ int64_t PowerOfTwoAbove(int64_t n, int64_t least) {
 
 // The sizes that a plan is built for.
 struct Sizes {
-  int64_t sequences, longest, tokens;
+  int64_t sequences, longest_query, longest_key, tokens;
 
   explicit Sizes(const AttentionBackward& run)
       : sequences(PowerOfTwoAbove(run.sequences, 1)),
-        longest(run.longest <= 4096 ? PowerOfTwoAbove(run.longest, 128) : RoundUp(run.longest, 2048)),
+        longest_query(Longest(run.longest_query)),
+        longest_key(Longest(run.longest_key)),
         tokens(RoundUp(run.tokens, 4096)) {}
+
+ private:
+  static int64_t Longest(int64_t n) { return n <= 4096 ? PowerOfTwoAbove(n, 128) : RoundUp(n, 2048); }
 };
 
 class Plan {
@@ -67,7 +72,8 @@ class Plan {
     graph.set_io_data_type(fe::DataType_t::BFLOAT16)
         .set_intermediate_data_type(fe::DataType_t::FLOAT)
         .set_compute_data_type(fe::DataType_t::FLOAT);
-    const int64_t b = sizes.sequences, s = sizes.longest, c = run.head_dim;
+    const int64_t b = sizes.sequences, c = run.head_dim;
+    const int64_t queries = sizes.longest_query, keys = sizes.longest_key;
     auto integers = [&](int64_t id, int64_t count) {
       return graph.tensor(fe::graph::Tensor_attributes()
                               .set_uid(id)
@@ -77,47 +83,47 @@ class Plan {
     };
     std::unordered_map<int64_t, Tensor> offset;
     for (int64_t id : kOffsets) offset[id] = integers(id, b + 1);
-    auto describe = [&](int64_t id, int64_t heads, int64_t token_stride, int64_t offset_id) {
+    auto describe = [&](int64_t id, int64_t heads, int64_t length, int64_t token_stride, int64_t offset_id) {
       return fe::graph::Tensor_attributes()
           .set_uid(id)
-          .set_dim({b, heads, s, c})
-          .set_stride({s * token_stride, c, token_stride, 1})
+          .set_dim({b, heads, length, c})
+          .set_stride({length * token_stride, c, token_stride, 1})
           .set_ragged_offset(offset[offset_id]);
     };
     const int64_t dense_q = run.heads * c, dense_k = run.kv_heads * c;
-    Tensor q = graph.tensor(describe(kQ, run.heads, run.q_stride, kQOffset));
-    Tensor k = graph.tensor(describe(kK, run.kv_heads, run.k_stride, kKOffset));
-    Tensor v = graph.tensor(describe(kV, run.kv_heads, run.v_stride, kVOffset));
-    Tensor out = graph.tensor(describe(kOut, run.heads, dense_q, kHeadOffset));
-    Tensor dout = graph.tensor(describe(kDOut, run.heads, dense_q, kHeadOffset));
+    Tensor q = graph.tensor(describe(kQ, run.heads, queries, run.q_stride, kQOffset));
+    Tensor k = graph.tensor(describe(kK, run.kv_heads, keys, run.k_stride, kKOffset));
+    Tensor v = graph.tensor(describe(kV, run.kv_heads, keys, run.v_stride, kVOffset));
+    Tensor out = graph.tensor(describe(kOut, run.heads, queries, dense_q, kHeadOffset));
+    Tensor dout = graph.tensor(describe(kDOut, run.heads, queries, dense_q, kHeadOffset));
     Tensor lse = graph.tensor(fe::graph::Tensor_attributes()
                                   .set_uid(kLse)
-                                  .set_dim({b, run.heads, s, 1})
-                                  .set_stride({s * run.heads, 1, run.heads, 1})
+                                  .set_dim({b, run.heads, queries, 1})
+                                  .set_stride({queries * run.heads, 1, run.heads, 1})
                                   .set_data_type(fe::DataType_t::FLOAT)
                                   .set_ragged_offset(offset[kLseOffset]));
-    Tensor length = integers(kLength, b);
+    Tensor query_length = integers(kQueryLength, b), key_length = integers(kKeyLength, b);
     auto options = fe::graph::SDPA_backward_attributes()
                        .set_name("attention_backward")
-                       .set_causal_mask(true)
+                       .set_causal_mask(run.causal)
                        .set_attn_scale(run.scale)
                        .set_padding_mask(true)
-                       .set_seq_len_q(length)
-                       .set_seq_len_kv(length)
+                       .set_seq_len_q(query_length)
+                       .set_seq_len_kv(key_length)
                        .set_max_total_seq_len_q(sizes.tokens)
                        .set_max_total_seq_len_kv(sizes.tokens)
                        .set_deterministic_algorithm(true);
     auto [dq, dk, dv] = graph.sdpa_backward(q, k, v, out, dout, lse, options);
-    auto gradient = [&](Tensor& tensor, int64_t id, int64_t heads, int64_t dense, int64_t offset_id) {
+    auto gradient = [&](Tensor& tensor, int64_t id, int64_t heads, int64_t length, int64_t dense, int64_t offset_id) {
       tensor->set_output(true)
           .set_uid(id)
-          .set_dim({b, heads, s, c})
-          .set_stride({s * dense, c, dense, 1})
+          .set_dim({b, heads, length, c})
+          .set_stride({length * dense, c, dense, 1})
           .set_ragged_offset(offset[offset_id]);
     };
-    gradient(dq, kDQ, run.heads, dense_q, kHeadOffset);
-    gradient(dk, kDK, run.kv_heads, dense_k, kKvOffset);
-    gradient(dv, kDV, run.kv_heads, dense_k, kKvOffset);
+    gradient(dq, kDQ, run.heads, queries, dense_q, kHeadOffset);
+    gradient(dk, kDK, run.kv_heads, keys, dense_k, kKvOffset);
+    gradient(dv, kDV, run.kv_heads, keys, dense_k, kKvOffset);
     REIN_RETURN_IF_ERROR(Check(graph.validate()));
     REIN_RETURN_IF_ERROR(Check(graph.build_operation_graph(handle)));
     REIN_RETURN_IF_ERROR(Check(graph.create_execution_plans({fe::HeurMode_t::A})));
@@ -129,13 +135,13 @@ class Plan {
 
   int64_t workspace_bytes() const { return workspace_bytes_; }
 
-  absl::Status Run(const AttentionBackward& run, int32_t* length, int32_t* const (&offsets)[kRaggedTensors],
-                   void* workspace, cudnnHandle_t handle) {
+  absl::Status Run(const AttentionBackward& run, int32_t* query_length, int32_t* key_length,
+                   int32_t* const (&offsets)[kRaggedTensors], void* workspace, cudnnHandle_t handle) {
     auto writable = [](const void* pointer) { return const_cast<void*>(pointer); };
     std::unordered_map<int64_t, void*> tensors = {
         {kQ, writable(run.q)}, {kK, writable(run.k)}, {kV, writable(run.v)}, {kOut, writable(run.out)},
         {kDOut, writable(run.dout)}, {kLse, writable(run.lse)}, {kDQ, run.dq}, {kDK, run.dk}, {kDV, run.dv},
-        {kLength, length}};
+        {kQueryLength, query_length}, {kKeyLength, key_length}};
     for (int i = 0; i < kRaggedTensors; ++i) tensors[kOffsets[i]] = offsets[i];
     return Check(graph_.execute(handle, tensors, workspace));
   }
@@ -147,7 +153,7 @@ class Plan {
 
 // The plans of one device.
 struct Plans {
-  using Key = std::tuple<int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, float>;
+  using Key = std::tuple<bool, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, float>;
 
   std::mutex mutex;
   cudnnHandle_t handle = nullptr;
@@ -180,23 +186,23 @@ absl::Status AttendBackward(const AttentionBackward& run,
   std::lock_guard<std::mutex> lock(plans->mutex);
   const Sizes sizes(run);
   std::unique_ptr<Plan>& plan =
-      plans->plans[{sizes.sequences, sizes.longest, sizes.tokens, run.heads, run.kv_heads, run.head_dim,
+      plans->plans[{run.causal, sizes.sequences, sizes.longest_query, sizes.longest_key, sizes.tokens, run.heads, run.kv_heads, run.head_dim,
                     run.q_stride, run.k_stride, run.v_stride, run.scale}];
   if (plan == nullptr) {
     REIN_ASSIGN_OR_RETURN(plan, Plan::Build(run, sizes, plans->handle));
   }
   const int64_t padded = sizes.sequences, dense_q = run.heads * run.head_dim, dense_k = run.kv_heads * run.head_dim;
-  auto* length = static_cast<int32_t*>(allocate(4 * (padded + (kRaggedTensors) * (padded + 1))));
-  int32_t* offset = length + padded;
+  auto* query_length = static_cast<int32_t*>(allocate(4 * (2 * padded + kRaggedTensors * (padded + 1))));
+  int32_t *key_length = query_length + padded, *offset = key_length + padded;
   int32_t* offsets[kRaggedTensors];
   for (int i = 0; i < kRaggedTensors; ++i) offsets[i] = offset + i * (padded + 1);
-  REIN_RETURN_IF_ERROR(RaggedOffsets(run.begin, run.sequences, padded,
+  REIN_RETURN_IF_ERROR(RaggedOffsets(run.query, run.key, run.sequences, padded,
                                      {run.q_stride, run.k_stride, run.v_stride, dense_q, dense_k, run.heads},
-                                     length, offset, stream));
+                                     kOfKeys, query_length, key_length, offset, stream));
   if (fe::detail::set_stream(plans->handle, static_cast<cudaStream_t>(stream)) != CUDNN_STATUS_SUCCESS) {
     return absl::InternalError("AttendBackward: cuDNN refuses the stream");
   }
-  return plan->Run(run, length, offsets, allocate(plan->workspace_bytes()), plans->handle);
+  return plan->Run(run, query_length, key_length, offsets, allocate(plan->workspace_bytes()), plans->handle);
 }
 
 }  // namespace rein::kernels

@@ -5,7 +5,11 @@
 // A plan is built for each size of batch and of longest sequence, rounded up, at first use (a fraction of a
 // second), and kept until the process ends. Thread-safe.
 //
-// T tokens, H heads, K kv heads, C head dim, B sequences.
+// Each of B ranges of queries attends to a range of keys: its own tokens, causally, or any others, whole. Where
+// keys are shared among ranges, or seen in several calls, gradients of the calls are to be added: `out`, `lse` are
+// of all the keys that a query sees.
+//
+// T tokens, H heads, K kv heads, C head dim.
 
 #pragma once
 
@@ -13,6 +17,7 @@
 #include <functional>
 
 #include "absl/status/status.h"
+#include "common/kernels/ragged_offsets.h"
 
 namespace rein::kernels {
 
@@ -24,12 +29,14 @@ struct AttentionBackward {
   const void* out = nullptr;        // bf16 [T, H, C], dense
   const void* dout = nullptr;       // bf16 [T, H, C], dense
   const float* lse = nullptr;       // fp32 [T, H], dense: natural logarithms
-  const int32_t* begin = nullptr;   // [B + 1]: where each sequence begins among the tokens
-  void* dq = nullptr;               // bf16 [T, H, C], dense
-  void* dk = nullptr;               // bf16 [T, K, C], dense
-  void* dv = nullptr;               // bf16 [T, K, C], dense
+  Ragged query, key;
+  bool causal = true;  // then the ranges of keys are those of the queries
+  void* dq = nullptr;  // bf16 [T, H, C], dense; written for the tokens of the ranges
+  void* dk = nullptr;  // bf16 [T, K, C], dense
+  void* dv = nullptr;  // bf16 [T, K, C], dense
   int64_t q_stride = 0, k_stride = 0, v_stride = 0;
-  int64_t tokens = 0, sequences = 0, longest = 0, heads = 0, kv_heads = 0, head_dim = 0;
+  int64_t tokens = 0, sequences = 0, longest_query = 0, longest_key = 0;
+  int64_t heads = 0, kv_heads = 0, head_dim = 0;
   float scale = 1;
 };
 

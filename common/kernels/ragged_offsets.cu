@@ -5,32 +5,48 @@
 namespace rein::kernels {
 namespace {
 
-struct Strides {
-  int64_t of[kRaggedTensors];
+struct Tensors {
+  int64_t stride[kRaggedTensors];
+  bool of_keys[kRaggedTensors];
 };
 
-__global__ void RaggedOffsetsKernel(const int32_t* begin, int sequences, int padded, Strides strides,
-                                    int32_t* length, int32_t* offset) {
+__device__ int Length(const Ragged& r, int b) {
+  return r.length != nullptr ? r.length[b] : r.begin[b + 1] - r.begin[b];
+}
+__device__ int Begin(const Ragged& r, int b, int sequences) {
+  return b < sequences ? r.begin[b] : r.begin[sequences - 1] + Length(r, sequences - 1);
+}
+
+__global__ void RaggedOffsetsKernel(Ragged query, Ragged key, int sequences, int padded, Tensors tensors,
+                                    int32_t* query_length, int32_t* key_length, int32_t* offset) {
   const int b = blockIdx.x * blockDim.x + threadIdx.x;
   if (b > padded) return;
-  const int from = begin[min(b, sequences)];
-  if (b < padded) length[b] = begin[min(b + 1, sequences)] - from;
+  const int from_query = Begin(query, b, sequences), from_key = Begin(key, b, sequences);
+  if (b < padded) {
+    query_length[b] = b < sequences ? Length(query, b) : 0;
+    key_length[b] = b < sequences ? Length(key, b) : 0;
+  }
 #pragma unroll
   for (int i = 0; i < kRaggedTensors; ++i) {
-    offset[i * (padded + 1) + b] = static_cast<int32_t>(from * strides.of[i]);
+    const int from = tensors.of_keys[i] ? from_key : from_query;
+    offset[i * (padded + 1) + b] = static_cast<int32_t>(from * tensors.stride[i]);
   }
 }
 
 }  // namespace
 
-absl::Status RaggedOffsets(const int32_t* begin, int64_t sequences, int64_t padded,
-                           const int64_t (&stride)[kRaggedTensors], int32_t* length, int32_t* offset,
-                           void* stream) {
-  Strides strides;
-  for (int i = 0; i < kRaggedTensors; ++i) strides.of[i] = stride[i];
+absl::Status RaggedOffsets(const Ragged& query, const Ragged& key, int64_t sequences, int64_t padded,
+                           const int64_t (&stride)[kRaggedTensors], const bool (&of_keys)[kRaggedTensors],
+                           int32_t* query_length, int32_t* key_length, int32_t* offset, void* stream) {
+  Tensors tensors;
+  for (int i = 0; i < kRaggedTensors; ++i) {
+    tensors.stride[i] = stride[i];
+    tensors.of_keys[i] = of_keys[i];
+  }
   RaggedOffsetsKernel<<<static_cast<unsigned>(padded / 128 + 1), 128, 0,
                         static_cast<cudaStream_t>(stream)>>>(
-      begin, static_cast<int>(sequences), static_cast<int>(padded), strides, length, offset);
+      query, key, static_cast<int>(sequences), static_cast<int>(padded), tensors, query_length, key_length,
+      offset);
   return LaunchStatus("RaggedOffsets");
 }
 

@@ -127,6 +127,15 @@ struct CudaAttention : public Function<CudaAttention> {
       context->saved_data["longest"] = view.longest;
       context->saved_data["scale"] = scale;
       Store(context, "offsets", view.offsets_device);
+      if (view.shared != nullptr) {
+        const SharedPrompts& shared = *view.shared;
+        Store(context, "prompt_begin", shared.prompt_begin_G);
+        Store(context, "prompt_length", shared.prompt_length_G);
+        Store(context, "tail_begin", shared.tail_begin_G);
+        Store(context, "tail_length", shared.tail_length_G);
+        context->saved_data["longest_prompt"] = shared.longest_prompt;
+        context->saved_data["longest_tail"] = shared.longest_tail;
+      }
       Store(context, "q", q_THC);
       Store(context, "k", k_TKC);
       Store(context, "v", v_TKC);
@@ -143,7 +152,21 @@ struct CudaAttention : public Function<CudaAttention> {
     at::Tensor q = Stored(context, "q"), k = Stored(context, "k"), v = Stored(context, "v"),
                lse_TH = Stored(context, "lse"), dout = dy[0].contiguous();
     if (kernels::AttentionBackwardTakes(q.size(2))) {
-      tensor_list d = KernelBackward(Dense(q), Dense(k), Dense(v), out, dout, lse_TH, offsets, longest, scale);
+      const Inputs in{Dense(q), Dense(k), Dense(v), out, dout, lse_TH, scale};
+      tensor_list d = KernelBackward(in, {.query_begin = offsets, .longest_query = longest});
+      at::Tensor tail_begin = Stored(context, "tail_begin");
+      if (tail_begin.defined()) {
+        // What continues a prompt sees its own tokens, done above, and all of the prompt: softmax's gradient is a sum
+        // over keys once the log-sum-exp of all is known.
+        tensor_list of_prompts =
+            KernelBackward(in, {.query_begin = tail_begin,
+                                .query_length = Stored(context, "tail_length"),
+                                .key_begin = Stored(context, "prompt_begin"),
+                                .key_length = Stored(context, "prompt_length"),
+                                .longest_query = context->saved_data["longest_tail"].toInt(),
+                                .longest_key = context->saved_data["longest_prompt"].toInt()});
+        for (int i = 0; i < 3; ++i) d[i].add_(of_prompts[i]);
+      }
       return {d[0], d[1], d[2], at::Tensor(), at::Tensor()};
     }
     at::Tensor no_dropout = at::empty({2}, out.options().dtype(at::kUInt64));
@@ -153,36 +176,49 @@ struct CudaAttention : public Function<CudaAttention> {
     return {dq, dk, dv, at::Tensor(), at::Tensor()};
   }
 
-  static tensor_list KernelBackward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                                    const at::Tensor& out, const at::Tensor& dout,
-                                    const at::Tensor& lse_TH, const at::Tensor& offsets,
-                                    int64_t longest, double scale) {
-    at::Tensor dq = at::empty(q.sizes(), q.options()), dk = at::empty(k.sizes(), k.options()),
-               dv = at::empty(v.sizes(), v.options());
+  struct Inputs {
+    at::Tensor q, k, v, out, dout, lse_TH;
+    double scale;
+  };
+  // int32 [B] each, on the device. Only query_begin, [B + 1]: causal, keys as queries.
+  struct Ranges {
+    at::Tensor query_begin, query_length = {}, key_begin = {}, key_length = {};
+    int64_t longest_query = 0, longest_key = 0;
+  };
+  static tensor_list KernelBackward(const Inputs& in, const Ranges& ranges) {
+    const bool causal = !ranges.key_begin.defined();
+    auto gradient = [&](const at::Tensor& x) {  // of tokens in no range: none
+      return causal ? at::empty(x.sizes(), x.options()) : at::zeros(x.sizes(), x.options());
+    };
+    at::Tensor dq = gradient(in.q), dk = gradient(in.k), dv = gradient(in.v);
+    auto ints = [](const at::Tensor& x) { return x.defined() ? x.const_data_ptr<int32_t>() : nullptr; };
     kernels::AttentionBackward run;
-    run.q = q.const_data_ptr();
-    run.k = k.const_data_ptr();
-    run.v = v.const_data_ptr();
-    run.out = out.const_data_ptr();
-    run.dout = dout.const_data_ptr();
-    run.lse = lse_TH.const_data_ptr<float>();
-    run.begin = offsets.const_data_ptr<int32_t>();
+    run.q = in.q.const_data_ptr();
+    run.k = in.k.const_data_ptr();
+    run.v = in.v.const_data_ptr();
+    run.out = in.out.const_data_ptr();
+    run.dout = in.dout.const_data_ptr();
+    run.lse = in.lse_TH.const_data_ptr<float>();
+    run.query = {ints(ranges.query_begin), ints(ranges.query_length)};
+    run.key = causal ? run.query : kernels::Ragged{ints(ranges.key_begin), ints(ranges.key_length)};
+    run.causal = causal;
     run.dq = dq.mutable_data_ptr();
     run.dk = dk.mutable_data_ptr();
     run.dv = dv.mutable_data_ptr();
-    run.q_stride = q.stride(0);
-    run.k_stride = k.stride(0);
-    run.v_stride = v.stride(0);
-    run.tokens = q.size(0);
-    run.sequences = offsets.size(0) - 1;
-    run.longest = longest;
-    run.heads = q.size(1);
-    run.kv_heads = k.size(1);
-    run.head_dim = q.size(2);
-    run.scale = static_cast<float>(scale);
+    run.q_stride = in.q.stride(0);
+    run.k_stride = in.k.stride(0);
+    run.v_stride = in.v.stride(0);
+    run.tokens = in.q.size(0);
+    run.sequences = ranges.query_begin.size(0) - (causal ? 1 : 0);
+    run.longest_query = ranges.longest_query;
+    run.longest_key = causal ? ranges.longest_query : ranges.longest_key;
+    run.heads = in.q.size(1);
+    run.kv_heads = in.k.size(1);
+    run.head_dim = in.q.size(2);
+    run.scale = static_cast<float>(in.scale);
     tensor_list held;
     auto allocate = [&](int64_t bytes) {
-      held.push_back(at::empty({bytes}, q.options().dtype(at::kByte)));
+      held.push_back(at::empty({bytes}, in.q.options().dtype(at::kByte)));
       return held.back().mutable_data_ptr();
     };
     Launched(kernels::AttendBackward(run, allocate, Stream()));
@@ -193,13 +229,17 @@ struct CudaAttention : public Function<CudaAttention> {
                                   const at::Tensor& v_TKC, const SequenceView& view, double scale,
                                   at::Tensor lse_TH) {
     at::Tensor q = Dense(q_THC), k = Dense(k_TKC), v = Dense(v_TKC);
+    if (view.shared != nullptr) {  // the kernel wants a sequence's keys side by side
+      k = k.index_select(0, view.shared->source_E);
+      v = v.index_select(0, view.shared->source_E);
+    }
     at::Tensor out = at::empty({q.size(0), q.size(1), q.size(2)}, q.options());
     kernels::AttentionForward run = Shape(q, out, view, k.size(1), scale);
     run.keys.key = k.const_data_ptr();
     run.keys.value = v.const_data_ptr();
     run.keys.key_stride = k.stride(0);
     run.keys.value_stride = v.stride(0);
-    run.keys.begin = run.query_begin;
+    run.keys.begin = view.shared == nullptr ? run.query_begin : view.shared->begin_S.const_data_ptr<int32_t>();
     if (lse_TH.defined()) {
       run.lse = lse_TH.mutable_data_ptr<float>();
       run.lse_token_stride = lse_TH.stride(0);
@@ -340,7 +380,15 @@ at::Tensor Attention(const at::Tensor& q_THC, const at::Tensor& k_TKC, const at:
                                         : PagedPlainly(q_THC, view, layer, scale);
   }
   const bool cuda = q_THC.is_cuda();
-  if (cuda && !KernelsTake(q_THC, k_TKC.size(1))) {
+  const bool kernels_take = cuda && KernelsTake(q_THC, k_TKC.size(1)) &&
+                            (view.shared == nullptr || kernels::AttentionBackwardTakes(q_THC.size(2)));
+  if (view.shared != nullptr && !kernels_take) {
+    const SharedPrompts& shared = *view.shared;
+    auto copied = [&](const at::Tensor& x) { return x.index_select(0, shared.source_E); };
+    return Attention(copied(q_THC), copied(k_TKC), copied(v_TKC), *shared.copies, layer, scale)
+        .index_select(0, shared.own_T);
+  }
+  if (cuda && !kernels_take) {
     return AttentionReference(q_THC, k_TKC, v_TKC, view, scale);
   }
   if (!Records(q_THC)) {

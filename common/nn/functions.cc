@@ -13,6 +13,15 @@
 namespace rein::nn {
 namespace {
 
+// to[index[n]] += rows[n], in order.
+void AddRows(at::Tensor& to, const at::Tensor& index_N, const at::Tensor& rows_ND) {
+  if (to.is_cpu()) {
+    to.index_add_(0, index_N, rows_ND);
+  } else {  // where index_add_ adds in any order
+    to.index_put_({index_N}, rows_ND, /*accumulate=*/true);
+  }
+}
+
 struct EmbeddingFunction : public Function<EmbeddingFunction> {
   // `anchor` only makes the output part of the graph: the table is not a graph leaf.
   static at::Tensor forward(AutogradContext* context, const at::Tensor& anchor,
@@ -25,11 +34,22 @@ struct EmbeddingFunction : public Function<EmbeddingFunction> {
 
   static tensor_list backward(AutogradContext* context, tensor_list dy) {
     at::Tensor grad = Stored(context, "grad");
-    at::Tensor token_T = Stored(context, "token"), rows = dy[0].to(at::kFloat);
-    if (grad.defined() && grad.is_cpu()) grad.index_add_(0, token_T, rows);
-    // There index_add_ adds in any order; this one adds in the order of the tokens.
-    if (grad.defined() && !grad.is_cpu()) grad.index_put_({token_T}, rows, /*accumulate=*/true);
+    if (grad.defined()) AddRows(grad, Stored(context, "token"), dy[0].to(at::kFloat));
     return {at::Tensor(), at::Tensor(), at::Tensor()};
+  }
+};
+
+struct RowsFunction : public Function<RowsFunction> {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x_TD, const at::Tensor& index_N) {
+    context->saved_data["rows"] = x_TD.size(0);
+    Store(context, "index", index_N);
+    return x_TD.index_select(0, index_N);
+  }
+
+  static tensor_list backward(AutogradContext* context, tensor_list dy) {
+    at::Tensor dx = at::zeros({context->saved_data["rows"].toInt(), dy[0].size(1)}, dy[0].options());
+    AddRows(dx, Stored(context, "index"), dy[0]);
+    return {dx, at::Tensor()};
   }
 };
 
@@ -249,6 +269,10 @@ at::Tensor Embedding(const at::Tensor& token_T, const Weight& table_VD) {
   }
   at::Tensor anchor = at::zeros({1}, table_VD.value.options()).requires_grad_(true);
   return EmbeddingFunction::apply(anchor, token_T, table_VD);
+}
+
+at::Tensor Rows(const at::Tensor& x_TD, const at::Tensor& index_N) {
+  return Records(x_TD) ? RowsFunction::apply(x_TD, index_N) : x_TD.index_select(0, index_N);
 }
 
 SumAndNorm AddRmsNorm(const at::Tensor& x_TD, const at::Tensor& delta_TD, const Weight& weight_D,

@@ -23,6 +23,9 @@ namespace rein::nn {
 // token_T int64 -> [T, D], rows of table_VD.
 at::Tensor Embedding(const at::Tensor& token_T, const Weight& table_VD);
 
+// x_TD[index_N], any row any number of times; a row's gradients are added in the order of the index.
+at::Tensor Rows(const at::Tensor& x_TD, const at::Tensor& index_N);
+
 struct SumAndNorm {
   at::Tensor sum;   // x + delta
   at::Tensor norm;  // sum / sqrt(mean(sum^2) + eps), cast, times weight (arXiv 1910.07467)

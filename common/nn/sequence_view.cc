@@ -3,28 +3,89 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
-#include <numeric>
 
 #include "common/kernels/attention.h"
 #include "common/nn/launched.h"
 
 namespace rein::nn {
 
-SequenceView PackedSequences(const std::vector<int64_t>& lengths, at::Device device) {
+namespace {
+
+at::Tensor Longs(const std::vector<int64_t>& values, at::Device device) {
+  return at::tensor(values, at::kLong).to(device);
+}
+at::Tensor Ints(const std::vector<int64_t>& values, at::Device device) {
+  return at::tensor(values, at::kLong).to(at::kInt).to(device);
+}
+
+std::shared_ptr<const SharedPrompts> Share(const std::vector<Segment>& segments,
+                                           const std::vector<int64_t>& offsets, at::Device device) {
+  std::vector<int64_t> source, own, begin, lengths;
+  std::vector<int64_t> prompt_begin, prompt_length, tail_begin, tail_length;
+  size_t prompt = 0;
+  for (size_t s = 0; s < segments.size(); ++s) {
+    begin.push_back(static_cast<int64_t>(source.size()));
+    auto append = [&](size_t segment) {
+      for (int64_t t = offsets[segment]; t < offsets[segment + 1]; ++t) source.push_back(t);
+    };
+    if (!segments[s].continues) {
+      prompt = s;
+    } else {
+      if (s == prompt + 1) {
+        prompt_begin.push_back(offsets[prompt]);
+        prompt_length.push_back(segments[prompt].length);
+        tail_begin.push_back(offsets[s]);
+        tail_length.push_back(0);
+      }
+      tail_length.back() += segments[s].length;
+      append(prompt);
+    }
+    for (int64_t t = 0; t < segments[s].length; ++t) own.push_back(static_cast<int64_t>(source.size()) + t);
+    append(s);
+    lengths.push_back(static_cast<int64_t>(source.size()) - begin.back());
+  }
+  auto shared = std::make_shared<SharedPrompts>();
+  shared->source_E = Longs(source, device);
+  shared->own_T = Longs(own, device);
+  shared->begin_S = Ints(begin, device);
+  shared->copies = std::make_shared<SequenceView>(PackedSequences(lengths, device));
+  shared->prompt_begin_G = Ints(prompt_begin, device);
+  shared->prompt_length_G = Ints(prompt_length, device);
+  shared->tail_begin_G = Ints(tail_begin, device);
+  shared->tail_length_G = Ints(tail_length, device);
+  shared->longest_prompt = *std::max_element(prompt_length.begin(), prompt_length.end());
+  shared->longest_tail = *std::max_element(tail_length.begin(), tail_length.end());
+  return shared;
+}
+
+}  // namespace
+
+SequenceView PackedSegments(const std::vector<Segment>& segments, at::Device device) {
   SequenceView view;
   view.offsets.push_back(0);
-  for (int64_t length : lengths) {
-    view.offsets.push_back(view.offsets.back() + length);
-    view.longest = std::max(view.longest, length);
+  std::vector<int64_t> positions, contexts;
+  int64_t prompt = 0;
+  bool any = false;
+  for (const Segment& segment : segments) {
+    const int64_t first = segment.continues ? prompt : 0;
+    if (!segment.continues) prompt = segment.length;
+    any = any || segment.continues;
+    view.offsets.push_back(view.offsets.back() + segment.length);
+    view.longest = std::max(view.longest, segment.length);
+    contexts.push_back(first + segment.length);
+    for (int64_t t = 0; t < segment.length; ++t) positions.push_back(first + t);
   }
-  std::vector<int64_t> positions(static_cast<size_t>(view.offsets.back()));
-  for (size_t b = 0; b < lengths.size(); ++b) {
-    std::iota(positions.begin() + view.offsets[b], positions.begin() + view.offsets[b + 1], 0);
-  }
-  view.position_T = at::tensor(positions, at::kLong).to(device);
-  view.offsets_device = at::tensor(view.offsets, at::kLong).to(at::kInt).to(device);
-  view.context_B = at::tensor(lengths, at::kLong).to(at::kInt).to(device);
+  view.position_T = Longs(positions, device);
+  view.offsets_device = Ints(view.offsets, device);
+  view.context_B = Ints(contexts, device);
+  if (any) view.shared = Share(segments, view.offsets, device);
   return view;
+}
+
+SequenceView PackedSequences(const std::vector<int64_t>& lengths, at::Device device) {
+  std::vector<Segment> segments;
+  for (int64_t length : lengths) segments.push_back({.length = length});
+  return PackedSegments(segments, device);
 }
 
 void PlanDecode(PageMap& map, const at::Tensor& context_B, int64_t heads, int64_t head_dim) {

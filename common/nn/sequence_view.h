@@ -8,6 +8,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 namespace rein::nn {
@@ -33,6 +34,8 @@ struct PageMap {
   at::Tensor decode_scratch;  // bytes
 };
 
+struct SharedPrompts;
+
 struct SequenceView {
   at::Tensor position_T;           // int64, place of each token in its sequence, from 0
   std::vector<int64_t> offsets;    // B + 1: tokens [offsets[b], offsets[b+1]) belong to sequence b
@@ -40,9 +43,33 @@ struct SequenceView {
   at::Tensor context_B;            // int32 on the compute device: keys of each sequence, new ones included
   int64_t longest = 0;             // most tokens of one sequence in this batch
   const PageMap* pages = nullptr;  // null: keys and values are those of the batch itself
+  std::shared_ptr<const SharedPrompts> shared;  // null: every sequence begins at position 0
 
   int64_t num_sequences() const { return static_cast<int64_t>(offsets.size()) - 1; }
 };
+
+// Sequences that continue another's tokens, as the completions of one prompt do: what the prompt computes is
+// computed once, and every continuation attends to it. S sequences, G of them prompts that others continue.
+struct SharedPrompts {
+  // Every sequence with its prompt's tokens before its own, E tokens in all.
+  at::Tensor source_E;                         // int64: where each is packed
+  at::Tensor own_T;                            // int64: where each packed token stands among them
+  at::Tensor begin_S;                          // int32 on the compute device: where each sequence begins among them
+  std::shared_ptr<const SequenceView> copies;  // of them, as if nothing were shared
+
+  // int32 on the compute device: among the packed tokens, each prompt, and what continues it.
+  at::Tensor prompt_begin_G, prompt_length_G, tail_begin_G, tail_length_G;
+  int64_t longest_prompt = 0, longest_tail = 0;
+};
+
+// Some packed tokens that stand side by side in one sequence.
+struct Segment {
+  int64_t length = 0;
+  bool continues = false;  // the last segment before it that does not; else it begins at position 0
+};
+
+// A view of segments, packed one after another, on `device`. The first one continues nothing.
+SequenceView PackedSegments(const std::vector<Segment>& segments, at::Device device);
 
 // A view of whole sequences of the given lengths, packed one after another, on `device`.
 SequenceView PackedSequences(const std::vector<int64_t>& lengths, at::Device device);

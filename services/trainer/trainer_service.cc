@@ -101,7 +101,7 @@ void TrainerServiceImpl::NoteStanding(const std::string& request_id) {
 void TrainerServiceImpl::Observe(const v1::UpdateReply& reply) {
   const telemetry::Labels job = {{"rl_job", session_->job()}};
   for (const v1::Metric& metric : reply.metrics()) {
-    if (metric.name() == "tokens" || metric.name() == "trained_tokens") continue;
+    if (metric.name() == "tokens" || metric.name() == "computed_tokens" || metric.name() == "trained_tokens") continue;
     deps_.metrics.AddGauge(absl::StrCat("rein_trainer_", metric.name()), "Of the last Update", job)
         .Set(metric.value());
   }
@@ -113,7 +113,7 @@ void TrainerServiceImpl::Observe(const v1::UpdateReply& reply) {
       .Set(std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count());
   for (const v1::Metric& metric : reply.metrics()) {
     if (metric.name() != "tokens") continue;
-    deps_.metrics.AddCounter("rein_trainer_tokens_total", "Packed tokens that went through the model", job)
+    deps_.metrics.AddCounter("rein_trainer_tokens_total", "Tokens of the sequences trained on", job)
         .Add(metric.value());
   }
 }

@@ -2,11 +2,13 @@
 // known family's shape. One JSON line for each figure.
 //
 //   rein-gpu-bench train SHAPE TOKENS SEQUENCES UPDATES       packed sequences of TOKENS each, in every update
+//   rein-gpu-bench train-groups SHAPE PROMPTS SIBLINGS IN OUT UPDATES    GRPO's step on completions of random tokens
 //   rein-gpu-bench generate SHAPE WORKLOAD.jsonl              lines {"id", "tokens", "max_tokens"}; forced lengths
 //   rein-gpu-bench groups SHAPE PROMPTS SIBLINGS IN OUT       random prompts, forced lengths
 //   rein-gpu-bench kernels
 //
-// REIN_EAGER=1: no captured graphs. REIN_MICROBATCH_TOKENS=N, REIN_RECOMPUTE=1: of training.
+// REIN_EAGER=1: no captured graphs. REIN_MICROBATCH_TOKENS=N, REIN_RECOMPUTE=1, REIN_COPY_PROMPTS=1 (a prompt for each
+// sibling): of training.
 
 #include <ATen/ATen.h>
 #include <ATen/DeviceAccelerator.h>
@@ -34,6 +36,7 @@
 #include "rollout/engine/decoder_step_model.h"
 #include "rollout/engine/engine_core.h"
 #include "tests/gpu/random_policy.h"
+#include "trainer/algorithms/policy_gradient.h"
 
 namespace rein::gpu {
 namespace {
@@ -75,12 +78,36 @@ double FlopPerToken(const ShapeOfModel& s, double length) {
   return 6 * (body + 1.0 * s.vocabulary * s.width) + 3 * attention;
 }
 
-void Train(const ShapeOfModel& shape, int64_t length, int64_t sequences, int updates) {
+trainer::TrainerSettings SettingsFor(int64_t length) {
   trainer::TrainerSettings settings;
   settings.schedule.peak = 1e-5;
   settings.microbatch_tokens = std::max<int64_t>(length, 16384);
   if (const char* tokens = std::getenv("REIN_MICROBATCH_TOKENS")) settings.microbatch_tokens = std::atoll(tokens);
   settings.recompute = std::getenv("REIN_RECOMPUTE") != nullptr;
+  settings.share_prompts = std::getenv("REIN_COPY_PROMPTS") == nullptr;
+  return settings;
+}
+
+// Figures of `updates` updates, after one in which choices are made and memory is taken.
+json TimeUpdates(RandomPolicy& policy, const std::vector<trainer::TrainingSequence>& batch, int updates) {
+  double best = 1e30, total = 0, tokens = 0;
+  for (const trainer::TrainingSequence& s : batch) tokens += static_cast<double>(s.token_ids.size());
+  for (int i = 0; i < updates + 1; ++i) {
+    const auto begin = steady_clock::now();
+    auto result = policy.trainer().Update(batch);
+    if (!result.ok()) Die(std::string(result.status().message()));
+    Wait();
+    const double seconds = Seconds(begin);
+    if (i == 0) continue;
+    best = std::min(best, seconds);
+    total += seconds;
+  }
+  return {{"tokens_per_update", tokens}, {"seconds_per_update", total / updates},
+          {"tokens_per_second", tokens * updates / total}, {"best_tokens_per_second", tokens / best}};
+}
+
+void Train(const ShapeOfModel& shape, int64_t length, int64_t sequences, int updates) {
+  const trainer::TrainerSettings settings = SettingsFor(length);
   RandomPolicy policy(WriteModelFolder(shape), settings, trainer::Sft(trainer::Aggregation::kTokenMean), false);
   std::mt19937 random(3);
   std::vector<trainer::TrainingSequence> batch;
@@ -92,22 +119,43 @@ void Train(const ShapeOfModel& shape, int64_t length, int64_t sequences, int upd
     }
     batch.push_back(std::move(one));
   }
-  double best = 1e30, total = 0;
-  for (int i = 0; i < updates + 1; ++i) {
-    const auto begin = steady_clock::now();
-    auto result = policy.trainer().Update(batch);
-    if (!result.ok()) Die(std::string(result.status().message()));
-    Wait();
-    const double seconds = Seconds(begin);
-    if (i == 0) continue;  // choices are made and memory is taken
-    best = std::min(best, seconds);
-    total += seconds;
+  json line = TimeUpdates(policy, batch, updates);
+  line.update({{"bench", "train"}, {"shape", shape.name}, {"length", length},
+               {"microbatch_tokens", settings.microbatch_tokens}, {"recompute", settings.recompute},
+               {"mfu_causal_of_989", line["tokens_per_second"].get<double>() *
+                                         FlopPerToken(shape, static_cast<double>(length)) / 989.4e12}});
+  Print(line);
+}
+
+void TrainGroups(const ShapeOfModel& shape, int64_t prompts, int64_t siblings, int64_t in, int64_t out, int updates) {
+  const trainer::TrainerSettings settings = SettingsFor(in + out);
+  RandomPolicy policy(WriteModelFolder(shape), settings, trainer::PolicyGradient({}), false);
+  std::mt19937 random(3);
+  auto tokens = [&](int64_t n) {
+    std::vector<int64_t> ids;
+    for (int64_t t = 0; t < n; ++t) ids.push_back(static_cast<int64_t>(random() % shape.vocabulary));
+    return ids;
+  };
+  std::vector<trainer::TrainingSequence> batch;
+  for (int64_t p = 0; p < prompts; ++p) {
+    const std::vector<int64_t> prompt = tokens(in);
+    for (int64_t s = 0; s < siblings; ++s) {
+      trainer::TrainingSequence one{.id = std::to_string(p) + "/" + std::to_string(s), .token_ids = prompt};
+      for (int64_t id : tokens(out)) one.token_ids.push_back(id);
+      one.loss_mask.assign(static_cast<size_t>(in + out), 1);
+      std::fill_n(one.loss_mask.begin(), in, 0);
+      one.behaviour_logprobs.assign(static_cast<size_t>(out), -12);
+      one.group = static_cast<uint32_t>(p);
+      one.reward = static_cast<double>(random() % 2);
+      batch.push_back(std::move(one));
+    }
   }
-  const double tokens = static_cast<double>(length * sequences), rate = tokens * updates / total;
-  Print({{"bench", "train"}, {"shape", shape.name}, {"length", length}, {"tokens_per_update", tokens},
-         {"microbatch_tokens", settings.microbatch_tokens}, {"recompute", settings.recompute},
-         {"tokens_per_second", rate}, {"best_tokens_per_second", tokens / best},
-         {"mfu_causal_of_989", rate * FlopPerToken(shape, static_cast<double>(length)) / 989.4e12}});
+  json line = TimeUpdates(policy, batch, updates);
+  line.update({{"bench", "train-groups"}, {"shape", shape.name},
+               {"workload", std::to_string(prompts) + " x " + std::to_string(siblings) + ", " + std::to_string(in) +
+                                " in, " + std::to_string(out) + " out"},
+               {"microbatch_tokens", settings.microbatch_tokens}, {"shared_prompts", settings.share_prompts}});
+  Print(line);
 }
 
 // ---- generation ------------------------------------------------------------------------------------
@@ -358,6 +406,8 @@ int Main(int argc, char** argv) {
   if (tensor::CudaDeviceCount() == 0) Die("this host shows no GPU");
   if (what == "train" && argc == 6) {
     Train(Shape(argv[2]), number(3), number(4), static_cast<int>(number(5)));
+  } else if (what == "train-groups" && argc == 8) {
+    TrainGroups(Shape(argv[2]), number(3), number(4), number(5), number(6), static_cast<int>(number(7)));
   } else if (what == "generate" && argc == 4) {
     Generate(Shape(argv[2]), ReadWorkload(argv[3]), "file");
   } else if (what == "groups" && argc == 7) {
@@ -366,8 +416,8 @@ int Main(int argc, char** argv) {
   } else if (what == "kernels") {
     Kernels();
   } else {
-    Die("usage: train SHAPE TOKENS SEQUENCES UPDATES | generate SHAPE WORKLOAD.jsonl [eager] | groups SHAPE PROMPTS "
-        "SIBLINGS IN OUT | kernels");
+    Die("usage: train SHAPE TOKENS SEQUENCES UPDATES | train-groups SHAPE PROMPTS SIBLINGS IN OUT UPDATES | generate "
+        "SHAPE WORKLOAD.jsonl | groups SHAPE PROMPTS SIBLINGS IN OUT | kernels");
   }
   return 0;
 }

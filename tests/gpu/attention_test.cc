@@ -53,6 +53,55 @@ TEST(AttentionGpuTest, PackedForwardAndBackwardMatchTheReference) {
   }
 }
 
+// A prompt packed once for its continuations: the bits of copies in the forward pass, their gradients but for
+// rounding, and the same ones twice.
+TEST(AttentionGpuTest, SharedPromptsMatchCopies) {
+  std::mt19937 random(std::random_device{}());
+  for (const Shape& s : kShapes) {
+    if (s.dim == 12) continue;
+    std::vector<nn::Segment> segments;
+    for (int group = 0; group < 4; ++group) {
+      segments.push_back({.length = 1 + static_cast<int64_t>(random() % 300)});
+      for (uint32_t n = group == 2 ? 0 : random() % 20; n > 0; --n) {
+        segments.push_back({.length = 1 + static_cast<int64_t>(random() % 400), .continues = true});
+      }
+    }
+    segments.push_back({.length = 7});
+    segments.push_back({.length = 11, .continues = true});
+    nn::SequenceView view = nn::PackedSegments(segments, at::kCUDA);
+    const nn::SharedPrompts& shared = *view.shared;
+    const int64_t tokens = view.offsets.back();
+    at::Tensor dy = at::randn({tokens, s.heads, s.dim}, Bf16());
+    at::Tensor leaves[3][3], out[3];
+    for (int i = 0; i < 3; ++i) {
+      leaves[0][i] = at::randn({tokens, i == 0 ? s.heads : s.kv_heads, s.dim}, Bf16()).requires_grad_(true);
+      leaves[1][i] = leaves[0][i].detach().clone().requires_grad_(true);
+      leaves[2][i] = leaves[0][i].detach().to(at::kFloat).requires_grad_(true);
+    }
+    for (int run = 0; run < 3; ++run) {
+      auto& [q, k, v] = leaves[run];
+      if (run < 2) {
+        out[run] = nn::Attention(q, k, v, view, 0, 0.125);
+      } else {
+        auto copied = [&](const at::Tensor& x) { return x.index_select(0, shared.source_E); };
+        out[run] = nn::AttentionReference(copied(q), copied(k), copied(v), *shared.copies, 0.125).index_select(0, shared.own_T);
+      }
+      out[run].backward(run < 2 ? dy : dy.to(at::kFloat));
+    }
+    auto bits = [&](const at::Tensor& x) { return x.detach().index_select(0, shared.source_E); };
+    at::Tensor of_copies = nn::Attention(bits(leaves[0][0]), bits(leaves[0][1]), bits(leaves[0][2]), *shared.copies, 0, 0.125)
+                               .index_select(0, shared.own_T);
+    EXPECT_TRUE(at::equal(out[0].detach(), of_copies)) << s.dim;
+    EXPECT_LE(RelativeError(out[0].detach(), out[2].detach()), 1e-2) << s.dim;
+    for (int i = 0; i < 3; ++i) {
+      EXPECT_LE(RelativeError(leaves[0][i].grad(), leaves[2][i].grad()), 2e-2) << s.dim << " " << i;
+      if (s.dim == 64 || s.dim == 128) {
+        EXPECT_TRUE(at::equal(leaves[0][i].grad(), leaves[1][i].grad())) << s.dim << " " << i;
+      }
+    }
+  }
+}
+
 TEST(AttentionGpuTest, GradientsHaveTheSameBitsTwice) {
   for (const Shape& s : kShapes) {
     if (s.dim != 64 && s.dim != 128) continue;  // elsewhere by FlashAttention-2, whose dq differs

@@ -86,9 +86,15 @@ TEST(PolicyTrainerGpuTest, EqualBatchesGiveEqualBits) {
     trainer::TrainingSequence one{.id = std::to_string(s)};
     for (int64_t t = 0; t < 50 + 100 * s; ++t) {
       one.token_ids.push_back((t * 31 + s * 7 + t * t) % 1000);
-      one.loss_mask.push_back(t > 0);
+      one.loss_mask.push_back(t > 20);
     }
     batch.push_back(one);
+    for (int sibling = 0; sibling < 3; ++sibling) {
+      one.token_ids.back() = sibling;
+      one.token_ids.push_back(5);
+      one.loss_mask.push_back(1);
+      batch.push_back(one);
+    }
   }
   at::Tensor first;
   for (int run = 0; run < 2; ++run) {

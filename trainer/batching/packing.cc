@@ -7,16 +7,19 @@
 namespace rein::trainer {
 
 std::vector<std::vector<size_t>> PackMicrobatches(const std::vector<int64_t>& length,
+                                                  const std::vector<int64_t>& shared,
                                                   int64_t budget_tokens) {
   std::vector<std::vector<size_t>> microbatches;
   int64_t used = 0;
   for (size_t i = 0; i < length.size(); ++i) {
-    if (microbatches.empty() || used + length[i] > budget_tokens) {
+    int64_t own = length[i] - shared[i];
+    if (microbatches.empty() || used + own > budget_tokens) {
       microbatches.emplace_back();
       used = 0;
+      own = length[i];
     }
     microbatches.back().push_back(i);
-    used += length[i];
+    used += own;
   }
   return microbatches;
 }

@@ -10,8 +10,10 @@
 namespace rein::trainer {
 
 // Indices of the sequences of each microbatch. Sequences keep their order; a microbatch is closed when
-// the next sequence would exceed `budget_tokens`; a longer sequence gets one of its own.
+// the next sequence would exceed `budget_tokens`; a longer sequence gets one of its own. Of each sequence
+// shared[i] tokens cost nothing in one microbatch with the sequence before it.
 std::vector<std::vector<size_t>> PackMicrobatches(const std::vector<int64_t>& length,
+                                                  const std::vector<int64_t>& shared,
                                                   int64_t budget_tokens);
 
 // Splits sequences into `parts` minibatches by group: part p gets the groups whose rank among the distinct

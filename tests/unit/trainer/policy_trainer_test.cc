@@ -8,6 +8,7 @@
 
 #include "tests/unit/trainer/training_fixture.h"
 #include "trainer/algorithms/policy_gradient.h"
+#include "trainer/packed_targets.h"
 
 namespace rein::trainer {
 namespace {
@@ -54,6 +55,75 @@ TEST(PolicyTrainerTest, AnySplitIntoMicrobatchesGivesTheSameWeights) {
       EXPECT_LE((r - results[0]).abs().max().item<double>(), 1e-6 * scale + 1e-9);
     }
   }
+}
+
+// A prompt is computed once for the siblings that stand side by side: the same log-probs and the same step as
+// when every sequence has a copy of its own, whatever stands between the siblings and however they are cut.
+TEST(PolicyTrainerTest, ASharedPromptGivesTheStepOfItsCopies) {
+  PolicyGradientSettings grpo;
+  grpo.entropy_coefficient = 0.01;
+  std::vector<TrainingSequence> batch;
+  std::vector<at::Tensor> moments;
+  std::vector<std::vector<std::vector<float>>> logprobs;
+  for (bool share : {false, true}) {
+    for (int64_t budget : {20, 37, 100000}) {
+      TrainerSettings settings = Settings();
+      settings.share_prompts = share;
+      settings.microbatch_tokens = budget;
+      auto trainer = Make(settings, PolicyGradient(grpo));
+      if (batch.empty()) {
+        batch = OnPolicy(*trainer, 6, 4);
+        std::swap(batch[1], batch[9]);                     // siblings apart
+        batch[13].loss_mask = {0, 1, 0, 1};                // another first target behind the same tokens
+        batch[13].loss_mask.resize(batch[13].token_ids.size(), 1);
+        batch[13].behaviour_logprobs = trainer->Score({batch[13]})->front();
+      }
+      auto scored = trainer->Score(batch);
+      ASSERT_TRUE(scored.ok()) << scored.status();
+      logprobs.push_back(*scored);
+      auto result = trainer->Update(batch);
+      ASSERT_TRUE(result.ok()) << result.status();
+      moments.push_back(trainer->GatherArenas()->moment1);
+      const double tokens = Find(result->metrics, "tokens"), computed = Find(result->metrics, "computed_tokens");
+      EXPECT_EQ(computed < tokens, share);
+      EXPECT_LE(computed, tokens);
+    }
+  }
+  const double scale = moments[0].abs().max().item<double>();
+  for (size_t run = 1; run < moments.size(); ++run) {
+    EXPECT_LE((moments[run] - moments[0]).abs().max().item<double>(), 2e-6 * scale) << run;
+    for (size_t i = 0; i < batch.size(); ++i) {
+      ASSERT_EQ(logprobs[run][i].size(), logprobs[0][i].size());
+      for (size_t t = 0; t < logprobs[0][i].size(); ++t) {
+        EXPECT_NEAR(logprobs[run][i][t], logprobs[0][i][t], 1e-5) << batch[i].id << " " << t;
+      }
+    }
+  }
+}
+
+TEST(PackedTargetsTest, SiblingsFollowOneCopyOfTheirPrompt) {
+  auto sequence = [](std::vector<int64_t> tokens, size_t prompt) {
+    TrainingSequence s{.token_ids = tokens, .loss_mask = std::vector<uint8_t>(tokens.size(), 1)};
+    std::fill_n(s.loss_mask.begin(), prompt, 0);
+    return s;
+  };
+  const std::vector<TrainingSequence> sequences = {sequence({1, 2, 3, 10}, 3), sequence({1, 2, 3, 20, 21}, 3),
+                                                   sequence({4, 5, 30}, 2), sequence({4, 5}, 2)};
+  const PackedTargets packed = PackTargets(sequences, {0, 1, 2, 3});
+  EXPECT_EQ(packed.token, (std::vector<int64_t>{1, 2, 3, 10, 20, 21, 4, 5, 30, 4, 5}));
+  EXPECT_EQ(packed.source, (std::vector<int64_t>{2, 2, 4, 7}));
+  EXPECT_EQ(packed.target, (std::vector<int64_t>{10, 20, 21, 30}));
+  EXPECT_EQ(packed.last, (std::vector<int64_t>{3, 5, 8, 10}));
+  std::vector<int64_t> lengths;
+  std::vector<bool> continues;
+  for (const nn::Segment& s : packed.segments) {
+    lengths.push_back(s.length);
+    continues.push_back(s.continues);
+  }
+  EXPECT_EQ(lengths, (std::vector<int64_t>{3, 1, 2, 3, 2}));
+  EXPECT_EQ(continues, (std::vector<bool>{false, true, true, false, false}));
+  EXPECT_EQ(PackTargets(sequences, {0, 1}, /*share=*/false).token, (std::vector<int64_t>{1, 2, 3, 10, 1, 2, 3, 20, 21}));
+  EXPECT_EQ(PackTargets(sequences, {0, 2, 1}).token.size(), 12u);  // not neighbours
 }
 
 // Groups of equal rewards, and truncated completions that are masked, cost no forward pass and change

@@ -26,14 +26,18 @@ std::unique_ptr<PolicyTrainer> Make(const TrainerSettings& settings,
 
 std::vector<TrainingSequence> RandomSequences(int groups, int siblings) {
   std::vector<TrainingSequence> batch;
+  auto below = [](int64_t n) { return at::randint(n, {1}, at::kLong).item<int64_t>(); };
   for (int g = 0; g < groups; ++g) {
+    std::vector<int64_t> prompt;
+    for (int t = 0; t < 3 + g % 2; ++t) prompt.push_back(below(61));
     for (int i = 0; i < siblings; ++i) {
       TrainingSequence s;
       s.id = std::to_string(g) + "/" + std::to_string(i);
-      const int64_t prompt = 3 + g % 2, length = prompt + 1 + at::randint(9, {1}, at::kLong).item<int64_t>();
-      for (int64_t t = 0; t < length; ++t) {
-        s.token_ids.push_back(at::randint(61, {1}, at::kLong).item<int64_t>());
-        s.loss_mask.push_back(t >= prompt);
+      s.token_ids = prompt;
+      s.loss_mask.assign(prompt.size(), 0);
+      for (int64_t left = 1 + below(9); left > 0; --left) {
+        s.token_ids.push_back(below(61));
+        s.loss_mask.push_back(1);
       }
       s.group = static_cast<uint32_t>(g);
       s.reward = at::rand({1}).item<double>();

@@ -14,7 +14,7 @@ TrainerSettings Settings();
 
 std::unique_ptr<PolicyTrainer> Make(const TrainerSettings& settings, const Algorithm& algorithm);
 
-// Random sequences of 1 to 9 targets, `siblings` for each of `groups`, without log-probs.
+// Random sequences of 1 to 9 targets, `siblings` behind the prompt of each of `groups`, without log-probs.
 std::vector<TrainingSequence> RandomSequences(int groups, int siblings);
 
 // The same with the trainer's own log-probs as those that sampled.

@@ -36,6 +36,37 @@ TEST(AttentionTest, PackedForwardAndBackwardMatchTheReference) {
   }
 }
 
+// Continuations of one prompt, packed behind it, attend as whole sequences do; gradients of all come together.
+TEST(AttentionTest, SharedPromptsMatchTheReferenceOnCopies) {
+  const std::vector<Segment> segments = {{5, false}, {3, true}, {1, true}, {4, false}, {2, false}, {7, true}};
+  SequenceView view = PackedSegments(segments, at::kCPU);
+  EXPECT_EQ(view.position_T.size(0), 22);
+  at::Tensor x[2][3];
+  for (int i = 0; i < 3; ++i) {
+    x[0][i] = Leaf(at::randn({22, i == 0 ? 4 : 2, 8}));
+    x[1][i] = Leaf(x[0][i]);
+  }
+  at::Tensor out = Attention(x[0][0], x[0][1], x[0][2], view, 0, 0.3);
+  std::vector<at::Tensor> wanted;
+  int64_t begin = 0, prompt_begin = 0, prompt = 0;
+  for (const Segment& s : segments) {
+    if (!s.continues) prompt_begin = begin, prompt = s.length;
+    auto whole = [&](const at::Tensor& t) {
+      at::Tensor own = t.narrow(0, begin, s.length);
+      return s.continues ? at::cat({t.narrow(0, prompt_begin, prompt), own}) : own;
+    };
+    at::Tensor q = whole(x[1][0]);
+    wanted.push_back(AttentionReference(q, whole(x[1][1]), whole(x[1][2]), PackedSequences({q.size(0)}, at::kCPU), 0.3)
+                         .narrow(0, q.size(0) - s.length, s.length));
+    begin += s.length;
+  }
+  EXPECT_LE((out - at::cat(wanted)).abs().max().item<float>(), 1e-5);
+  at::Tensor dy = at::randn_like(out);
+  out.backward(dy);
+  at::cat(wanted).backward(dy);
+  for (int i = 0; i < 3; ++i) EXPECT_LE((x[0][i].grad() - x[1][i].grad()).abs().max().item<float>(), 2e-5) << i;
+}
+
 // Feeds the sequences in random chunks through pages that are scattered over the pool.
 TEST(AttentionTest, PagesInRandomChunksMatchOnePass) {
   for (const Shape& s : kShapes) {

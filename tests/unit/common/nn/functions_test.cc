@@ -217,5 +217,16 @@ TEST(HeadTest, MatchesLogSoftmaxAndItsEntropy) {
   }
 }
 
+TEST(FunctionsTest, RowsMayBeTakenSeveralTimes) {
+  at::Tensor x = at::randn({5, 3}).requires_grad_(true);
+  at::Tensor index = at::tensor({4, 1, 4, 4, 0}, at::kLong), dy = at::randn({5, 3});
+  at::Tensor rows = Rows(x, index);
+  EXPECT_TRUE(at::equal(rows, x.detach().index_select(0, index)));
+  rows.backward(dy);
+  EXPECT_TRUE(at::allclose(x.grad()[4], dy[0] + dy[2] + dy[3]));
+  EXPECT_TRUE(at::equal(x.grad()[1], dy[1]));
+  EXPECT_EQ(x.grad()[2].abs().max().item<float>(), 0);
+}
+
 }  // namespace
 }  // namespace rein::nn

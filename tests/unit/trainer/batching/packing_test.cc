@@ -9,9 +9,17 @@ namespace {
 using ::testing::ElementsAre;
 
 TEST(PackingTest, ClosesAMicrobatchBeforeItOverflows) {
-  EXPECT_THAT(PackMicrobatches({3, 4, 2, 20, 1, 9}, 9),
+  EXPECT_THAT(PackMicrobatches({3, 4, 2, 20, 1, 9}, {0, 0, 0, 0, 0, 0}, 9),
               ElementsAre(ElementsAre(0, 1, 2), ElementsAre(3), ElementsAre(4), ElementsAre(5)));
-  EXPECT_TRUE(PackMicrobatches({}, 9).empty());
+  EXPECT_TRUE(PackMicrobatches({}, {}, 9).empty());
+}
+
+TEST(PackingTest, WhatIsSharedCostsNothingExceptAtTheBeginningOfAMicrobatch) {
+  EXPECT_THAT(PackMicrobatches({5, 6, 5, 5, 7}, {0, 4, 4, 4, 0}, 9),
+              ElementsAre(ElementsAre(0, 1, 2, 3), ElementsAre(4)));  // 5 + 2 + 1 + 1
+  EXPECT_THAT(PackMicrobatches({5, 6, 6, 6}, {0, 4, 4, 4}, 9), ElementsAre(ElementsAre(0, 1, 2), ElementsAre(3)));
+  EXPECT_THAT(PackMicrobatches({5, 6, 6, 6, 5}, {0, 4, 4, 4, 4}, 9),
+              ElementsAre(ElementsAre(0, 1, 2), ElementsAre(3, 4)));  // 6, and one more
 }
 
 TEST(PackingTest, GroupsStayTogetherInMinibatches) {
