@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <limits>
 #include <map>
 #include <memory>
@@ -180,6 +181,7 @@ class ProjectionPlans {
 
   // Nothing when the input is no touchstone: its outputs are zeros, which every algorithm gets right.
   absl::StatusOr<std::optional<Choice>> Choose(const Projection& run, cudaStream_t stream) {
+    const auto begin = std::chrono::steady_clock::now();
     const int64_t compared = std::min(run.rows, kComparedRows);
     const size_t reference_bytes = static_cast<size_t>(4 * compared * run.columns + 255) / 256 * 256;
     const bool cold = run.rows <= kColdRows;
@@ -190,6 +192,10 @@ class ProjectionPlans {
     absl::StatusOr<std::optional<Choice>> choice =
         ChooseAgainst(run, compared, scratch, cold ? scratch + reference_bytes : nullptr, stream);
     cudaFreeAsync(memory, stream);
+    if (choice.ok() && choice->has_value()) {
+      const std::chrono::duration<double, std::milli> took = std::chrono::steady_clock::now() - begin;
+      absl::StrAppendFormat(&(*choice)->description, ", chosen in %.0f ms", took.count());
+    }
     return choice;
   }
 

@@ -5,6 +5,7 @@
 //   rein-gpu-bench train-groups SHAPE PROMPTS SIBLINGS IN OUT UPDATES    GRPO's step on completions of random tokens
 //   rein-gpu-bench generate SHAPE WORKLOAD.jsonl              lines {"id", "tokens", "max_tokens"}; forced lengths
 //   rein-gpu-bench groups SHAPE PROMPTS SIBLINGS IN OUT       random prompts, forced lengths
+//   rein-gpu-bench update SHAPE PROMPTS SIBLINGS IN OUT UPDATES          generate, train and copy the weights, in turn
 //   rein-gpu-bench kernels
 //
 // REIN_EAGER=1: no captured graphs. REIN_MICROBATCH_TOKENS=N, REIN_RECOMPUTE=1, REIN_COPY_PROMPTS=1 (a prompt for each
@@ -182,48 +183,74 @@ class TimedModel final : public rollout::StepModel {
   rollout::StepModel& model_;
 };
 
-void Generate(const ShapeOfModel& shape, const std::vector<Prompt>& prompts, const std::string& name) {
-  const bool capture = std::getenv("REIN_EAGER") == nullptr;
-  const auto start = steady_clock::now();
-  RandomPolicy policy(WriteModelFolder(shape), {}, trainer::Sft(trainer::Aggregation::kTokenMean));
-  const double free = static_cast<double>(at::accelerator::getMemoryInfo(0).first);
-  rollout::KvOptions kv{.capture = capture};
-  const auto& spec = policy.trainer().model().spec;
-  kv.kv_tokens = static_cast<uint64_t>(0.8 * free / (4.0 * static_cast<double>(spec.num_layers * spec.num_kv_heads * spec.head_dim)));
-  auto model = rollout::DecoderStepModel::Create(policy.slots(), kv);
-  if (!model.ok()) Die(std::string(model.status().message()));
-  sync::RealClock clock;
-  for (int run = 0; run < 2; ++run) {  // the first one also captures
-    TimedModel timed(**model);
+// Generator and trainer on one GPU; the generator's pages get `kv_tokens`, or most of what is free.
+struct Generator {
+  Generator(RandomPolicy& policy, uint64_t kv_tokens) : policy(policy) {
+    const auto& spec = policy.trainer().model().spec;
+    const double free = static_cast<double>(at::accelerator::getMemoryInfo(0).first);
+    const double bytes_of_token = 4.0 * static_cast<double>(spec.num_layers * spec.num_kv_heads * spec.head_dim);
+    if (kv_tokens == 0) kv_tokens = static_cast<uint64_t>(0.8 * free / bytes_of_token);
+    auto made = rollout::DecoderStepModel::Create(
+        policy.slots(), {.kv_tokens = kv_tokens, .capture = std::getenv("REIN_EAGER") == nullptr});
+    if (!made.ok()) Die(std::string(made.status().message()));
+    model = *std::move(made);
+  }
+
+  // Completions of forced lengths, of each prompt, under weights of number `version`.
+  std::vector<std::vector<rollout::FinishedSibling>> Run(const std::vector<Prompt>& prompts, uint64_t version) {
+    TimedModel timed(*model);
     rollout::EngineCore core({.prefix_cache = false}, timed, policy.text(), clock, {});
-    core.UseVersion({1, static_cast<uint64_t>(run)});
-    int64_t in = 0, out = 0;
+    core.UseVersion({1, version});
+    std::vector<std::vector<rollout::FinishedSibling>> done(prompts.size());
     for (size_t p = 0; p < prompts.size(); ++p) {
       rollout::GenerateSpec one = {.group = {0, p, 0}, .prompt = prompts[p].tokens};
       for (uint32_t s = 0; s < prompts[p].siblings; ++s) one.siblings.push_back(s);
       one.sampling.max_tokens = prompts[p].max_tokens;
       one.sampling.ignore_eos = true;
-      in += static_cast<int64_t>(one.prompt.size());
       rollout::RequestCallbacks callbacks = {
-          .on_sibling = [&](rollout::FinishedSibling s) { out += static_cast<int64_t>(s.tokens.size()); },
+          .on_sibling = [&done, p](rollout::FinishedSibling s) { done[p].push_back(std::move(s)); },
           .on_end = [](absl::Status) {}};
-      auto request = rollout::MakeRequest(one, callbacks, (*model)->limits(), policy.text());
+      auto request = rollout::MakeRequest(one, callbacks, model->limits(), policy.text());
       if (!request.ok()) Die(std::string(request.status().message()));
       core.Add(*request);
     }
     const auto begin = steady_clock::now();
-    double first_token = 0;
     while (core.has_work()) {
       auto progress = core.Step();
       if (!progress.ok()) Die(std::string(progress.status().message()));
-      if (first_token == 0) first_token = Seconds(start);
+      if (first_step == steady_clock::time_point()) first_step = steady_clock::now();
     }
-    const double seconds = Seconds(begin);
-    Print({{"bench", "generate"}, {"workload", name}, {"shape", shape.name}, {"run", run}, {"captured", capture},
-           {"tokens_in", in}, {"tokens_out", out}, {"seconds", seconds}, {"out_tokens_per_second", out / seconds},
-           {"steps", core.stats().steps}, {"ms_per_step", 1e3 * seconds / static_cast<double>(core.stats().steps)},
-           {"engine_ms_per_step", 1e3 * (seconds - timed.seconds) / static_cast<double>(core.stats().steps)},
-           {"start_to_first_step_seconds", first_token}});
+    seconds = Seconds(begin);
+    steps = static_cast<double>(core.stats().steps);
+    engine_seconds = seconds - timed.seconds;
+    return done;
+  }
+
+  RandomPolicy& policy;
+  std::unique_ptr<rollout::DecoderStepModel> model;
+  sync::RealClock clock;
+  steady_clock::time_point first_step;
+  double seconds = 0, engine_seconds = 0, steps = 0;  // of the last run
+};
+
+void Generate(const ShapeOfModel& shape, const std::vector<Prompt>& prompts, const std::string& name) {
+  const auto start = steady_clock::now();
+  RandomPolicy policy(WriteModelFolder(shape), {}, trainer::Sft(trainer::Aggregation::kTokenMean));
+  Generator generator(policy, 0);
+  int64_t in = 0;
+  for (const Prompt& p : prompts) in += static_cast<int64_t>(p.tokens.size());
+  for (int run = 0; run < 2; ++run) {  // the first one also captures
+    int64_t out = 0;
+    for (const auto& siblings : generator.Run(prompts, static_cast<uint64_t>(run))) {
+      for (const rollout::FinishedSibling& s : siblings) out += static_cast<int64_t>(s.tokens.size());
+    }
+    const double seconds = generator.seconds;
+    Print({{"bench", "generate"}, {"workload", name}, {"shape", shape.name}, {"run", run},
+           {"captured", std::getenv("REIN_EAGER") == nullptr}, {"tokens_in", in}, {"tokens_out", out},
+           {"seconds", seconds}, {"out_tokens_per_second", out / seconds}, {"steps", generator.steps},
+           {"ms_per_step", 1e3 * seconds / generator.steps},
+           {"engine_ms_per_step", 1e3 * generator.engine_seconds / generator.steps},
+           {"start_to_first_step_seconds", std::chrono::duration<double>(generator.first_step - start).count()}});
   }
 }
 
@@ -247,6 +274,56 @@ std::vector<Prompt> RandomPrompts(uint32_t count, uint32_t siblings, uint32_t in
     for (uint32_t i = 0; i < in; ++i) prompt.tokens.push_back(static_cast<uint32_t>(random() % 10000));
   }
   return prompts;
+}
+
+// ---- a whole update --------------------------------------------------------------------------------
+
+// GRPO on one GPU, one after the other: generate, train, copy the weights. The last of the updates is told.
+void WholeUpdate(const ShapeOfModel& shape, int64_t prompts, int64_t siblings, int64_t in, int64_t out, int updates) {
+  const auto start = steady_clock::now();
+  RandomPolicy policy(WriteModelFolder(shape), SettingsFor(in + out), trainer::PolicyGradient({}));
+  // Whole pages of every completion, and its prompt's once.
+  Generator generator(policy, static_cast<uint64_t>(prompts * (in + 32 + siblings * (out + 32))));
+  std::mt19937 random(3);
+  json line;
+  for (int i = 0; i < updates; ++i) {
+    const auto begin = steady_clock::now();
+    const std::vector<Prompt> workload = RandomPrompts(static_cast<uint32_t>(prompts), static_cast<uint32_t>(siblings),
+                                                       static_cast<uint32_t>(in), static_cast<uint32_t>(out));
+    const auto done = generator.Run(workload, static_cast<uint64_t>(i));
+    std::vector<trainer::TrainingSequence> batch;
+    for (size_t p = 0; p < done.size(); ++p) {
+      for (const rollout::FinishedSibling& s : done[p]) {
+        trainer::TrainingSequence one{.id = std::to_string(p)};
+        one.token_ids.assign(workload[p].tokens.begin(), workload[p].tokens.end());
+        one.loss_mask.assign(one.token_ids.size(), 0);
+        one.token_ids.insert(one.token_ids.end(), s.tokens.begin(), s.tokens.end());
+        one.loss_mask.resize(one.token_ids.size(), 1);
+        one.behaviour_logprobs = s.logprobs;
+        one.group = static_cast<uint32_t>(p);
+        one.reward = static_cast<double>(random() % 2);
+        batch.push_back(std::move(one));
+      }
+    }
+    const auto trained_from = steady_clock::now();
+    auto result = policy.trainer().Update(batch);
+    if (!result.ok()) Die(std::string(result.status().message()));
+    Wait();
+    const double train_seconds = Seconds(trained_from);
+    const auto synced_from = steady_clock::now();
+    policy.Publish();
+    Wait();
+    const double tokens = static_cast<double>(prompts * siblings * (in + out));
+    line = {{"bench", "update"}, {"shape", shape.name}, {"update", i},
+            {"workload", std::to_string(prompts) + " x " + std::to_string(siblings) + ", " + std::to_string(in) + " in, " +
+                             std::to_string(out) + " out"},
+            {"generate_seconds", generator.seconds}, {"train_seconds", train_seconds}, {"sync_seconds", Seconds(synced_from)},
+            {"seconds", Seconds(begin)}, {"tokens_per_second", tokens / Seconds(begin)}, {"since_start_seconds", Seconds(start)}};
+    for (const trainer::Metric& m : result->metrics) {
+      if (m.name == "logprob_diff_max" || m.name == "ratio_max") line[m.name] = m.value;
+    }
+    Print(line);
+  }
 }
 
 // ---- kernels ---------------------------------------------------------------------------------------
@@ -413,11 +490,13 @@ int Main(int argc, char** argv) {
   } else if (what == "groups" && argc == 7) {
     Generate(Shape(argv[2]), RandomPrompts(number(3), number(4), number(5), number(6)),
              std::string(argv[3]) + " x " + argv[4] + ", " + argv[5] + " in, " + argv[6] + " out");
+  } else if (what == "update" && argc == 8) {
+    WholeUpdate(Shape(argv[2]), number(3), number(4), number(5), number(6), static_cast<int>(number(7)));
   } else if (what == "kernels") {
     Kernels();
   } else {
     Die("usage: train SHAPE TOKENS SEQUENCES UPDATES | train-groups SHAPE PROMPTS SIBLINGS IN OUT UPDATES | generate "
-        "SHAPE WORKLOAD.jsonl | groups SHAPE PROMPTS SIBLINGS IN OUT | kernels");
+        "SHAPE WORKLOAD.jsonl | groups SHAPE PROMPTS SIBLINGS IN OUT | update SHAPE PROMPTS SIBLINGS IN OUT UPDATES | kernels");
   }
   return 0;
 }

@@ -98,10 +98,11 @@ class ControllerServiceTest : public ::testing::Test {
   }
 
   bool Eventually(const std::function<bool()>& condition) {
-    for (int i = 0; i < 1000 && !condition(); ++i) {
+    for (int i = 0; i < 1000; ++i) {
+      if (condition()) return true;
       std::this_thread::sleep_for(std::chrono::milliseconds(10));
     }
-    return condition();
+    return false;
   }
 
   v1::JobCommand Command(const std::string& name) {
