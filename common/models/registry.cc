@@ -11,17 +11,25 @@ namespace rein::models {
 
 // One line for each family.
 #define REIN_MODEL_FAMILIES(FAMILY) \
+  FAMILY(kDeepseekV2) \
+  FAMILY(kDeepseekV3) \
   FAMILY(kGemma2) \
   FAMILY(kGemma3) \
   FAMILY(kGlm) \
   FAMILY(kGlm4) \
+  FAMILY(kGlm4Moe) \
+  FAMILY(kGptOss) \
   FAMILY(kGranite) \
   FAMILY(kLlama) \
   FAMILY(kMistral) \
+  FAMILY(kMixtral) \
   FAMILY(kOlmo2) \
+  FAMILY(kOlmoe) \
   FAMILY(kPhi3) \
   FAMILY(kQwen2) \
+  FAMILY(kQwen2Moe) \
   FAMILY(kQwen3) \
+  FAMILY(kQwen3Moe) \
   FAMILY(kSmollm3)
 
 #define REIN_DECLARE(family) extern const ModelFamily family;
