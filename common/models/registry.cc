@@ -11,13 +11,17 @@ namespace rein::models {
 
 // One line for each family.
 #define REIN_MODEL_FAMILIES(FAMILY) \
+  FAMILY(kBloom) \
   FAMILY(kDeepseekV2) \
   FAMILY(kDeepseekV3) \
+  FAMILY(kFalcon) \
   FAMILY(kGemma2) \
   FAMILY(kGemma3) \
   FAMILY(kGlm) \
   FAMILY(kGlm4) \
   FAMILY(kGlm4Moe) \
+  FAMILY(kGpt2) \
+  FAMILY(kGptBigcode) \
   FAMILY(kGptOss) \
   FAMILY(kGranite) \
   FAMILY(kLlama) \
@@ -25,12 +29,14 @@ namespace rein::models {
   FAMILY(kMixtral) \
   FAMILY(kOlmo2) \
   FAMILY(kOlmoe) \
+  FAMILY(kOpt) \
   FAMILY(kPhi3) \
   FAMILY(kQwen2) \
   FAMILY(kQwen2Moe) \
   FAMILY(kQwen3) \
   FAMILY(kQwen3Moe) \
-  FAMILY(kSmollm3)
+  FAMILY(kSmollm3) \
+  FAMILY(kStarcoder2)
 
 #define REIN_DECLARE(family) extern const ModelFamily family;
 REIN_MODEL_FAMILIES(REIN_DECLARE)
