@@ -35,6 +35,7 @@ namespace rein::models {
   FAMILY(kQwen2Moe) \
   FAMILY(kQwen3) \
   FAMILY(kQwen3Moe) \
+  FAMILY(kQwen3Next) \
   FAMILY(kSmollm3) \
   FAMILY(kStarcoder2)
 
