@@ -54,7 +54,7 @@ absl::Status ParameterSet::Allocate(const ParameterSource& source, const std::st
   grad_ = at::zeros({size}, fp32);
   at::Tensor whole = narrow ? at::zeros({size}, fp32) : compute_;
   if (source.random) {
-    models::InitializeWeights(registry_, source.seed, whole);
+    models::InitializeWeights(model_.spec, registry_, source.seed, whole);
   } else {
     REIN_RETURN_IF_ERROR(models::LoadWeights(source.path, model_, registry_, whole));
   }

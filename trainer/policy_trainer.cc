@@ -46,6 +46,7 @@ absl::StatusOr<std::unique_ptr<PolicyTrainer>> PolicyTrainer::Create(
   const ParameterSource source{s.model_path, s.random_weights, s.seed,
                                trainer->algorithm_.scalar_head};
   REIN_ASSIGN_OR_RETURN(trainer->policy_, ParameterSet::Create(source, s.device, s.dtype, group));
+  s.share_prompts = s.share_prompts && !model.spec.recurrent();
   if (trainer->algorithm_.frozen_reference) REIN_RETURN_IF_ERROR(trainer->FreezeReference());
   if (trainer->algorithm_.critic) {
     const CriticSettings& critic = *trainer->algorithm_.critic;

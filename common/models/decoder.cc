@@ -3,142 +3,34 @@
 #include <ATen/ATen.h>
 
 #include <cmath>
-#include <numbers>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
-#include "common/nn/attention.h"
+#include "common/nn/activation.h"
+#include "common/nn/delta_net.h"
+#include "common/nn/norm.h"
 #include "common/nn/scalar_head.h"
 #include "common/status/status_macros.h"
 
 namespace rein::models {
-
-using nn::Weight;
-using weights::ParameterSpec;
-using weights::Partition;
-
-struct Decoder::Layer {
-  Weight attention_norm, mlp_norm;
-  Weight qkv, qkv_bias, output, output_bias, q_norm, k_norm;
-  Weight gate_up, gate_up_bias, down, down_bias;
-};
-
-std::vector<ParameterSpec> DecoderParameters(const DecoderSpec& s) {
-  std::vector<ParameterSpec> specs;
-  const int64_t d = s.model_dim, q = s.num_heads * s.head_dim, kv = s.num_kv_heads * s.head_dim;
-  auto matrix = [&](std::string name, int64_t rows, int64_t columns, int tp_dim, int layer,
-                    bool follows = false) {
-    specs.push_back({std::move(name), {rows, columns}, {tp_dim, -1, layer}, true, follows});
-  };
-  auto vector = [&](std::string name, int64_t size, int tp_dim, int layer, bool follows = false) {
-    specs.push_back({std::move(name), {size}, {tp_dim, -1, layer}, false, follows});
-  };
-  matrix("embedding.weight", s.vocab_size, d, 0, -1);
-  for (int n = 0; n < s.num_layers; ++n) {
-    const std::string at = absl::StrCat("layers.", n, ".");
-    vector(at + "attention_norm.weight", d, -1, n);
-    matrix(at + "attention.q.weight", q, d, 0, n);  // q, k and v are read as one matrix
-    matrix(at + "attention.k.weight", kv, d, 0, n, true);
-    matrix(at + "attention.v.weight", kv, d, 0, n, true);
-    if (s.qkv_bias) {
-      vector(at + "attention.q.bias", q, 0, n);
-      vector(at + "attention.k.bias", kv, 0, n, true);
-      vector(at + "attention.v.bias", kv, 0, n, true);
-    }
-    if (s.qk_norm) {
-      vector(at + "attention.q_norm.weight", s.head_dim, -1, n);
-      vector(at + "attention.k_norm.weight", s.head_dim, -1, n);
-    }
-    matrix(at + "attention.output.weight", d, q, 1, n);
-    if (s.output_bias) vector(at + "attention.output.bias", d, -1, n);
-    vector(at + "mlp_norm.weight", d, -1, n);
-    matrix(at + "mlp.gate.weight", s.ffn_dim, d, 0, n);  // gate and up are read as one matrix
-    matrix(at + "mlp.up.weight", s.ffn_dim, d, 0, n, true);
-    if (s.mlp_bias) {
-      vector(at + "mlp.gate.bias", s.ffn_dim, 0, n);
-      vector(at + "mlp.up.bias", s.ffn_dim, 0, n, true);
-    }
-    matrix(at + "mlp.down.weight", d, s.ffn_dim, 1, n);
-    if (s.mlp_bias) vector(at + "mlp.down.bias", d, -1, n);
-  }
-  vector("norm.weight", d, -1, -1);
-  if (s.scalar_head) {
-    matrix("score.weight", 1, d, -1, -1);
-  } else if (!s.tied_head) {
-    matrix("head.weight", s.vocab_size, d, 0, -1);
-  }
-  return specs;
-}
-
 namespace {
 
-// Inverse frequencies [C/2], stretched as the spec says (`transformers` modeling_rope_utils).
-std::vector<double> InverseFrequencies(const DecoderSpec& spec) {
-  std::vector<double> frequencies;
-  const RopeScaling& scaling = spec.rope_scaling;
-  for (int64_t i = 0; i < spec.head_dim / 2; ++i) {
-    double f = std::pow(spec.rope_theta, -2.0 * i / spec.head_dim);
-    if (scaling.kind == RopeScaling::Kind::kLinear) f /= scaling.factor;
-    if (scaling.kind == RopeScaling::Kind::kLlama3) {
-      const double wavelength = 2 * std::numbers::pi / f;
-      const double original = static_cast<double>(scaling.original_max_positions);
-      if (wavelength > original / scaling.low_freq_factor) {
-        f /= scaling.factor;
-      } else if (wavelength >= original / scaling.high_freq_factor) {
-        const double smooth = (original / wavelength - scaling.low_freq_factor) /
-                              (scaling.high_freq_factor - scaling.low_freq_factor);
-        f = (1 - smooth) * f / scaling.factor + smooth * f;
-      }
-    }
-    frequencies.push_back(f);
+// The slopes of ALiBi: 2^(-8h/n) for n heads, a power of two; for other numbers those of the power below, then
+// every other one of the power above (arXiv 2108.12409).
+at::Tensor AlibiSlopes(int64_t heads) {
+  int64_t power = 1;
+  while (2 * power <= heads) power *= 2;
+  std::vector<double> slopes;
+  for (int64_t h = 1; h <= power; ++h) slopes.push_back(std::exp2(-8.0 * static_cast<double>(h) / static_cast<double>(power)));
+  for (int64_t h = 1; static_cast<int64_t>(slopes.size()) < heads; h += 2) {
+    slopes.push_back(std::exp2(-4.0 * static_cast<double>(h) / static_cast<double>(power)));
   }
-  return frequencies;
+  return at::tensor(slopes, at::kDouble).to(at::kFloat);
 }
 
-// Cuts views of consecutive parameters out of the arenas.
-class ArenaViews {
- public:
-  ArenaViews(const weights::Registry& registry, const at::Tensor& compute, const at::Tensor& grad)
-      : registry_(registry), compute_(compute), grad_(grad) {}
-
-  // The named neighbours as one weight, stacked along their first dimension.
-  Weight Stacked(std::initializer_list<std::string> names) {
-    std::vector<int64_t> shape;
-    int64_t begin = 0, elements = 0;
-    for (const std::string& name : names) {
-      const weights::Parameter* p = registry_.Find(name);
-      if (p == nullptr) {
-        missing_.push_back(name);
-        return {};
-      }
-      if (shape.empty()) {
-        begin = p->offset;
-        shape = p->local_shape;
-      } else {
-        shape[0] += p->local_shape[0];
-      }
-      elements += p->elements;
-    }
-    auto view = [&](const at::Tensor& arena) {
-      return arena.defined() ? arena.narrow(0, begin, elements).view(shape) : at::Tensor();
-    };
-    return {view(compute_), view(grad_)};
-  }
-  Weight One(const std::string& name) { return Stacked({name}); }
-
-  const std::vector<std::string>& missing() const { return missing_; }
-
- private:
-  const weights::Registry& registry_;
-  at::Tensor compute_, grad_;
-  std::vector<std::string> missing_;
-};
+at::Tensor Scaled(const at::Tensor& x, double factor) { return factor == 1 ? x : x * factor; }
 
 }  // namespace
-
-Decoder::Decoder(const DecoderSpec& spec) : spec_(spec) {}
-Decoder::~Decoder() = default;
 
 absl::StatusOr<std::unique_ptr<Decoder>> Decoder::Create(const DecoderSpec& spec,
                                                          const weights::Registry& registry,
@@ -152,103 +44,175 @@ absl::StatusOr<std::unique_ptr<Decoder>> Decoder::Create(const DecoderSpec& spec
     }
   }
   auto decoder = std::unique_ptr<Decoder>(new Decoder(spec));
-  ArenaViews views(registry, compute, grad);
-  decoder->embedding_ = views.One("embedding.weight");
-  decoder->norm_ = views.One("norm.weight");
-  decoder->head_ = spec.scalar_head ? views.One("score.weight")
-                   : spec.tied_head ? decoder->embedding_
-                                    : views.One("head.weight");
+  REIN_ASSIGN_OR_RETURN(decoder->weights_, CutWeights(spec, registry, compute, grad));
+  decoder->head_rule_ = {spec.logit_multiplier, spec.logit_softcap, spec.normalised_head};
+  const double scale = spec.attention_scale();
+  at::Tensor slopes;
+  if (spec.alibi != Alibi::kNone) slopes = AlibiSlopes(spec.num_heads).to(compute.device());
+  if (spec.alibi == Alibi::kScaled) slopes = slopes.to(at::kBFloat16).to(at::kFloat).mul_(scale);
   for (int n = 0; n < spec.num_layers; ++n) {
-    const std::string at = absl::StrCat("layers.", n, ".");
-    Layer layer;
-    layer.attention_norm = views.One(at + "attention_norm.weight");
-    layer.qkv = views.Stacked(
-        {at + "attention.q.weight", at + "attention.k.weight", at + "attention.v.weight"});
-    if (spec.qkv_bias) {
-      layer.qkv_bias =
-          views.Stacked({at + "attention.q.bias", at + "attention.k.bias", at + "attention.v.bias"});
-    }
-    if (spec.qk_norm) {
-      layer.q_norm = views.One(at + "attention.q_norm.weight");
-      layer.k_norm = views.One(at + "attention.k_norm.weight");
-    }
-    layer.output = views.One(at + "attention.output.weight");
-    if (spec.output_bias) layer.output_bias = views.One(at + "attention.output.bias");
-    layer.mlp_norm = views.One(at + "mlp_norm.weight");
-    layer.gate_up = views.Stacked({at + "mlp.gate.weight", at + "mlp.up.weight"});
-    layer.down = views.One(at + "mlp.down.weight");
-    if (spec.mlp_bias) {
-      layer.gate_up_bias = views.Stacked({at + "mlp.gate.bias", at + "mlp.up.bias"});
-      layer.down_bias = views.One(at + "mlp.down.bias");
-    }
-    decoder->layers_.push_back(std::move(layer));
+    nn::AttentionRule rule(scale);
+    rule.window = spec.layer(n).window;
+    rule.softcap = spec.score_softcap;
+    rule.alibi_H = slopes;
+    rule.sinks_H = decoder->weights_.layers[n].sinks;
+    decoder->rules_.push_back(std::move(rule));
   }
-  if (!views.missing().empty()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("decoder: the registry lacks ", absl::StrJoin(views.missing(), ", ")));
+  const int64_t dims = spec.latent.latent_dim > 0 ? spec.latent.rotary_dim
+                       : spec.rotary_dim > 0      ? spec.rotary_dim
+                                                  : spec.head_dim;
+  for (const RopeSpec& rope : spec.ropes) {
+    RopeTable table = MakeRopeTable(rope, dims, spec.max_positions);
+    decoder->tables_.push_back({table.cos.to(compute.device()), table.sin.to(compute.device())});
   }
-  at::Tensor frequency = at::tensor(InverseFrequencies(spec), at::kDouble).to(at::kFloat);
-  at::Tensor angle = at::outer(at::arange(spec.max_positions, at::kFloat), frequency);
-  decoder->cos_PC2_ = angle.cos().to(compute.device());
-  decoder->sin_PC2_ = angle.sin().to(compute.device());
   return decoder;
 }
 
+at::Tensor Decoder::Attended(int layer, const at::Tensor& x_TD, const nn::SequenceView& view,
+                             const std::vector<nn::Rotary>& rotaries) const {
+  const LayerWeights& w = weights_.layers[layer];
+  const int rope = spec_.layer(layer).rope;
+  const nn::Rotary rotary = rope < 0 ? nn::Rotary() : rotaries[rope];
+  at::Tensor attended;
+  if (spec_.layer(layer).recurrent) {
+    attended = nn::DeltaNet(x_TD, spec_.delta, w.delta, spec_.norm_epsilon, view, layer);
+  } else if (spec_.latent.latent_dim > 0) {
+    const LatentSpec& l = spec_.latent;
+    const nn::LatentShape shape{spec_.num_heads, l.latent_dim, l.plain_dim, l.rotary_dim, l.value_dim};
+    attended = nn::AttendLatent(x_TD, shape, w.latent, rotary, view, layer, rules_[layer]);
+  } else {
+    const nn::NormKind norm = spec_.norm == nn::NormKind::kLayer ? nn::NormKind::kRms : spec_.norm;
+    const nn::HeadShape shape{spec_.num_heads, spec_.num_kv_heads, spec_.head_dim, norm,
+                              spec_.qk_norm == QkNorm::kWhole};
+    auto [q, k, v] =
+        nn::SplitQueryKeyValue(nn::Projection(x_TD, w.qkv, w.qkv_bias), shape, w.q_norm, w.k_norm,
+                               spec_.norm_epsilon, rotary, view, layer);
+    attended = nn::Attention(q, k, v, view, layer, rules_[layer]).flatten(1);
+  }
+  if (w.gate.defined()) attended = attended * at::sigmoid(nn::Projection(x_TD, w.gate, w.gate_bias));
+  return nn::Projection(attended, w.output, w.output_bias);
+}
+
+at::Tensor Decoder::FeedForward(const at::Tensor& x_TD, const FeedForwardWeights& w) const {
+  at::Tensor up = nn::Projection(x_TD, w.up, w.up_bias);
+  at::Tensor inner = spec_.gated ? nn::Gated(up, spec_.gate) : nn::Activate(up, spec_.gate.activation);
+  return nn::Projection(inner, w.down, w.down_bias);
+}
+
+at::Tensor Decoder::FedForward(int layer, const at::Tensor& x_TD) const {
+  const LayerWeights& w = weights_.layers[layer];
+  if (!spec_.layer(layer).sparse) return FeedForward(x_TD, w.mlp);
+  at::Tensor out = nn::MixtureOfExperts(x_TD, w.experts, spec_.experts.routing, spec_.gate);
+  if (!w.shared.up.defined()) return out;
+  at::Tensor shared = FeedForward(x_TD, w.shared);
+  if (!w.shared_gate.defined()) return out + shared;
+  // The sigmoid as softmax over (x, 0), which LibTorch computes row by row: a CPU's bits do not depend on the others.
+  at::Tensor gate = nn::Projection(x_TD, w.shared_gate, {});
+  return out + shared * at::softmax(at::cat({gate, at::zeros_like(gate)}, 1), 1).narrow(1, 0, 1);
+}
+
 nn::Residual Decoder::Block(int layer, const nn::Residual& in, const nn::SequenceView& view,
-                            const nn::Rotary& rotary) const {
-  const Layer& w = layers_[layer];
-  const nn::HeadShape shape{spec_.num_heads, spec_.num_kv_heads, spec_.head_dim};
-  const double eps = spec_.norm_epsilon, scale = 1 / std::sqrt(static_cast<double>(shape.head_dim));
-  auto [x, normed] = nn::AddRmsNorm(in.x_TD, in.delta_TD, w.attention_norm, eps);
-  auto [q, k, v] = nn::SplitQueryKeyValue(nn::Projection(normed, w.qkv, w.qkv_bias), shape, w.q_norm,
-                                          w.k_norm, eps, rotary, view, layer);
-  at::Tensor attended = nn::Attention(q, k, v, view, layer, scale).flatten(1);
-  auto [y, normed_again] =
-      nn::AddRmsNorm(x, nn::Projection(attended, w.output, w.output_bias), w.mlp_norm, eps);
-  at::Tensor gated = nn::GatedSilu(nn::Projection(normed_again, w.gate_up, w.gate_up_bias));
-  return {y, nn::Projection(gated, w.down, w.down_bias)};
+                            const std::vector<nn::Rotary>& rotaries) const {
+  const LayerWeights& w = weights_.layers[layer];
+  const BlockSpec& block = spec_.block;
+  const double eps = spec_.norm_epsilon;
+  auto sum_and_norm = [&](const nn::Residual& r, const nn::NormWeights& norm) -> nn::SumAndNorm {
+    if (block.pre_norm) return nn::AddNorm(r.x_TD, r.delta_TD, spec_.norm, norm, eps);
+    at::Tensor sum = r.delta_TD.defined() ? r.x_TD + r.delta_TD : r.x_TD;
+    return {sum, sum};
+  };
+  auto finished = [&](const at::Tensor& delta, const nn::NormWeights& norm) {
+    at::Tensor out = block.post_norm ? nn::Norm(delta, spec_.norm, norm, eps) : delta;
+    return Scaled(out, block.residual_multiplier);
+  };
+  auto [x, normed] = sum_and_norm(in, w.attention_norm);
+  at::Tensor attended = finished(Attended(layer, normed, view, rotaries), w.attention_post_norm);
+  if (block.parallel) {
+    at::Tensor mlp_in = block.own_mlp_norm ? nn::Norm(x, spec_.norm, w.mlp_norm, eps) : normed;
+    return {x, attended + finished(FedForward(layer, mlp_in), w.mlp_post_norm)};
+  }
+  auto [y, normed_again] = sum_and_norm({x, attended}, w.mlp_norm);
+  return {y, finished(FedForward(layer, normed_again), w.mlp_post_norm)};
+}
+
+at::Tensor Decoder::Embedded(const at::Tensor& token_T, const nn::SequenceView& view) const {
+  at::Tensor x = nn::Embedding(token_T, weights_.embedding);
+  if (spec_.embedding_multiplier != 1) {
+    x = x * at::scalar_tensor(spec_.embedding_multiplier, x.options().requires_grad(false));
+  }
+  if (spec_.position_rows > 0) {
+    x = x + nn::Embedding(view.position_T + spec_.position_offset, weights_.positions);
+  }
+  if (spec_.embedding_norm) x = nn::Norm(x, spec_.norm, weights_.embedding_norm, spec_.norm_epsilon);
+  return x;
 }
 
 at::Tensor Decoder::Hidden(const at::Tensor& token_T, const nn::SequenceView& view,
                            bool recompute) const {
-  const nn::Rotary rotary{cos_PC2_.index_select(0, view.position_T),
-                          sin_PC2_.index_select(0, view.position_T)};
-  nn::Residual residual{nn::Embedding(token_T, embedding_), {}};
+  std::vector<nn::Rotary> rotaries;
+  for (const RopeTable& table : tables_) {
+    rotaries.push_back({table.cos.index_select(0, view.position_T),
+                        table.sin.index_select(0, view.position_T), spec_.rope_interleaved});
+  }
+  nn::Residual residual{Embedded(token_T, view), {}};
   for (int n = 0; n < spec_.num_layers; ++n) {
-    auto block = [this, n, view, rotary](const nn::Residual& in) {
-      return Block(n, in, view, rotary);
+    auto block = [this, n, view, rotaries](const nn::Residual& in) {
+      return Block(n, in, view, rotaries);
     };
     residual = recompute ? nn::Recompute(block, residual) : block(residual);
   }
-  return nn::AddRmsNorm(residual.x_TD, residual.delta_TD, norm_, spec_.norm_epsilon).norm;
+  return nn::AddNorm(residual.x_TD, residual.delta_TD, spec_.norm, weights_.norm, spec_.norm_epsilon).norm;
 }
 
 nn::TokenLogprobs Decoder::Logprobs(const at::Tensor& hidden_ND, const at::Tensor& target_N,
                                     double temperature) const {
-  return nn::HeadLogprobs(hidden_ND, head_, target_N, temperature);
+  return nn::HeadLogprobs(hidden_ND, weights_.head, target_N, temperature, head_rule_);
 }
 
 at::Tensor Decoder::Scores(const at::Tensor& hidden_ND) const {
-  return nn::ScalarHead(hidden_ND, head_);
+  return nn::ScalarHead(hidden_ND, weights_.head);
 }
 
 at::Tensor Decoder::Logits(const at::Tensor& hidden_ND) const {
-  return nn::HeadLogits(hidden_ND, head_);
+  return nn::HeadLogits(hidden_ND, weights_.head, head_rule_);
 }
 
 std::vector<nn::KvPages> Decoder::NewPages(int64_t pages, int64_t page_tokens) const {
   std::vector<nn::KvPages> layers;
+  const LatentSpec& latent = spec_.latent;
+  const nn::DeltaShape& delta = spec_.delta;
   for (int n = 0; n < spec_.num_layers; ++n) {
-    auto pool = [&] {
-      return at::empty({pages, page_tokens, spec_.num_kv_heads, spec_.head_dim},
-                       embedding_.value.options());
+    auto pool = [&](int64_t heads, int64_t dim) {
+      return at::empty({pages, page_tokens, heads, dim}, weights_.embedding.value.options());
     };
-    layers.push_back({pool(), pool()});
+    if (spec_.layer(n).recurrent) {
+      at::TensorOptions fp32 = weights_.embedding.value.options().dtype(at::kFloat);
+      layers.push_back({at::zeros({pages, delta.value_heads, delta.key_dim, delta.value_dim}, fp32),
+                        at::zeros({pages, delta.mixed_dim(), delta.taps - 1}, fp32)});
+    } else if (latent.latent_dim > 0) {
+      layers.push_back({pool(1, latent.latent_dim + latent.rotary_dim), pool(1, 0)});
+    } else {
+      layers.push_back({pool(spec_.num_kv_heads, spec_.head_dim), pool(spec_.num_kv_heads, spec_.head_dim)});
+    }
   }
   return layers;
 }
 
-at::Device Decoder::device() const { return embedding_.value.device(); }
-at::ScalarType Decoder::dtype() const { return embedding_.value.scalar_type(); }
+int64_t Decoder::kv_bytes_per_page(int64_t page_tokens) const {
+  const LatentSpec& latent = spec_.latent;
+  const nn::DeltaShape& delta = spec_.delta;
+  const int64_t width = latent.latent_dim > 0 ? latent.latent_dim + latent.rotary_dim
+                                              : 2 * spec_.num_kv_heads * spec_.head_dim;
+  const int64_t state = delta.value_heads * delta.key_dim * delta.value_dim + delta.mixed_dim() * (delta.taps - 1);
+  int64_t bytes = 0;
+  for (int n = 0; n < spec_.num_layers; ++n) {
+    bytes += spec_.layer(n).recurrent ? state * static_cast<int64_t>(sizeof(float))
+                                      : page_tokens * width * weights_.embedding.value.element_size();
+  }
+  return bytes;
+}
+
+at::Device Decoder::device() const { return weights_.embedding.value.device(); }
+at::ScalarType Decoder::dtype() const { return weights_.embedding.value.scalar_type(); }
 
 }  // namespace rein::models

@@ -1,5 +1,5 @@
-// Decoder is the pre-norm transformer that the trainer, the generator and the reference all run: one
-// definition, so that they agree.
+// Decoder is the transformer that the trainer, the generator and the reference all run: one definition, so that
+// they agree.
 //
 //   auto specs = DecoderParameters(spec);
 //   REIN_ASSIGN_OR_RETURN(weights::Registry registry, weights::Registry::Create(std::move(specs)));
@@ -20,18 +20,17 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "common/models/decoder_parameters.h"
 #include "common/models/decoder_spec.h"
+#include "common/models/rope_table.h"
+#include "common/nn/attention.h"
 #include "common/nn/functions.h"
 #include "common/nn/head.h"
 #include "common/nn/query_key_value.h"
 #include "common/nn/sequence_view.h"
-#include "common/nn/weight.h"
 #include "common/weights/registry.h"
 
 namespace rein::models {
-
-// Every parameter of a decoder, in arena order.
-std::vector<weights::ParameterSpec> DecoderParameters(const DecoderSpec& spec);
 
 class Decoder {
  public:
@@ -41,7 +40,6 @@ class Decoder {
                                                          const weights::Registry& registry,
                                                          const at::Tensor& compute,
                                                          const at::Tensor& grad = {});
-  ~Decoder();
 
   // token_T int64 [T] -> [T, D] hidden states after the last norm. `recompute` trades time for memory in
   // the backward pass.
@@ -58,24 +56,32 @@ class Decoder {
   // [N, V] in the compute dtype; no backward.
   at::Tensor Logits(const at::Tensor& hidden_ND) const;
 
-  // KV pages for all layers, on the device and in the dtype of the weights; what they hold is undefined.
+  // KV pages for all layers, on the device and in the dtype of the weights; what they hold is undefined. Latent
+  // attention keeps one kv head [latent; rotated key] and no values, a recurrent layer its state (nn/delta_net.h).
   std::vector<nn::KvPages> NewPages(int64_t pages, int64_t page_tokens) const;
 
   const DecoderSpec& spec() const { return spec_; }
+  // Of one page in all layers.
+  int64_t kv_bytes_per_page(int64_t page_tokens) const;
   at::Device device() const;
   at::ScalarType dtype() const;
 
  private:
-  struct Layer;
-  explicit Decoder(const DecoderSpec& spec);
+  explicit Decoder(const DecoderSpec& spec) : spec_(spec) {}
 
+  at::Tensor Embedded(const at::Tensor& token_T, const nn::SequenceView& view) const;
   nn::Residual Block(int layer, const nn::Residual& in, const nn::SequenceView& view,
-                     const nn::Rotary& rotary) const;
+                     const std::vector<nn::Rotary>& rotaries) const;
+  at::Tensor Attended(int layer, const at::Tensor& x_TD, const nn::SequenceView& view,
+                      const std::vector<nn::Rotary>& rotaries) const;
+  at::Tensor FedForward(int layer, const at::Tensor& x_TD) const;
+  at::Tensor FeedForward(const at::Tensor& x_TD, const FeedForwardWeights& weights) const;
 
   DecoderSpec spec_;
-  nn::Weight embedding_, norm_, head_;
-  std::vector<Layer> layers_;
-  at::Tensor cos_PC2_, sin_PC2_;  // fp32, by position
+  DecoderWeights weights_;
+  nn::HeadRule head_rule_;
+  std::vector<nn::AttentionRule> rules_;  // of each layer
+  std::vector<RopeTable> tables_;         // of each of spec().ropes, on the device
 };
 
 }  // namespace rein::models

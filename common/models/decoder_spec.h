@@ -1,23 +1,76 @@
-// DecoderSpec is the shape of a pre-norm decoder with grouped-query attention and a gated MLP, as read
-// from a Hugging Face config.json. A flag stands here only if two families differ in it.
+// DecoderSpec is the shape of a decoder, as read from a Hugging Face config.json. A flag stands here only if two
+// families differ in it.
 
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <vector>
 
+#include "common/nn/activation.h"
+#include "common/nn/delta_net.h"
+#include "common/nn/experts.h"
+#include "common/nn/norm.h"
+
 namespace rein::models {
 
-// How rotary frequencies are stretched beyond the context of pre-training.
+// How rotary frequencies are stretched beyond the context of pre-training (`transformers` modeling_rope_utils).
 struct RopeScaling {
-  enum class Kind { kNone, kLinear, kLlama3 };
+  enum class Kind { kNone, kLinear, kLlama3, kYarn, kLongRope };
   Kind kind = Kind::kNone;
   double factor = 1;
-  double low_freq_factor = 1;   // kLlama3
-  double high_freq_factor = 4;  // kLlama3
+  double low_freq_factor = 1;             // kLlama3
+  double high_freq_factor = 4;            // kLlama3
+  double beta_fast = 32, beta_slow = 1;   // kYarn
+  bool truncate = true;                   // kYarn: the ramp begins and ends at whole dims
+  std::vector<double> short_factors;      // kLongRope: of each frequency, within the original context
+  double attention_factor = 1;            // multiplies cos and sin
   int64_t original_max_positions = 0;
 };
+
+struct RopeSpec {
+  double theta = 10000;
+  RopeScaling scaling;
+};
+
+// In what one layer may differ from the next.
+struct LayerSpec {
+  int64_t window = 0;   // above 0: keys that a query sees
+  int rope = 0;         // which of DecoderSpec::ropes; -1: its queries and keys are not turned
+  bool sparse = false;  // a mixture of experts instead of one feed-forward layer
+  bool recurrent = false;  // a gated delta net instead of attention
+};
+
+// Where the norms of a block stand.
+struct BlockSpec {
+  bool pre_norm = true;        // before attention and before the feed-forward layer
+  bool post_norm = false;      // behind each, before its output is added
+  bool parallel = false;       // both read the same input and are added together
+  bool own_mlp_norm = true;    // parallel: the feed-forward layer has its own norm of that input
+  double residual_multiplier = 1;
+};
+
+// Multi-head latent attention; none when latent_dim is 0.
+struct LatentSpec {
+  int64_t query_dim = 0;  // 0: queries are projected at once
+  int64_t latent_dim = 0;
+  int64_t plain_dim = 0, rotary_dim = 0, value_dim = 0;  // of a head
+};
+
+struct ExpertSpec {
+  nn::RoutingRule routing;  // experts 0: no layer is sparse
+  int64_t ffn_dim = 0;
+  int64_t shared_ffn_dim = 0;    // of the layer that every token passes; 0: none
+  bool shared_gate = false;      // its output times sigmoid of a projection to one number
+  bool router_bias = false;
+  bool correction = false;       // a bias of the choice, without gradient
+  bool bias = false;             // of the experts' projections
+};
+
+enum class Alibi { kNone, kAdded, kScaled };  // kScaled: rounded to bf16, then times the scale of scores (Falcon)
+
+enum class QkNorm { kNone, kHead, kWhole };  // RMSNorm before the turn: over a head, or over all of q and of k
 
 struct DecoderSpec {
   std::string architecture;  // such as LlamaForCausalLM
@@ -29,16 +82,50 @@ struct DecoderSpec {
   int64_t head_dim = 0;
   int64_t ffn_dim = 0;
   int64_t max_positions = 0;
+
+  nn::NormKind norm = nn::NormKind::kRms;
+  bool norm_weights = true;  // false: norms without weight and bias
+  bool norm_bias = false;
   double norm_epsilon = 1e-6;
-  double rope_theta = 10000;
-  RopeScaling rope_scaling;
+  BlockSpec block;
+
+  double embedding_multiplier = 1;
+  bool embedding_norm = false;
+  int64_t position_rows = 0;    // above 0: learned positions, so many rows
+  int64_t position_offset = 0;  // the row of position 0
+
+  std::vector<RopeSpec> ropes = std::vector<RopeSpec>(1);
+  int64_t rotary_dim = 0;  // of a head; 0: all of it
+  bool rope_interleaved = false;
+  Alibi alibi = Alibi::kNone;
   bool qkv_bias = false;
   bool output_bias = false;  // of the attention's output projection
+  QkNorm qk_norm = QkNorm::kNone;
+  double score_scale = 0;    // 0: 1 / sqrt(width of a query head)
+  double score_softcap = 0;
+  bool sinks = false;
+  bool output_gate = false;  // what heads attended to, times sigmoid of one more projection
+  LatentSpec latent;
+  nn::DeltaShape delta;  // of recurrent layers
+
+  nn::Gate gate;
+  bool gated = true;  // false: down(activation(up x))
   bool mlp_bias = false;
-  bool qk_norm = false;  // RMSNorm over each head of q and k, before the rotation
+  ExpertSpec experts;
+
   bool tied_head = false;
+  double logit_multiplier = 1;
+  double logit_softcap = 0;
+  bool normalised_head = false;
   bool scalar_head = false;  // one score for a position instead of a vocabulary: reward models, critics
+  std::vector<LayerSpec> layers;  // empty: all alike
   std::vector<uint32_t> eos_token_ids;
+
+  LayerSpec layer(int64_t n) const { return layers.empty() ? LayerSpec() : layers[n]; }
+  bool recurrent() const {  // some layer is: its state is no sum over keys
+    return std::any_of(layers.begin(), layers.end(), [](const LayerSpec& l) { return l.recurrent; });
+  }
+  double attention_scale() const;
 };
 
 }  // namespace rein::models

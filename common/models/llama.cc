@@ -1,21 +1,19 @@
-// Llama 2, 3, 3.1, 3.2 (Meta) and what copies them: SmolLM2, Yi, DeepSeek-LLM.
+// Llama 1 to 3.3 and Code Llama (Meta), and what copies them: SmolLM2, Yi, DeepSeek-LLM, DeepSeek-Coder.
 
-#include <nlohmann/json.hpp>
-
-#include "common/models/family.h"
+#include "common/models/family_keys.h"
 
 namespace rein::models {
 namespace {
 
-absl::Status Parse(const nlohmann::json& config, DecoderSpec* spec) {
-  spec->qkv_bias = spec->output_bias = config.value("attention_bias", false);
-  spec->mlp_bias = config.value("mlp_bias", false);
-  return absl::OkStatus();
+void Parse(ConfigReader& config, DecoderSpec* spec) {
+  ParseLlamaKeys(config, spec);
+  spec->qkv_bias = spec->output_bias = config.Flag("attention_bias", false);
+  spec->mlp_bias = config.Flag("mlp_bias", false);
 }
 
 }  // namespace
 
 extern constinit const ModelFamily kLlama{"LlamaForCausalLM", "llama", &Parse,
-                                          &LlamaCheckpointName};
+                                          &LlamaPlaces,       nullptr, "model."};
 
 }  // namespace rein::models

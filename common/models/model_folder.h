@@ -14,6 +14,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "common/models/decoder_parameters.h"
 #include "common/models/family.h"
 #include "common/weights/registry.h"
 
@@ -34,16 +35,17 @@ absl::StatusOr<ModelDescription> DescribeModel(const std::string& path);
 absl::StatusOr<ModelDescription> WithScalarHead(const ModelDescription& model);
 
 // Copies every parameter from the folder's safetensors into the flat `arena`, converting its dtype
-// (BF16, F16 or F32). INVALID_ARGUMENT lists all tensors that are missing, unknown or of another shape.
-// Only buffers that hold no parameter (rotary_emb.inv_freq) and a head equal to a tied embedding are
+// (BF16, F16, F32, or F8_E4M3 with a weight_scale_inv for each block of 128 x 128). INVALID_ARGUMENT lists all tensors that are missing, unknown or of another shape.
+// Only what the family names as no parameter, buffers such as rotary_emb.inv_freq, and a head equal to a tied embedding are
 // skipped. A scalar head that the folder of a causal model lacks begins at 0, and that model's own head is
 // skipped.
 absl::Status LoadWeights(const std::string& folder, const ModelDescription& model,
                          const weights::Registry& registry, const at::Tensor& arena);
 
-// Fills `arena` with random weights: norms 1, biases 0, matrices normal with deviation 0.02, each drawn
+// Fills `arena` with random weights: norms 1 (0 where 1 is added to them), biases 0, matrices normal with deviation 0.02, each drawn
 // from (seed, parameter name) alone.
-void InitializeWeights(const weights::Registry& registry, uint64_t seed, const at::Tensor& arena);
+void InitializeWeights(const DecoderSpec& spec, const weights::Registry& registry, uint64_t seed,
+                       const at::Tensor& arena);
 
 // Writes config.json and model.safetensors (dtype of `arena`) into `folder`, and copies the tokenizer's
 // files from `source_folder` when it is not empty. The folder loads in `transformers`.

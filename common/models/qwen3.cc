@@ -1,24 +1,20 @@
 // Qwen3 dense (Alibaba): Llama with RMSNorm on each head of q and k, and a head_dim of its own.
 
-#include <nlohmann/json.hpp>
-
-#include "common/models/family.h"
+#include "common/models/family_keys.h"
 
 namespace rein::models {
 namespace {
 
-absl::Status Parse(const nlohmann::json& config, DecoderSpec* spec) {
-  if (config.value("use_sliding_window", false)) {
-    return absl::InvalidArgumentError("use_sliding_window: true is not supported for Qwen3");
-  }
-  spec->qk_norm = true;
-  spec->qkv_bias = spec->output_bias = config.value("attention_bias", false);
-  return absl::OkStatus();
+void Parse(ConfigReader& config, DecoderSpec* spec) {
+  ParseLlamaKeys(config, spec);
+  ParseQwenWindows(config, spec);
+  spec->qk_norm = QkNorm::kHead;
+  spec->qkv_bias = spec->output_bias = config.Flag("attention_bias", false);
 }
 
 }  // namespace
 
 extern constinit const ModelFamily kQwen3{"Qwen3ForCausalLM", "qwen3", &Parse,
-                                          &LlamaCheckpointName};
+                                          &LlamaPlaces,       nullptr, "model."};
 
 }  // namespace rein::models

@@ -9,6 +9,7 @@
 #include "common/nn/autograd.h"
 #include "common/nn/launched.h"
 #include "common/nn/paged_attention_cpu.h"
+#include "common/nn/plain_attention.h"
 
 namespace rein::nn {
 namespace {
@@ -274,66 +275,48 @@ struct CudaAttention : public Function<CudaAttention> {
   }
 };
 
-void WritePages(const at::Tensor& k_TKC, const at::Tensor& v_TKC, const PageMap& map, int layer) {
-  KvPages& pages = (*map.layers)[layer];
-  pages.key.view({-1, k_TKC.size(1), k_TKC.size(2)}).index_copy_(0, map.slot_T, k_TKC);
-  pages.value.view({-1, k_TKC.size(1), k_TKC.size(2)}).index_copy_(0, map.slot_T, v_TKC);
+void WritePages(const at::Tensor& x_TKC, at::Tensor pages, const PageMap& map) {
+  pages.view({-1, x_TKC.size(1), x_TKC.size(2)}).index_copy_(0, map.slot_T, x_TKC);
 }
 
-at::Tensor PagedCpu(const at::Tensor& q_THC, const SequenceView& view, int layer, double scale) {
+// Values are `value` [pages, page_tokens, K, >= value_dim].
+at::Tensor PagedCpu(const at::Tensor& q_THC, const at::Tensor& key, const at::Tensor& value,
+                    int64_t value_dim, const SequenceView& view, const AttentionRule& rule) {
   const PageMap& map = *view.pages;
-  const KvPages& pages = (*map.layers)[layer];
   at::Tensor q = q_THC.contiguous();
-  at::Tensor out = at::empty_like(q);
+  at::Tensor out = at::empty({q.size(0), q.size(1), value_dim}, q.options());
   std::vector<int64_t> row_T(static_cast<size_t>(q.size(0)));
   for (int64_t b = 0; b < view.num_sequences(); ++b) {
     std::fill(row_T.begin() + view.offsets[b], row_T.begin() + view.offsets[b + 1], b);
   }
-  PagedAttentionShape shape{q.size(1), pages.key.size(2), q.size(2), map.page_tokens,
-                            map.pages_BP.size(1), scale};
-  PagedAttentionCpu(q.const_data_ptr<float>(), pages.key.const_data_ptr<float>(),
-                    pages.value.const_data_ptr<float>(), map.pages_BP.const_data_ptr<int32_t>(),
+  PagedAttentionShape shape{.heads = q.size(1),
+                            .kv_heads = key.size(2),
+                            .head_dim = q.size(2),
+                            .value_dim = value_dim,
+                            .value_stride = value.size(3),
+                            .page_tokens = map.page_tokens,
+                            .pages_per_row = map.pages_BP.size(1),
+                            .scale = rule.scale,
+                            .softcap = rule.softcap,
+                            .window = rule.window};
+  at::Tensor sinks;
+  if (rule.alibi_H.defined()) shape.alibi = rule.alibi_H.const_data_ptr<float>();
+  if (rule.sinks_H.defined()) {
+    sinks = rule.sinks_H.value.contiguous();
+    shape.sinks = sinks.const_data_ptr<float>();
+  }
+  PagedAttentionCpu(q.const_data_ptr<float>(), key.const_data_ptr<float>(),
+                    value.const_data_ptr<float>(), map.pages_BP.const_data_ptr<int32_t>(),
                     row_T.data(), view.position_T.const_data_ptr<int64_t>(), q.size(0), shape,
                     out.mutable_data_ptr<float>());
   return out;
 }
 
-// What the kernels do not take goes the plain way: fp32, and head dims that no known family has.
-bool KernelsTake(const at::Tensor& q_THC, int64_t kv_heads) {
-  return RunsKernels(q_THC) && kernels::AttentionTakes(q_THC.size(2)) &&
-         q_THC.size(1) / kv_heads <= 16;
-}
-
-// Queries are the last of the keys' positions: query i of n sees keys 0 .. m - n + i.
-at::Tensor AttendPlainly(const at::Tensor& q_NHC, const at::Tensor& k_MKC, const at::Tensor& v_MKC,
-                         double scale) {
-  const int64_t n = q_NHC.size(0), m = k_MKC.size(0), repeat = q_NHC.size(1) / k_MKC.size(1);
-  const at::ScalarType type = q_NHC.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-  at::Tensor q = q_NHC.to(type).transpose(0, 1);
-  at::Tensor k = k_MKC.to(type).transpose(0, 1).repeat_interleave(repeat, 0);
-  at::Tensor v = v_MKC.to(type).transpose(0, 1).repeat_interleave(repeat, 0);
-  at::Tensor score = q.matmul(k.transpose(1, 2)) * scale;
-  at::Tensor hidden = at::ones({n, m}, q_NHC.options().dtype(at::kBool)).triu(m - n + 1);
-  score = score.masked_fill(hidden, -std::numeric_limits<double>::infinity());
-  return at::softmax(score, -1).matmul(v).transpose(0, 1).to(q_NHC.scalar_type());
-}
-
-// Gathers the pages of each sequence and attends plainly; copies lengths to the host.
-at::Tensor PagedPlainly(const at::Tensor& q_THC, const SequenceView& view, int layer, double scale) {
-  const PageMap& map = *view.pages;
-  const KvPages& pages = (*map.layers)[layer];
-  at::Tensor context = view.context_B.to(at::kCPU);
-  std::vector<at::Tensor> rows;
-  for (int64_t b = 0; b < view.num_sequences(); ++b) {
-    const int64_t begin = view.offsets[b], keys = context.const_data_ptr<int32_t>()[b];
-    at::Tensor used = map.pages_BP[b].narrow(0, 0, (keys + map.page_tokens - 1) / map.page_tokens);
-    auto gather = [&](const at::Tensor& pool) {
-      return pool.index_select(0, used).flatten(0, 1).narrow(0, 0, keys);
-    };
-    rows.push_back(AttendPlainly(q_THC.narrow(0, begin, view.offsets[b + 1] - begin),
-                                 gather(pages.key), gather(pages.value), scale));
-  }
-  return at::cat(rows, 0);
+// What the kernels do not take goes the plain way: fp32, other rules, and head dims without a kernel.
+bool KernelsTake(const at::Tensor& q_THC, int64_t kv_heads, int64_t value_dim,
+                 const AttentionRule& rule) {
+  return RunsKernels(q_THC) && rule.plain() && value_dim == q_THC.size(2) &&
+         kernels::AttentionTakes(q_THC.size(2)) && q_THC.size(1) / kv_heads <= 16;
 }
 
 // First the sequences that decode one token, then those that prefill.
@@ -369,45 +352,54 @@ at::Tensor PagedByKernels(const at::Tensor& q_THC, const SequenceView& view, int
 }  // namespace
 
 at::Tensor Attention(const at::Tensor& q_THC, const at::Tensor& k_TKC, const at::Tensor& v_TKC,
-                     const SequenceView& view, int layer, double scale) {
+                     const SequenceView& view, int layer, const AttentionRule& rule) {
   if (view.pages != nullptr) {
-    if (k_TKC.defined()) WritePages(k_TKC, v_TKC, *view.pages, layer);
-    if (!q_THC.is_cuda()) return PagedCpu(q_THC, view, layer, scale);
-    const int64_t kv_heads = (*view.pages->layers)[layer].key.size(2);
+    const KvPages& pages = (*view.pages->layers)[layer];
+    if (k_TKC.defined()) {
+      WritePages(k_TKC, pages.key, *view.pages);
+      WritePages(v_TKC, pages.value, *view.pages);
+    }
+    const int64_t value_dim = pages.value.size(3);
+    if (!q_THC.is_cuda()) return PagedCpu(q_THC, pages.key, pages.value, value_dim, view, rule);
     const auto page_tokens = static_cast<uint32_t>(view.pages->page_tokens);
     const bool pages_fit = page_tokens >= 16 && std::has_single_bit(page_tokens);
-    return KernelsTake(q_THC, kv_heads) && pages_fit ? PagedByKernels(q_THC, view, layer, scale)
-                                        : PagedPlainly(q_THC, view, layer, scale);
+    return KernelsTake(q_THC, pages.key.size(2), value_dim, rule) && pages_fit
+               ? PagedByKernels(q_THC, view, layer, rule.scale)
+               : AttendPages(q_THC, pages.key, pages.value, view, rule);
   }
   const bool cuda = q_THC.is_cuda();
-  const bool kernels_take = cuda && KernelsTake(q_THC, k_TKC.size(1)) &&
-                            (view.shared == nullptr || kernels::AttentionBackwardTakes(q_THC.size(2)));
-  if (view.shared != nullptr && !kernels_take) {
-    const SharedPrompts& shared = *view.shared;
-    auto copied = [&](const at::Tensor& x) { return x.index_select(0, shared.source_E); };
-    return Attention(copied(q_THC), copied(k_TKC), copied(v_TKC), *shared.copies, layer, scale)
-        .index_select(0, shared.own_T);
+  bool fused = cuda ? KernelsTake(q_THC, k_TKC.size(1), v_TKC.size(2), rule)
+                    : rule.plain() && v_TKC.size(2) == q_THC.size(2);
+  if (view.shared != nullptr) {
+    fused = fused && cuda && kernels::AttentionBackwardTakes(q_THC.size(2));
+    if (!fused) {
+      const SharedPrompts& shared = *view.shared;
+      auto copied = [&](const at::Tensor& x) { return x.index_select(0, shared.source_E); };
+      return Attention(copied(q_THC), copied(k_TKC), copied(v_TKC), *shared.copies, layer, rule)
+          .index_select(0, shared.own_T);
+    }
   }
-  if (cuda && !kernels_take) {
-    return AttentionReference(q_THC, k_TKC, v_TKC, view, scale);
-  }
+  if (!fused) return AttendPacked(q_THC, k_TKC, v_TKC, view, rule);
   if (!Records(q_THC)) {
-    return cuda ? CudaAttention::forward(nullptr, q_THC, k_TKC, v_TKC, view, scale)
-                : CpuAttention::forward(nullptr, q_THC, k_TKC, v_TKC, view, scale);
+    return cuda ? CudaAttention::forward(nullptr, q_THC, k_TKC, v_TKC, view, rule.scale)
+                : CpuAttention::forward(nullptr, q_THC, k_TKC, v_TKC, view, rule.scale);
   }
-  return cuda ? CudaAttention::apply(q_THC, k_TKC, v_TKC, view, scale)
-              : CpuAttention::apply(q_THC, k_TKC, v_TKC, view, scale);
+  return cuda ? CudaAttention::apply(q_THC, k_TKC, v_TKC, view, rule.scale)
+              : CpuAttention::apply(q_THC, k_TKC, v_TKC, view, rule.scale);
+}
+
+at::Tensor LatentAttention(const at::Tensor& q_THC, const at::Tensor& key_T1C, int64_t value_dim,
+                           const SequenceView& view, int layer, const AttentionRule& rule) {
+  const at::Tensor& key = (*view.pages->layers)[layer].key;
+  WritePages(key_T1C, key, *view.pages);
+  if (!q_THC.is_cuda()) return PagedCpu(q_THC, key, key, value_dim, view, rule);
+  return AttendPages(q_THC, key, key.narrow(3, 0, value_dim), view, rule);
 }
 
 at::Tensor AttentionReference(const at::Tensor& q_THC, const at::Tensor& k_TKC,
-                              const at::Tensor& v_TKC, const SequenceView& view, double scale) {
-  std::vector<at::Tensor> rows;
-  for (int64_t b = 0; b < view.num_sequences(); ++b) {
-    const int64_t begin = view.offsets[b], length = view.offsets[b + 1] - begin;
-    rows.push_back(AttendPlainly(q_THC.narrow(0, begin, length), k_TKC.narrow(0, begin, length),
-                                 v_TKC.narrow(0, begin, length), scale));
-  }
-  return at::cat(rows, 0);
+                              const at::Tensor& v_TKC, const SequenceView& view,
+                              const AttentionRule& rule) {
+  return AttendPacked(q_THC, k_TKC, v_TKC, view, rule);
 }
 
 }  // namespace rein::nn

@@ -18,22 +18,37 @@ constexpr int64_t kChunkElements = int64_t{1} << 25;  // 128 MiB of fp32 logits
 int64_t ChunkRows(int64_t vocab_size) { return std::max<int64_t>(16, kChunkElements / vocab_size); }
 
 at::Tensor ScaledLogits(const at::Tensor& hidden_ND, const at::Tensor& head_VD,
-                        double temperature) {
+                        double temperature, double softcap) {
   at::Tensor logits = at::linear(hidden_ND, head_VD).to(at::kFloat);
+  if (softcap > 0) logits.div_(softcap).tanh_().mul_(softcap);
   return temperature == 1 ? logits : logits.div_(temperature);
+}
+
+// 1 / length of each row, [V, 1] fp32.
+at::Tensor InverseLengths(const at::Tensor& head_VD) {
+  return head_VD.to(at::kFloat).square().sum(1, /*keepdim=*/true).rsqrt();
+}
+
+at::Tensor NormalisedRows(const at::Tensor& head_VD, const at::Tensor& inverse_V1) {
+  return head_VD.to(at::kFloat).mul(inverse_V1).to(head_VD.scalar_type());
 }
 
 struct HeadFunction : public Function<HeadFunction> {
   static tensor_list forward(AutogradContext* context, const at::Tensor& hidden_ND,
-                             const Weight& head_VD, const at::Tensor& target_N,
-                             double temperature) {
-    const int64_t rows = hidden_ND.size(0), chunk = ChunkRows(head_VD.value.size(0));
+                             const Weight& weight_VD, const at::Tensor& target_N,
+                             double temperature, const HeadRule& rule) {
+    at::Tensor head_VD = weight_VD.value, inverse_V1;
+    if (rule.normalised) {
+      inverse_V1 = InverseLengths(head_VD);
+      head_VD = NormalisedRows(head_VD, inverse_V1);
+    }
+    const int64_t rows = hidden_ND.size(0), chunk = ChunkRows(head_VD.size(0));
     at::TensorOptions fp32 = hidden_ND.options().dtype(at::kFloat);
     at::Tensor logprob_N = at::empty({rows}, fp32), entropy_N = at::empty({rows}, fp32),
                lse_N = at::empty({rows}, fp32);
     for (int64_t begin = 0; begin < rows; begin += chunk) {
       const int64_t n = std::min(chunk, rows - begin);
-      at::Tensor logits = ScaledLogits(hidden_ND.narrow(0, begin, n), head_VD.value, temperature);
+      at::Tensor logits = ScaledLogits(hidden_ND.narrow(0, begin, n), head_VD, temperature, rule.softcap);
       at::Tensor lse = logits.logsumexp(1);
       at::Tensor chosen = logits.gather(1, target_N.narrow(0, begin, n).unsqueeze(1)).squeeze(1);
       logprob_N.narrow(0, begin, n).copy_(chosen - lse);
@@ -43,9 +58,11 @@ struct HeadFunction : public Function<HeadFunction> {
     }
     if (context != nullptr) {
       context->saved_data["temperature"] = temperature;
+      context->saved_data["softcap"] = rule.softcap;
       Store(context, "hidden", hidden_ND);
-      Store(context, "head", head_VD.value);
-      Store(context, "grad", head_VD.grad);
+      Store(context, "head", head_VD);
+      Store(context, "inverse", inverse_V1);
+      Store(context, "grad", weight_VD.grad);
       Store(context, "target", target_N);
       Store(context, "lse", lse_N);
       Store(context, "entropy", entropy_N.detach());  // an output itself would be a cycle
@@ -56,16 +73,19 @@ struct HeadFunction : public Function<HeadFunction> {
   // d logprob / d z = onehot - p;  d entropy / d z = -p (log p + entropy), with z = logits / temperature.
   static tensor_list backward(AutogradContext* context, tensor_list dy) {
     const double temperature = context->saved_data["temperature"].toDouble();
+    const double softcap = context->saved_data["softcap"].toDouble();
     at::Tensor hidden_ND = Stored(context, "hidden"), head_VD = Stored(context, "head"),
-               grad_VD = Stored(context, "grad"), target_N = Stored(context, "target"),
-               lse_N = Stored(context, "lse"), entropy_N = Stored(context, "entropy");
-    at::Tensor dhidden_ND = at::empty_like(hidden_ND);
+               weight_grad_VD = Stored(context, "grad"), inverse_V1 = Stored(context, "inverse"),
+               target_N = Stored(context, "target"), lse_N = Stored(context, "lse"), entropy_N = Stored(context, "entropy");
+    at::Tensor dhidden_ND = at::empty_like(hidden_ND), grad_VD = weight_grad_VD;
+    if (inverse_V1.defined() && grad_VD.defined()) grad_VD = at::zeros_like(grad_VD);
     const int64_t rows = hidden_ND.size(0), chunk = ChunkRows(head_VD.size(0));
     for (int64_t begin = 0; begin < rows; begin += chunk) {
       const int64_t n = std::min(chunk, rows - begin);
       at::Tensor hidden = hidden_ND.narrow(0, begin, n);
-      at::Tensor logprob = ScaledLogits(hidden, head_VD, temperature)
-                               .sub_(lse_N.narrow(0, begin, n).unsqueeze(1));
+      at::Tensor logprob = ScaledLogits(hidden, head_VD, temperature, softcap), slope;
+      if (softcap > 0) slope = 1 - (logprob * (temperature / softcap)).square();  // of the cap
+      logprob.sub_(lse_N.narrow(0, begin, n).unsqueeze(1));
       at::Tensor p = logprob.exp();
       at::Tensor dz;
       if (dy[1].defined()) {
@@ -80,12 +100,18 @@ struct HeadFunction : public Function<HeadFunction> {
         dz.sub_(p.mul_(d_logprob));
         dz.scatter_add_(1, target_N.narrow(0, begin, n).unsqueeze(1), d_logprob);
       }
+      if (slope.defined()) dz.mul_(slope);
       at::Tensor dlogits = dz.div_(temperature).to(hidden.scalar_type());
       at::Tensor target = dhidden_ND.narrow(0, begin, n);
       at::mm_out(target, dlogits, head_VD);
       AccumulateOuter(grad_VD, dlogits, hidden);
     }
-    return {dhidden_ND, at::Tensor(), at::Tensor(), at::Tensor()};
+    if (inverse_V1.defined() && grad_VD.defined()) {  // what points along a row does not change it
+      at::Tensor rows_VD = head_VD.to(at::kFloat);
+      at::Tensor along = grad_VD.mul(rows_VD).sum(1, /*keepdim=*/true);
+      weight_grad_VD.add_(grad_VD.sub_(rows_VD.mul(along)).mul_(inverse_V1));
+    }
+    return {dhidden_ND, at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor()};
   }
 };
 
@@ -183,21 +209,24 @@ struct FusedHeadFunction : public Function<FusedHeadFunction> {
   }
 };
 
-template <typename Head>
-tensor_list Run(const at::Tensor& hidden_ND, const Weight& head_VD, const at::Tensor& target_N,
-                double temperature) {
-  return Records(hidden_ND) ? Head::apply(hidden_ND, head_VD, target_N, temperature)
-                            : Head::forward(nullptr, hidden_ND, head_VD, target_N, temperature);
-}
-
 }  // namespace
 
 TokenLogprobs HeadLogprobs(const at::Tensor& hidden_ND, const Weight& head_VD,
-                           const at::Tensor& target_N, double temperature) {
-  const bool fused = RunsKernels(hidden_ND) &&
+                           const at::Tensor& target_N, double temperature, const HeadRule& rule) {
+  TORCH_CHECK(rule.softcap == 0 || rule.multiplier == 1, "a head has a softcap or a multiplier");
+  temperature /= rule.multiplier;
+  const bool fused = RunsKernels(hidden_ND) && rule.softcap == 0 && !rule.normalised &&
                      kernels::ProjectionTakes(head_VD.value.size(0), head_VD.value.size(1));
-  tensor_list out = fused ? Run<FusedHeadFunction>(hidden_ND, head_VD, target_N, temperature)
-                          : Run<HeadFunction>(hidden_ND, head_VD, target_N, temperature);
+  tensor_list out;
+  if (fused) {
+    out = Records(hidden_ND)
+              ? FusedHeadFunction::apply(hidden_ND, head_VD, target_N, temperature)
+              : FusedHeadFunction::forward(nullptr, hidden_ND, head_VD, target_N, temperature);
+  } else {
+    out = Records(hidden_ND)
+              ? HeadFunction::apply(hidden_ND, head_VD, target_N, temperature, rule)
+              : HeadFunction::forward(nullptr, hidden_ND, head_VD, target_N, temperature, rule);
+  }
   return {out[0], out[1]};
 }
 
@@ -208,9 +237,13 @@ TokenLogprobs TokenLogprobsOfLogits(const at::Tensor& logits_NV, const at::Tenso
   return {stats.logprob_N, stats.entropy_N};
 }
 
-at::Tensor HeadLogits(const at::Tensor& hidden_ND, const Weight& head_VD) {
+at::Tensor HeadLogits(const at::Tensor& hidden_ND, const Weight& head_VD, const HeadRule& rule) {
   at::NoGradGuard no_grad;
-  return Projection(hidden_ND, {head_VD.value, {}}, {});
+  at::Tensor head = head_VD.value;
+  if (rule.normalised) head = NormalisedRows(head, InverseLengths(head));
+  at::Tensor logits = Projection(hidden_ND, {head, {}}, {});
+  if (rule.softcap > 0) return logits.div_(rule.softcap).tanh_().mul_(rule.softcap);
+  return rule.multiplier == 1 ? logits : logits.mul_(rule.multiplier);
 }
 
 }  // namespace rein::nn

@@ -31,28 +31,35 @@ REIN_CPU_CLONES void AddScaled(float* out, float factor, const float* x, int64_t
   for (int64_t i = 0; i < n; ++i) out[i] += factor * x[i];
 }
 
+// Keys [begin, end) of query head `head`, whose query stands at end - 1.
 void AttendOneHead(const float* q, const float* key, const float* value, const int32_t* pages,
-                   int64_t context, int64_t kv_head, const PagedAttentionShape& s, float* score,
+                   int64_t end, int64_t head, const PagedAttentionShape& s, float* score,
                    float* out) {
-  const int64_t token_stride = s.kv_heads * s.head_dim;
-  const int64_t page_stride = s.page_tokens * token_stride;
-  auto at = [&](const float* pool, int64_t j) {
-    return pool + pages[j / s.page_tokens] * page_stride + (j % s.page_tokens) * token_stride +
-           kv_head * s.head_dim;
+  const int64_t kv_head = head / (s.heads / s.kv_heads);
+  const int64_t begin = s.window > 0 ? std::max<int64_t>(0, end - s.window) : 0;
+  auto at = [&](const float* pool, int64_t j, int64_t stride) {
+    const int64_t slot = pages[j / s.page_tokens] * s.page_tokens + j % s.page_tokens;
+    return pool + (slot * s.kv_heads + kv_head) * stride;
   };
-  float highest = -INFINITY;
-  for (int64_t j = 0; j < context; ++j) {
-    score[j] = Dot(q, at(key, j), s.head_dim) * static_cast<float>(s.scale);
-    highest = std::max(highest, score[j]);
+  float highest = s.sinks != nullptr ? s.sinks[head] : -INFINITY;
+  for (int64_t j = begin; j < end; ++j) {
+    float x = Dot(q, at(key, j, s.head_dim), s.head_dim) * static_cast<float>(s.scale);
+    if (s.softcap > 0) {
+      const auto cap = static_cast<float>(s.softcap);
+      x = std::tanh(x / cap) * cap;
+    }
+    if (s.alibi != nullptr) x -= s.alibi[head] * static_cast<float>(end - 1 - j);
+    score[j] = x;
+    highest = std::max(highest, x);
   }
-  float sum = 0;
-  std::fill(out, out + s.head_dim, 0.0f);
-  for (int64_t j = 0; j < context; ++j) {
+  float sum = s.sinks != nullptr ? std::exp(s.sinks[head] - highest) : 0;
+  std::fill(out, out + s.value_dim, 0.0f);
+  for (int64_t j = begin; j < end; ++j) {
     const float weight = std::exp(score[j] - highest);
     sum += weight;
-    AddScaled(out, weight, at(value, j), s.head_dim);
+    AddScaled(out, weight, at(value, j, s.value_stride), s.value_dim);
   }
-  for (int64_t c = 0; c < s.head_dim; ++c) out[c] /= sum;
+  for (int64_t c = 0; c < s.value_dim; ++c) out[c] /= sum;
 }
 
 }  // namespace
@@ -67,8 +74,7 @@ void PagedAttentionCpu(const float* q, const float* key, const float* value,
       const int64_t context = position_T[t] + 1;
       if (score.size() < static_cast<size_t>(context)) score.resize(context);
       AttendOneHead(q + item * s.head_dim, key, value, pages_BP + row_T[t] * s.pages_per_row,
-                    context, h / (s.heads / s.kv_heads), s, score.data(),
-                    out + item * s.head_dim);
+                    context, h, s, score.data(), out + item * s.value_dim);
     }
   });
 }

@@ -4,39 +4,10 @@
 
 #include "common/kernels/qk_norm_rope.h"
 #include "common/nn/autograd.h"
-#include "common/nn/functions.h"
 #include "common/nn/launched.h"
 
 namespace rein::nn {
 namespace {
-
-// `sign` -1 turns back.
-at::Tensor Rotate(const at::Tensor& x_THC, const at::Tensor& cos_TC2, const at::Tensor& sin_TC2,
-                  double sign) {
-  const int64_t half = x_THC.size(2) / 2;
-  at::Tensor x_fp32 = x_THC.to(at::kFloat);
-  at::Tensor first = x_fp32.narrow(2, 0, half), second = x_fp32.narrow(2, half, half);
-  at::Tensor cos = cos_TC2.unsqueeze(1), sin = sin_TC2.unsqueeze(1);
-  at::Tensor out = at::empty_like(x_fp32, at::MemoryFormat::Contiguous);
-  at::Tensor out_first = out.narrow(2, 0, half), out_second = out.narrow(2, half, half);
-  at::mul_out(out_first, first, cos).addcmul_(second, sin, -sign);
-  at::mul_out(out_second, second, cos).addcmul_(first, sin, sign);
-  return out.to(x_THC.scalar_type());
-}
-
-struct RotaryFunction : public Function<RotaryFunction> {
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& x_THC,
-                            const at::Tensor& cos_TC2, const at::Tensor& sin_TC2) {
-    Store(context, "cos", cos_TC2);
-    Store(context, "sin", sin_TC2);
-    return Rotate(x_THC, cos_TC2, sin_TC2, 1);
-  }
-
-  static tensor_list backward(AutogradContext* context, tensor_list dy) {
-    return {Rotate(dy[0], Stored(context, "cos"), Stored(context, "sin"), -1), at::Tensor(),
-            at::Tensor()};
-  }
-};
 
 kernels::QkNormRope Describe(const at::Tensor& qkv, const HeadShape& shape, const at::Tensor& q_norm,
                              const at::Tensor& k_norm, double eps, const Rotary& rotary) {
@@ -128,12 +99,18 @@ QueryKeyValue IntoPages(const at::Tensor& qkv_TE, const HeadShape& shape, const 
   return {q, {}, {}};
 }
 
+bool KernelTakes(const HeadShape& shape, const Rotary& rotary) {
+  return kernels::QkNormRopeTakes(shape.head_dim) && shape.norm == NormKind::kRms &&
+         !shape.norm_over_all && rotary.defined() && !rotary.interleaved &&
+         2 * rotary.cos.size(1) == shape.head_dim;
+}
+
 }  // namespace
 
 QueryKeyValue SplitQueryKeyValue(const at::Tensor& qkv_TE, const HeadShape& shape,
                                  const Weight& q_norm, const Weight& k_norm, double eps,
                                  const Rotary& rotary, const SequenceView& view, int layer) {
-  if (RunsKernels(qkv_TE) && kernels::QkNormRopeTakes(shape.head_dim)) {
+  if (RunsKernels(qkv_TE) && KernelTakes(shape, rotary)) {
     if (view.pages != nullptr) {
       return IntoPages(qkv_TE, shape, q_norm, k_norm, eps, rotary, view, layer);
     }
@@ -146,13 +123,12 @@ QueryKeyValue SplitQueryKeyValue(const at::Tensor& qkv_TE, const HeadShape& shap
   at::Tensor qkv = qkv_TE.view({qkv_TE.size(0), -1, shape.head_dim});
   at::Tensor q = qkv.narrow(1, 0, shape.heads), k = qkv.narrow(1, shape.heads, shape.kv_heads),
              v = qkv.narrow(1, shape.heads + shape.kv_heads, shape.kv_heads);
-  if (q_norm.defined()) q = RmsNorm(q, q_norm, eps);
-  if (k_norm.defined()) k = RmsNorm(k, k_norm, eps);
-  auto turn = [&](const at::Tensor& x) {
-    return Records(x) ? RotaryFunction::apply(x, rotary.cos, rotary.sin)
-                      : Rotate(x, rotary.cos, rotary.sin, 1);
+  auto normed = [&](const at::Tensor& x, const Weight& weight) {
+    if (!weight.defined()) return x;
+    if (!shape.norm_over_all) return Norm(x, shape.norm, {weight, {}}, eps);
+    return Norm(x.flatten(1), shape.norm, {weight, {}}, eps).view(x.sizes());
   };
-  return {turn(q), turn(k), v};
+  return {Rotate(normed(q, q_norm), rotary), Rotate(normed(k, k_norm), rotary), v};
 }
 
 }  // namespace rein::nn

@@ -7,6 +7,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "common/nn/norm.h"
+#include "common/nn/rotary.h"
 #include "common/nn/sequence_view.h"
 #include "common/nn/weight.h"
 
@@ -14,18 +16,16 @@ namespace rein::nn {
 
 struct HeadShape {
   int64_t heads = 0, kv_heads = 0, head_dim = 0;
-};
-
-// The angle of each pair (i, i + C/2) of each token: fp32 [T, C/2].
-struct Rotary {
-  at::Tensor cos, sin;
+  NormKind norm = NormKind::kRms;  // of q and k, where they have one
+  bool norm_over_all = false;      // over all heads of q, and of k, at once; else over each head
 };
 
 struct QueryKeyValue {
   at::Tensor q_THC, k_TKC, v_TKC;  // k and v undefined: they stand in the pages already
 };
 
-// qkv_TE is [T, (H + 2K) C]. q_norm and k_norm [C] may be undefined. Differentiable unless view.pages.
+// qkv_TE is [T, (H + 2K) C]. q_norm and k_norm, [C] or, over all, [H C] and [K C], may be undefined, and so may
+// rotary: no turn. Differentiable unless view.pages.
 QueryKeyValue SplitQueryKeyValue(const at::Tensor& qkv_TE, const HeadShape& shape,
                                  const Weight& q_norm, const Weight& k_norm, double eps,
                                  const Rotary& rotary, const SequenceView& view, int layer);

@@ -22,17 +22,11 @@ at::Tensor Longs(const std::vector<int64_t>& values, at::Device device) {
   return at::tensor(values, at::kLong).to(device);
 }
 
-uint64_t BytesPerToken(const models::Decoder& decoder) {
-  const models::DecoderSpec& spec = decoder.spec();
-  return static_cast<uint64_t>(2 * spec.num_layers * spec.num_kv_heads * spec.head_dim) *
-         at::elementSize(decoder.dtype());
-}
-
-uint64_t DefaultKvTokens(const models::Decoder& decoder) {
+uint64_t DefaultKvTokens(const models::Decoder& decoder, int64_t page_tokens) {
   if (decoder.device().is_cpu()) return kDefaultCpuKvTokens;
   const size_t free_bytes = at::accelerator::getMemoryInfo(decoder.device().index()).first;
   return static_cast<uint64_t>(kShareOfFreeMemory * static_cast<double>(free_bytes)) /
-         BytesPerToken(decoder);
+         static_cast<uint64_t>(decoder.kv_bytes_per_page(page_tokens)) * static_cast<uint64_t>(page_tokens);
 }
 
 // The pages of each sequence as int32 [B, P], rows padded with page 0.
@@ -83,13 +77,14 @@ absl::StatusOr<std::unique_ptr<DecoderStepModel>> DecoderStepModel::Create(
   uint64_t tokens = options.kv_tokens;
   if (tokens == 0) {
     REIN_RETURN_IF_ERROR(tensor::CatchTorch("free memory of the device",
-                                            [&] { tokens = DefaultKvTokens(decoder); }));
+                                            [&] { tokens = DefaultKvTokens(decoder, options.page_tokens); }));
   }
   const uint64_t pages = tokens / static_cast<uint64_t>(options.page_tokens);
   if (pages < 1 || pages >= INT32_MAX) {
     return absl::ResourceExhaustedError(
         absl::StrCat("room for ", tokens, " tokens of keys and values, want at least one page of ",
-                     options.page_tokens, "; a token takes ", BytesPerToken(decoder), " bytes"));
+                     options.page_tokens, "; a page takes ",
+                     decoder.kv_bytes_per_page(options.page_tokens), " bytes"));
   }
   StepModelLimits limits = {
       .pages = static_cast<int32_t>(pages) + 1,

@@ -1,0 +1,294 @@
+#include "common/models/decoder_parameters.h"
+
+#include <ATen/ATen.h>
+
+#include <cmath>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+
+namespace rein::models {
+
+using nn::NormWeights;
+using nn::Weight;
+using weights::ParameterSpec;
+
+namespace {
+
+// Collects specs. Partition: rows or columns over tensor parallelism, experts over expert parallelism.
+class SpecList {
+ public:
+  explicit SpecList(const DecoderSpec& spec) : s_(spec) {}
+
+  void Matrix(std::string name, int64_t rows, int64_t columns, int tp_dim, bool follows = false) {
+    specs.push_back({std::move(name), {rows, columns}, {tp_dim, -1, layer}, true, follows});
+  }
+  void Vector(std::string name, int64_t size, int tp_dim, bool follows = false) {
+    specs.push_back({std::move(name), {size}, {tp_dim, -1, layer}, false, follows});
+  }
+  void Norm(const std::string& name) {
+    if (!s_.norm_weights) return;
+    Vector(name + ".weight", s_.model_dim, -1);
+    if (s_.norm_bias) Vector(name + ".bias", s_.model_dim, -1);
+  }
+  void FeedForward(const std::string& at, int64_t width, bool bias) {
+    const int64_t d = s_.model_dim;
+    if (s_.gated) Matrix(at + "gate.weight", width, d, 0);  // gate and up are read as one matrix
+    Matrix(at + "up.weight", width, d, 0, s_.gated);
+    if (bias && s_.gated) Vector(at + "gate.bias", width, 0);
+    if (bias) Vector(at + "up.bias", width, 0, s_.gated);
+    Matrix(at + "down.weight", d, width, 1);
+    if (bias) Vector(at + "down.bias", d, -1);
+  }
+  void Attention(const std::string& at);
+  void Latent(const std::string& at);
+  void Delta(const std::string& at);
+  void Experts(const std::string& at);
+
+  int layer = -1;
+  std::vector<ParameterSpec> specs;
+
+ private:
+  const DecoderSpec& s_;
+};
+
+void SpecList::Attention(const std::string& at) {
+  const int64_t d = s_.model_dim, q = s_.num_heads * s_.head_dim, kv = s_.num_kv_heads * s_.head_dim;
+  Matrix(at + "q.weight", q, d, 0);  // q, k and v are read as one matrix
+  Matrix(at + "k.weight", kv, d, 0, true);
+  Matrix(at + "v.weight", kv, d, 0, true);
+  if (s_.qkv_bias) {
+    Vector(at + "q.bias", q, 0);
+    Vector(at + "k.bias", kv, 0, true);
+    Vector(at + "v.bias", kv, 0, true);
+  }
+  if (s_.qk_norm != QkNorm::kNone) {
+    const bool whole = s_.qk_norm == QkNorm::kWhole;
+    Vector(at + "q_norm.weight", whole ? q : s_.head_dim, -1);
+    Vector(at + "k_norm.weight", whole ? kv : s_.head_dim, -1);
+  }
+  if (s_.sinks) Vector(at + "sinks", s_.num_heads, 0);
+  if (s_.output_gate) Matrix(at + "gate.weight", q, d, 0);
+  if (s_.output_gate && s_.qkv_bias) Vector(at + "gate.bias", q, 0);
+  Matrix(at + "output.weight", d, q, 1);
+  if (s_.output_bias) Vector(at + "output.bias", d, -1);
+}
+
+void SpecList::Latent(const std::string& at) {
+  const LatentSpec& l = s_.latent;
+  const int64_t d = s_.model_dim, q = s_.num_heads * (l.plain_dim + l.rotary_dim);
+  if (l.query_dim > 0) {
+    Matrix(at + "q_down.weight", l.query_dim, d, -1);
+    Vector(at + "q_down_norm.weight", l.query_dim, -1);
+  }
+  Matrix(at + "q.weight", q, l.query_dim > 0 ? l.query_dim : d, 0);
+  Matrix(at + "kv_down.weight", l.latent_dim + l.rotary_dim, d, -1);
+  Vector(at + "latent_norm.weight", l.latent_dim, -1);
+  Matrix(at + "kv_up.weight", s_.num_heads * (l.plain_dim + l.value_dim), l.latent_dim, 0);
+  Matrix(at + "output.weight", d, s_.num_heads * l.value_dim, 1);
+}
+
+void SpecList::Delta(const std::string& at) {
+  const nn::DeltaShape& n = s_.delta;
+  const int64_t d = s_.model_dim, keys = n.key_heads * n.key_dim, values = n.value_heads * n.value_dim;
+  Matrix(at + "q.weight", keys, d, 0);  // q, k, v and z are read as one matrix, and b and a
+  Matrix(at + "k.weight", keys, d, 0, true);
+  Matrix(at + "v.weight", values, d, 0, true);
+  Matrix(at + "z.weight", values, d, 0, true);
+  Matrix(at + "b.weight", n.value_heads, d, 0);
+  Matrix(at + "a.weight", n.value_heads, d, 0, true);
+  Matrix(at + "conv.weight", n.mixed_dim(), n.taps, -1);
+  Vector(at + "decay", n.value_heads, 0);
+  Vector(at + "dt_bias", n.value_heads, 0);
+  Vector(at + "norm.weight", n.value_dim, -1);
+  Matrix(at + "output.weight", d, values, 1);
+}
+
+// The experts of a layer stand one behind the other, so that they can be read as [E, 2I, D] and [E, D, I].
+void SpecList::Experts(const std::string& at) {
+  const ExpertSpec& e = s_.experts;
+  const int64_t d = s_.model_dim, count = e.routing.experts, width = e.ffn_dim;
+  Matrix(at + "router.weight", count, d, -1);
+  if (e.router_bias) Vector(at + "router.bias", count, -1);
+  if (e.correction) Vector(at + "router.correction", count, -1);
+  auto name = [&](int64_t expert, const char* part) {
+    return absl::StrCat(at, "experts.", expert, ".", part);
+  };
+  for (int64_t i = 0; i < count; ++i) {
+    Matrix(name(i, "gate.weight"), width, d, -1, i > 0);
+    Matrix(name(i, "up.weight"), width, d, -1, true);
+  }
+  for (int64_t i = 0; i < count; ++i) Matrix(name(i, "down.weight"), d, width, -1, i > 0);
+  for (int64_t i = 0; e.bias && i < count; ++i) {
+    Vector(name(i, "gate.bias"), width, -1, i > 0);
+    Vector(name(i, "up.bias"), width, -1, true);
+  }
+  for (int64_t i = 0; e.bias && i < count; ++i) Vector(name(i, "down.bias"), d, -1, i > 0);
+  if (e.shared_ffn_dim > 0) FeedForward(at + "shared.", e.shared_ffn_dim, false);
+  if (e.shared_gate) Matrix(at + "shared_gate.weight", 1, d, -1);
+}
+
+// Cuts views of consecutive parameters out of the arenas; what the registry does not have stays undefined.
+class ArenaViews {
+ public:
+  ArenaViews(const weights::Registry& registry, const at::Tensor& compute, const at::Tensor& grad)
+      : registry_(registry), compute_(compute), grad_(grad) {}
+
+  // The named neighbours as one weight, stacked along their first dimension.
+  Weight Stacked(const std::vector<std::string>& names) const {
+    std::vector<int64_t> shape;
+    int64_t begin = 0, elements = 0;
+    for (const std::string& name : names) {
+      const weights::Parameter* p = registry_.Find(name);
+      if (p == nullptr) continue;
+      if (shape.empty()) {
+        begin = p->offset;
+        shape = p->local_shape;
+      } else {
+        shape[0] += p->local_shape[0];
+      }
+      elements += p->elements;
+    }
+    if (elements == 0) return {};
+    auto view = [&](const at::Tensor& arena) {
+      return arena.defined() ? arena.narrow(0, begin, elements).view(shape) : at::Tensor();
+    };
+    return {view(compute_), view(grad_)};
+  }
+  Weight One(const std::string& name) const { return Stacked({name}); }
+  NormWeights Norm(const std::string& name) const {
+    return {One(name + ".weight"), One(name + ".bias")};
+  }
+  FeedForwardWeights FeedForward(const std::string& at) const {
+    return {Stacked({at + "gate.weight", at + "up.weight"}), Stacked({at + "gate.bias", at + "up.bias"}),
+            One(at + "down.weight"), One(at + "down.bias")};
+  }
+  // `parts` of all experts, as [experts, ...].
+  Weight Experts(const std::string& at, int64_t experts, std::vector<const char*> parts) const {
+    std::vector<std::string> names;
+    for (int64_t i = 0; i < experts; ++i) {
+      for (const char* part : parts) names.push_back(absl::StrCat(at, "experts.", i, ".", part));
+    }
+    Weight all = Stacked(names);
+    if (!all.defined()) return all;
+    auto split = [&](const at::Tensor& x) {
+      return x.defined() ? x.unflatten(0, {experts, -1}) : x;
+    };
+    return {split(all.value), split(all.grad)};
+  }
+
+ private:
+  const weights::Registry& registry_;
+  at::Tensor compute_, grad_;
+};
+
+LayerWeights CutLayer(const ArenaViews& views, const std::string& at, int64_t experts) {
+  LayerWeights w;
+  w.attention_norm = views.Norm(at + "attention_norm");
+  w.attention_post_norm = views.Norm(at + "attention_post_norm");
+  w.mlp_norm = views.Norm(at + "mlp_norm");
+  w.mlp_post_norm = views.Norm(at + "mlp_post_norm");
+  const std::string a = at + "attention.";
+  w.qkv = views.Stacked({a + "q.weight", a + "k.weight", a + "v.weight"});
+  w.qkv_bias = views.Stacked({a + "q.bias", a + "k.bias", a + "v.bias"});
+  w.q_norm = views.One(a + "q_norm.weight");
+  w.k_norm = views.One(a + "k_norm.weight");
+  w.sinks = views.One(a + "sinks");
+  w.latent = {views.One(a + "q_down.weight"),  views.One(a + "q_down_norm.weight"),
+              views.One(a + "q.weight"),       views.One(a + "kv_down.weight"),
+              views.One(a + "latent_norm.weight"), views.One(a + "kv_up.weight")};
+  w.gate = views.One(a + "gate.weight");
+  w.gate_bias = views.One(a + "gate.bias");
+  const std::string d = at + "delta.";
+  w.delta = {views.Stacked({d + "q.weight", d + "k.weight", d + "v.weight", d + "z.weight"}),
+             views.Stacked({d + "b.weight", d + "a.weight"}),
+             views.One(d + "conv.weight"),
+             views.One(d + "decay"),
+             views.One(d + "dt_bias"),
+             views.One(d + "norm.weight")};
+  w.output = views.One((w.delta.qkvz.defined() ? d : a) + "output.weight");
+  w.output_bias = views.One(a + "output.bias");
+  w.mlp = views.FeedForward(at + "mlp.");
+  w.shared = views.FeedForward(at + "shared.");
+  w.shared_gate = views.One(at + "shared_gate.weight");
+  w.experts = {views.One(at + "router.weight"),
+               views.One(at + "router.bias"),
+               views.One(at + "router.correction"),
+               views.Experts(at, experts, {"gate.weight", "up.weight"}),
+               views.Experts(at, experts, {"gate.bias", "up.bias"}),
+               views.Experts(at, experts, {"down.weight"}),
+               views.Experts(at, experts, {"down.bias"})};
+  return w;
+}
+
+}  // namespace
+
+double DecoderSpec::attention_scale() const {
+  if (score_scale > 0) return score_scale;
+  const int64_t width = latent.latent_dim > 0 ? latent.plain_dim + latent.rotary_dim : head_dim;
+  return 1 / std::sqrt(static_cast<double>(width));
+}
+
+std::vector<ParameterSpec> DecoderParameters(const DecoderSpec& s) {
+  SpecList list(s);
+  list.Matrix("embedding.weight", s.vocab_size, s.model_dim, 0);
+  if (s.position_rows > 0) list.Matrix("position_embedding.weight", s.position_rows, s.model_dim, -1);
+  if (s.embedding_norm) list.Norm("embedding_norm");
+  for (int n = 0; n < s.num_layers; ++n) {
+    const std::string at = absl::StrCat("layers.", n, ".");
+    list.layer = n;
+    if (s.block.pre_norm) list.Norm(at + "attention_norm");
+    if (s.layer(n).recurrent) {
+      list.Delta(at + "delta.");
+    } else if (s.latent.latent_dim > 0) {
+      list.Latent(at + "attention.");
+    } else {
+      list.Attention(at + "attention.");
+    }
+    if (s.block.post_norm) list.Norm(at + "attention_post_norm");
+    if (s.block.pre_norm && (!s.block.parallel || s.block.own_mlp_norm)) list.Norm(at + "mlp_norm");
+    if (s.layer(n).sparse) {
+      list.Experts(at);
+    } else {
+      list.FeedForward(at + "mlp.", s.ffn_dim, s.mlp_bias);
+    }
+    if (s.block.post_norm) list.Norm(at + "mlp_post_norm");
+  }
+  list.layer = -1;
+  list.Norm("norm");
+  if (s.scalar_head) {
+    list.Matrix("score.weight", 1, s.model_dim, -1);
+  } else if (!s.tied_head) {
+    list.Matrix("head.weight", s.vocab_size, s.model_dim, 0);
+  }
+  return std::move(list.specs);
+}
+
+absl::StatusOr<DecoderWeights> CutWeights(const DecoderSpec& spec, const weights::Registry& registry,
+                                          const at::Tensor& compute, const at::Tensor& grad) {
+  std::vector<std::string> missing;
+  for (const ParameterSpec& parameter : DecoderParameters(spec)) {
+    if (registry.Find(parameter.name) == nullptr) missing.push_back(parameter.name);
+  }
+  if (!missing.empty()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("decoder: the registry lacks ", absl::StrJoin(missing, ", ")));
+  }
+  ArenaViews views(registry, compute, grad);
+  DecoderWeights w;
+  w.embedding = views.One("embedding.weight");
+  w.positions = views.One("position_embedding.weight");
+  w.embedding_norm = views.Norm("embedding_norm");
+  w.norm = views.Norm("norm");
+  w.head = spec.scalar_head ? views.One("score.weight")
+           : spec.tied_head ? w.embedding
+                            : views.One("head.weight");
+  for (int n = 0; n < spec.num_layers; ++n) {
+    const int64_t experts = spec.layer(n).sparse ? spec.experts.routing.experts : 0;
+    w.layers.push_back(CutLayer(views, absl::StrCat("layers.", n, "."), experts));
+  }
+  return w;
+}
+
+}  // namespace rein::models

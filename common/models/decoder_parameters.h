@@ -1,0 +1,48 @@
+// The parameters of a decoder: what there is, and as views of the arenas.
+
+#pragma once
+
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "common/models/decoder_spec.h"
+#include "common/nn/delta_net.h"
+#include "common/nn/experts.h"
+#include "common/nn/latent_projection.h"
+#include "common/nn/norm.h"
+#include "common/nn/weight.h"
+#include "common/weights/registry.h"
+
+namespace rein::models {
+
+// Every parameter of a decoder, in arena order.
+std::vector<weights::ParameterSpec> DecoderParameters(const DecoderSpec& spec);
+
+// What is undefined, the family does not have.
+struct FeedForwardWeights {
+  nn::Weight up, up_bias;  // gated: [gate; up]
+  nn::Weight down, down_bias;
+};
+
+struct LayerWeights {
+  nn::NormWeights attention_norm, mlp_norm, attention_post_norm, mlp_post_norm;
+  nn::Weight qkv, qkv_bias, q_norm, k_norm, sinks, gate, gate_bias;
+  nn::LatentWeights latent;
+  nn::DeltaWeights delta;
+  nn::Weight output, output_bias;
+  FeedForwardWeights mlp, shared;
+  nn::Weight shared_gate;
+  nn::ExpertWeights experts;
+};
+
+struct DecoderWeights {
+  nn::Weight embedding, positions, head;
+  nn::NormWeights embedding_norm, norm;
+  std::vector<LayerWeights> layers;
+};
+
+// Views of the arenas. INVALID_ARGUMENT names the parameters that the registry lacks.
+absl::StatusOr<DecoderWeights> CutWeights(const DecoderSpec& spec, const weights::Registry& registry,
+                                          const at::Tensor& compute, const at::Tensor& grad);
+
+}  // namespace rein::models

@@ -1,0 +1,103 @@
+#include "common/nn/experts.h"
+
+#include <ATen/ATen.h>
+
+#include <limits>
+#include <vector>
+
+#include "common/nn/functions.h"
+#include "common/nn/leaf.h"
+
+namespace rein::nn {
+namespace {
+
+// LibTorch's products on a CPU keep a row's bits only when their number of rows is a multiple of this.
+constexpr int64_t kRowPadding = 8;
+
+Weight Of(const Weight& stacked, int64_t expert) {
+  if (!stacked.defined()) return {};
+  return {stacked.value[expert], stacked.grad.defined() ? stacked.grad[expert] : at::Tensor()};
+}
+
+at::Tensor Scores(const at::Tensor& logits_TE, RoutingRule::Score score) {
+  switch (score) {
+    case RoutingRule::Score::kSoftmax:
+      return at::softmax(logits_TE, -1);
+    case RoutingRule::Score::kSigmoid:
+      return at::sigmoid(logits_TE);
+    case RoutingRule::Score::kSoftmaxOfChosen:
+      return logits_TE;
+  }
+  return logits_TE;
+}
+
+// Scores outside the chosen groups become -inf.
+at::Tensor WithinGroups(const at::Tensor& score_TE, const RoutingRule& rule) {
+  if (rule.groups == 1) return score_TE;
+  at::Tensor grouped = score_TE.unflatten(1, {rule.groups, -1});
+  at::Tensor group_score =
+      rule.group_score == RoutingRule::GroupScore::kHighest
+          ? grouped.amax(-1)
+          : std::get<0>(grouped.topk(std::min<int64_t>(2, grouped.size(2)), -1)).sum(-1);
+  at::Tensor best = std::get<1>(group_score.topk(rule.chosen_groups, -1));
+  at::Tensor out = at::ones_like(group_score, at::kBool).scatter_(1, best, false);
+  return grouped.masked_fill(out.unsqueeze(-1), -std::numeric_limits<double>::infinity()).flatten(1);
+}
+
+// Rows of x, sorted by expert, through each expert's layer.
+at::Tensor RunExperts(const at::Tensor& x_ND, const at::Tensor& count_E, const ExpertWeights& w,
+                      const Gate& gate) {
+  at::Tensor host = count_E.to(at::kCPU);
+  const int64_t* count = host.const_data_ptr<int64_t>();
+  std::vector<at::Tensor> parts;
+  for (int64_t expert = 0, begin = 0; expert < count_E.size(0); begin += count[expert++]) {
+    const int64_t rows = count[expert];
+    if (rows == 0) continue;
+    at::Tensor x = x_ND.narrow(0, begin, rows);
+    const int64_t padding = x.is_cpu() ? (kRowPadding - rows % kRowPadding) % kRowPadding : 0;
+    if (padding > 0) x = at::constant_pad_nd(x, {0, 0, 0, padding});
+    at::Tensor y = Gated(Projection(x, Of(w.gate_up, expert), Of(w.gate_up_bias, expert)), gate);
+    y = Projection(y, Of(w.down, expert), Of(w.down_bias, expert));
+    parts.push_back(y.narrow(0, 0, rows));
+  }
+  return at::cat(parts, 0);
+}
+
+}  // namespace
+
+Choice ChooseExperts(const at::Tensor& logits_TE, const at::Tensor& correction_E,
+                     const RoutingRule& rule) {
+  at::Tensor score_TE = Scores(logits_TE, rule.score), wanted = score_TE.detach();
+  if (correction_E.defined()) wanted = wanted + correction_E;
+  at::Tensor expert_TK = std::get<1>(WithinGroups(wanted, rule).topk(rule.chosen, -1));
+  at::Tensor weight_TK = score_TE.gather(1, expert_TK);
+  if (rule.score == RoutingRule::Score::kSoftmaxOfChosen) weight_TK = at::softmax(weight_TK, -1);
+  if (rule.normalised) weight_TK = weight_TK / (weight_TK.sum(-1, true) + rule.sum_epsilon);
+  if (rule.multiplier != 1) weight_TK = weight_TK * rule.multiplier;
+  return {expert_TK, weight_TK};
+}
+
+at::Tensor MixtureOfExperts(const at::Tensor& x_TD, const ExpertWeights& weights,
+                            const RoutingRule& rule, const Gate& gate) {
+  at::Tensor logits = at::linear(
+      x_TD.to(at::kFloat), Leaf(weights.router_ED, at::kFloat),
+      weights.router_bias_E.defined() ? Leaf(weights.router_bias_E, at::kFloat) : at::Tensor());
+  at::Tensor correction;
+  if (weights.correction_E.defined()) correction = weights.correction_E.value.to(at::kFloat);
+  Choice choice = ChooseExperts(logits, correction, rule);
+  // Each token once for each of its experts, sorted by expert, and back.
+  at::Tensor expert_N = choice.expert_TK.flatten();
+  at::Tensor order_N = expert_N.argsort(/*stable=*/true, /*dim=*/0);
+  at::Tensor place_N = at::empty_like(order_N);
+  place_N.index_copy_(0, order_N, at::arange(order_N.size(0), order_N.options()));
+  at::Tensor copies =
+      x_TD.unsqueeze(1).expand({-1, rule.chosen, -1}).reshape({-1, x_TD.size(1)});
+  at::Tensor count_E = at::zeros({rule.experts}, expert_N.options())
+                           .index_add_(0, expert_N, at::ones_like(expert_N));
+  at::Tensor y_ND = RunExperts(copies.index_select(0, order_N), count_E, weights, gate);
+  at::Tensor y_TKD = y_ND.index_select(0, place_N).view({x_TD.size(0), rule.chosen, -1});
+  at::Tensor weighted = y_TKD.to(at::kFloat) * choice.weight_TK.unsqueeze(-1);
+  return weighted.sum(1).to(x_TD.scalar_type());
+}
+
+}  // namespace rein::nn

@@ -1,0 +1,89 @@
+// Every model family is trained: it learns one sequence by heart, its log-probs are those of the scorer, and the
+// checkpoint's folder loads again.
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <filesystem>
+
+#include "common/models/model_folder.h"
+#include "common/parallel/process_group.h"
+#include "common/policy/policy_slots.h"
+#include "common/policy/sequence_scorer.h"
+#include "trainer/policy_trainer.h"
+
+namespace rein::trainer {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::vector<std::string> Folders() {
+  std::vector<std::string> names;
+  for (const auto& entry : fs::directory_iterator("tests/golden/models")) {
+    names.push_back(entry.path().filename());
+  }
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+class FamilyTrainingTest : public testing::TestWithParam<std::string> {};
+
+TEST_P(FamilyTrainingTest, LearnsSavesAndScoresAlike) {
+  auto group = parallel::SingleProcess();
+  TrainerSettings settings;
+  settings.model_path = "tests/golden/models/" + GetParam();
+  settings.schedule.peak = 1e-2;
+  settings.recompute = true;
+  auto made = PolicyTrainer::Create(settings, Sft(Aggregation::kTokenMean), *group);
+  ASSERT_TRUE(made.ok()) << made.status();
+  PolicyTrainer& trainer = **made;
+  TrainingSequence sequence{.id = "x", .token_ids = {5, 9, 7, 8, 4, 30, 41, 22, 9}};
+  sequence.loss_mask = {0, 0, 1, 1, 1, 1, 1, 1, 1};
+  double first = 0, last = 0;
+  for (int i = 0; i < 30; ++i) {
+    auto result = trainer.Update({sequence, sequence});
+    ASSERT_TRUE(result.ok()) << result.status();
+    last = result->metrics[0].value;
+    if (i == 0) first = last;
+  }
+  EXPECT_GT(first, 1);
+  EXPECT_LT(last, 0.25 * first);
+
+  const std::string out = testing::TempDir() + "/trained_" + GetParam();
+  ASSERT_TRUE(models::SaveModelFolder(out, trainer.model(), trainer.registry(), trainer.compute(), "").ok());
+  auto description = models::DescribeModel(out);
+  ASSERT_TRUE(description.ok()) << description.status();
+  auto slots = *policy::PolicySlots::Create(description->spec, {});
+  absl::Status loaded = slots->LoadFolder(out, *description);
+  ASSERT_TRUE(loaded.ok()) << loaded;
+  const std::vector<uint32_t> tokens(sequence.token_ids.begin(), sequence.token_ids.end());
+  auto scored = *policy::ScoreSequences(slots->decoder(), {{tokens, 2}}, 1.0);
+  auto trained = *trainer.Score({sequence});
+  ASSERT_EQ(scored[0].size(), trained[0].size());
+  for (size_t i = 0; i < scored[0].size(); ++i) EXPECT_NEAR(scored[0][i], trained[0][i], 1e-5) << i;
+  fs::remove_all(out);
+}
+
+INSTANTIATE_TEST_SUITE_P(Families, FamilyTrainingTest, testing::ValuesIn(Folders()),
+                         [](const auto& i) { return i.param; });
+
+// Random weights of a family begin as its own training does: the loss of a uniform guess.
+TEST_P(FamilyTrainingTest, RandomWeightsBeginNearAUniformGuess) {
+  auto group = parallel::SingleProcess();
+  TrainerSettings settings;
+  settings.model_path = "tests/golden/models/" + GetParam();
+  settings.random_weights = true;
+  auto made = PolicyTrainer::Create(settings, Sft(Aggregation::kTokenMean), *group);
+  ASSERT_TRUE(made.ok()) << made.status();
+  TrainingSequence sequence{.id = "x", .token_ids = {5, 9, 7, 8, 4, 30, 41, 22, 9}};
+  sequence.loss_mask = {0, 1, 1, 1, 1, 1, 1, 1, 1};
+  auto scored = (*made)->Score({sequence});
+  ASSERT_TRUE(scored.ok()) << scored.status();
+  double sum = 0;
+  for (float logprob : (*scored)[0]) sum -= logprob;
+  EXPECT_NEAR(sum / 8, std::log(61.0), 0.8);
+}
+
+}  // namespace
+}  // namespace rein::trainer
