@@ -21,7 +21,7 @@ namespace rein::rpc {
 
 // `address` is host:port.
 std::shared_ptr<grpc::Channel> Connect(const std::string& address,
-                                       const Credentials& credentials = Credentials::Plaintext());
+                                       const Credentials& credentials = Credentials::OfProcess());
 
 void SetDeadline(grpc::ClientContext& context, absl::Duration after);
 

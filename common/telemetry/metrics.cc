@@ -1,5 +1,7 @@
 #include "common/telemetry/metrics.h"
 
+#include "common/telemetry/process_families.h"
+
 #include <prometheus/counter.h>
 #include <prometheus/gauge.h>
 #include <prometheus/histogram.h>
@@ -38,8 +40,16 @@ void Metrics::RemoveGauge(const std::string& name, const std::string& help, cons
   family.Remove(&family.Add(labels));
 }
 
+void Metrics::RemoveHistogram(const std::string& name, const std::string& help,
+                              const Labels& labels) {
+  auto& family = prometheus::BuildHistogram().Name(name).Help(help).Register(*registry_);
+  family.Remove(&family.Add(labels, prometheus::Histogram::BucketBoundaries{}));
+}
+
 std::string Metrics::Text() const {
-  return prometheus::TextSerializer().Serialize(registry_->Collect());
+  std::vector<prometheus::MetricFamily> families = registry_->Collect();
+  for (prometheus::MetricFamily& family : ProcessFamilies()) families.push_back(std::move(family));
+  return prometheus::TextSerializer().Serialize(families);
 }
 
 }  // namespace rein::telemetry

@@ -65,10 +65,12 @@ class Metrics {
   // `bounds` are the upper ends of the buckets, ascending.
   Histogram AddHistogram(const std::string& name, const std::string& help,
                          const std::vector<double>& bounds, const Labels& labels = {});
-  // Series of a job that is over would stay for ever.
+  // Series of a job that is over would stay for ever. Handles of a removed series must not be used.
   void RemoveGauge(const std::string& name, const std::string& help, const Labels& labels);
+  void RemoveHistogram(const std::string& name, const std::string& help, const Labels& labels);
 
-  // The page that Prometheus reads.
+  // The page that Prometheus reads; also says what this process uses (process_*, as Prometheus's own
+  // clients name it).
   std::string Text() const;
 
  private:

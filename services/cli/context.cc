@@ -39,6 +39,7 @@ absl::StatusOr<Context> ReadContext() {
   return Context{.controller = json.value("controller", ""),
                  .admin = json.value("admin", ""),
                  .state = json.value("state", ""),
+                 .tls = json.value("tls", ""),
                  .supervisor = json.value("supervisor", 0)};
 }
 
@@ -51,6 +52,7 @@ absl::Status WriteContext(const Context& context) {
     out << nlohmann::ordered_json{{"controller", context.controller},
                                   {"admin", context.admin},
                                   {"state", context.state},
+                                  {"tls", context.tls},
                                   {"supervisor", context.supervisor}}
                .dump(2)
         << "\n";
@@ -62,18 +64,6 @@ absl::Status WriteContext(const Context& context) {
 void RemoveContext() {
   std::error_code error;
   fs::remove(ContextFile(), error);
-}
-
-absl::StatusOr<std::string> FindServer(const std::string& flag) {
-  if (!flag.empty()) return flag;
-  std::string server = Environment("REIN_SERVER");
-  if (!server.empty()) return server;
-  absl::StatusOr<Context> context = ReadContext();
-  if (context.ok()) return context->controller;
-  return absl::UnavailableError(
-      absl::StrCat("no server: ", std::string(context.status().message()),
-                   "\n  rein up                  starts one on this machine\n"
-                   "  rein --server HOST:PORT  names one elsewhere"));
 }
 
 }  // namespace rein::cli

@@ -14,7 +14,11 @@ struct Context {
   std::string controller;  // host:port
   std::string admin;       // host:port of the page
   std::string state;       // folder
+  std::string tls;         // folder of certificates; empty: plaintext
   int supervisor = 0;      // process id
+
+  // Of the page.
+  std::string Url() const { return (tls.empty() ? "http://" : "https://") + admin; }
 };
 
 // $REIN_HOME, else ~/.local/share/rein.
@@ -28,7 +32,5 @@ absl::StatusOr<Context> ReadContext();
 absl::Status WriteContext(const Context& context);
 void RemoveContext();
 
-// `flag`, else $REIN_SERVER, else the context's. UNAVAILABLE says how to start one.
-absl::StatusOr<std::string> FindServer(const std::string& flag);
 
 }  // namespace rein::cli

@@ -20,14 +20,15 @@ class ControllerClient::Stub {
  public:
   using Rpc = v1::ControllerService::Stub;
 
-  explicit Stub(const std::string& server) : server_(server), rpc_(rpc::Connect(server)) {}
+  Stub(const std::string& server, const std::string& token)
+      : server_(server), token_(token), rpc_(rpc::Connect(server)) {}
 
   template <typename Request, typename Reply>
   absl::StatusOr<Reply> Call(grpc::Status (Rpc::*method)(grpc::ClientContext*, const Request&,
                                                          Reply*),
                              const Request& request, absl::Duration deadline = kDeadline) {
     grpc::ClientContext context;
-    rpc::SetDeadline(context, deadline);
+    Prepare(context, deadline);
     Reply reply;
     grpc::Status status = (rpc_.*method)(&context, request, &reply);
     if (!status.ok()) return Named(status);
@@ -40,7 +41,7 @@ class ControllerClient::Stub {
                       const Request& request, absl::Duration deadline,
                       const std::function<bool(const Item&)>& on_item) {
     grpc::ClientContext context;
-    rpc::SetDeadline(context, deadline);
+    Prepare(context, deadline);
     auto reader = (rpc_.*method)(&context, request);
     Item item;
     bool wanted = true;
@@ -51,18 +52,28 @@ class ControllerClient::Stub {
   }
 
  private:
+  void Prepare(grpc::ClientContext& context, absl::Duration deadline) const {
+    rpc::SetDeadline(context, deadline);
+    if (!token_.empty()) context.AddMetadata("authorization", "Bearer " + token_);
+  }
+
   absl::Status Named(const grpc::Status& status) const {
+    if (status.error_code() == grpc::StatusCode::UNIMPLEMENTED) {
+      return absl::UnimplementedError(absl::StrCat(
+          "the controller at ", server_, " does not know this yet: it is older than this rein (rein version)"));
+    }
     if (status.error_code() != grpc::StatusCode::UNAVAILABLE) return rpc::FromGrpc(status);
     return absl::UnavailableError(absl::StrCat("no answer from the controller at ", server_, " (",
                                                status.error_message(), ")"));
   }
 
   const std::string server_;
+  const std::string token_;
   Rpc rpc_;
 };
 
-ControllerClient::ControllerClient(const std::string& server)
-    : server_(server), stub_(std::make_unique<Stub>(server)) {}
+ControllerClient::ControllerClient(const std::string& server, const std::string& token)
+    : stub_(std::make_unique<Stub>(server, token)) {}
 ControllerClient::~ControllerClient() = default;
 
 absl::StatusOr<v1::SubmitReply> ControllerClient::Submit(const v1::SubmitRequest& request) {
@@ -106,6 +117,26 @@ absl::StatusOr<v1::Job> ControllerClient::Pause(const std::string& name) {
   command.set_request_id(RandomRequestId());
   command.set_name(name);
   return stub_->Call(&Stub::Rpc::Pause, command);
+}
+
+absl::StatusOr<v1::DeleteJobReply> ControllerClient::Delete(const std::string& name) {
+  v1::JobCommand command;
+  command.set_request_id(RandomRequestId());
+  command.set_name(name);
+  return stub_->Call(&Stub::Rpc::Delete, command);
+}
+
+absl::StatusOr<v1::Job> ControllerClient::DeleteCheckpoint(const std::string& name, uint32_t number) {
+  v1::DeleteCheckpointRequest request;
+  request.set_request_id(RandomRequestId());
+  request.set_name(name);
+  request.set_number(number);
+  return stub_->Call(&Stub::Rpc::DeleteCheckpoint, request);
+}
+
+absl::StatusOr<v1::ListUpdatesReply> ControllerClient::ListUpdates(
+    const v1::ListUpdatesRequest& request) {
+  return stub_->Call(&Stub::Rpc::ListUpdates, request);
 }
 
 absl::StatusOr<v1::Job> ControllerClient::Resume(const v1::ResumeJobRequest& request) {

@@ -15,8 +15,8 @@ namespace rein::cli {
 
 class ControllerClient {
  public:
-  // `server` is host:port; nothing is sent yet.
-  explicit ControllerClient(const std::string& server);
+  // `server` is host:port; nothing is sent yet. `token` goes with each call; empty: none.
+  explicit ControllerClient(const std::string& server, const std::string& token = "");
   ~ControllerClient();
 
   absl::StatusOr<v1::SubmitReply> Submit(const v1::SubmitRequest& request);
@@ -27,6 +27,9 @@ class ControllerClient {
   absl::StatusOr<v1::ListRolloutsReply> ListRollouts(const v1::ListRolloutsRequest& request);
   absl::StatusOr<v1::Job> Cancel(const std::string& name);
   absl::StatusOr<v1::Job> Pause(const std::string& name);
+  absl::StatusOr<v1::DeleteJobReply> Delete(const std::string& name);
+  absl::StatusOr<v1::Job> DeleteCheckpoint(const std::string& name, uint32_t number);
+  absl::StatusOr<v1::ListUpdatesReply> ListUpdates(const v1::ListUpdatesRequest& request);
   absl::StatusOr<v1::Job> Resume(const v1::ResumeJobRequest& request);
   absl::StatusOr<v1::GetServerReply> GetServer(absl::Duration deadline = absl::Seconds(10));
 
@@ -40,7 +43,6 @@ class ControllerClient {
  private:
   class Stub;
 
-  std::string server_;
   std::unique_ptr<Stub> stub_;
 };
 

@@ -278,19 +278,21 @@ int RunRollouts(ControllerClient& client, const RolloutsFlags& flags, Format for
   return kExitOk;
 }
 
-int RunVersion(const std::string& server, Format format) {
+int RunVersion(const absl::StatusOr<Connection>& connection, Format format) {
   v1::BuildVersion build = version::ThisBuild();
   if (format == Format::kJson || format == Format::kYaml) {
     PrintMessage(build, format);
   } else {
     Print(version::Describe("rein", build) + "\n");
   }
-  if (server.empty()) return kExitOk;
-  ControllerClient client(server);
+  if (!connection.ok()) return kExitOk;
+  absl::StatusOr<std::string> token = UseConnection(*connection);
+  if (!token.ok()) return PrintError(token.status());
+  ControllerClient client(connection->server, *token);
   absl::StatusOr<v1::GetServerReply> reply = client.GetServer(absl::Seconds(2));
   absl::StatusOr<v1::ListActorsReply> actors = client.ListActors();
   if (!reply.ok() || !actors.ok() || format != Format::kTable) return kExitOk;
-  Print(version::Describe("rein-controller", reply->build()) + " at " + server + "\n");
+  Print(version::Describe("rein-controller", reply->build()) + " at " + connection->server + "\n");
   for (const v1::Actor& actor : actors->actors()) {
     Print(version::Describe("rein-" + actor.role(), actor.build()) + " as " + actor.name() + "\n");
   }

@@ -7,6 +7,7 @@
 
 #include "absl/time/time.h"
 
+#include "services/cli/connection.h"
 #include "services/cli/controller_client.h"
 #include "services/cli/output.h"
 
@@ -23,7 +24,7 @@ struct SubmitFlags {
 
 int RunSubmit(ControllerClient& client, const SubmitFlags& flags, Format format);
 // Without a controller: checks against the files of this machine.
-int RunValidate(const std::string& server, const SubmitFlags& flags, Format format);
+int RunValidate(const absl::StatusOr<Connection>& connection, const SubmitFlags& flags, Format format);
 int RunExplain(const std::string& key);
 
 int RunGet(ControllerClient& client, const std::string& what, const std::string& name,
@@ -47,7 +48,7 @@ struct RolloutsFlags {
 };
 
 int RunRollouts(ControllerClient& client, const RolloutsFlags& flags, Format format);
-// `server` may be empty: then only this program's.
-int RunVersion(const std::string& server, Format format);
+// `connection` may be an error: then only this program's.
+int RunVersion(const absl::StatusOr<Connection>& connection, Format format);
 
 }  // namespace rein::cli

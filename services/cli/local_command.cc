@@ -104,13 +104,22 @@ std::string ProgramFolder() {
 int RunUp(LocalOptions options, bool foreground) {
   options.state = fs::absolute(options.state).string();
   if (absl::StatusOr<Context> context = ReadContext(); context.ok() && Alive(context->supervisor)) {
-    Print(absl::StrCat("up already   controller ", context->controller, "   page http://",
-                       context->admin, "\n"));
+    Print(absl::StrCat("up already   controller ", context->controller, "   page ", context->Url(),
+                       "\n"));
     return kExitOk;
   }
   RemoveContext();
   if (!foreground) return SuperviseDetached(options);
   return Supervise(options, [](const std::string& text) { Print(text); });
+}
+
+int RunUpCheck(LocalOptions options) {
+  options.state = fs::absolute(options.state).string();
+  sync::RealClock clock;
+  absl::Status checked = Supervisor(options, clock).Check();
+  if (!checked.ok()) return PrintError(checked);
+  Print("rein up: flags and files are good\n");
+  return kExitOk;
 }
 
 int RunDown() {

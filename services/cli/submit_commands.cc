@@ -10,7 +10,7 @@
 #include "common/config/job_reader.h"
 #include "common/config/yaml_writer.h"
 #include "common/status/status_macros.h"
-#include "services/cli/context.h"
+#include "services/cli/connection.h"
 #include "services/cli/exit_code.h"
 #include "services/cli/job_commands.h"
 #include "services/cli/text_table.h"
@@ -60,12 +60,13 @@ v1::SubmitRequest RequestOf(const JobFile& file) {
 
 // Has the controller, if one can be found, open the data, the tokenizer and the job that a model comes
 // from. UNAVAILABLE when there is none.
-absl::Status CheckByController(const std::string& server, const JobFile& file) {
-  REIN_ASSIGN_OR_RETURN(std::string address, FindServer(server));
+absl::Status CheckByController(const absl::StatusOr<Connection>& connection, const JobFile& file) {
+  if (!connection.ok()) return absl::UnavailableError(connection.status().message());
+  REIN_ASSIGN_OR_RETURN(std::string token, UseConnection(*connection));
   v1::SubmitRequest request = RequestOf(file);
   request.set_request_id(RandomRequestId());
   request.set_validate_only(true);
-  return ControllerClient(address).Submit(request).status();
+  return ControllerClient(connection->server, token).Submit(request).status();
 }
 
 int PrintProblems(const absl::Status& status, bool submitting) {
@@ -101,7 +102,7 @@ int RunSubmit(ControllerClient& client, const SubmitFlags& flags, Format format)
   return RunWatch(client, name, format);
 }
 
-int RunValidate(const std::string& server, const SubmitFlags& flags, Format format) {
+int RunValidate(const absl::StatusOr<Connection>& connection, const SubmitFlags& flags, Format format) {
   absl::StatusOr<JobFile> file = ReadJobFile(flags);
   if (!file.ok()) return PrintError(file.status());
   absl::StatusOr<v1::JobConfig> job = config::ReadJob({.yaml = file->yaml,
@@ -109,7 +110,7 @@ int RunValidate(const std::string& server, const SubmitFlags& flags, Format form
                                                        .overrides = file->overrides,
                                                        .folder = file->folder});
   if (!job.ok()) return PrintProblems(job.status(), false);
-  absl::Status checked = CheckByController(server, *file);
+  absl::Status checked = CheckByController(connection, *file);
   const bool unseen = absl::IsUnavailable(checked);
   if (!checked.ok() && !unseen) return PrintProblems(checked, false);
   if (format == Format::kJson) {

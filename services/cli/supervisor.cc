@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "common/status/status_macros.h"
+#include "services/cli/connection.h"
 
 namespace rein::cli {
 namespace {
@@ -111,8 +112,10 @@ ChildCommand Supervisor::CommandOf(const Service& service) const {
   auto add = [&](std::vector<std::string> more) {
     command.arguments.insert(command.arguments.end(), more.begin(), more.end());
   };
+  if (!options_.tls.empty()) add({"--tls", absl::StrCat(options_.tls, "/", service.role)});
   if (service.role == "controller") {
     add({"--state", options_.state, "--lease-seconds", absl::StrCat(options_.lease_seconds)});
+    if (!options_.tokens.empty()) add({"--tokens", options_.tokens});
     return command;
   }
   int cores = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
@@ -124,7 +127,7 @@ ChildCommand Supervisor::CommandOf(const Service& service) const {
   add({"--threads", absl::StrCat(threads)});
   if (!service.device.empty()) add({"--device", service.device});
   if (service.leader == nullptr) {
-    add({"--controller", context_.controller});
+    add({"--controller", context_.controller.empty() ? Reached(options_.listen) : context_.controller});
     std::vector<std::string> ranks;
     for (const auto& other : services_) {
       if (other->leader == &service) ranks.push_back(other->address);
@@ -143,6 +146,28 @@ ChildCommand Supervisor::CommandOf(const Service& service) const {
     command.environment["NCCL_IB_DISABLE"] = "1";
   }
   return command;
+}
+
+std::string Supervisor::Reached(const std::string& address) {
+  const std::string host = address.substr(0, address.rfind(':'));
+  const bool any = host == "0.0.0.0" || host == "[::]";
+  return any ? "127.0.0.1" + address.substr(address.rfind(':')) : address;
+}
+
+absl::Status Supervisor::Check() {
+  std::string wrong;
+  for (const auto& service : services_) {
+    ChildCommand command = CommandOf(*service);
+    command.arguments.push_back("--check");
+    command.log_file = "/dev/stderr";
+    ChildProcess process;
+    REIN_RETURN_IF_ERROR(process.Start(command));
+    int code = 0;
+    while (!process.Reap(code)) Sleep(kPoll);
+    if (code != 0) absl::StrAppend(&wrong, wrong.empty() ? "" : ", ", service->name);
+  }
+  if (wrong.empty()) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("wrong flags or files: ", wrong));
 }
 
 absl::Status Supervisor::StartService(Service& service) {
@@ -186,10 +211,15 @@ absl::Status Supervisor::StartAll() {
   Service& controller = *services_.front();
   REIN_RETURN_IF_ERROR(StartService(controller));
   REIN_RETURN_IF_ERROR(WaitFor(until, [&] { return ReadAddress(controller); }, "the controller"));
-  context_ = {.controller = controller.address,
-              .admin = controller.admin,
+  context_ = {.controller = Reached(controller.address),
+              .admin = Reached(controller.admin),
               .state = options_.state,
+              .tls = options_.tls,
               .supervisor = getpid()};
+  if (!options_.tls.empty()) {
+    const std::string own = absl::StrCat(options_.tls, "/controller");
+    REIN_RETURN_IF_ERROR(UseConnection({.server = context_.controller, .tls = own}).status());
+  }
   controller_ = std::make_unique<ControllerClient>(context_.controller);
   // Ranks first: rank 0 is told where they are.
   for (bool ranks : {true, false}) {
@@ -322,8 +352,8 @@ void Supervisor::Stop() {
 std::string Supervisor::Describe() const {
   std::string names;
   for (size_t i = 1; i < services_.size(); ++i) absl::StrAppend(&names, " · ", services_[i]->name);
-  return absl::StrCat("up   controller ", context_.controller, names, "   page http://",
-                      context_.admin, "\nlogs ", options_.state, "/logs\n");
+  return absl::StrCat("up   controller ", context_.controller, names, "   page ",
+                      context_.Url(), "\nlogs ", options_.state, "/logs\n");
 }
 
 }  // namespace rein::cli

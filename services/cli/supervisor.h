@@ -39,12 +39,17 @@ struct LocalOptions {
   int rewards = 1;
   int threads = 0;  // of each role; 0: one per core
   double lease_seconds = 10;
+  std::string tls;     // folder as rein certs init makes it: one below for each role; empty: plaintext
+  std::string tokens;  // file of user tokens; empty: none
 };
 
 class Supervisor {
  public:
   Supervisor(LocalOptions options, const sync::Clock& clock);
   ~Supervisor();
+
+  // Has each service check its flags and files; starts nothing. All that is wrong.
+  absl::Status Check();
 
   // Starts everything and waits until all services are registered. Writes the context.
   absl::Status Start(absl::Duration patience);
@@ -75,6 +80,8 @@ class Supervisor {
 
   void AddRole(const std::string& role, const std::vector<std::string>& devices);
   ChildCommand CommandOf(const Service& service) const;
+  // At which services of this machine reach an address that is listened to.
+  static std::string Reached(const std::string& address);
   size_t RanksOf(const std::string& role) const;
   // Services on the same GPU that stand before it.
   int SharersBefore(const Service& service) const;

@@ -24,7 +24,8 @@
 namespace rein::services {
 
 struct ControllerOptions {
-  std::string folder;  // of the store, rollouts and default outputs
+  std::string folder;   // of the store, rollouts and default outputs
+  std::string outputs;  // of default outputs; empty: folder/jobs
   absl::Duration lease = absl::Seconds(10);
 };
 
@@ -46,7 +47,9 @@ class Controller {
 
   // Replaces model.job by the folder that the job left; INVALID_ARGUMENT when it left none.
   absl::StatusOr<v1::JobConfig> ResolveModel(v1::JobConfig config);
-  absl::StatusOr<v1::Job> Submit(const std::string& request_id, const v1::JobConfig& config);
+  // `owner`: the tenant that the job belongs to; may be empty.
+  absl::StatusOr<v1::Job> Submit(const std::string& request_id, const v1::JobConfig& config,
+                                 const std::string& owner = "");
   // `name` may be a prefix that one job has. NOT_FOUND names the nearest.
   absl::StatusOr<v1::Job> GetJob(const std::string& name);
   std::vector<v1::Job> ListJobs();
@@ -62,7 +65,14 @@ class Controller {
   absl::StatusOr<v1::Job> Pause(const std::string& name);
   absl::StatusOr<v1::Job> Resume(const std::string& name,
                                  const std::vector<std::string>& overrides);
+  // FAILED_PRECONDITION while the job, or one that starts from it, has not ended. Frees its disk.
+  absl::StatusOr<v1::DeleteJobReply> Delete(const std::string& name);
+  // NOT_FOUND names those that are there.
+  absl::StatusOr<v1::Job> DeleteCheckpoint(const std::string& name, uint32_t number);
+  absl::StatusOr<v1::ListUpdatesReply> ListUpdates(const v1::ListUpdatesRequest& request);
   absl::StatusOr<v1::ListRolloutsReply> ListRollouts(const v1::ListRolloutsRequest& request);
+  // Brings the gauges up to date that follow no event: actors, jobs, disk, the running job's groups.
+  void Measure();
   absl::StatusOr<v1::LedgerSummary> GetLedger(const std::string& name);
 
  private:

@@ -14,6 +14,8 @@
 namespace rein::services {
 namespace {
 
+namespace fs = std::filesystem;
+
 constexpr uint32_t kDefaultRollouts = 16;
 
 // The first setting that a resumed job may not change, because the order or the meaning of the data
@@ -38,6 +40,37 @@ std::string FixedSetting(const v1::JobConfig& a, const v1::JobConfig& b) {
     return config::KindOf(a) + (text_a->answers == config::TextJob::Answers::kPair ? ".pairs" : ".sequences");
   }
   return "";
+}
+
+// Of the files below a folder; 0 for one that is not there.
+uint64_t DiskBytes(const std::string& folder) {
+  std::error_code error;
+  uint64_t bytes = 0;
+  auto entry = fs::recursive_directory_iterator(
+      folder, fs::directory_options::skip_permission_denied, error);
+  for (; !error && entry != fs::recursive_directory_iterator(); entry.increment(error)) {
+    std::error_code gone;
+    if (entry->is_regular_file(gone)) bytes += entry->file_size(gone);
+  }
+  return bytes;
+}
+
+// What the controller and the trainer leave in a job's folder; nothing else there is deleted.
+constexpr const char* kOwnFiles[] = {"checkpoints", "model", "tensorboard", "metrics.jsonl",
+                                     "evals.jsonl"};
+
+bool Wanted(const v1::StoredRollout& stored, const v1::ListRolloutsRequest& request) {
+  const v1::Rollout& rollout = stored.rollout();
+  const double reward = rollout.reward().reward();
+  if (request.has_prompt() && rollout.group().prompt() != request.prompt()) return false;
+  if (request.has_sibling() && rollout.sibling() != request.sibling()) return false;
+  if (request.has_min_reward() && !(reward >= request.min_reward())) return false;
+  if (request.has_max_reward() && !(reward <= request.max_reward())) return false;
+  if (request.finish_reason() != v1::FINISH_REASON_UNSPECIFIED &&
+      rollout.completion().finish_reason() != request.finish_reason()) {
+    return false;
+  }
+  return rollout.completion().text().find(request.contains()) != std::string::npos;
 }
 
 double SortKey(const v1::StoredRollout& stored, const std::string& sort) {
@@ -79,7 +112,8 @@ absl::StatusOr<v1::JobConfig> Controller::ResolveModel(v1::JobConfig config) {
 }
 
 absl::StatusOr<v1::Job> Controller::Submit(const std::string& request_id,
-                                           const v1::JobConfig& config) {
+                                           const v1::JobConfig& config,
+                                           const std::string& owner) {
   for (const auto& job : jobs_) {
     if (job->name != config.name()) continue;
     if (!request_id.empty() && job->request_id == request_id) return ToProto(*job, true);
@@ -90,11 +124,13 @@ absl::StatusOr<v1::Job> Controller::Submit(const std::string& request_id,
   auto job = std::make_unique<JobRecord>();
   job->name = config.name();
   job->request_id = request_id;
+  job->owner = owner;
   job->config = config;
   job->config_hash = config::HashOf(config);
   job->submitted_at = Now();
   job->output = config.has_output() ? config.output()
-                                    : absl::StrCat(options_.folder, "/jobs/", config.name());
+                                    : absl::StrCat(options_.outputs.empty() ? options_.folder + "/jobs" : options_.outputs,
+                                                   "/", config.name());
   v1::JobEvent event;
   event.set_time(Now());
   event.set_state(v1::JOB_STATE_QUEUED);
@@ -118,11 +154,13 @@ v1::Job Controller::ToProto(const JobRecord& job, bool full) {
   proto.set_message(job.message);
   proto.set_config_hash(job.config_hash);
   proto.set_output(job.output);
+  proto.set_owner(job.owner);
   if (auto update = store_->ReadUpdate(job.name, job.updates_done);
       update.ok() && update->has_value()) {
     *proto.mutable_metrics() = (*update)->metrics();
   }
   if (!full) return proto;
+  proto.set_disk_bytes(DiskBytes(store_->RolloutFolder(job.name)) + DiskBytes(job.output));
   proto.set_config_yaml(config::ToYaml(job.config));
   *proto.mutable_config() = job.config;
   if (auto checkpoints = store_->ReadCheckpoints(job.name); checkpoints.ok()) {
@@ -208,10 +246,95 @@ absl::StatusOr<v1::Job> Controller::Resume(const std::string& name,
   return ToProto(*job, true);
 }
 
+absl::StatusOr<v1::DeleteJobReply> Controller::Delete(const std::string& name) {
+  REIN_ASSIGN_OR_RETURN(JobRecord * job, Find(name));
+  if (!HasEnded(job->state)) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("job ", job->name, " is ", v1::JobState_Name(job->state).substr(10),
+                     ": cancel it before it is deleted"));
+  }
+  for (const auto& other : jobs_) {
+    const bool uses = other->config.model().path().rfind(job->output + "/", 0) == 0;
+    if (other.get() == job || HasEnded(other->state) || !uses) continue;
+    return absl::FailedPreconditionError(absl::StrCat(
+        "job ", other->name, " (", v1::JobState_Name(other->state).substr(10),
+        ") starts from the weights of ", job->name, ": wait for it, or cancel it"));
+  }
+  // The store first: files without a job only take space, a job without files would be a lie.
+  REIN_RETURN_IF_ERROR(store_->DeleteJob(job->name));
+  REIN_RETURN_IF_ERROR(store_->Commit());
+  v1::DeleteJobReply reply;
+  std::vector<std::string> doomed = {store_->RolloutFolder(job->name)};
+  for (const char* file : kOwnFiles) doomed.push_back(absl::StrCat(job->output, "/", file));
+  for (const std::string& path : doomed) {
+    std::error_code error;
+    const uint64_t bytes =
+        fs::is_regular_file(path, error) ? fs::file_size(path, error) : DiskBytes(path);
+    fs::remove_all(path, error);
+    if (!error) reply.set_freed_bytes(reply.freed_bytes() + bytes);
+  }
+  std::error_code error;
+  fs::remove(job->output, error);  // if nothing else lies in it
+  recorder_.OnDelete(*job);
+  std::erase_if(jobs_, [&](const auto& one) { return one.get() == job; });
+  return reply;
+}
+
+absl::StatusOr<v1::Job> Controller::DeleteCheckpoint(const std::string& name, uint32_t number) {
+  REIN_ASSIGN_OR_RETURN(JobRecord * job, Find(name));
+  REIN_ASSIGN_OR_RETURN(auto checkpoints, store_->ReadCheckpoints(job->name));
+  const v1::Checkpoint* doomed = nullptr;
+  std::string known;
+  for (const v1::Checkpoint& checkpoint : checkpoints) {
+    if (checkpoint.number() == number) doomed = &checkpoint;
+    absl::StrAppend(&known, known.empty() ? "" : ", ", checkpoint.number());
+  }
+  if (doomed == nullptr) {
+    return absl::NotFoundError(absl::StrCat("job ", job->name, " has no checkpoint ", number,
+                                            known.empty() ? "" : absl::StrCat("; it has ", known)));
+  }
+  const bool final = job->state == v1::JOB_STATE_SUCCEEDED || job->state == v1::JOB_STATE_CANCELLED;
+  if (running_.job == job || (!final && doomed == &checkpoints.back())) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "job ", job->name, " is ", v1::JobState_Name(job->state).substr(10), " and may go on from ",
+        running_.job == job ? "its checkpoints" : absl::StrCat("checkpoint ", number)));
+  }
+  REIN_RETURN_IF_ERROR(store_->DeleteCheckpoint(job->name, number));
+  REIN_RETURN_IF_ERROR(store_->Commit());
+  recorder_.RemoveCheckpoint(doomed->path());
+  return ToProto(*job, true);
+}
+
+absl::StatusOr<v1::ListUpdatesReply> Controller::ListUpdates(
+    const v1::ListUpdatesRequest& request) {
+  REIN_ASSIGN_OR_RETURN(JobRecord * job, Find(request.name()));
+  REIN_ASSIGN_OR_RETURN(auto records, store_->ReadUpdates(job->name, request.after()));
+  // A resumed job makes some updates again: what lies beyond was taken back.
+  std::erase_if(records, [job](const auto& record) { return record.update() > job->updates_done; });
+  const size_t limit = request.limit() > 0 ? request.limit() : records.size();
+  const size_t first = records.size() > limit ? records.size() - limit : 0;
+  v1::ListUpdatesReply reply;
+  reply.mutable_updates()->Add(records.begin() + static_cast<std::ptrdiff_t>(first), records.end());
+  return reply;
+}
+
 absl::StatusOr<Ledger*> Controller::LedgerOf(const JobRecord& job, std::unique_ptr<Ledger>& owned) {
   if (running_.job == &job && running_.run != nullptr) return &running_.run->ledger();
   REIN_ASSIGN_OR_RETURN(owned, Ledger::Open(*store_, job.name));
   return owned.get();
+}
+
+void Controller::Measure() {
+  recorder_.OnActors(registry_->Actors());
+  std::map<v1::JobState, int> jobs;
+  for (const auto& job : jobs_) ++jobs[job->state];
+  std::error_code error;
+  recorder_.OnStore(jobs, fs::space(options_.folder, error));
+  if (running_.run == nullptr) return;
+  std::optional<v1::Checkpoint> newest;
+  auto checkpoints = store_->ReadCheckpoints(running_.job->name);
+  if (checkpoints.ok() && !checkpoints->empty()) newest = checkpoints->back();
+  recorder_.OnLedger(*running_.job, running_.run->ledger().Summary(), newest);
 }
 
 absl::StatusOr<v1::LedgerSummary> Controller::GetLedger(const std::string& name) {
@@ -245,7 +368,7 @@ absl::StatusOr<v1::ListRolloutsReply> Controller::ListRollouts(
         continue;
       }
       REIN_ASSIGN_OR_RETURN(v1::StoredRollout stored, ledger->Read(order, i));
-      rollouts.push_back(std::move(stored));
+      if (Wanted(stored, request)) rollouts.push_back(std::move(stored));
     }
   }
   if (rollouts.empty() && deleted > 0) {
@@ -259,6 +382,7 @@ absl::StatusOr<v1::ListRolloutsReply> Controller::ListRollouts(
       return descending ? SortKey(a, sort) > SortKey(b, sort) : SortKey(a, sort) < SortKey(b, sort);
     });
   }
+  reply.set_matching(static_cast<uint32_t>(rollouts.size()));
   size_t limit = request.limit() > 0 ? request.limit() : kDefaultRollouts;
   for (size_t i = 0; i < std::min(limit, rollouts.size()); ++i) {
     if (!request.tokens()) {

@@ -1,9 +1,11 @@
 #include "services/controller/controller_service.h"
 
 #include <chrono>
+#include <filesystem>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 
 #include "common/config/job_kind.h"
 #include "common/config/job_reader.h"
@@ -24,12 +26,17 @@ absl::StatusOr<v1::Job> ControllerServiceImpl::JobCall(
   return controller_.Call<absl::StatusOr<v1::Job>>(call);
 }
 
-absl::StatusOr<v1::Job> ControllerServiceImpl::SubmitJob(const v1::SubmitRequest& request) {
+absl::StatusOr<v1::Job> ControllerServiceImpl::SubmitJob(const v1::SubmitRequest& request,
+                                                         const access::Caller& caller) {
   config::JobText text{.yaml = request.yaml(),
                        .file_name = request.file_name().empty() ? "job" : request.file_name(),
                        .overrides = {request.overrides().begin(), request.overrides().end()},
                        .folder = options_.trusts_folders ? request.base_folder() : ""};
   REIN_ASSIGN_OR_RETURN(v1::JobConfig config, config::ReadJob(text));
+  if (config.model().has_job()) {
+    REIN_ASSIGN_OR_RETURN(*config.mutable_model()->mutable_job(),
+                          Visible(caller, config.model().job()));
+  }
   REIN_ASSIGN_OR_RETURN(config, controller_.Call<absl::StatusOr<v1::JobConfig>>(
                                     [&](Controller& c) { return c.ResolveModel(config); }));
   if (absl::Status data = CheckPrompts(config); !data.ok()) {
@@ -37,7 +44,9 @@ absl::StatusOr<v1::Job> ControllerServiceImpl::SubmitJob(const v1::SubmitRequest
         absl::StrCat(text.file_name, ": ", std::string(data.message())));
   }
   if (!request.validate_only()) {
-    return JobCall([&](Controller& c) { return c.Submit(request.request_id(), config); });
+    return JobCall([&](Controller& c) {
+      return c.Submit(request.request_id(), config, caller.tenant);
+    });
   }
   v1::Job job;
   job.set_name(config.name());
@@ -48,27 +57,93 @@ absl::StatusOr<v1::Job> ControllerServiceImpl::SubmitJob(const v1::SubmitRequest
   return job;
 }
 
-grpc::Status ControllerServiceImpl::Submit(Context*, const v1::SubmitRequest* request,
+access::Caller ControllerServiceImpl::CallerOf(const Context& context) const {
+  if (options_.caller_of) return options_.caller_of(context);
+  access::Caller caller;
+  caller.local = true;
+  return caller;
+}
+
+absl::StatusOr<std::string> ControllerServiceImpl::Visible(const access::Caller& caller,
+                                                           const std::string& name) {
+  absl::StatusOr<v1::Job> job = JobCall([&](Controller& c) { return c.GetJob(name); });
+  if (caller.sees_all()) {
+    if (!job.ok()) return job.status();
+    return job->name();
+  }
+  // One answer for what is not there and for what is not theirs; no names of others.
+  if (!job.ok() || job->owner() != caller.tenant) return absl::NotFoundError(absl::StrCat("no job ", name));
+  return job->name();
+}
+
+absl::Status ControllerServiceImpl::Audit(const access::Caller& caller, const std::string& action,
+                                          const std::string& object, const absl::Status& result) {
+  if (options_.audit == nullptr) return absl::OkStatus();
+  return options_.audit->Append({.who = caller.Name(),
+                                 .action = action,
+                                 .object = object,
+                                 .result = absl::StatusCodeToString(result.code())});
+}
+
+template <typename Reply>
+grpc::Status ControllerServiceImpl::Look(
+    Context* context, const std::string& name,
+    const std::function<absl::StatusOr<Reply>(Controller&, const std::string&)>& look, Reply* reply) {
+  const access::Caller caller = CallerOf(*context);
+  std::string whole = name;
+  if (!caller.sees_all()) {
+    absl::StatusOr<std::string> visible = Visible(caller, name);
+    if (!visible.ok()) return rpc::ToGrpc(visible.status());
+    whole = *visible;
+  }
+  return rpc::Answer(controller_.Call<absl::StatusOr<Reply>>(
+                         [&](Controller& c) { return look(c, whole); }),
+                     reply);
+}
+
+template <typename Reply>
+grpc::Status ControllerServiceImpl::Change(
+    Context* context, const std::string& action, const std::string& name,
+    const std::function<absl::StatusOr<Reply>(Controller&, const std::string&)>& change,
+    Reply* reply) {
+  grpc::Status done = Look<Reply>(context, name, change, reply);
+  absl::Status written = Audit(CallerOf(*context), action, name, rpc::FromGrpc(done));
+  return written.ok() ? done : rpc::ToGrpc(written);
+}
+
+grpc::Status ControllerServiceImpl::Submit(Context* context, const v1::SubmitRequest* request,
                                            v1::SubmitReply* reply) {
-  return rpc::Answer(SubmitJob(*request), reply->mutable_job());
+  const access::Caller caller = CallerOf(*context);
+  absl::StatusOr<v1::Job> job = SubmitJob(*request, caller);
+  if (!request->validate_only()) {
+    absl::Status written = Audit(caller, "Submit", job.ok() ? job->name() : request->file_name(), job.status());
+    if (!written.ok()) return rpc::ToGrpc(written);
+  }
+  return rpc::Answer(std::move(job), reply->mutable_job());
 }
 
-grpc::Status ControllerServiceImpl::GetJob(Context*, const v1::GetJobRequest* request,
+grpc::Status ControllerServiceImpl::GetJob(Context* context, const v1::GetJobRequest* request,
                                            v1::Job* reply) {
-  return rpc::Answer(JobCall([&](Controller& c) { return c.GetJob(request->name()); }), reply);
+  return Look<v1::Job>(context, request->name(),
+                       [](Controller& c, const std::string& name) { return c.GetJob(name); }, reply);
 }
 
-grpc::Status ControllerServiceImpl::ListJobs(Context*, const v1::ListJobsRequest*,
+grpc::Status ControllerServiceImpl::ListJobs(Context* context, const v1::ListJobsRequest*,
                                              v1::ListJobsReply* reply) {
+  const access::Caller caller = CallerOf(*context);
   auto jobs = controller_.Call<std::vector<v1::Job>>([](Controller& c) { return c.ListJobs(); });
-  reply->mutable_jobs()->Add(jobs.begin(), jobs.end());
+  for (v1::Job& job : jobs) {
+    if (caller.sees_all() || job.owner() == caller.tenant) *reply->add_jobs() = std::move(job);
+  }
   return grpc::Status::OK;
 }
 
 grpc::Status ControllerServiceImpl::Watch(Context* context, const v1::WatchRequest* request,
                                           grpc::ServerWriter<v1::JobEvent>* writer) {
   using NewEvents = absl::StatusOr<Controller::NewEvents>;
-  std::string name = request->name();
+  absl::StatusOr<std::string> visible = Visible(CallerOf(*context), request->name());
+  if (!visible.ok()) return rpc::ToGrpc(visible.status());
+  std::string name = *visible;
   uint64_t after = request->after();
   while (!context->IsCancelled() && !stopping_) {
     uint64_t seen = controller_.events();
@@ -87,29 +162,60 @@ grpc::Status ControllerServiceImpl::Watch(Context* context, const v1::WatchReque
   return rpc::ToGrpc(absl::UnavailableError("the controller stops"));
 }
 
-grpc::Status ControllerServiceImpl::Cancel(Context*, const v1::JobCommand* request,
+grpc::Status ControllerServiceImpl::Cancel(Context* context, const v1::JobCommand* request,
                                            v1::Job* reply) {
-  return rpc::Answer(JobCall([&](Controller& c) { return c.Cancel(request->name()); }), reply);
+  return Change<v1::Job>(context, "Cancel", request->name(),
+                         [](Controller& c, const std::string& name) { return c.Cancel(name); }, reply);
 }
 
-grpc::Status ControllerServiceImpl::Pause(Context*, const v1::JobCommand* request, v1::Job* reply) {
-  return rpc::Answer(JobCall([&](Controller& c) { return c.Pause(request->name()); }), reply);
+grpc::Status ControllerServiceImpl::Pause(Context* context, const v1::JobCommand* request,
+                                          v1::Job* reply) {
+  return Change<v1::Job>(context, "Pause", request->name(),
+                         [](Controller& c, const std::string& name) { return c.Pause(name); }, reply);
 }
 
-grpc::Status ControllerServiceImpl::Resume(Context*, const v1::ResumeJobRequest* request,
+grpc::Status ControllerServiceImpl::Resume(Context* context, const v1::ResumeJobRequest* request,
                                            v1::Job* reply) {
   std::vector<std::string> overrides(request->overrides().begin(), request->overrides().end());
-  return rpc::Answer(JobCall([&](Controller& c) { return c.Resume(request->name(), overrides); }),
-                     reply);
+  auto resume = [&](Controller& c, const std::string& name) { return c.Resume(name, overrides); };
+  return Change<v1::Job>(context, "Resume", request->name(), resume, reply);
+}
+
+grpc::Status ControllerServiceImpl::Delete(Context* context, const v1::JobCommand* request,
+                                           v1::DeleteJobReply* reply) {
+  auto remove = [](Controller& c, const std::string& name) { return c.Delete(name); };
+  return Change<v1::DeleteJobReply>(context, "Delete", request->name(), remove, reply);
+}
+
+grpc::Status ControllerServiceImpl::DeleteCheckpoint(Context* context,
+                                                     const v1::DeleteCheckpointRequest* request,
+                                                     v1::Job* reply) {
+  auto remove = [request](Controller& c, const std::string& name) {
+    return c.DeleteCheckpoint(name, request->number());
+  };
+  return Change<v1::Job>(context, "DeleteCheckpoint", request->name(), remove, reply);
+}
+
+grpc::Status ControllerServiceImpl::ListUpdates(Context* context,
+                                                const v1::ListUpdatesRequest* request,
+                                                v1::ListUpdatesReply* reply) {
+  auto list = [request](Controller& c, const std::string& name) {
+    v1::ListUpdatesRequest named = *request;
+    named.set_name(name);
+    return c.ListUpdates(named);
+  };
+  return Look<v1::ListUpdatesReply>(context, request->name(), list, reply);
 }
 
 grpc::Status ControllerServiceImpl::Logs(Context* context, const v1::LogsRequest* request,
                                          grpc::ServerWriter<v1::LogLine>* writer) {
+  const access::Caller caller = CallerOf(*context);
   std::string name = request->name();
-  if (!LogReader(options_.log_folder, name).IsActor()) {
-    absl::StatusOr<v1::Job> job = JobCall([&](Controller& c) { return c.GetJob(name); });
-    if (!job.ok()) return rpc::ToGrpc(job.status());
-    name = job->name();
+  // An actor's log has lines of every tenant's jobs.
+  if (!caller.sees_all() || !LogReader(options_.log_folder, name).IsActor()) {
+    absl::StatusOr<std::string> visible = Visible(caller, name);
+    if (!visible.ok()) return rpc::ToGrpc(visible.status());
+    name = *visible;
   }
   LogReader reader(options_.log_folder, name);
   std::vector<v1::LogLine> lines = reader.ReadNew();
@@ -127,26 +233,33 @@ grpc::Status ControllerServiceImpl::Logs(Context* context, const v1::LogsRequest
   return grpc::Status::OK;
 }
 
-grpc::Status ControllerServiceImpl::ListRollouts(Context*, const v1::ListRolloutsRequest* request,
+grpc::Status ControllerServiceImpl::ListRollouts(Context* context,
+                                                 const v1::ListRolloutsRequest* request,
                                                  v1::ListRolloutsReply* reply) {
-  using Reply = absl::StatusOr<v1::ListRolloutsReply>;
-  return rpc::Answer(
-      controller_.Call<Reply>([&](Controller& c) { return c.ListRollouts(*request); }), reply);
+  auto list = [request](Controller& c, const std::string& name) {
+    v1::ListRolloutsRequest named = *request;
+    named.set_name(name);
+    return c.ListRollouts(named);
+  };
+  return Look<v1::ListRolloutsReply>(context, request->name(), list, reply);
 }
 
-grpc::Status ControllerServiceImpl::ListActors(Context*, const v1::ListActorsRequest*,
+grpc::Status ControllerServiceImpl::ListActors(Context* context, const v1::ListActorsRequest*,
                                                v1::ListActorsReply* reply) {
+  const bool all = CallerOf(*context).sees_all();
   auto actors =
       controller_.Call<std::vector<v1::Actor>>([](Controller& c) { return c.registry().Actors(); });
-  reply->mutable_actors()->Add(actors.begin(), actors.end());
+  for (v1::Actor& actor : actors) {
+    if (!all) actor.clear_load();  // names the job that it works for
+    *reply->add_actors() = std::move(actor);
+  }
   return grpc::Status::OK;
 }
 
-grpc::Status ControllerServiceImpl::GetLedger(Context*, const v1::GetLedgerRequest* request,
+grpc::Status ControllerServiceImpl::GetLedger(Context* context, const v1::GetLedgerRequest* request,
                                               v1::LedgerSummary* reply) {
-  using Reply = absl::StatusOr<v1::LedgerSummary>;
-  return rpc::Answer(
-      controller_.Call<Reply>([&](Controller& c) { return c.GetLedger(request->name()); }), reply);
+  auto get = [](Controller& c, const std::string& name) { return c.GetLedger(name); };
+  return Look<v1::LedgerSummary>(context, request->name(), get, reply);
 }
 
 grpc::Status ControllerServiceImpl::Register(Context*, const v1::RegisterRequest* request,
@@ -165,10 +278,20 @@ grpc::Status ControllerServiceImpl::Heartbeat(Context*, const v1::HeartbeatReque
       reply);
 }
 
-grpc::Status ControllerServiceImpl::GetServer(Context*, const v1::GetServerRequest*,
+grpc::Status ControllerServiceImpl::GetServer(Context* context, const v1::GetServerRequest*,
                                               v1::GetServerReply* reply) {
   *reply->mutable_build() = options_.build;
   reply->set_admin_address(admin_address_);
+  reply->set_time(absl::ToDoubleSeconds(absl::Now() - absl::UnixEpoch()));
+  std::error_code error;
+  const std::filesystem::space_info disk = std::filesystem::space(options_.state_folder, error);
+  if (!options_.state_folder.empty() && !error) {
+    reply->set_disk_free_bytes(disk.available);
+    reply->set_disk_bytes(disk.capacity);
+  }
+  const access::Caller caller = CallerOf(*context);
+  reply->set_user(caller.user);
+  if (!caller.user.empty()) reply->set_user_role(access::NameOf(caller.role));
   reply->set_controller_epoch(
       controller_.Call<uint64_t>([](Controller& c) { return c.registry().controller_epoch(); }));
   return grpc::Status::OK;

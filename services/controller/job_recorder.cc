@@ -1,5 +1,6 @@
 #include "services/controller/job_recorder.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 
@@ -13,6 +14,12 @@ using telemetry::Labels;
 
 const std::vector<double> kSecondsBounds = {0.05, 0.1, 0.25, 0.5, 1,   2.5,  5,    10,  20,
                                             30,   60,  120,  300, 600, 1200, 1800, 3600};
+
+constexpr size_t kMaxEndedJobs = 100;  // whose state is shown
+constexpr char kDurationName[] = "rein_controller_update_duration_seconds";
+constexpr char kDurationHelp[] = "Where the time of an update goes";
+constexpr char kStateName[] = "rein_controller_job_state";
+constexpr char kStateHelp[] = "1 for the state that the job is in";
 
 // The gauge of a metric: its family and what sets it apart there; no family: not exported.
 struct GaugeName {
@@ -81,8 +88,7 @@ void JobRecorder::OnUpdate(const JobRecord& job, const v1::UpdateRecord& record)
     scalars.emplace_back(metric.name(), metric.value());
     GaugeName gauge = GaugeOf(metric.name());
     if (gauge.family.empty()) continue;
-    gauge.labels["rl_job"] = job.name;
-    metrics_.AddGauge(gauge.family, gauge.help, gauge.labels).Set(metric.value());
+    SetGauge(job, gauge.family, gauge.help, gauge.labels, metric.value());
   }
   AppendLine(job, "metrics.jsonl", line.dump());
   if (TensorboardFile* file = Tensorboard(job)) {
@@ -90,23 +96,20 @@ void JobRecorder::OnUpdate(const JobRecord& job, const v1::UpdateRecord& record)
     if (!status.ok()) log_.Warn("no TensorBoard event", {{"error", status.ToString()}});
   }
   LogUpdate(record);
-  const Labels labels = {{"rl_job", job.name}};
-  metrics_.AddGauge("rein_controller_update", "Updates consumed", labels)
-      .Set(static_cast<double>(record.update()));
-  metrics_.AddGauge("rein_controller_max_updates", "Updates wanted", labels)
-      .Set(static_cast<double>(record.max_updates()));
-  metrics_
-      .AddGauge("rein_controller_last_update_timestamp_seconds",
-                "When the last update was consumed", labels)
-      .Set(WallSeconds());
+  SetGauge(job, "rein_controller_update", "Updates consumed", {},
+           static_cast<double>(record.update()));
+  SetGauge(job, "rein_controller_max_updates", "Updates wanted", {},
+           static_cast<double>(record.max_updates()));
+  SetGauge(job, "rein_controller_last_update_timestamp_seconds", "When the last update was consumed",
+           {}, WallSeconds());
   for (const auto& [name, value] : scalars) {
     size_t suffix = name.rfind("seconds");
     if (suffix == std::string::npos || suffix + 7 != name.size()) continue;
     std::string phase = suffix == 0 ? "total" : name.substr(0, suffix - 1);
-    metrics_
-        .AddHistogram("rein_controller_update_duration_seconds", "Where the time of an update goes",
-                      kSecondsBounds, {{"rl_job", job.name}, {"phase", phase}})
-        .Observe(value);
+    const Labels labels = {{"rl_job", job.name}, {"phase", phase}};
+    metrics_.AddHistogram(kDurationName, kDurationHelp, kSecondsBounds, labels).Observe(value);
+    series_[job.name][absl::StrCat(kDurationName, " ", phase)] = {true, kDurationName, kDurationHelp,
+                                                                  labels};
   }
 }
 
@@ -136,10 +139,97 @@ void JobRecorder::OnEval(const JobRecord& job, const v1::EvalResult& result) {
     absl::Status status = file->Append(WallSeconds(), result.update(), scalars);
     if (!status.ok()) log_.Warn("no TensorBoard event", {{"error", status.ToString()}});
   }
+  SetGauge(job, "rein_controller_eval_score", "Held-out score", {{"metric", "accuracy"}},
+           result.accuracy());
+}
+
+void JobRecorder::SetGauge(const JobRecord& job, const std::string& family, const std::string& help,
+                           Labels labels, double value) {
+  labels["rl_job"] = job.name;
+  metrics_.AddGauge(family, help, labels).Set(value);
+  std::string key = family;
+  for (const auto& [name, label] : labels) absl::StrAppend(&key, " ", name, "=", label);
+  series_[job.name][key] = {false, family, help, labels};
+}
+
+void JobRecorder::RemoveSeries(const std::string& job) {
+  for (const auto& [key, series] : series_[job]) {
+    if (series.histogram) {
+      metrics_.RemoveHistogram(series.family, series.help, series.labels);
+    } else {
+      metrics_.RemoveGauge(series.family, series.help, series.labels);
+    }
+  }
+  series_.erase(job);
+}
+
+void JobRecorder::RemoveState(const std::string& job) {
+  for (int state = v1::JOB_STATE_QUEUED; state <= v1::JOB_STATE_CANCELLED; ++state) {
+    const std::string name = v1::JobState_Name(static_cast<v1::JobState>(state)).substr(10);
+    metrics_.RemoveGauge(kStateName, kStateHelp, {{"rl_job", job}, {"state", name}});
+  }
+}
+
+void JobRecorder::OnActors(const std::vector<v1::Actor>& actors) {
+  std::map<std::pair<std::string, std::string>, int> counts;
+  for (const char* role : {"trainer", "rollout", "reference", "reward"}) {
+    for (const char* state : {"READY", "LOST"}) counts[{role, state}] = 0;
+  }
+  double silence = 0;
+  for (const v1::Actor& actor : actors) {
+    ++counts[{actor.role(), actor.state()}];
+    if (actor.state() == "READY") silence = std::max(silence, actor.silent_seconds());
+  }
+  for (const auto& [key, count] : counts) {
+    metrics_
+        .AddGauge("rein_controller_actors", "Registered services",
+                  {{"role", key.first}, {"state", key.second}})
+        .Set(count);
+  }
   metrics_
-      .AddGauge("rein_controller_eval_score", "Held-out score",
-                {{"rl_job", job.name}, {"metric", "accuracy"}})
-      .Set(result.accuracy());
+      .AddGauge("rein_controller_longest_silence_seconds", "Since the last heartbeat of the quietest service")
+      .Set(silence);
+}
+
+void JobRecorder::OnStore(const std::map<v1::JobState, int>& jobs,
+                          const std::filesystem::space_info& disk) {
+  for (int state = v1::JOB_STATE_QUEUED; state <= v1::JOB_STATE_CANCELLED; ++state) {
+    auto found = jobs.find(static_cast<v1::JobState>(state));
+    metrics_
+        .AddGauge("rein_controller_jobs", "Jobs in the store",
+                  {{"state", v1::JobState_Name(static_cast<v1::JobState>(state)).substr(10)}})
+        .Set(found == jobs.end() ? 0 : found->second);
+  }
+  metrics_.AddGauge("rein_controller_disk_free_bytes", "Free on the disk of the state")
+      .Set(static_cast<double>(disk.available));
+  metrics_.AddGauge("rein_controller_disk_size_bytes", "Size of the disk of the state")
+      .Set(static_cast<double>(disk.capacity));
+}
+
+void JobRecorder::OnLedger(const JobRecord& job, const v1::LedgerSummary& ledger,
+                           const std::optional<v1::Checkpoint>& newest) {
+  const std::pair<const char*, double> groups[] = {
+      {"in_flight", static_cast<double>(ledger.in_flight())},
+      {"finished", static_cast<double>(ledger.finished())},
+      {"scored", static_cast<double>(ledger.scored())},
+      {"training", static_cast<double>(ledger.training())},
+      {"consumed", static_cast<double>(ledger.consumed())},
+      {"dropped", static_cast<double>(ledger.dropped_size())}};
+  for (const auto& [state, count] : groups) {
+    SetGauge(job, "rein_controller_groups", "Groups of rollouts by where they stand", {{"state", state}}, count);
+  }
+  if (!newest.has_value()) return;
+  SetGauge(job, "rein_controller_checkpoint_last_success_timestamp_seconds", "When the newest checkpoint was durable",
+           {}, newest->created_at());
+  SetGauge(job, "rein_controller_checkpoint_size_bytes", "Of the newest checkpoint", {},
+           static_cast<double>(newest->bytes()));
+}
+
+void JobRecorder::OnDelete(const JobRecord& job) {
+  RemoveSeries(job.name);
+  RemoveState(job.name);
+  std::erase(ended_, job.name);
+  if (tensorboard_job_ == job.name) tensorboard_.reset();
 }
 
 void JobRecorder::RemoveCheckpoint(const std::string& path) {
@@ -153,12 +243,20 @@ void JobRecorder::OnState(const JobRecord& job) {
   for (int state = v1::JOB_STATE_QUEUED; state <= v1::JOB_STATE_CANCELLED; ++state) {
     const std::string name = v1::JobState_Name(static_cast<v1::JobState>(state)).substr(10);
     metrics_
-        .AddGauge("rein_controller_job_state", "1 for the state that the job is in",
-                  {{"rl_job", job.name}, {"state", name}})
+        .AddGauge(kStateName, kStateHelp, {{"rl_job", job.name}, {"state", name}})
         .Set(state == job.state ? 1 : 0);
     bool ended = state >= v1::JOB_STATE_SUCCEEDED;
     if (!ended || state != job.state) continue;
     metrics_.AddCounter("rein_controller_jobs_total", "Jobs that ended", {{"result", name}}).Add();
+  }
+  std::erase(ended_, job.name);
+  if (job.state >= v1::JOB_STATE_SUCCEEDED) {
+    RemoveSeries(job.name);
+    ended_.push_back(job.name);
+    if (ended_.size() > kMaxEndedJobs) {
+      RemoveState(ended_.front());
+      ended_.pop_front();
+    }
   }
   log_.SetJob(job.name);
   telemetry::Log::Fields fields = {{"state", v1::JobState_Name(job.state).substr(10)}};

@@ -35,7 +35,7 @@ size_t Group::Usable() const {
 
 absl::StatusOr<std::unique_ptr<Ledger>> Ledger::Open(Store& store, const std::string& job) {
   REIN_ASSIGN_OR_RETURN(auto segments,
-                        SegmentLog::Open(absl::StrCat(store.options().folder, "/rollouts/", job),
+                        SegmentLog::Open(store.RolloutFolder(job),
                                          store.options().durable, store.options().segment_bytes));
   auto ledger = std::unique_ptr<Ledger>(new Ledger(store, job, std::move(segments)));
   REIN_RETURN_IF_ERROR(ledger->Load());

@@ -14,7 +14,7 @@ namespace {
 constexpr char kSelectJobs[] =
     "SELECT name, request_id, config, config_hash, state, message, submitted_at, ended_at, "
     "max_updates, updates_done, lineage, next_lineage, digest, cursor_epoch, cursor_position, "
-    "skipped_in_row, output, pausing FROM jobs ORDER BY id";
+    "skipped_in_row, output, pausing, owner FROM jobs ORDER BY id";
 
 absl::StatusOr<JobRecord> ToJob(const Statement& row) {
   JobRecord job;
@@ -38,6 +38,7 @@ absl::StatusOr<JobRecord> ToJob(const Statement& row) {
   job.skipped_in_row = row.Unsigned(15);
   job.output = row.Bytes(16);
   job.pausing = row.Unsigned(17) != 0;
+  job.owner = row.Bytes(18);
   return job;
 }
 
@@ -128,10 +129,22 @@ absl::Status Store::InsertJob(const JobRecord& job) {
   Statement insert = database_->Prepare(
       "INSERT INTO jobs (config, config_hash, state, message, submitted_at, ended_at, max_updates, "
       "updates_done, lineage, next_lineage, digest, cursor_epoch, cursor_position, "
-      "skipped_in_row, output, pausing, name, request_id) "
-      "VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)");
+      "skipped_in_row, output, pausing, name, request_id, owner) "
+      "VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)");
   int next = BindState(insert, job);
-  return insert.Bind(next, job.name).Bind(next + 1, job.request_id).Run();
+  return insert.Bind(next, job.name).Bind(next + 1, job.request_id).Bind(next + 2, job.owner).Run();
+}
+
+absl::Status Store::DeleteJob(const std::string& job) {
+  for (const char* table : {"events", "updates", "checkpoints", "evals", "groups", "rollouts"}) {
+    Statement rows = database_->Prepare(absl::StrCat("DELETE FROM ", table, " WHERE job = ?"));
+    REIN_RETURN_IF_ERROR(rows.Bind(1, job).Run());
+  }
+  return database_->Prepare("DELETE FROM jobs WHERE name = ?").Bind(1, job).Run();
+}
+
+std::string Store::RolloutFolder(const std::string& job) const {
+  return absl::StrCat(options_.folder, "/rollouts/", job);
 }
 
 absl::Status Store::UpdateJob(const JobRecord& job) {
@@ -181,6 +194,14 @@ absl::StatusOr<std::optional<v1::UpdateRecord>> Store::ReadUpdate(const std::str
   REIN_ASSIGN_OR_RETURN(auto records, ReadMessages<v1::UpdateRecord>(std::move(query)));
   if (records.empty()) return std::nullopt;
   return records.front();
+}
+
+absl::StatusOr<std::vector<v1::UpdateRecord>> Store::ReadUpdates(const std::string& job,
+                                                                 uint64_t after) {
+  Statement query =
+      database_->Prepare("SELECT record FROM updates WHERE job = ? AND number > ? ORDER BY number");
+  query.Bind(1, job).Bind(2, after);
+  return ReadMessages<v1::UpdateRecord>(std::move(query));
 }
 
 absl::Status Store::InsertCheckpoint(const std::string& job, const v1::Checkpoint& checkpoint) {

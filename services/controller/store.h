@@ -46,6 +46,7 @@ struct JobRecord {
   uint64_t cursor_position = 0;
   uint64_t skipped_in_row = 0;  // Updates that were not finite
   std::string output;           // folder
+  std::string owner;            // tenant; may be empty
   bool pausing = false;         // it will stop after the Update that runs
 };
 
@@ -70,6 +71,10 @@ class Store {
   absl::StatusOr<std::vector<JobRecord>> ReadJobs();
   absl::Status InsertJob(const JobRecord& job);
   absl::Status UpdateJob(const JobRecord& job);
+  // With its events, records, ledger and rollouts.
+  absl::Status DeleteJob(const std::string& job);
+  // Folder of the job's rollouts.
+  std::string RolloutFolder(const std::string& job) const;
 
   // Gives the event its sequence number.
   absl::Status AppendEvent(const std::string& job, v1::JobEvent& event);
@@ -79,6 +84,9 @@ class Store {
   // The newest UpdateRecord at or below `update`, if any.
   absl::StatusOr<std::optional<v1::UpdateRecord>> ReadUpdate(const std::string& job,
                                                              uint64_t update);
+
+  // Records of updates after `after`, oldest first.
+  absl::StatusOr<std::vector<v1::UpdateRecord>> ReadUpdates(const std::string& job, uint64_t after);
 
   absl::Status InsertCheckpoint(const std::string& job, const v1::Checkpoint& checkpoint);
   absl::Status DeleteCheckpoint(const std::string& job, uint32_t number);

@@ -7,7 +7,7 @@
 namespace rein::services {
 
 // Step i brings a store of schema version i to i + 1. A step that was released never changes.
-inline constexpr std::array<const char*, 2> kSchemaSteps = {R"(
+inline constexpr std::array<const char*, 3> kSchemaSteps = {R"(
 CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE jobs (
   id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, request_id TEXT NOT NULL,
@@ -44,6 +44,9 @@ CREATE TABLE rollouts (
 )",
                                                                 R"(
 ALTER TABLE jobs ADD COLUMN pausing INTEGER NOT NULL DEFAULT 0;
+)",
+                                                                R"(
+ALTER TABLE jobs ADD COLUMN owner TEXT NOT NULL DEFAULT '';
 )"};
 
 }  // namespace rein::services

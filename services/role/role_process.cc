@@ -6,11 +6,14 @@
 #include <iostream>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/numbers.h"
 #include <CLI/CLI.hpp>
 #include <pthread.h>
 #include <signal.h>
 #include <unistd.h>
 
+#include "common/http/admin_routes.h"
+#include "common/rpc/credentials.h"
 #include "common/rpc/server.h"
 #include "common/status/fatal.h"
 #include "common/status/status_macros.h"
@@ -45,11 +48,32 @@ int ExitCode(const absl::Status& status) {
   }
 }
 
+// CLI11's validators answer with what is wrong.
+std::string CheckAddress(const std::string& address) {
+  const size_t colon = address.rfind(':');
+  int port = -1;
+  const bool good = colon != std::string::npos && colon > 0 &&
+                    absl::SimpleAtoi(address.substr(colon + 1), &port) && port >= 0 && port <= 65535;
+  return good ? "" : absl::StrCat("wants host:port, got '", address, "'");
+}
+
+std::string CheckDevice(const std::string& device) {
+  int number = -1;
+  const bool gpu = device.rfind("gpu:", 0) == 0 && absl::SimpleAtoi(device.substr(4), &number);
+  return device == "cpu" || (gpu && number >= 0) ? ""
+                                                 : absl::StrCat("wants cpu or gpu:N, got '", device, "'");
+}
+
 void AddCommonFlags(CLI::App& app, const RoleSpec& spec, RoleFlags& flags, bool& version) {
   app.add_option("--listen", flags.listen, "host:port of the gRPC server; port 0: any free one")
+      ->check(CheckAddress)
       ->capture_default_str();
   app.add_option("--admin", flags.admin, "host:port of /metrics, /healthz and /readyz")
+      ->check(CheckAddress)
       ->capture_default_str();
+  app.add_option("--tls", flags.tls,
+                 "Folder with ca.crt, tls.crt and tls.key; without it only this machine is listened to");
+  app.add_option("--tokens", flags.tokens, "File of user tokens (rein token add)");
   app.add_option("--name", flags.name, "Name of this actor; default: " + spec.role);
   app.add_option("--log-file", flags.log_file, "Append the log here instead of standard error");
   app.add_option("--address-file", flags.address_file,
@@ -57,10 +81,13 @@ void AddCommonFlags(CLI::App& app, const RoleSpec& spec, RoleFlags& flags, bool&
   app.add_flag("--version", version, "Print the version and leave");
   if (spec.role != "controller") {
     app.add_option("--controller", flags.controller,
-                   "host:port of the controller; none: serve all");
+                   "host:port of the controller; none: serve all")
+        ->check(CheckAddress);
     app.add_option("--advertise", flags.advertise,
                    "Host that the other services reach this one at; default: that of --listen");
-    app.add_option("--device", flags.device, "cpu, gpu:0, ...")->capture_default_str();
+    app.add_option("--device", flags.device, "cpu, gpu:0, ...")
+        ->check(CheckDevice)
+        ->capture_default_str();
     app.add_option("--threads", flags.threads, "Threads of computing; 0: one per core")
         ->check(CLI::NonNegativeNumber);
   }
@@ -69,8 +96,42 @@ void AddCommonFlags(CLI::App& app, const RoleSpec& spec, RoleFlags& flags, bool&
 
 }  // namespace
 
-RoleProcess::RoleProcess(RoleSpec spec, RoleFlags flags, std::unique_ptr<telemetry::Log> log)
-    : spec_(std::move(spec)), flags_(std::move(flags)), log_(std::move(log)) {
+absl::StatusOr<RoleProcess::Files> RoleProcess::OpenFiles(const RoleFlags& flags,
+                                                          const sync::Clock& clock) {
+  Files files;
+  if (!flags.tls.empty()) {
+    REIN_ASSIGN_OR_RETURN(files.tls, tls::OpenTlsFolder(flags.tls));
+  }
+  REIN_RETURN_IF_ERROR(tls::CheckReach("--listen", flags.listen, files.tls.has_value()));
+  REIN_RETURN_IF_ERROR(tls::CheckReach("--admin", flags.admin, files.tls.has_value()));
+  REIN_ASSIGN_OR_RETURN(files.tokens, access::UserTokens::Open(flags.tokens, clock));
+  return files;
+}
+
+RoleProcess::RoleProcess(RoleSpec spec, RoleFlags flags, std::unique_ptr<telemetry::Log> log,
+                         Files files)
+    : spec_(std::move(spec)),
+      flags_(std::move(flags)),
+      log_(std::move(log)),
+      files_(std::move(files)) {
+  auto refused = [this](const std::string& path, const access::Caller& caller,
+                        const absl::Status& refusal) {
+    metrics_
+        .AddCounter("rein_rpc_refused_total", "Calls refused to their caller",
+                    {{"code", absl::StatusCodeToString(refusal.code())}})
+        .Add();
+    log_->Warn("call refused", {{"method", path},
+                                {"caller", caller.Name()},
+                                {"why", std::string(refusal.message())}});
+    if (on_refused_) on_refused_(path, caller, refusal);
+  };
+  gate_ = std::make_shared<rpc::AccessGate>(files_.tokens.get(), refused);
+  if (files_.tls.has_value()) {
+    // Users come to the controller, with a token where they have no certificate.
+    auto wanted = spec_.role == "controller" ? rpc::ClientCertificates::kOptional
+                                             : rpc::ClientCertificates::kRequired;
+    rpc::Credentials::UseForProcess(rpc::Credentials::Tls(*files_.tls, gate_, wanted));
+  }
   metrics_
       .AddGauge("rein_build_info", "What this process was built from",
                 {{"version", spec_.build.release()},
@@ -82,8 +143,15 @@ RoleProcess::RoleProcess(RoleSpec spec, RoleFlags flags, std::unique_ptr<telemet
 
 RoleProcess::~RoleProcess() = default;
 
-void RoleProcess::AddPage(const std::string& path, telemetry::MetricsEndpoint::Page page) {
-  pages_[path] = std::move(page);
+void RoleProcess::AddRoutes(std::vector<http::Route> routes, int threads) {
+  for (http::Route& route : routes) routes_.push_back(std::move(route));
+  http_threads_ += threads;
+}
+
+void RoleProcess::OnRefused(rpc::AccessGate::OnRefused call) { on_refused_ = std::move(call); }
+
+http::HttpOptions RoleProcess::HttpOptionsFor(const std::string& address) const {
+  return {.address = address, .tls = files_.tls, .tokens = files_.tokens.get()};
 }
 
 void RoleProcess::OnListening(std::function<void(const std::string&, const std::string&)> call) {
@@ -95,8 +163,11 @@ void RoleProcess::OnStopping(std::function<void()> call) { on_stopping_ = std::m
 absl::Status RoleProcess::Serve(const std::vector<grpc::Service*>& services,
                                 std::function<ActorReport()> report,
                                 std::function<void(uint64_t)> on_new_epoch) {
-  REIN_ASSIGN_OR_RETURN(auto endpoint,
-                        telemetry::MetricsEndpoint::Create(flags_.admin, metrics_, pages_));
+  http::HttpOptions http = HttpOptionsFor(flags_.admin);
+  http.threads = http_threads_;
+  http.routes = http::AdminRoutes(metrics_, ready_, on_scrape_);
+  http.routes.insert(http.routes.end(), routes_.begin(), routes_.end());
+  REIN_ASSIGN_OR_RETURN(auto endpoint, http::HttpServer::Create(std::move(http)));
   rpc::ServerOptions options{.address = flags_.listen};
   options.on_handled = [this](const rpc::HandledCall& call) {
     metrics_
@@ -114,14 +185,15 @@ absl::Status RoleProcess::Serve(const std::vector<grpc::Service*>& services,
     fence_.Open();
   } else {
     REIN_ASSIGN_OR_RETURN(
-        lease, StartLease(server->address(), std::move(report), std::move(on_new_epoch)));
+        lease, StartLease(server->address(), endpoint->address(), std::move(report),
+                          std::move(on_new_epoch)));
   }
-  endpoint->SetReady(true);
+  ready_ = true;
   sigset_t signals = StopSignals();
   int signal = 0;
   sigwait(&signals, &signal);
   log_->Info("stopping", {{"signal", strsignal(signal)}});
-  endpoint->SetReady(false);
+  ready_ = false;
   server->SetServing(false);
   if (on_stopping_) on_stopping_();
   std::lock_guard<std::mutex> lock(given_up_mutex_);
@@ -156,13 +228,16 @@ void RoleProcess::GiveUp(const absl::Status& status) {
 }
 
 absl::StatusOr<std::unique_ptr<LeaseClient>> RoleProcess::StartLease(
-    const std::string& address, std::function<ActorReport()> report,
+    const std::string& address, const std::string& admin, std::function<ActorReport()> report,
     std::function<void(uint64_t)> on_new_epoch) {
   LeaseOptions options{.controller = flags_.controller, .report = std::move(report)};
   options.identity.set_role(spec_.role);
   options.identity.set_name(flags_.name);
-  std::string port = address.substr(address.rfind(':'));
-  options.identity.set_address(flags_.advertise.empty() ? address : flags_.advertise + port);
+  auto reached = [this](const std::string& own) {
+    return flags_.advertise.empty() ? own : flags_.advertise + own.substr(own.rfind(':'));
+  };
+  options.identity.set_address(reached(address));
+  options.identity.set_admin_address(reached(admin));
   options.identity.set_device(flags_.device);
   *options.identity.mutable_build() = spec_.build;
   options.on_new_epoch = [this, call = std::move(on_new_epoch)](uint64_t epoch) {
@@ -180,8 +255,9 @@ int RunRole(RoleSpec spec, int argc, char** argv,
   const std::string program = absl::StrCat("rein-", spec.role);
   CLI::App app("Rein's " + spec.role + " service", program);
   RoleFlags flags{.name = spec.role};
-  bool version = false;
+  bool version = false, check = false;
   AddCommonFlags(app, spec, flags, version);
+  app.add_flag("--check", check, "Check flags and files as a start would, and leave");
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
@@ -192,13 +268,22 @@ int RunRole(RoleSpec spec, int argc, char** argv,
     std::cout << version::Describe(program, spec.build) << "\n";
     return 0;
   }
+  absl::Status checked = spec.check_flags ? spec.check_flags(flags) : absl::OkStatus();
+  static const sync::RealClock clock;
+  absl::StatusOr<RoleProcess::Files> files = RoleProcess::OpenFiles(flags, clock);
+  if (checked.ok()) checked = files.status();
+  if (!checked.ok() || check) {
+    if (!checked.ok()) std::cerr << "error: " << checked.message() << "\n";
+    if (checked.ok()) std::cout << program << ": flags and files are good\n";
+    return ExitCode(checked);
+  }
   auto log =
       telemetry::Log::Create({.role = spec.role, .actor = flags.name, .file = flags.log_file});
   if (!log.ok()) {
     std::cerr << "error: " << log.status().message() << "\n";
     return ExitCode(log.status());
   }
-  RoleProcess process(std::move(spec), std::move(flags), *std::move(log));
+  RoleProcess process(std::move(spec), std::move(flags), *std::move(log), *std::move(files));
   absl::Status status = body(process);
   if (!status.ok()) process.log().Error("gave up", {{"error", status.ToString()}});
   return ExitCode(status);

@@ -11,30 +11,35 @@
 //         });
 //   }
 //
-// Flags of every role: --listen --admin --advertise --controller --name --device --threads
-// --log-file
-// --address-file --version.
-// Without --controller the fence is open: the process serves whoever calls.
+// Flags of every role: --listen --admin --advertise --controller --name --device --threads --tls --tokens
+// --log-file --address-file --check --version.
+// Without --controller the fence is open: the process serves whoever calls. Without --tls only this
+// machine is listened to. --check reads flags and files as a start would, and leaves: 0, 2 or 3.
 // Exit codes: 0 stopped by SIGTERM or SIGINT, 2 wrong flags, 3 wrong input, 7 a port is taken,
 // 9 given up after an error that only a new process gets rid of, else 1.
 
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
+#include "common/access/user_tokens.h"
+#include "common/http/http_server.h"
+#include "common/rpc/access_gate.h"
 #include "common/rpc/fence_guard.h"
 #include "common/rpc/reply_cache.h"
 #include "common/sync/clock.h"
 #include "common/telemetry/log.h"
 #include "common/telemetry/metrics.h"
-#include "common/telemetry/metrics_endpoint.h"
+#include "common/tls/tls_folder.h"
 #include "services/role/lease_client.h"
 #include "services/role/service_deps.h"
 
@@ -57,6 +62,8 @@ struct RoleFlags {
   std::string device = "cpu";  // cpu, gpu:0, ...
   int threads = 0;             // of computing; 0: as many as there are cores
   std::string log_file;        // default: standard error
+  std::string tls;             // folder with ca.crt, tls.crt, tls.key; empty: plaintext
+  std::string tokens;          // file of user tokens; empty: none
   std::string address_file;    // gets "GRPC_ADDRESS ADMIN_ADDRESS" once both listen
 };
 
@@ -65,11 +72,22 @@ struct RoleSpec {
   v1::BuildVersion build;
   // Adds a role's own flags; may be empty.
   std::function<void(CLI::App&)> add_flags = nullptr;
+  // Called once the flags are read; INVALID_ARGUMENT refuses them. May change what follows from a role's
+  // own flags; may be empty.
+  std::function<absl::Status(RoleFlags&)> check_flags = nullptr;
 };
 
 class RoleProcess {
  public:
-  RoleProcess(RoleSpec spec, RoleFlags flags, std::unique_ptr<telemetry::Log> log);
+  // The files that the flags name; INVALID_ARGUMENT or NOT_FOUND.
+  struct Files {
+    std::optional<tls::TlsFolder> tls;
+    std::unique_ptr<access::UserTokens> tokens;
+  };
+  static absl::StatusOr<Files> OpenFiles(const RoleFlags& flags, const sync::Clock& clock);
+
+  // With TLS every server and channel of the process uses it from here on.
+  RoleProcess(RoleSpec spec, RoleFlags flags, std::unique_ptr<telemetry::Log> log, Files files = {});
   ~RoleProcess();
 
   const RoleFlags& flags() const { return flags_; }
@@ -80,8 +98,17 @@ class RoleProcess {
   rpc::FenceGuard& fence() { return fence_; }
   rpc::ReplyCache& replies() { return replies_; }
 
-  // Adds an HTML page to the admin port; before Serve().
-  void AddPage(const std::string& path, telemetry::MetricsEndpoint::Page page);
+  // Who called a method that runs.
+  access::Caller CallerOf(const grpc::ServerContext& context) const { return gate_->CallerOf(context); }
+  // Options of one more HTTP server, secured as the admin port is.
+  http::HttpOptions HttpOptionsFor(const std::string& address) const;
+
+  // Adds routes to the admin port, and threads to answer them; before Serve().
+  void AddRoutes(std::vector<http::Route> routes, int threads = 0);
+  // Called before each scrape, to bring gauges up to date; before Serve().
+  void OnScrape(std::function<void()> call) { on_scrape_ = std::move(call); }
+  // Told of each call that was refused to its caller; before Serve().
+  void OnRefused(rpc::AccessGate::OnRefused call);
   // Called with the addresses of the gRPC server and of the admin port once both listen, before the
   // registration; before Serve().
   void OnListening(std::function<void(const std::string& address, const std::string& admin)> call);
@@ -105,7 +132,7 @@ class RoleProcess {
  private:
   absl::Status TellAddresses(const std::string& address, const std::string& admin);
   absl::StatusOr<std::unique_ptr<LeaseClient>> StartLease(
-      const std::string& address, std::function<ActorReport()> report,
+      const std::string& address, const std::string& admin, std::function<ActorReport()> report,
       std::function<void(uint64_t)> on_new_epoch);
 
   const RoleSpec spec_;
@@ -115,7 +142,13 @@ class RoleProcess {
   telemetry::Metrics metrics_;
   rpc::FenceGuard fence_{clock_};
   rpc::ReplyCache replies_;
-  std::map<std::string, telemetry::MetricsEndpoint::Page> pages_;
+  const Files files_;
+  std::shared_ptr<rpc::AccessGate> gate_;
+  rpc::AccessGate::OnRefused on_refused_;
+  std::function<void()> on_scrape_;
+  std::vector<http::Route> routes_;
+  int http_threads_ = 4;
+  std::atomic<bool> ready_ = false;
   std::function<void(const std::string&, const std::string&)> on_listening_;
   std::function<void()> on_stopping_;
   std::mutex given_up_mutex_;

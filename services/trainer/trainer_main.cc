@@ -1,5 +1,6 @@
 // rein-trainer: holds the policy's master weights and learns from batches.
 
+#include "absl/strings/str_cat.h"
 #include <CLI/CLI.hpp>
 
 #include "common/status/status_macros.h"
@@ -13,7 +14,12 @@ int main(int argc, char** argv) {
   services::TrainerRanks ranks;
   double timeout_seconds = absl::ToDoubleSeconds(ranks.timeout);
   services::RoleSpec spec = {.role = "trainer", .build = version::ThisBuild(tensor::TorchVersions())};
+  int rank = 0;
   spec.add_flags = [&](CLI::App& app) {
+    app.add_option("--rank", rank,
+                   "0 leads and registers; another rank answers rank 0 alone, so that all may be started "
+                   "with the same flags")
+        ->check(CLI::NonNegativeNumber);
     app.add_option("--peers", ranks.peers,
                    "host:port of trainers that train with this one as ranks 1, 2, ... (data "
                    "parallel); they are started without --controller and --peers")
@@ -22,6 +28,17 @@ int main(int argc, char** argv) {
                    "Seconds after which a rank that does not answer is lost")
         ->check(CLI::PositiveNumber)
         ->capture_default_str();
+  };
+  spec.check_flags = [&](services::RoleFlags& flags) -> absl::Status {
+    if (rank > 0 && static_cast<size_t>(rank) > ranks.peers.size()) {
+      return absl::InvalidArgumentError(absl::StrCat("--rank ", rank, ": --peers names ranks 1 to ",
+                                                     ranks.peers.size(), " only"));
+    }
+    if (rank > 0) {
+      flags.controller.clear();
+      ranks.peers.clear();
+    }
+    return absl::OkStatus();
   };
   return services::RunRole(spec, argc, argv, [&](services::RoleProcess& process) -> absl::Status {
     REIN_ASSIGN_OR_RETURN(std::string device, tensor::StartTorch(process.flags().device,

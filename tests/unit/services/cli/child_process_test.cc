@@ -11,6 +11,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "services/cli/connection.h"
 #include "services/cli/context.h"
 
 namespace rein::cli {
@@ -101,20 +102,55 @@ TEST(ContextTest, IsFoundAgainUntilItIsRemoved) {
   std::filesystem::remove_all(home);
   setenv("REIN_HOME", home.c_str(), 1);
   unsetenv("REIN_SERVER");
-  absl::Status nothing = FindServer("").status();
+  for (const char* name : {"REIN_CONTEXT", "REIN_TLS", "REIN_CA", "REIN_TOKEN_FILE"}) unsetenv(name);
+  setenv("XDG_CONFIG_HOME", (home + "/config").c_str(), 1);
+  auto server = [](const std::string& flag) { return FindConnection({.server = flag}, "")->server; };
+  absl::Status nothing = FindConnection({}, "").status();
   EXPECT_EQ(nothing.code(), absl::StatusCode::kUnavailable);
   EXPECT_THAT(std::string(nothing.message()), HasSubstr("rein up"));
   ASSERT_TRUE(WriteContext({.controller = "127.0.0.1:7000", .state = home, .supervisor = 12}).ok());
-  EXPECT_EQ(*FindServer(""), "127.0.0.1:7000");
+  EXPECT_EQ(server(""), "127.0.0.1:7000");
   EXPECT_EQ(ReadContext()->supervisor, 12);
-  EXPECT_EQ(*FindServer("elsewhere:1"), "elsewhere:1");
+  EXPECT_EQ(server("elsewhere:1"), "elsewhere:1");
   setenv("REIN_SERVER", "from-environment:2", 1);
-  EXPECT_EQ(*FindServer(""), "from-environment:2");
+  EXPECT_EQ(server(""), "from-environment:2");
   unsetenv("REIN_SERVER");
   std::ofstream(ContextFile()) << "[broken";
   EXPECT_THAT(std::string(ReadContext().status().message()), HasSubstr("is damaged: remove it"));
   RemoveContext();
   EXPECT_FALSE(ReadContext().ok());
+}
+
+TEST(ConnectionTest, NamedContextsAndWhatWins) {
+  const std::string home = testing::TempDir() + "/connection_test";
+  std::filesystem::remove_all(home);
+  setenv("XDG_CONFIG_HOME", home.c_str(), 1);
+  setenv("REIN_HOME", home.c_str(), 1);
+  unsetenv("REIN_SERVER");
+  EXPECT_TRUE(ReadContexts()->known.empty());
+  Contexts contexts{.current = "lab"};
+  contexts.known["lab"] = {.server = "lab:7000", .ca = "/ca.crt", .token_file = "/token"};
+  contexts.known["cloud"] = {.server = "cloud:7000", .tls = "/tls"};
+  ASSERT_TRUE(WriteContexts(contexts).ok());
+  EXPECT_EQ(FindConnection({}, "")->token_file, "/token");
+  EXPECT_EQ(FindConnection({}, "cloud")->tls, "/tls");
+  EXPECT_EQ(FindConnection({.ca = "/other.crt"}, "lab")->ca, "/other.crt");
+  // The token of a context goes to no other server.
+  EXPECT_EQ(FindConnection({.server = "elsewhere:1"}, "")->token_file, "");
+  EXPECT_THAT(std::string(FindConnection({}, "clod").status().message()), HasSubstr("did you mean cloud?"));
+  std::ofstream(ContextsFile()) << "contexts: {lab: {sever: x}}";
+  EXPECT_THAT(std::string(ReadContexts().status().message()), HasSubstr("contexts.lab.sever: no such key"));
+  std::ofstream(ContextsFile()) << "contexts: {lab: [";
+  EXPECT_TRUE(absl::IsInvalidArgument(ReadContexts().status()));
+}
+
+TEST(ConnectionTest, SecretsGoOverTlsAlone) {
+  EXPECT_TRUE(UseConnection({.server = "127.0.0.1:7000"}).ok());
+  EXPECT_THAT(std::string(UseConnection({.server = "lab:7000"}).status().message()), HasSubstr("give --ca FILE"));
+  EXPECT_THAT(std::string(UseConnection({.server = "127.0.0.1:1", .token_file = "/t"}).status().message()),
+              HasSubstr("over TLS alone"));
+  EXPECT_TRUE(absl::IsNotFound(UseConnection({.server = "lab:1", .ca = "/nowhere.crt"}).status()));
+  EXPECT_TRUE(absl::IsNotFound(UseConnection({.server = "lab:1", .tls = "/nowhere"}).status()));
 }
 
 }  // namespace

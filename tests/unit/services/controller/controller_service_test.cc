@@ -4,6 +4,8 @@
 #include <fstream>
 #include <thread>
 
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -16,6 +18,7 @@ namespace rein::services {
 namespace {
 
 namespace fs = std::filesystem;
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 constexpr char kYaml[] = R"(name: digits
@@ -38,6 +41,8 @@ class ControllerServiceTest : public ::testing::Test {
     std::ofstream(folder_ / "empty.jsonl") << "\n";
     log_ = *telemetry::Log::Create({.role = "controller", .actor = "c", .file = "/dev/null"});
     recorder_ = std::make_unique<JobRecorder>(clock_, metrics_, *log_);
+    caller_.local = true;
+    audit_ = *access::AuditLog::Open((folder_ / "state/audit.jsonl").string(), clock_);
     Start();
   }
 
@@ -49,7 +54,10 @@ class ControllerServiceTest : public ::testing::Test {
     ASSERT_TRUE(thread.ok()) << thread.status();
     thread_ = *std::move(thread);
     service_ = std::make_unique<ControllerServiceImpl>(
-        *thread_, ServiceOptions{.log_folder = (folder_ / "state/logs").string()});
+        *thread_, ServiceOptions{.log_folder = (folder_ / "state/logs").string(),
+                                 .state_folder = (folder_ / "state").string(),
+                                 .caller_of = [this](const auto&) { return caller_; },
+                                 .audit = audit_.get()});
     server_ = *rpc::Server::Create("127.0.0.1:0", service_.get());
     stub_ = v1::ControllerService::NewStub(rpc::Connect(server_->address()));
   }
@@ -113,7 +121,23 @@ class ControllerServiceTest : public ::testing::Test {
 
   using Stub = v1::ControllerService::Stub;
 
+  // From here on calls come from this user.
+  void ComeAs(const std::string& user, const std::string& tenant,
+              access::UserRole role = access::UserRole::kSubmitter) {
+    caller_ = access::Caller();
+    caller_.user = user;
+    caller_.tenant = tenant;
+    caller_.role = role;
+  }
+
+  std::string Audited() {
+    std::ifstream in(folder_ / "state/audit.jsonl");
+    return {std::istreambuf_iterator<char>(in), {}};
+  }
+
   fs::path folder_;
+  access::Caller caller_;
+  std::unique_ptr<access::AuditLog> audit_;
   sync::RealClock clock_;
   telemetry::Metrics metrics_;
   std::unique_ptr<telemetry::Log> log_;
@@ -287,6 +311,143 @@ TEST_F(ControllerServiceTest, RolloutsAndLedgerOfAJobThatHasNone) {
   v1::GetLedgerRequest ledger;
   ledger.set_name("digits");
   EXPECT_EQ(Call(&Stub::GetLedger, ledger)->consumed(), 0);
+}
+
+// A user sees the jobs of their tenant, and learns nothing of others': not their names, and not from any method.
+TEST_F(ControllerServiceTest, TenantsSeeTheirOwnJobs) {
+  ComeAs("ada", "maths");
+  ASSERT_TRUE(Submit("r1").ok());
+  EXPECT_EQ(Get("digits").owner(), "maths");
+  ComeAs("bob", "physics", access::UserRole::kSubmitter);
+  v1::GetJobRequest get;
+  v1::GetLedgerRequest ledger;
+  v1::ListRolloutsRequest rollouts;
+  v1::ListUpdatesRequest updates;
+  v1::ResumeJobRequest resume;
+  v1::DeleteCheckpointRequest checkpoint;
+  for (const char* name : {"digits", "dig", "digitz", ""}) {
+    const absl::Status none = absl::NotFoundError(absl::StrCat("no job ", name));
+    get.set_name(name);
+    ledger.set_name(name);
+    rollouts.set_name(name);
+    updates.set_name(name);
+    resume.set_name(name);
+    checkpoint.set_name(name);
+    EXPECT_EQ(Call(&Stub::GetJob, get).status(), none);
+    EXPECT_EQ(Call(&Stub::GetLedger, ledger).status(), none);
+    EXPECT_EQ(Call(&Stub::ListRollouts, rollouts).status(), none);
+    EXPECT_EQ(Call(&Stub::ListUpdates, updates).status(), none);
+    EXPECT_EQ(Call(&Stub::Cancel, Command(name)).status(), none);
+    EXPECT_EQ(Call(&Stub::Pause, Command(name)).status(), none);
+    EXPECT_EQ(Call(&Stub::Delete, Command(name)).status(), none);
+    EXPECT_EQ(Call(&Stub::Resume, resume).status(), none);
+    EXPECT_EQ(Call(&Stub::DeleteCheckpoint, checkpoint).status(), none);
+    grpc::ClientContext watching, reading;
+    v1::WatchRequest watch;
+    watch.set_name(name);
+    v1::JobEvent event;
+    auto events = stub_->Watch(&watching, watch);
+    EXPECT_FALSE(events->Read(&event));
+    EXPECT_EQ(rpc::FromGrpc(events->Finish()), none);
+    v1::LogsRequest logs;
+    logs.set_name(name);
+    v1::LogLine line;
+    auto lines = stub_->Logs(&reading, logs);
+    EXPECT_FALSE(lines->Read(&line));
+    EXPECT_EQ(rpc::FromGrpc(lines->Finish()), none);
+  }
+  EXPECT_EQ(Call(&Stub::ListJobs, v1::ListJobsRequest())->jobs_size(), 0);
+  absl::Status stolen = Submit("r2", {"name=mine", "model={job: digits}"}).status();
+  EXPECT_EQ(stolen, absl::NotFoundError("no job digits"));
+  ComeAs("eve", "maths", access::UserRole::kViewer);
+  EXPECT_EQ(Get("digits").name(), "digits");
+  ComeAs("root", "ops", access::UserRole::kAdmin);
+  EXPECT_EQ(Call(&Stub::ListJobs, v1::ListJobsRequest())->jobs_size(), 1);
+  EXPECT_EQ(Call(&Stub::GetServer, v1::GetServerRequest())->user_role(), "admin");
+}
+
+// An actor's log has lines of every tenant.
+TEST_F(ControllerServiceTest, ActorsLogsAreForAdmins) {
+  std::ofstream(folder_ / "state/logs/trainer-0.log") << "2026 job=other msg=x\n";
+  ComeAs("ada", "maths");
+  grpc::ClientContext context;
+  v1::LogsRequest logs;
+  logs.set_name("trainer-0");
+  v1::LogLine line;
+  auto lines = stub_->Logs(&context, logs);
+  EXPECT_FALSE(lines->Read(&line));
+  EXPECT_EQ(rpc::FromGrpc(lines->Finish()), absl::NotFoundError("no job trainer-0"));
+}
+
+TEST_F(ControllerServiceTest, WhatChangesSomethingIsWrittenDown) {
+  ComeAs("ada", "maths");
+  ASSERT_TRUE(Submit("r1").ok());
+  ASSERT_TRUE(Submit("r2", {}, /*validate_only=*/true).ok());
+  Get("digits");
+  ASSERT_TRUE(Call(&Stub::Cancel, Command("digits")).ok());
+  ComeAs("bob", "physics");
+  EXPECT_FALSE(Call(&Stub::Delete, Command("digits")).ok());
+  EXPECT_EQ(access::VerifyAuditLog((folder_ / "state/audit.jsonl").string())->lines, 3);
+  EXPECT_THAT(Audited(), HasSubstr(R"("who":"user ada","action":"Submit","object":"digits","result":"OK")"));
+  EXPECT_THAT(Audited(), HasSubstr(R"("who":"user bob","action":"Delete","object":"digits","result":"NOT_FOUND")"));
+}
+
+TEST_F(ControllerServiceTest, ADeletedJobIsGoneWithWhatItLeft) {
+  auto job = Submit("r1");
+  ASSERT_TRUE(job.ok()) << job.status();
+  EXPECT_THAT(std::string(Call(&Stub::Delete, Command("digits")).status().message()),
+              HasSubstr("cancel it before it is deleted"));
+  ASSERT_TRUE(Call(&Stub::Cancel, Command("digits")).ok());
+  const fs::path output = job->output();
+  fs::create_directories(output / "model");
+  std::ofstream(output / "metrics.jsonl") << std::string(1000, 'x');
+  std::ofstream(output / "notes.txt") << "mine";
+  fs::create_directories(folder_ / "state/rollouts/digits");
+  std::ofstream(folder_ / "state/rollouts/digits/1.rollouts") << std::string(500, 'x');
+  EXPECT_GE(Get("digits").disk_bytes(), 1500);
+  auto deleted = Call(&Stub::Delete, Command("digits"));
+  ASSERT_TRUE(deleted.ok()) << deleted.status();
+  EXPECT_GE(deleted->freed_bytes(), 1500);
+  EXPECT_FALSE(fs::exists(output / "metrics.jsonl"));
+  EXPECT_FALSE(fs::exists(output / "model"));
+  EXPECT_FALSE(fs::exists(folder_ / "state/rollouts/digits"));
+  EXPECT_TRUE(fs::exists(output / "notes.txt")) << "what others put there stays";
+  EXPECT_TRUE(absl::IsNotFound(Call(&Stub::Delete, Command("digits")).status()));
+  Stop();
+  Start();
+  EXPECT_EQ(Call(&Stub::ListJobs, v1::ListJobsRequest())->jobs_size(), 0);
+  EXPECT_TRUE(Submit("r2").ok()) << "the name is free again";
+}
+
+TEST_F(ControllerServiceTest, AJobThatAnotherStartsFromStays) {
+  auto job = Submit("r1");
+  fs::create_directories(fs::path(job->output()) / "model");
+  for (const auto& entry : fs::directory_iterator(folder_ / "model")) {
+    fs::copy(entry.path(), fs::path(job->output()) / "model");
+  }
+  ASSERT_TRUE(Call(&Stub::Cancel, Command("digits")).ok());
+  auto next = Submit("r2", {"name=next", "model={job: digits}"});
+  ASSERT_TRUE(next.ok()) << next.status();
+  EXPECT_THAT(std::string(Call(&Stub::Delete, Command("digits")).status().message()),
+              AllOf(HasSubstr("job next ("), HasSubstr(") starts from the weights of digits")));
+  ASSERT_TRUE(Call(&Stub::Cancel, Command("next")).ok());
+  EXPECT_TRUE(Call(&Stub::Delete, Command("digits")).ok());
+}
+
+TEST_F(ControllerServiceTest, CheckpointsAreDeletedByNumber) {
+  ASSERT_TRUE(Submit("r1").ok());
+  v1::DeleteCheckpointRequest request;
+  request.set_name("digits");
+  request.set_number(3);
+  EXPECT_EQ(Call(&Stub::DeleteCheckpoint, request).status(),
+            absl::NotFoundError("job digits has no checkpoint 3"));
+}
+
+TEST_F(ControllerServiceTest, TheServerTellsItsClockAndDisk) {
+  auto server = Call(&Stub::GetServer, v1::GetServerRequest());
+  EXPECT_NEAR(server->time(), absl::ToDoubleSeconds(absl::Now() - absl::UnixEpoch()), 5);
+  EXPECT_GT(server->disk_bytes(), server->disk_free_bytes());
+  EXPECT_GT(server->disk_free_bytes(), 0);
 }
 
 }  // namespace

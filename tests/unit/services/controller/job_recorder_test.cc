@@ -5,6 +5,7 @@
 #include <fstream>
 #include <sstream>
 
+#include "absl/strings/str_cat.h"
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
@@ -110,6 +111,7 @@ TEST_F(JobRecorderTest, EvalsAndStates) {
   eval.set_accuracy(0.75);
   recorder.OnEval(job_, eval);
   EXPECT_EQ(nlohmann::json::parse(ReadAll(job_.output + "/evals.jsonl"))["accuracy"], 0.75);
+  EXPECT_THAT(metrics_.Text(), HasSubstr("metric=\"accuracy\",rl_job=\"digits\"} 0.75"));
   job_.state = v1::JOB_STATE_SUCCEEDED;
   recorder.OnState(job_);
   std::string page = metrics_.Text();
@@ -117,7 +119,29 @@ TEST_F(JobRecorderTest, EvalsAndStates) {
               HasSubstr("rein_controller_job_state{rl_job=\"digits\",state=\"SUCCEEDED\"} 1"));
   EXPECT_THAT(page, HasSubstr("rein_controller_job_state{rl_job=\"digits\",state=\"RUNNING\"} 0"));
   EXPECT_THAT(page, HasSubstr("rein_controller_jobs_total{result=\"SUCCEEDED\"} 1"));
-  EXPECT_THAT(page, HasSubstr("metric=\"accuracy\",rl_job=\"digits\"} 0.75"));
+}
+
+// What a job left on the page goes when it ends; its state stays for a while, so that it can be alerted on.
+TEST_F(JobRecorderTest, SeriesOfEndedJobsAreRemoved) {
+  JobRecorder recorder(clock_, metrics_, *log_);
+  for (int i = 0; i < 250; ++i) {
+    job_.name = absl::StrCat("digits-", i);
+    recorder.OnUpdate(job_, record_);
+    job_.state = i % 2 == 0 ? v1::JOB_STATE_SUCCEEDED : v1::JOB_STATE_FAILED;
+    recorder.OnState(job_);
+    job_.state = v1::JOB_STATE_RUNNING;
+  }
+  std::string page = metrics_.Text();
+  EXPECT_THAT(page, testing::Not(HasSubstr("rein_controller_update{")));
+  EXPECT_THAT(page, testing::Not(HasSubstr("rein_controller_reward_mean{")));
+  EXPECT_THAT(page, testing::Not(HasSubstr("rein_controller_update_duration_seconds_bucket")));
+  EXPECT_THAT(page, HasSubstr("rein_controller_job_state{rl_job=\"digits-249\",state=\"FAILED\"} 1"));
+  EXPECT_THAT(page, testing::Not(HasSubstr("digits-149\"")));
+  size_t states = 0;
+  for (size_t at = 0; (at = page.find("rein_controller_job_state{", at)) != std::string::npos; ++at) ++states;
+  EXPECT_EQ(states, 100 * 7);
+  recorder.OnDelete(job_);
+  EXPECT_THAT(metrics_.Text(), testing::Not(HasSubstr("digits-249\"")));
 }
 
 }  // namespace

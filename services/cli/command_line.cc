@@ -1,0 +1,335 @@
+#include "services/cli/command_line.h"
+
+#include <functional>
+#include <iostream>
+
+#include "absl/strings/str_cat.h"
+#include <CLI/CLI.hpp>
+
+#include "common/config/nearest_name.h"
+#include "services/cli/access_commands.h"
+#include "services/cli/connection.h"
+#include "services/cli/context.h"
+#include "services/cli/deploy_command.h"
+#include "services/cli/exit_code.h"
+#include "services/cli/job_commands.h"
+#include "services/cli/local_command.h"
+
+namespace rein::cli {
+namespace {
+
+// What the flags set; one of each is enough, since one command runs.
+struct Flags {
+  Connection connection;
+  std::string context;
+  CertificateFlags certificates;
+  TokenFlags token;
+  DeployFlags deploy;
+  Format format = Format::kTable;
+  std::string name, what, key;
+  SubmitFlags submit;
+  RolloutsFlags rollouts;
+  LocalOptions local;
+  std::vector<std::string> overrides;
+  bool foreground = false, follow = false, check = false;
+  unsigned tail = 0;
+  double timeout_seconds = 0;
+  std::function<int()> run;
+};
+
+// A command that needs the controller.
+std::function<int()> WithController(Flags& flags, std::function<int(ControllerClient&)> call) {
+  return [&flags, call = std::move(call)] {
+    absl::StatusOr<Connection> connection = FindConnection(flags.connection, flags.context);
+    if (!connection.ok()) return PrintError(connection.status());
+    absl::StatusOr<std::string> token = UseConnection(*connection);
+    if (!token.ok()) return PrintError(token.status());
+    ControllerClient client(connection->server, *token);
+    return call(client);
+  };
+}
+
+CLI::App* Command(CLI::App& app, Flags& flags, const std::string& name, const std::string& help,
+                  std::function<int()> run) {
+  CLI::App* command = app.add_subcommand(name, help);
+  command->callback([&flags, run = std::move(run)] { flags.run = run; });
+  return command;
+}
+
+// Where the controller is, and who asks; before or after the command.
+void AddConnection(CLI::App* command, Flags& flags) {
+  command->add_option("--server", flags.connection.server, "host:port of the controller; default: of rein up");
+  command->add_option("--context", flags.context, "A remembered server (rein context list)");
+  command->add_option("--tls", flags.connection.tls, "Folder with your ca.crt, tls.crt and tls.key");
+  command->add_option("--ca", flags.connection.ca, "The server's authority, for a user with a token");
+  command->add_option("--token-file", flags.connection.token_file, "File with your token");
+}
+
+CLI::App* ControllerCommand(CLI::App& app, Flags& flags, const std::string& name,
+                            const std::string& help, std::function<int(ControllerClient&)> call) {
+  CLI::App* command = Command(app, flags, name, help, WithController(flags, std::move(call)));
+  AddConnection(command, flags);
+  return command;
+}
+
+void AddFormat(CLI::App* command, Flags& flags) {
+  const std::map<std::string, Format> formats = {{"table", Format::kTable},
+                                                 {"json", Format::kJson},
+                                                 {"yaml", Format::kYaml},
+                                                 {"name", Format::kName}};
+  command->add_option("-o,--output", flags.format, "table, json, yaml or name")
+      ->transform(CLI::Transformer(formats))
+      ->option_text("FORMAT");
+}
+
+void AddLocalCommands(CLI::App& app, Flags& flags) {
+  CLI::App* up = Command(app, flags, "up", "Start the services on this machine", [&flags] {
+    flags.local.programs = ProgramFolder();
+    if (flags.local.state.empty()) flags.local.state = HomeFolder();
+    return flags.check ? RunUpCheck(flags.local) : RunUp(flags.local, flags.foreground);
+  });
+  up->add_option("--state", flags.local.state,
+                 "Folder of jobs, logs and results; default: $REIN_HOME or ~/.local/share/rein");
+  up->add_option("--listen", flags.local.listen, "host:port of the controller; port 0: any")
+      ->capture_default_str();
+  up->add_option("--admin", flags.local.admin, "host:port of the page and of /metrics")
+      ->capture_default_str();
+  up->add_option("--device", flags.local.devices,
+                 "cpu or gpu:N; several with commas: the copies of a role are dealt over them")
+      ->delimiter(',')
+      ->capture_default_str();
+  up->add_option("--trainer-device", flags.local.trainer_devices,
+                 "Of the trainer; give it once for each of its ranks")
+      ->delimiter(',');
+  up->add_option("--trainers", flags.local.trainers, "Ranks that train as one (data parallel)")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  up->add_option("--rollout-device", flags.local.rollout_devices,
+                 "Of a rollout service; give it once for each");
+  up->add_option("--reference-device", flags.local.reference_devices,
+                 "Of a reference service; give it once for each");
+  up->add_option("--rollouts", flags.local.rollouts, "Rollout services")->capture_default_str();
+  up->add_option("--references", flags.local.references, "Reference services")
+      ->capture_default_str();
+  up->add_option("--rewards", flags.local.rewards, "Reward services")->capture_default_str();
+  up->add_option("--threads", flags.local.threads, "Threads of each service; 0: one per core");
+  up->add_option("--lease-seconds", flags.local.lease_seconds,
+                 "A service silent for so long is lost")
+      ->capture_default_str();
+  up->add_option("--tls", flags.local.tls,
+                 "Folder of rein certs init: then --listen and --admin may be open to other machines");
+  up->add_option("--tokens", flags.local.tokens, "File of user tokens (rein token add)");
+  up->add_flag("--check", flags.check, "Check the flags and files of every service, and start none");
+  up->add_flag("--foreground", flags.foreground, "Stay until Ctrl-C");
+  Command(app, flags, "down", "Stop what rein up started", [] { return RunDown(); });
+}
+
+void AddSubmitCommands(CLI::App& app, Flags& flags) {
+  auto job_flags = [&flags](CLI::App* command) {
+    command->add_option("-f,--file", flags.submit.file, "The job's YAML file; -: standard input")
+        ->required();
+    command->add_option("overrides", flags.submit.overrides, "key.sub=value, laid over the file");
+    command->add_option("--name", flags.submit.name, "Another name for the job");
+    AddFormat(command, flags);
+  };
+  CLI::App* submit = ControllerCommand(
+      app, flags, "submit", "Submit a job",
+      [&flags](ControllerClient& client) { return RunSubmit(client, flags.submit, flags.format); });
+  job_flags(submit);
+  submit->add_option("--id", flags.submit.request_id, "Makes a repeat of this command harmless");
+  submit->add_flag("--dry-run", flags.submit.validate_only,
+                   "Check only, and print the resolved job");
+  submit->add_flag("--wait", flags.submit.wait, "Watch it to its end; the exit code is the job's");
+  CLI::App* validate =
+      Command(app, flags, "validate", "Check a job without submitting it",
+              [&flags] {
+                return RunValidate(FindConnection(flags.connection, flags.context), flags.submit, flags.format);
+              });
+  job_flags(validate);
+  AddConnection(validate, flags);
+  CLI::App* explain = Command(app, flags, "explain", "What a key of a job means",
+                              [&flags] { return RunExplain(flags.key); });
+  explain->add_option("key", flags.key, "Such as grpo.clip.high; none: all");
+}
+
+void AddLookCommands(CLI::App& app, Flags& flags) {
+  CLI::App* get = ControllerCommand(app, flags, "get", "List jobs or actors",
+                                    [&flags](ControllerClient& client) {
+                                      return RunGet(client, flags.what, flags.name, flags.format);
+                                    });
+  get->add_option("what", flags.what, "jobs or actors")->required();
+  get->add_option("name", flags.name, "Only this one");
+  AddFormat(get, flags);
+  CLI::App* describe = ControllerCommand(
+      app, flags, "describe", "All about a job",
+      [&flags](ControllerClient& client) { return RunDescribe(client, flags.name, flags.format); });
+  describe->add_option("job", flags.name, "Default: the newest");
+  AddFormat(describe, flags);
+  CLI::App* watch = ControllerCommand(
+      app, flags, "watch", "Follow a job",
+      [&flags](ControllerClient& client) { return RunWatch(client, flags.name, flags.format); });
+  watch->add_option("job", flags.name, "Default: the one that runs, else the newest");
+  AddFormat(watch, flags);
+  CLI::App* wait = ControllerCommand(
+      app, flags, "wait", "Wait for a job's end; its exit code is the job's",
+      [&flags](ControllerClient& client) {
+        absl::Duration timeout = flags.timeout_seconds > 0 ? absl::Seconds(flags.timeout_seconds)
+                                                           : absl::Hours(24 * 365);
+        return RunWait(client, flags.name, timeout);
+      });
+  wait->add_option("job", flags.name, "The job")->required();
+  wait->add_option("--timeout", flags.timeout_seconds,
+                   "Give up after so many seconds (exit code 124)");
+  CLI::App* logs = ControllerCommand(app, flags, "logs", "Log lines of a job or an actor",
+                                     [&flags](ControllerClient& client) {
+                                       return RunLogs(client, flags.name, flags.follow, flags.tail);
+                                     });
+  logs->add_option("name", flags.name, "A job or an actor")->required();
+  logs->add_flag("-f,--follow", flags.follow, "Go on with new lines");
+  logs->add_option("--tail", flags.tail, "Only the last so many");
+  CLI::App* rollouts = ControllerCommand(app, flags, "rollouts", "Read what the model said",
+                                         [&flags](ControllerClient& client) {
+                                           return RunRollouts(client, flags.rollouts, flags.format);
+                                         });
+  rollouts->add_option("job", flags.rollouts.name, "Default: the newest");
+  rollouts->add_option("--update", flags.rollouts.update, "Of this update; default: the last");
+  rollouts->add_option("--sort", flags.rollouts.sort,
+                       "reward, advantage or length; - in front: lowest first");
+  rollouts->add_option("--limit", flags.rollouts.limit, "At most so many; default 16");
+  rollouts->add_flag("--tokens", flags.rollouts.tokens, "Also token ids and log-probabilities");
+  AddFormat(rollouts, flags);
+}
+
+void AddJobCommands(CLI::App& app, Flags& flags) {
+  CLI::App* cancel = ControllerCommand(
+      app, flags, "cancel", "Stop a job for good",
+      [&flags](ControllerClient& client) { return RunCancel(client, flags.name); });
+  CLI::App* pause = ControllerCommand(
+      app, flags, "pause", "Stop a job after its running update; it can be resumed",
+      [&flags](ControllerClient& client) { return RunPause(client, flags.name); });
+  CLI::App* resume = ControllerCommand(app, flags, "resume", "Let a paused or failed job go on",
+                                       [&flags](ControllerClient& client) {
+                                         return RunResume(client, flags.name, flags.overrides);
+                                       });
+  for (CLI::App* command : {cancel, pause, resume}) {
+    command->add_option("job", flags.name, "The job")->required();
+  }
+  resume->add_option("overrides", flags.overrides, "key.sub=value, changed from here on");
+  CLI::App* version =
+      Command(app, flags, "version", "Versions of this program and of what is up", [&flags] {
+        return RunVersion(FindConnection(flags.connection, flags.context), flags.format);
+      });
+  AddConnection(version, flags);
+  AddFormat(version, flags);
+}
+
+void AddAccessCommands(CLI::App& app, Flags& flags) {
+  CLI::App* certs = app.add_subcommand("certs", "Certificates of a deployment");
+  certs->require_subcommand(1);
+  CLI::App* init = Command(*certs, flags, "init", "Make an authority and a certificate for each role and user",
+                           [&flags] { return RunCertsInit(flags.certificates); });
+  CLI::App* secrets = Command(*certs, flags, "secrets", "Print them as Kubernetes Secrets",
+                              [&flags] { return RunCertsSecrets(flags.certificates.folder); });
+  for (CLI::App* command : {init, secrets}) {
+    command->add_option("--dir", flags.certificates.folder, "Folder; default: ./certs")->capture_default_str();
+  }
+  init->add_option("--host", flags.certificates.hosts,
+                   "A name or address that services are reached by; give it once for each");
+  init->add_option("--namespace", flags.certificates.kubernetes, "Also the names of the manifests in this namespace");
+  init->add_option("--user", flags.certificates.users, "NAME:ROLE or NAME:ROLE:TENANT, with a certificate of their own");
+  init->add_option("--days", flags.certificates.days, "How long certificates are good; the authority ten times")
+      ->check(CLI::Range(1, 3650))
+      ->capture_default_str();
+  CLI::App* token = app.add_subcommand("token", "Users who come by a token");
+  token->require_subcommand(1);
+  CLI::App* add = Command(*token, flags, "add", "Make a token; it is shown this once", [&flags] { return RunTokenAdd(flags.token); });
+  CLI::App* list = Command(*token, flags, "list", "Who has one", [&flags] { return RunTokenList(flags.token); });
+  CLI::App* revoke = Command(*token, flags, "revoke", "Take a user's tokens away", [&flags] { return RunTokenRevoke(flags.token); });
+  for (CLI::App* command : {add, list, revoke}) {
+    command->add_option("--file", flags.token.file, "The file that --tokens names")->required();
+    if (command != list) command->add_option("user", flags.token.user, "The user")->required();
+  }
+  add->add_option("--role", flags.token.role, "viewer, submitter or admin")->capture_default_str();
+  add->add_option("--tenant", flags.token.tenant, "Whose jobs the user sees; default: only their own");
+  add->add_option("--days", flags.token.days, "Until it expires")->check(CLI::Range(1, 3650))->capture_default_str();
+  CLI::App* context = app.add_subcommand("context", "Servers that are remembered");
+  context->require_subcommand(1);
+  Command(*context, flags, "list", "Which there are; * is in use", [] { return RunContextList(); });
+  CLI::App* use = Command(*context, flags, "use", "Use one from now on; local: that of rein up",
+                          [&flags] { return RunContextUse(flags.name); });
+  CLI::App* set = Command(*context, flags, "set", "Remember one, or change it",
+                          [&flags] { return RunContextSet(flags.name, flags.connection); });
+  CLI::App* forget = Command(*context, flags, "delete", "Forget one", [&flags] { return RunContextDelete(flags.name); });
+  for (CLI::App* command : {use, set, forget}) command->add_option("name", flags.name, "Its name")->required();
+  set->add_option("--server", flags.connection.server, "host:port of the controller");
+  set->add_option("--tls", flags.connection.tls, "Folder with your ca.crt, tls.crt and tls.key");
+  set->add_option("--ca", flags.connection.ca, "The server's authority, for a user with a token");
+  set->add_option("--token-file", flags.connection.token_file, "File with your token");
+  CLI::App* audit = app.add_subcommand("audit", "Who did what");
+  audit->require_subcommand(1);
+  CLI::App* verify = Command(*audit, flags, "verify", "Whether an audit log holds together",
+                             [&flags] { return RunAuditVerify(flags.name); });
+  verify->add_option("file", flags.name, "STATE/audit.jsonl of the controller")->required();
+}
+
+void AddDeployCommands(CLI::App& app, Flags& flags) {
+  CLI::App* deploy = app.add_subcommand("deploy", "Bring the services to a Kubernetes cluster");
+  deploy->require_subcommand(1);
+  const std::pair<const char*, const char*> verbs[] = {
+      {"render", "Print the manifests"},
+      {"diff", "Show what apply would change"},
+      {"apply", "Check what the cluster lacks, then apply"},
+      {"status", "Show pods, volumes and what they wait for"},
+      {"delete", "Delete everything but the volumes"}};
+  for (const auto& [verb, help] : verbs) {
+    CLI::App* command = Command(*deploy, flags, verb, help, [&flags, verb = std::string(verb)] { return RunDeploy(verb, flags.deploy); });
+    command->add_option("-k,--overlay", flags.deploy.overlay, "Name of an overlay, or a folder of yours")->required();
+    command->add_option("--kubectl", flags.deploy.kubectl, "The program")->capture_default_str();
+    if (std::string(verb) == "delete" || std::string(verb) == "apply") {
+      command->add_flag("-y,--yes", flags.deploy.yes, "Do not ask");
+    }
+  }
+}
+
+// "did you mean" for a command that does not exist.
+void SuggestCommand(const CLI::App& app, int argc, char** argv) {
+  if (argc < 2 || argv[1][0] == '-') return;
+  std::vector<std::string> names;
+  for (const CLI::App* command : app.get_subcommands({})) names.push_back(command->get_name());
+  std::string nearest = config::NearestName(argv[1], names);
+  bool known = std::find(names.begin(), names.end(), argv[1]) != names.end();
+  if (!known && !nearest.empty()) Hint(absl::StrCat("did you mean rein ", nearest, "?\n"));
+}
+
+void AddCommands(CLI::App& app, Flags& flags) {
+  AddConnection(&app, flags);
+  AddLocalCommands(app, flags);
+  AddSubmitCommands(app, flags);
+  AddLookCommands(app, flags);
+  AddJobCommands(app, flags);
+  AddAccessCommands(app, flags);
+  AddDeployCommands(app, flags);
+}
+
+}  // namespace
+
+int RunCommandLine(int argc, char** argv) {
+  CLI::App app(
+      "Rein post-trains language models: submit a job, watch it, read what the model said.",
+      "rein");
+  app.require_subcommand(1);
+  app.set_help_all_flag("--help-all", "Help of every command");
+  Flags flags;
+  AddCommands(app, flags);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    int code = app.exit(error);
+    if (code == 0) return kExitOk;
+    SuggestCommand(app, argc, argv);
+    return kExitUsage;
+  }
+  return flags.run();
+}
+
+}  // namespace rein::cli

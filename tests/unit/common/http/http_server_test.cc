@@ -1,0 +1,152 @@
+#include "common/http/http_server.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <httplib.h>
+#include <sys/socket.h>
+
+#include "common/http/admin_routes.h"
+
+namespace rein::http {
+namespace {
+
+using ::testing::HasSubstr;
+
+class HttpServerTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    HttpOptions options{.address = "127.0.0.1:0", .max_body_bytes = 100};
+    options.routes = AdminRoutes(metrics_, ready_);
+    options.routes.push_back({"GET", "/job/([^/]+)", access::UserRole::kViewer,
+                              [](const Request& request, Response& response) {
+                                if (request.captures[0] == "none") {
+                                  response.SetError(absl::NotFoundError("no job none"));
+                                } else {
+                                  response.body = request.captures[0] + request.Query("view");
+                                }
+                              }});
+    options.routes.push_back({"POST", "/echo", access::UserRole::kViewer,
+                              [](const Request& request, Response& response) {
+                                response.body = request.body;
+                              }});
+    options.routes.push_back({"GET", "/stream", access::UserRole::kViewer,
+                              [](const Request&, Response& response) {
+                                response.type = kEvents;
+                                response.stream = [](const Response::Send& send) {
+                                  for (int i = 0; i < 3; ++i) send("data: " + std::to_string(i) + "\n\n");
+                                };
+                              }});
+    auto server = HttpServer::Create(std::move(options));
+    ASSERT_TRUE(server.ok()) << server.status();
+    server_ = *std::move(server);
+  }
+
+  httplib::Client Client() { return httplib::Client("127.0.0.1", server_->port()); }
+  httplib::Result Get(const std::string& path) { return Client().Get(path); }
+
+  telemetry::Metrics metrics_;
+  std::atomic<bool> ready_ = false;
+  std::unique_ptr<HttpServer> server_;
+};
+
+TEST_F(HttpServerTest, ServesWhatWasCounted) {
+  metrics_.AddCounter("rein_test_completions_total", "Scored", {{"result", "ok"}}).Add(3);
+  metrics_.AddCounter("rein_test_completions_total", "Scored", {{"result", "ok"}}).Add();
+  metrics_.AddGauge("rein_test_policy_version", "In use", {{"rl_job", "digits"}}).Set(7);
+  metrics_.AddHistogram("rein_test_duration_seconds", "Time", {0.1, 1.0}, {{"rl_job", "old"}}).Observe(0.5);
+  auto response = Get("/metrics");
+  ASSERT_TRUE(response) << to_string(response.error());
+  EXPECT_THAT(response->body, HasSubstr("rein_test_completions_total{result=\"ok\"} 4"));
+  EXPECT_THAT(response->body, HasSubstr("rein_test_policy_version{rl_job=\"digits\"} 7"));
+  EXPECT_THAT(response->body, HasSubstr("le=\"0.1\"} 0"));
+  EXPECT_THAT(response->body, HasSubstr("le=\"1\"} 1"));
+  metrics_.RemoveGauge("rein_test_policy_version", "In use", {{"rl_job", "digits"}});
+  metrics_.RemoveHistogram("rein_test_duration_seconds", "Time", {{"rl_job", "old"}});
+  EXPECT_THAT(Get("/metrics")->body, ::testing::Not(HasSubstr("rl_job")));
+}
+
+TEST_F(HttpServerTest, TellsWhatTheProcessUses) {
+  const std::string page = Get("/metrics")->body;
+  auto value = [&](const std::string& name) {
+    const size_t at = page.find("\n" + name + " ");
+    return at == std::string::npos ? -1 : std::stod(page.substr(at + name.size() + 2));
+  };
+  EXPECT_GT(value("process_resident_memory_bytes"), 1e6);
+  EXPECT_GT(value("process_open_fds"), 3);
+  EXPECT_GE(value("process_threads"), 4);
+  EXPECT_GE(value("process_cpu_seconds_total"), 0);
+  EXPECT_NEAR(value("process_start_time_seconds"), static_cast<double>(time(nullptr)), 120);
+}
+
+TEST_F(HttpServerTest, IsHealthyAtOnceAndReadyWhenTold) {
+  EXPECT_EQ(Get("/healthz")->status, 200);
+  EXPECT_EQ(Get("/readyz")->status, 503);
+  ready_ = true;
+  EXPECT_EQ(Get("/readyz")->status, 200);
+}
+
+TEST_F(HttpServerTest, RoutesGetTheirPathQueryAndBody) {
+  EXPECT_EQ(Get("/job/digits?view=x")->body, "digitsx");
+  EXPECT_EQ(Get("/job/none")->status, 404);
+  EXPECT_EQ(Get("/job/none")->body, "{\"error\":\"no job none\"}");
+  EXPECT_EQ(Get("/nothing")->status, 404);
+  EXPECT_EQ(Client().Post("/echo", "words", "text/plain")->body, "words");
+  EXPECT_EQ(Client().Post("/echo", std::string(100, 'x'), "text/plain")->status, 200);
+  EXPECT_EQ(Client().Post("/echo", std::string(101, 'x'), "text/plain")->status, 413);
+  EXPECT_EQ(Client().Post("/echo", std::string(10000, 'x'), "text/plain")->status, 413);
+}
+
+TEST_F(HttpServerTest, StreamsPieces) {
+  auto response = Get("/stream");
+  EXPECT_EQ(response->body, "data: 0\n\ndata: 1\n\ndata: 2\n\n");
+  EXPECT_EQ(response->get_header_value("Content-Type"), kEvents);
+}
+
+// A web site whose name was made to point here must not read what this machine may.
+TEST_F(HttpServerTest, AnotherHostsNameIsRefused) {
+  for (const char* host : {"evil.example", "evil.example:80", "10.0.0.1"}) {
+    EXPECT_EQ(Client().Get("/metrics", {{"Host", host}})->status, 403) << host;
+  }
+  for (const char* host : {"localhost", "localhost:7080", "127.0.0.1:1"}) {
+    EXPECT_EQ(Client().Get("/metrics", {{"Host", host}})->status, 200) << host;
+  }
+}
+
+TEST_F(HttpServerTest, PagesMayNotBeFramedOrSniffed) {
+  auto response = Get("/healthz");
+  EXPECT_THAT(response->get_header_value("Content-Security-Policy"), HasSubstr("frame-ancestors 'none'"));
+  EXPECT_EQ(response->get_header_value("X-Content-Type-Options"), "nosniff");
+}
+
+// Connections that never finish their request are dropped, and cost others nothing.
+TEST_F(HttpServerTest, SlowSendersAreDropped) {
+  std::vector<int> slow;
+  for (int i = 0; i < 3; ++i) {
+    int one = socket(AF_INET, SOCK_STREAM, 0);
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_port = htons(static_cast<uint16_t>(server_->port()));
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    ASSERT_EQ(connect(one, reinterpret_cast<sockaddr*>(&address), sizeof(address)), 0);
+    ASSERT_GT(send(one, "GET /he", 7, 0), 0);
+    slow.push_back(one);
+  }
+  EXPECT_EQ(Get("/healthz")->status, 200);
+  char byte;
+  for (int one : slow) {
+    EXPECT_LE(recv(one, &byte, 1, 0), 0);  // closed by the server
+    close(one);
+  }
+}
+
+TEST_F(HttpServerTest, BadAddressesAreRefused) {
+  auto create = [](const std::string& address) { return HttpServer::Create({.address = address}).status(); };
+  EXPECT_TRUE(absl::IsInvalidArgument(create("9464")));
+  EXPECT_TRUE(absl::IsUnavailable(create(server_->address())));
+  absl::Status open = create("0.0.0.0:0");
+  EXPECT_TRUE(absl::IsInvalidArgument(open));
+  EXPECT_THAT(std::string(open.message()), HasSubstr("would be open to other machines"));
+}
+
+}  // namespace
+}  // namespace rein::http
