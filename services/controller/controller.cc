@@ -151,7 +151,7 @@ std::string Controller::WhatIsKept(const JobRecord& job) {
   return text;
 }
 
-void Controller::End(const Outcome& outcome) {
+void Controller::End(Outcome outcome) {
   JobRecord& job = *running_.job;
   std::string message = outcome.message;
   if (outcome.state == v1::JOB_STATE_FAILED) {

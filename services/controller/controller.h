@@ -100,7 +100,7 @@ class Controller {
   void StartNext();
   void BeginRun();
   void StepRun();
-  void End(const Outcome& outcome);
+  void End(Outcome outcome);  // a copy: the run that holds it ends here
   void Reread(JobRecord& job);
   void SetState(JobRecord& job, v1::JobState state, const std::string& message);
   std::string WhatIsKept(const JobRecord& job);

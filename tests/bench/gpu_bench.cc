@@ -236,7 +236,9 @@ struct Generator {
 void Generate(const ShapeOfModel& shape, const std::vector<Prompt>& prompts, const std::string& name) {
   const auto start = steady_clock::now();
   RandomPolicy policy(WriteModelFolder(shape), {}, trainer::Sft(trainer::Aggregation::kTokenMean));
+  std::fprintf(stderr, "weights after %.2f s\n", Seconds(start));
   Generator generator(policy, 0);
+  std::fprintf(stderr, "pages after %.2f s\n", Seconds(start));
   int64_t in = 0;
   for (const Prompt& p : prompts) in += static_cast<int64_t>(p.tokens.size());
   for (int run = 0; run < 2; ++run) {  // the first one also captures
@@ -252,6 +254,7 @@ void Generate(const ShapeOfModel& shape, const std::vector<Prompt>& prompts, con
            {"engine_ms_per_step", 1e3 * generator.engine_seconds / generator.steps},
            {"start_to_first_step_seconds", std::chrono::duration<double>(generator.first_step - start).count()}});
   }
+  for (const std::string& line : kernels::ChosenProjections()) std::fprintf(stderr, "%s\n", line.c_str());
 }
 
 std::vector<Prompt> ReadWorkload(const std::string& path) {

@@ -167,14 +167,15 @@ TEST_P(FamilyTest, PackedEqualsAloneAndDecodeEqualsPrefill) {
   at::Tensor packed = m_.decoder->Hidden(token, view);
   constexpr int64_t kPage = 4;
   auto layers = m_.decoder->NewPages(16, kPage);
-  // A recurrence in chunks and one token at a time round differently.
-  const double tolerance = m_.description.spec.delta.key_heads > 0 ? 2e-4 : 2e-5;
+  // A recurrence in chunks and one token at a time round differently, and what is rounded is normalised again.
+  const bool recurrent = m_.description.spec.recurrent();
+  const double packed_tolerance = recurrent ? 3e-4 : 1e-5, tolerance = recurrent ? 1e-3 : 2e-5;
   int64_t first_page = 0;
   for (size_t b = 0; b < lengths.size(); ++b) {
     at::Tensor own = token.narrow(0, view.offsets[b], lengths[b]);
     at::Tensor wanted = packed.narrow(0, view.offsets[b], lengths[b]);
     at::Tensor alone = m_.decoder->Hidden(own, nn::PackedSequences({lengths[b]}, at::kCPU));
-    EXPECT_LE((alone - wanted).abs().max().item<float>(), 1e-5);
+    EXPECT_LE((alone - wanted).abs().max().item<float>(), packed_tolerance);
     for (int64_t i = 0; i < lengths[b]; ++i) {  // one token at a time
       nn::SequenceView step = nn::PackedSequences({1}, at::kCPU);
       step.position_T = at::tensor({i}, at::kLong);

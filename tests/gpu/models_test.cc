@@ -78,7 +78,7 @@ TEST(ModelsGpuTest, LogitsMatchTransformers) {
     // Where rounding moves a token to another expert its logits are others: there the mean is held, not the worst.
     const bool routed = narrow.description.spec.experts.routing.experts > 0;
     const double highest = golden.logits.abs().max().item<double>();
-    EXPECT_LE((routed ? error.mean() : error.max()).item<double>(), 0.05 * highest) << folder;
+    EXPECT_LE((routed ? error.mean() : error.max()).item<double>(), 0.08 * highest) << folder;
   }
 }
 
