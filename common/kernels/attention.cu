@@ -381,13 +381,14 @@ __global__ void AddChunksKernel(AttentionForward r, DecodeScratch s) {
 template <typename Body>
 absl::Status WithDim(int64_t head_dim, Body body) {
   switch (head_dim) {
+    case 32: return body(std::integral_constant<int, 32>());
     case 64: return body(std::integral_constant<int, 64>());
     case 96: return body(std::integral_constant<int, 96>());
     case 128: return body(std::integral_constant<int, 128>());
     case 256: return body(std::integral_constant<int, 256>());
   }
   return absl::InvalidArgumentError(
-      absl::StrCat("attention: head_dim is ", head_dim, ", want 64, 96, 128 or 256"));
+      absl::StrCat("attention: head_dim is ", head_dim, ", want 32, 64, 96, 128 or 256"));
 }
 
 // Lets a kernel take more shared memory than blocks get unasked.

@@ -22,7 +22,7 @@ inline constexpr int kKeyChunk = 256;
 inline constexpr int kQueryTile = 128;
 
 constexpr bool AttentionTakes(int64_t head_dim) {
-  return head_dim == 64 || head_dim == 96 || head_dim == 128 || head_dim == 256;
+  return head_dim == 32 || head_dim == 64 || head_dim == 96 || head_dim == 128 || head_dim == 256;
 }
 
 // Where the keys and values are; element strides of one token are given, heads of a token are C apart.

@@ -27,7 +27,8 @@ struct Shape {
 const Shape kShapes[] = {{9, 3, 64, {5, 130, 1, 257}},       {16, 8, 128, {300, 2, 1000}},
                          {4, 4, 96, {1, 65}},                {4, 2, 12, {7, 9}},
                          {14, 2, 64, {700, 64, 63, 256}},    {32, 8, 128, {513, 255}},
-                         {8, 1, 128, {400}},                 {8, 4, 256, {300, 20}}};
+                         {8, 1, 128, {400}},                 {8, 4, 256, {300, 20}},
+                         {4, 2, 32, {18, 300, 1, 70}}};
 
 TEST(AttentionGpuTest, PackedForwardAndBackwardMatchTheReference) {
   for (const Shape& s : kShapes) {
@@ -217,7 +218,7 @@ TEST(AttentionGpuTest, SiblingsThatShareChunksGetTheBitsOfEachAlone) {
   std::mt19937 random(std::random_device{}());
   auto below = [&](int64_t n) { return static_cast<int64_t>(random() % n); };
   for (auto [heads, kv_heads, dim] : {std::tuple{16, 8, 128}, {9, 3, 64}, {14, 2, 64}, {8, 1, 128},
-                                      {4, 4, 96}, {16, 1, 64}, {8, 4, 256}}) {
+                                      {4, 4, 96}, {16, 1, 64}, {8, 4, 256}, {4, 2, 32}}) {
     for (int64_t rows : {1, 37, 600}) {
       const int64_t per_row = 80, longest = per_row * 16;
       std::vector<int64_t> contexts, shared;
