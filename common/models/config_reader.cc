@@ -23,7 +23,7 @@ bool WithoutEffect(const std::string& key) {
       "gradient_checkpointing", "id2label", "init_std", "initializer_factor", "initializer_range", "is_decoder",
       "is_encoder_decoder", "keys_to_ignore_at_inference", "label2id", "length_penalty", "max_length",
       "min_length", "model_type", "no_repeat_ngram_size", "num_beam_groups", "num_beams", "num_labels",
-      "num_return_sequences", "output_attentions", "output_hidden_states", "output_router_logits",
+      "num_return_sequences", "output_attentions", "output_hidden_states",
       "output_scores", "pad_token_id", "pretraining_tp", "problem_type", "quantization_config",
       "remove_invalid_values", "repetition_penalty", "return_dict", "return_dict_in_generate",
       "router_aux_loss_coef", "sep_token_id", "suppress_tokens", "task_specific_params", "temperature",

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
 
 #include "common/models/model_folder.h"
@@ -65,10 +66,7 @@ TEST_P(FamilyTrainingTest, LearnsSavesAndScoresAlike) {
   fs::remove_all(out);
 }
 
-INSTANTIATE_TEST_SUITE_P(Families, FamilyTrainingTest, testing::ValuesIn(Folders()),
-                         [](const auto& i) { return i.param; });
-
-// Random weights of a family begin as its own training does: the loss of a uniform guess.
+// Random weights begin at the loss of a uniform guess.
 TEST_P(FamilyTrainingTest, RandomWeightsBeginNearAUniformGuess) {
   auto group = parallel::SingleProcess();
   TrainerSettings settings;
@@ -82,8 +80,12 @@ TEST_P(FamilyTrainingTest, RandomWeightsBeginNearAUniformGuess) {
   ASSERT_TRUE(scored.ok()) << scored.status();
   double sum = 0;
   for (float logprob : (*scored)[0]) sum -= logprob;
-  EXPECT_NEAR(sum / 8, std::log(61.0), 0.8);
+  // Rows of length 1 give logits of deviation 1 whatever the weights are.
+  EXPECT_NEAR(sum / 8, std::log(61.0), (*made)->model().spec.normalised_head ? 2 : 0.8);
 }
+
+INSTANTIATE_TEST_SUITE_P(Families, FamilyTrainingTest, testing::ValuesIn(Folders()),
+                         [](const auto& i) { return i.param; });
 
 }  // namespace
 }  // namespace rein::trainer
