@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/models/kv_size.h"
 #include "common/nn/activation.h"
 #include "common/nn/delta_net.h"
 #include "common/nn/norm.h"
@@ -199,17 +200,7 @@ std::vector<nn::KvPages> Decoder::NewPages(int64_t pages, int64_t page_tokens) c
 }
 
 int64_t Decoder::kv_bytes_per_page(int64_t page_tokens) const {
-  const LatentSpec& latent = spec_.latent;
-  const nn::DeltaShape& delta = spec_.delta;
-  const int64_t width = latent.latent_dim > 0 ? latent.latent_dim + latent.rotary_dim
-                                              : 2 * spec_.num_kv_heads * spec_.head_dim;
-  const int64_t state = delta.value_heads * delta.key_dim * delta.value_dim + delta.mixed_dim() * (delta.taps - 1);
-  int64_t bytes = 0;
-  for (int n = 0; n < spec_.num_layers; ++n) {
-    bytes += spec_.layer(n).recurrent ? state * static_cast<int64_t>(sizeof(float))
-                                      : page_tokens * width * weights_.embedding.value.element_size();
-  }
-  return bytes;
+  return KvBytesPerPage(spec_, page_tokens, weights_.embedding.value.element_size());
 }
 
 at::Device Decoder::device() const { return weights_.embedding.value.device(); }

@@ -1,4 +1,4 @@
-// Weights from and to the safetensors of a model folder (declared in model_folder.h).
+#include "common/models/weight_files.h"
 
 #include <ATen/ATen.h>
 #include <ATen/CPUGeneratorImpl.h>
@@ -56,45 +56,12 @@ absl::Status NoSafetensors(const std::string& folder) {
       folder, "/model.safetensors', {'format': 'pt'})\""));
 }
 
-// The safetensors files of a folder, one or many.
-absl::StatusOr<std::vector<std::unique_ptr<SafetensorsFile>>> OpenFolder(const std::string& folder) {
-  std::set<std::string> names;
-  const std::string index_path = folder + "/model.safetensors.index.json";
-  if (fs::exists(index_path)) {
-    REIN_ASSIGN_OR_RETURN(json index, rein::json::ReadJsonFile(index_path));
-    const json map = index.is_object() ? index.value("weight_map", json()) : json();
-    if (!map.is_object()) {
-      return absl::InvalidArgumentError(absl::StrCat(index_path, ": weight_map is not an object"));
-    }
-    for (const auto& [tensor, file] : map.items()) {
-      const std::string name = file.is_string() ? file.get<std::string>() : "";
-      if (name.empty() || absl::StrContains(name, "/")) {
-        return absl::InvalidArgumentError(absl::StrCat(index_path, ": the file of ", tensor, " is ",
-                                                       file.dump(), ", want a name in this folder"));
-      }
-      names.insert(name);
-    }
-  } else {
-    if (fs::is_directory(folder) && !fs::exists(folder + "/model.safetensors")) return NoSafetensors(folder);
-    names.insert("model.safetensors");
-  }
-  std::vector<std::unique_ptr<SafetensorsFile>> files;
-  for (const std::string& name : names) {
-    REIN_ASSIGN_OR_RETURN(files.emplace_back(), SafetensorsFile::Open(folder + "/" + name));
-  }
-  return files;
-}
-
 at::ScalarType TorchType(const std::string& dtype) {
   if (dtype == "F32") return at::kFloat;
   if (dtype == "BF16") return at::kBFloat16;
   if (dtype == "F16") return at::kHalf;
   if (dtype == "F8_E4M3") return at::kFloat8_e4m3fn;
   return at::ScalarType::Undefined;
-}
-
-at::Tensor AsTensor(const TensorView& view) {
-  return at::from_blob(const_cast<char*>(view.data), view.shape, TorchType(view.dtype));
 }
 
 // MXFP4 (OCP Microscaling Formats 1.0): 32 numbers of 4 bits share a power of two. blocks U8 [E, R, G, 16] and scales U8
@@ -113,9 +80,9 @@ at::Tensor FromMxfp4(const TensorView& blocks, const TensorView& scales) {
 
 // fp8 [R, C] times its scales, fp32 [R / 128, C / 128] rounded up, each of a block.
 at::Tensor Dequantised(const TensorView& view, const TensorView& scale) {
-  at::Tensor blocks = AsTensor(scale).to(at::kFloat);
+  at::Tensor blocks = FileTensor(scale).to(at::kFloat);
   at::Tensor wide = blocks.repeat_interleave(kScaleBlock, 0).repeat_interleave(kScaleBlock, 1);
-  return AsTensor(view).to(at::kFloat).mul_(
+  return FileTensor(view).to(at::kFloat).mul_(
       wide.narrow(0, 0, view.shape[0]).narrow(1, 0, view.shape[1]));
 }
 
@@ -280,9 +247,52 @@ class FolderMatch {
 
 }  // namespace
 
+absl::StatusOr<std::vector<std::unique_ptr<SafetensorsFile>>> OpenWeightFiles(
+    const std::string& folder) {
+  std::set<std::string> names;
+  const std::string index_path = folder + "/model.safetensors.index.json";
+  if (fs::exists(index_path)) {
+    REIN_ASSIGN_OR_RETURN(json index, rein::json::ReadJsonFile(index_path));
+    const json map = index.is_object() ? index.value("weight_map", json()) : json();
+    if (!map.is_object()) {
+      return absl::InvalidArgumentError(absl::StrCat(index_path, ": weight_map is not an object"));
+    }
+    for (const auto& [tensor, file] : map.items()) {
+      const std::string name = file.is_string() ? file.get<std::string>() : "";
+      if (name.empty() || absl::StrContains(name, "/")) {
+        return absl::InvalidArgumentError(absl::StrCat(index_path, ": the file of ", tensor, " is ",
+                                                       file.dump(), ", want a name in this folder"));
+      }
+      names.insert(name);
+    }
+  } else {
+    if (fs::is_directory(folder) && !fs::exists(folder + "/model.safetensors")) return NoSafetensors(folder);
+    names.insert("model.safetensors");
+  }
+  std::vector<std::unique_ptr<SafetensorsFile>> files;
+  for (const std::string& name : names) {
+    REIN_ASSIGN_OR_RETURN(files.emplace_back(), SafetensorsFile::Open(folder + "/" + name));
+  }
+  return files;
+}
+
+at::Tensor FileTensor(const TensorView& view) {
+  const at::ScalarType type = TorchType(view.dtype);
+  if (type == at::ScalarType::Undefined) return {};
+  return at::from_blob(const_cast<char*>(view.data), view.shape, type);
+}
+
+absl::Status CheckWeights(const std::string& folder, const ModelDescription& model,
+                          const weights::Registry& registry) {
+  REIN_ASSIGN_OR_RETURN(auto files, OpenWeightFiles(folder));
+  FolderMatch match(model, files);
+  for (const weights::Parameter& parameter : registry.parameters()) match.Match(parameter);
+  return match.Finish(folder);
+}
+
 absl::Status LoadWeights(const std::string& folder, const ModelDescription& model,
                          const weights::Registry& registry, const at::Tensor& arena) {
-  REIN_ASSIGN_OR_RETURN(auto files, OpenFolder(folder));
+  REIN_ASSIGN_OR_RETURN(auto files, OpenWeightFiles(folder));
   FolderMatch match(model, files);
   for (const weights::Parameter& parameter : registry.parameters()) match.Match(parameter);
   REIN_RETURN_IF_ERROR(match.Finish(folder));
@@ -293,7 +303,7 @@ absl::Status LoadWeights(const std::string& folder, const ModelDescription& mode
   std::string wide_name;
   at::Tensor wide;
   for (const FolderMatch::Copy& copy : match.copies) {
-    at::Tensor source = copy.scale == nullptr ? AsTensor(*copy.view) : wide;
+    at::Tensor source = copy.scale == nullptr ? FileTensor(*copy.view) : wide;
     if (copy.scale != nullptr && copy.tensor != wide_name) {
       const bool fp8 = copy.view->dtype == "F8_E4M3";
       source = wide = fp8 ? Dequantised(*copy.view, *copy.scale) : FromMxfp4(*copy.view, *copy.scale);

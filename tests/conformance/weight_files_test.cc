@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <functional>
@@ -13,6 +14,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "common/checkpoint/safetensors.h"
+#include "common/models/folder_report.h"
 #include "common/models/model_folder.h"
 
 namespace rein::models {
@@ -204,6 +206,57 @@ TEST(WeightFilesTest, PicklesAreRefusedWithTheCommandThatConvertsThem) {
   EXPECT_THAT(std::string(status.message()), HasSubstr("pickles only (pytorch_model.bin)"));
   EXPECT_THAT(std::string(status.message()), HasSubstr("weights_only=True"));
   fs::remove_all(folder);
+}
+
+TEST(FolderReportTest, InspectCountsWhatATokenMeets) {
+  auto report = *InspectFolder("tests/golden/models/qwen3_moe");
+  EXPECT_EQ(report["architecture"], "Qwen3MoeForCausalLM");
+  EXPECT_EQ(report["structure"]["sparse_layers"], 1);
+  const int64_t all = report["parameters"]["all"], experts = report["parameters"]["experts"];
+  EXPECT_EQ(all, Weights("tests/golden/models/qwen3_moe").registry.parameter_count());
+  EXPECT_EQ(experts, 6 * 3 * 12 * 32);
+  EXPECT_EQ(report["parameters"]["of_a_token"], all - experts / 2);  // 3 of 6
+  EXPECT_EQ(report["bytes"]["kv_of_a_token_bf16"], 2 * 2 * 2 * 12 * 2);  // layers, k and v, heads, dims, bytes
+  EXPECT_EQ(report["files"].size(), 1u);
+  EXPECT_EQ((*InspectFolder("tests/golden/models/deepseek_v2"))["bytes"]["kv_of_a_token_bf16"], 2 * (16 + 4) * 2);
+  EXPECT_FALSE(InspectFolder("tests/golden/models/qwen3_moe/config.json")->contains("files"));
+  EXPECT_EQ(ListFamilies().size(), AllFamilies().size());
+}
+
+TEST(FolderReportTest, VerifyNamesWhatIsNotFinite) {
+  auto good = *VerifyFolder("tests/golden/models/qwen3");
+  EXPECT_EQ(good, *VerifyFolder("tests/golden/models/qwen3"));
+  EXPECT_NE(good["digest"], (*VerifyFolder("tests/golden/models/qwen2"))["digest"]);
+  const std::string folder = Changed("qwen3", "not_finite", [](Tensors& tensors) {
+    tensors["model.norm.weight"][3] = INFINITY;
+    tensors["model.norm.weight"][5] = NAN;
+  });
+  EXPECT_THAT(std::string(VerifyFolder(folder).status().message()),
+              HasSubstr("model.norm.weight has 2 of 32 numbers that are not finite"));
+  fs::remove_all(folder);
+  const std::string lacking = Changed("qwen3", "lacking", [](Tensors& tensors) { tensors.erase("model.norm.weight"); });
+  EXPECT_THAT(std::string(VerifyFolder(lacking).status().message()), HasSubstr("model.norm.weight is missing"));
+  fs::remove_all(lacking);
+}
+
+TEST(FolderReportTest, DiffSaysWhichTensorsAndByHowMuch) {
+  const std::string first = "tests/golden/models/qwen3";
+  const std::string second = Changed("qwen3", "other", [](Tensors& tensors) {
+    tensors["model.norm.weight"].mul_(1.5);
+    tensors["lm_head.weight"] = tensors["lm_head.weight"].to(at::kFloat);
+    tensors["extra"] = at::ones({2});
+    tensors.erase("model.layers.0.mlp.up_proj.weight");
+  });
+  auto diff = *DiffFolders(first, second);
+  EXPECT_EQ(diff["only_in_first"], json({"model.layers.0.mlp.up_proj.weight"}));
+  EXPECT_EQ(diff["only_in_second"], json({"extra"}));
+  ASSERT_EQ(diff["different"].size(), 2u);
+  EXPECT_EQ(diff["different"][0]["first"], "BF16[61, 32]");
+  EXPECT_EQ(diff["different"][0]["second"], "F32[61, 32]");
+  EXPECT_EQ(diff["different"][1]["tensor"], "model.norm.weight");
+  EXPECT_NEAR(diff["different"][1]["relative"].get<double>(), 0.5, 0.01);
+  EXPECT_TRUE((*DiffFolders(first, first))["different"].empty());
+  fs::remove_all(second);
 }
 
 }  // namespace
