@@ -30,21 +30,21 @@ namespace {
 
 // Hidden states at the packed places `at`.
 at::Tensor HiddenAt(const models::Decoder& decoder, const PackedTargets& packed,
-                    const std::vector<int64_t>& at, bool recompute) {
+                    const std::vector<int64_t>& at, bool recompute, const Routers& routers = nullptr) {
   at::Device device = decoder.device();
   auto on_device = [&](const std::vector<int64_t>& v) {
     return at::tensor(v, at::kLong).to(device);
   };
   at::Tensor hidden_TD = decoder.Hidden(on_device(packed.token),
-                                        nn::PackedSequences(packed.lengths, device), recompute);
+                                        nn::PackedSequences(packed.lengths, device), recompute, routers);
   return hidden_TD.index_select(0, on_device(at));
 }
 
 }  // namespace
 
 nn::TokenLogprobs ForwardTargets(const models::Decoder& decoder, const PackedTargets& packed,
-                                 double temperature, bool recompute) {
-  return decoder.Logprobs(HiddenAt(decoder, packed, packed.source, recompute),
+                                 double temperature, bool recompute, const Routers& routers) {
+  return decoder.Logprobs(HiddenAt(decoder, packed, packed.source, recompute, routers),
                           at::tensor(packed.target, at::kLong).to(decoder.device()), temperature);
 }
 
@@ -54,11 +54,11 @@ at::Tensor ScoreTargets(const models::Decoder& decoder, const PackedTargets& pac
 }
 
 at::Tensor ScoreSequences(const models::Decoder& decoder, const PackedTargets& packed,
-                          bool recompute) {
+                          bool recompute, const Routers& routers) {
   std::vector<int64_t> last;
   int64_t end = 0;
   for (int64_t length : packed.lengths) last.push_back((end += length) - 1);
-  return decoder.Scores(HiddenAt(decoder, packed, last, recompute));
+  return decoder.Scores(HiddenAt(decoder, packed, last, recompute, routers));
 }
 
 absl::Status SplitTargets(const at::Tensor& figure_N, const PackedTargets& packed,

@@ -87,11 +87,15 @@ absl::Status PolicyTrainer::Microbatch(const UpdateBatch& batch, const std::vect
   if (packed.target.empty()) return absl::OkStatus();
   const models::Decoder& decoder = policy_->decoder();
   LossInputs in = InputsOfLoss(batch, algorithm_, members, decoder.device());
+  const Routers routers = decoder.NewRouterRecord();
+  if (routers != nullptr) {
+    routers->share = static_cast<double>(packed.target.size()) / std::max(batch.counts.tokens, 1.0);
+  }
   if (algorithm_.scalar_head) {
-    in.score_S = ScoreSequences(decoder, packed, settings_.recompute);
+    in.score_S = ScoreSequences(decoder, packed, settings_.recompute, routers);
   } else {
     nn::TokenLogprobs out =
-        ForwardTargets(decoder, packed, algorithm_.temperature, settings_.recompute);
+        ForwardTargets(decoder, packed, algorithm_.temperature, settings_.recompute, routers);
     REIN_RETURN_IF_ERROR(
         SplitTargets(out.logprob_N, packed, batch.sequences, members, "policy_logprob", logprobs));
     in.policy_logprob_T = out.logprob_N;
@@ -108,6 +112,7 @@ absl::Status PolicyTrainer::Microbatch(const UpdateBatch& batch, const std::vect
   }
   loss.backward();
   sums->loss += value;
+  sums->routers.Add(routers.get());
   AddSums(terms.token_means, &sums->token_sums);
   AddSums(terms.sequence_means, &sums->sequence_sums);
   for (size_t i = 0; i < terms.token_maxima.size(); ++i) {
@@ -328,6 +333,7 @@ absl::StatusOr<UpdateResult> PolicyTrainer::Update(const std::vector<TrainingSeq
   UpdateResult result;
   sums.loss /= static_cast<double>(steps);
   result.metrics = sums.Metrics(algorithm_);
+  for (Metric& metric : sums.routers.Metrics(steps)) result.metrics.push_back(std::move(metric));
   result.metrics.push_back({"grad_norm", norm});
   result.metrics.push_back({"learning_rate", learning_rate});
   if (critic_ != nullptr) {

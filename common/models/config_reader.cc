@@ -15,7 +15,9 @@ constexpr int64_t kMaxCount = int64_t{1} << 24;
 // generation loop read. Dropout is never applied here.
 bool WithoutEffect(const std::string& key) {
   static const auto& keys = *new std::set<std::string>{
-      "_attn_implementation", "_attn_implementation_autoset", "_commit_hash", "_name_or_path",
+      "_attn_implementation", "_attn_implementation_autoset", "_commit_hash", "_flash_attn_2_enabled",
+      "_from_model_config", "_name_or_path", "attn_implementation", "is_llama_config", "max_sequence_length",
+      "transformers.js_config", "use_flash_attention_2",
       "architectures", "auto_map", "bad_words_ids", "begin_suppress_tokens", "bos_token_id",
       "chunk_size_feed_forward", "classifier_activation", "decoder_start_token_id", "diversity_penalty",
       "do_sample", "dtype", "early_stopping", "embd_pdrop", "encoder_no_repeat_ngram_size", "eos_token_id",

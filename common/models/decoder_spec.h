@@ -65,6 +65,7 @@ struct ExpertSpec {
   bool router_bias = false;
   bool correction = false;       // a bias of the choice, without gradient
   bool bias = false;             // of the experts' projections
+  double balance = 0;            // coefficient of the auxiliary loss; see nn/router_record.h
 };
 
 enum class Alibi { kNone, kAdded, kScaled };  // kScaled: rounded to bf16, then times the scale of scores (Falcon)

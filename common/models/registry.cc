@@ -117,7 +117,15 @@ absl::StatusOr<DecoderSpec> ParseConfig(const ModelFamily& family, const json& c
   spec.architecture = family.architecture;
   ConfigReader reader(config);
   family.parse(reader, &spec);
-  reader.Only("output_router_logits", false);  // true adds the router's auxiliary loss to the loss
+  reader.Only("rope_interleaved", false);  // families that turn neighbours do so by themselves
+  reader.Only("use_mrope", false);         // positions of images
+  // As in `transformers` the auxiliary loss is added where the logits are asked for.
+  const bool balanced = reader.Flag("output_router_logits", false);
+  if (balanced && (spec.experts.routing.experts == 0 || spec.experts.correction)) {
+    reader.Error("output_router_logits", "is true, but this family has no auxiliary loss; want false");
+  } else if (balanced) {
+    spec.experts.balance = reader.Positive("router_aux_loss_coef", 0.001);
+  }
   ParseEos(config, &spec);
   CheckShape(reader, spec);
   REIN_RETURN_IF_ERROR(reader.status());

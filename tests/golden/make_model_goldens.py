@@ -64,6 +64,8 @@ MODELS = {
     "glm": ("Glm", dict(head_dim=8, rope_parameters=rope(1e4, partial_rotary_factor=0.5))),
     "glm4": ("Glm4", dict(head_dim=8, rope_parameters=rope(1e4, partial_rotary_factor=0.5))),
     "mixtral": ("Mixtral", dict(num_local_experts=4, num_experts_per_tok=2)),
+    "mixtral_balanced": ("Mixtral", dict(num_local_experts=4, num_experts_per_tok=2, output_router_logits=True,
+                                         router_aux_loss_coef=0.5)),
     "qwen2_moe": ("Qwen2Moe", dict(**MOE, num_experts=6, num_experts_per_tok=2, mlp_only_layers=[0],
                                    shared_expert_intermediate_size=20)),
     "qwen3_moe": ("Qwen3Moe", dict(**MOE, num_experts=6, num_experts_per_tok=3, head_dim=12, norm_topk_prob=True,
