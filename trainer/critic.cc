@@ -58,7 +58,7 @@ absl::Status Critic::Values(const std::vector<TrainingSequence>& sequences,
                             const std::vector<size_t>& members,
                             std::vector<std::vector<float>>* values) const {
   at::NoGradGuard no_grad;
-  const PackedTargets packed = PackTargets(sequences, members, !parameters_->model().spec.recurrent());
+  const PackedTargets packed = PackTargets(sequences, members, parameters_->model().spec.shares_prompts());
   if (packed.target.empty()) return absl::OkStatus();
   at::Tensor value_N = ScoreTargets(parameters_->decoder(), packed, /*recompute=*/false);
   return SplitTargets(value_N, packed, sequences, members, "value", values);
@@ -67,7 +67,7 @@ absl::Status Critic::Values(const std::vector<TrainingSequence>& sequences,
 absl::Status Critic::Accumulate(const UpdateBatch& batch, const Algorithm& algorithm,
                                 const std::vector<size_t>& members, bool recompute,
                                 CriticSums* sums) {
-  const PackedTargets packed = PackTargets(batch.sequences, members, !parameters_->model().spec.recurrent());
+  const PackedTargets packed = PackTargets(batch.sequences, members, parameters_->model().spec.shares_prompts());
   if (packed.target.empty()) return absl::OkStatus();
   at::Tensor value_N = ScoreTargets(parameters_->decoder(), packed, recompute);
   auto on_device = [&](const TokenRows& rows) {

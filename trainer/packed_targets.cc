@@ -64,21 +64,21 @@ namespace {
 
 // Hidden states at the packed places `at`.
 at::Tensor HiddenAt(const models::Decoder& decoder, const PackedTargets& packed,
-                    const std::vector<int64_t>& at, bool recompute) {
+                    const std::vector<int64_t>& at, bool recompute, const Routers& routers = nullptr) {
   at::Device device = decoder.device();
   auto on_device = [&](const std::vector<int64_t>& v) {
     return at::tensor(v, at::kLong).to(device);
   };
   at::Tensor hidden_TD = decoder.Hidden(on_device(packed.token),
-                                        nn::PackedSegments(packed.segments, device), recompute);
+                                        nn::PackedSegments(packed.segments, device), recompute, routers);
   return nn::Rows(hidden_TD, on_device(at));
 }
 
 }  // namespace
 
 nn::TokenLogprobs ForwardTargets(const models::Decoder& decoder, const PackedTargets& packed,
-                                 double temperature, bool recompute) {
-  return decoder.Logprobs(HiddenAt(decoder, packed, packed.source, recompute),
+                                 double temperature, bool recompute, const Routers& routers) {
+  return decoder.Logprobs(HiddenAt(decoder, packed, packed.source, recompute, routers),
                           at::tensor(packed.target, at::kLong).to(decoder.device()), temperature);
 }
 
@@ -88,8 +88,8 @@ at::Tensor ScoreTargets(const models::Decoder& decoder, const PackedTargets& pac
 }
 
 at::Tensor ScoreSequences(const models::Decoder& decoder, const PackedTargets& packed,
-                          bool recompute) {
-  return decoder.Scores(HiddenAt(decoder, packed, packed.last, recompute));
+                          bool recompute, const Routers& routers) {
+  return decoder.Scores(HiddenAt(decoder, packed, packed.last, recompute, routers));
 }
 
 absl::Status SplitTargets(const at::Tensor& figure_N, const PackedTargets& packed,

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -37,16 +38,19 @@ int64_t SharedTokens(const TrainingSequence& previous, const TrainingSequence& n
 PackedTargets PackTargets(const std::vector<TrainingSequence>& sequences,
                           const std::vector<size_t>& members, bool share = true);
 
-// The figures of every target, in packed order. Throws as LibTorch does; see CatchTorch().
+using Routers = std::shared_ptr<nn::RouterRecord>;
+
+// The figures of every target, in packed order; `routers` as in Decoder::Hidden(). Throws as LibTorch does; see
+// CatchTorch().
 nn::TokenLogprobs ForwardTargets(const models::Decoder& decoder, const PackedTargets& packed,
-                                 double temperature, bool recompute);
+                                 double temperature, bool recompute, const Routers& routers = nullptr);
 
 // Of a model with a scalar head: the score at the token before each target, in packed order.
 at::Tensor ScoreTargets(const models::Decoder& decoder, const PackedTargets& packed, bool recompute);
 
 // The same at the last token of each sequence: [S].
 at::Tensor ScoreSequences(const models::Decoder& decoder, const PackedTargets& packed,
-                          bool recompute);
+                          bool recompute, const Routers& routers = nullptr);
 
 // Cuts [N] figures of targets into those of each member, at (*out)[member]; null: only checks. ABORTED
 // names the first that is not finite, as `what`.

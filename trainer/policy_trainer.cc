@@ -46,7 +46,7 @@ absl::StatusOr<std::unique_ptr<PolicyTrainer>> PolicyTrainer::Create(
   const ParameterSource source{s.model_path, s.random_weights, s.seed,
                                trainer->algorithm_.scalar_head};
   REIN_ASSIGN_OR_RETURN(trainer->policy_, ParameterSet::Create(source, s.device, s.dtype, group));
-  s.share_prompts = s.share_prompts && !model.spec.recurrent();
+  s.share_prompts = s.share_prompts && model.spec.shares_prompts();
   if (trainer->algorithm_.frozen_reference) REIN_RETURN_IF_ERROR(trainer->FreezeReference());
   if (trainer->algorithm_.critic) {
     const CriticSettings& critic = *trainer->algorithm_.critic;
@@ -92,11 +92,15 @@ absl::Status PolicyTrainer::Microbatch(const UpdateBatch& batch, const std::vect
   if (packed.target.empty()) return absl::OkStatus();
   const models::Decoder& decoder = policy_->decoder();
   LossInputs in = InputsOfLoss(batch, algorithm_, members, decoder.device());
+  const Routers routers = decoder.NewRouterRecord();
+  if (routers != nullptr) {
+    routers->share = static_cast<double>(packed.target.size()) / std::max(batch.counts.tokens, 1.0);
+  }
   if (algorithm_.scalar_head) {
-    in.score_S = ScoreSequences(decoder, packed, settings_.recompute);
+    in.score_S = ScoreSequences(decoder, packed, settings_.recompute, routers);
   } else {
     nn::TokenLogprobs out =
-        ForwardTargets(decoder, packed, algorithm_.temperature, settings_.recompute);
+        ForwardTargets(decoder, packed, algorithm_.temperature, settings_.recompute, routers);
     REIN_RETURN_IF_ERROR(
         SplitTargets(out.logprob_N, packed, batch.sequences, members, "policy_logprob", logprobs));
     in.policy_logprob_T = out.logprob_N;
@@ -113,6 +117,7 @@ absl::Status PolicyTrainer::Microbatch(const UpdateBatch& batch, const std::vect
   }
   loss.backward();
   sums->loss += value;
+  sums->routers.Add(routers.get());
   AddSums(terms.token_means, &sums->token_sums);
   AddSums(terms.sequence_means, &sums->sequence_sums);
   for (size_t i = 0; i < terms.token_maxima.size(); ++i) {
@@ -365,6 +370,7 @@ absl::StatusOr<UpdateResult> PolicyTrainer::Update(const std::vector<TrainingSeq
   UpdateResult result;
   sums.loss /= static_cast<double>(steps);
   result.metrics = sums.Metrics(algorithm_);
+  for (Metric& metric : sums.routers.Metrics(steps)) result.metrics.push_back(std::move(metric));
   result.metrics.push_back({"grad_norm", norm});
   result.metrics.push_back({"learning_rate", learning_rate});
   if (critic_ != nullptr) {

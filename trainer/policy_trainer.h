@@ -44,7 +44,7 @@ struct TrainerSettings {
   int64_t max_length = 0;      // longest sequence; 0: the model's context
   int64_t microbatch_tokens = 8192;
   bool recompute = false;
-  // Neighbours' common prompt is computed once, with the same gradients but for rounding; not with recurrent layers.
+  // Neighbours' common prompt is computed once, with the same gradients but for rounding, where the model allows it.
   bool share_prompts = true;
   double max_grad_norm = 1;
   AdamWSettings adamw;

@@ -16,6 +16,7 @@ UpdateSums::UpdateSums(const Algorithm& algorithm)
 
 absl::Status UpdateSums::ReduceOver(parallel::ProcessGroup& group) {
   if (group.size() == 1) return absl::OkStatus();
+  REIN_RETURN_IF_ERROR(routers.ReduceOver(group));
   std::vector<double> flat{loss, tokens, computed_tokens, trained_tokens, trained_sequences};
   flat.insert(flat.end(), token_sums.begin(), token_sums.end());
   flat.insert(flat.end(), sequence_sums.begin(), sequence_sums.end());

@@ -8,6 +8,7 @@
 
 #include "common/parallel/process_group.h"
 #include "trainer/algorithms/algorithm.h"
+#include "trainer/router_sums.h"
 #include "trainer/training_sequence.h"
 
 namespace rein::trainer {
@@ -29,6 +30,7 @@ struct UpdateSums {
   std::vector<double> token_sums;  // of Algorithm::token_mean_names
   std::vector<double> sequence_sums;  // of Algorithm::sequence_mean_names
   std::vector<double> maxima;      // of Algorithm::token_max_names
+  RouterSums routers;
 };
 
 }  // namespace rein::trainer

@@ -15,7 +15,9 @@ constexpr int64_t kMaxCount = int64_t{1} << 24;
 // generation loop read. Dropout is never applied here.
 bool WithoutEffect(const std::string& key) {
   static const auto& keys = *new std::set<std::string>{
-      "_attn_implementation", "_attn_implementation_autoset", "_commit_hash", "_name_or_path",
+      "_attn_implementation", "_attn_implementation_autoset", "_commit_hash", "_flash_attn_2_enabled",
+      "_from_model_config", "_name_or_path", "attn_implementation", "is_llama_config", "max_sequence_length",
+      "transformers.js_config", "use_flash_attention_2",
       "architectures", "auto_map", "bad_words_ids", "begin_suppress_tokens", "bos_token_id",
       "chunk_size_feed_forward", "classifier_activation", "decoder_start_token_id", "diversity_penalty",
       "do_sample", "dtype", "early_stopping", "embd_pdrop", "encoder_no_repeat_ngram_size", "eos_token_id",
@@ -23,7 +25,7 @@ bool WithoutEffect(const std::string& key) {
       "gradient_checkpointing", "id2label", "init_std", "initializer_factor", "initializer_range", "is_decoder",
       "is_encoder_decoder", "keys_to_ignore_at_inference", "label2id", "length_penalty", "max_length",
       "min_length", "model_type", "no_repeat_ngram_size", "num_beam_groups", "num_beams", "num_labels",
-      "num_return_sequences", "output_attentions", "output_hidden_states", "output_router_logits",
+      "num_return_sequences", "output_attentions", "output_hidden_states",
       "output_scores", "pad_token_id", "pretraining_tp", "problem_type", "quantization_config",
       "remove_invalid_values", "repetition_penalty", "return_dict", "return_dict_in_generate",
       "router_aux_loss_coef", "sep_token_id", "suppress_tokens", "task_specific_params", "temperature",

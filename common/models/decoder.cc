@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/models/kv_size.h"
 #include "common/nn/activation.h"
 #include "common/nn/delta_net.h"
 #include "common/nn/norm.h"
@@ -68,11 +69,17 @@ absl::StatusOr<std::unique_ptr<Decoder>> Decoder::Create(const DecoderSpec& spec
   return decoder;
 }
 
-at::Tensor Decoder::Attended(int layer, const at::Tensor& x_TD, const nn::SequenceView& view,
-                             const std::vector<nn::Rotary>& rotaries) const {
+struct Decoder::Pass {
+  nn::SequenceView view;
+  std::vector<nn::Rotary> rotaries;  // of each of spec().ropes
+  std::shared_ptr<nn::RouterRecord> routers;
+};
+
+at::Tensor Decoder::Attended(int layer, const at::Tensor& x_TD, const Pass& pass) const {
   const LayerWeights& w = weights_.layers[layer];
+  const nn::SequenceView& view = pass.view;
   const int rope = spec_.layer(layer).rope;
-  const nn::Rotary rotary = rope < 0 ? nn::Rotary() : rotaries[rope];
+  const nn::Rotary rotary = rope < 0 ? nn::Rotary() : pass.rotaries[rope];
   at::Tensor attended;
   if (spec_.layer(layer).recurrent) {
     attended = nn::DeltaNet(x_TD, spec_.delta, w.delta, spec_.norm_epsilon, view, layer);
@@ -99,10 +106,11 @@ at::Tensor Decoder::FeedForward(const at::Tensor& x_TD, const FeedForwardWeights
   return nn::Projection(inner, w.down, w.down_bias);
 }
 
-at::Tensor Decoder::FedForward(int layer, const at::Tensor& x_TD) const {
+at::Tensor Decoder::FedForward(int layer, const at::Tensor& x_TD, const Pass& pass) const {
   const LayerWeights& w = weights_.layers[layer];
   if (!spec_.layer(layer).sparse) return FeedForward(x_TD, w.mlp);
-  at::Tensor out = nn::MixtureOfExperts(x_TD, w.experts, spec_.experts.routing, spec_.gate);
+  at::Tensor out = nn::MixtureOfExperts(x_TD, w.experts, spec_.experts.routing, spec_.gate,
+                                        {layer, spec_.num_layers, pass.routers});
   if (!w.shared.up.defined()) return out;
   at::Tensor shared = FeedForward(x_TD, w.shared);
   if (!w.shared_gate.defined()) return out + shared;
@@ -111,8 +119,7 @@ at::Tensor Decoder::FedForward(int layer, const at::Tensor& x_TD) const {
   return out + shared * at::softmax(at::cat({gate, at::zeros_like(gate)}, 1), 1).narrow(1, 0, 1);
 }
 
-nn::Residual Decoder::Block(int layer, const nn::Residual& in, const nn::SequenceView& view,
-                            const std::vector<nn::Rotary>& rotaries) const {
+nn::Residual Decoder::Block(int layer, const nn::Residual& in, const Pass& pass) const {
   const LayerWeights& w = weights_.layers[layer];
   const BlockSpec& block = spec_.block;
   const double eps = spec_.norm_epsilon;
@@ -126,13 +133,13 @@ nn::Residual Decoder::Block(int layer, const nn::Residual& in, const nn::Sequenc
     return Scaled(out, block.residual_multiplier);
   };
   auto [x, normed] = sum_and_norm(in, w.attention_norm);
-  at::Tensor attended = finished(Attended(layer, normed, view, rotaries), w.attention_post_norm);
+  at::Tensor attended = finished(Attended(layer, normed, pass), w.attention_post_norm);
   if (block.parallel) {
     at::Tensor mlp_in = block.own_mlp_norm ? nn::Norm(x, spec_.norm, w.mlp_norm, eps) : normed;
-    return {x, attended + finished(FedForward(layer, mlp_in), w.mlp_post_norm)};
+    return {x, attended + finished(FedForward(layer, mlp_in, pass), w.mlp_post_norm)};
   }
   auto [y, normed_again] = sum_and_norm({x, attended}, w.mlp_norm);
-  return {y, finished(FedForward(layer, normed_again), w.mlp_post_norm)};
+  return {y, finished(FedForward(layer, normed_again, pass), w.mlp_post_norm)};
 }
 
 at::Tensor Decoder::Embedded(const at::Tensor& token_T, const nn::SequenceView& view) const {
@@ -147,21 +154,27 @@ at::Tensor Decoder::Embedded(const at::Tensor& token_T, const nn::SequenceView& 
   return x;
 }
 
-at::Tensor Decoder::Hidden(const at::Tensor& token_T, const nn::SequenceView& view,
-                           bool recompute) const {
-  std::vector<nn::Rotary> rotaries;
+at::Tensor Decoder::Hidden(const at::Tensor& token_T, const nn::SequenceView& view, bool recompute,
+                           const std::shared_ptr<nn::RouterRecord>& routers) const {
+  auto pass = std::make_shared<Pass>(Pass{view, {}, routers});
   for (const RopeTable& table : tables_) {
-    rotaries.push_back({table.cos.index_select(0, view.position_T),
-                        table.sin.index_select(0, view.position_T), spec_.rope_interleaved});
+    pass->rotaries.push_back({table.cos.index_select(0, view.position_T),
+                              table.sin.index_select(0, view.position_T), spec_.rope_interleaved});
   }
   nn::Residual residual{Embedded(token_T, view), {}};
   for (int n = 0; n < spec_.num_layers; ++n) {
-    auto block = [this, n, view, rotaries](const nn::Residual& in) {
-      return Block(n, in, view, rotaries);
-    };
+    auto block = [this, n, pass](const nn::Residual& in) { return Block(n, in, *pass); };
     residual = recompute ? nn::Recompute(block, residual) : block(residual);
   }
+  if (routers != nullptr) routers->Close();
   return nn::AddNorm(residual.x_TD, residual.delta_TD, spec_.norm, weights_.norm, spec_.norm_epsilon).norm;
+}
+
+std::shared_ptr<nn::RouterRecord> Decoder::NewRouterRecord() const {
+  if (spec_.experts.routing.experts == 0) return nullptr;
+  auto record = std::make_shared<nn::RouterRecord>();
+  record->balance = spec_.experts.balance;
+  return record;
 }
 
 nn::TokenLogprobs Decoder::Logprobs(const at::Tensor& hidden_ND, const at::Tensor& target_N,
@@ -199,17 +212,7 @@ std::vector<nn::KvPages> Decoder::NewPages(int64_t pages, int64_t page_tokens) c
 }
 
 int64_t Decoder::kv_bytes_per_page(int64_t page_tokens) const {
-  const LatentSpec& latent = spec_.latent;
-  const nn::DeltaShape& delta = spec_.delta;
-  const int64_t width = latent.latent_dim > 0 ? latent.latent_dim + latent.rotary_dim
-                                              : 2 * spec_.num_kv_heads * spec_.head_dim;
-  const int64_t state = delta.value_heads * delta.key_dim * delta.value_dim + delta.mixed_dim() * (delta.taps - 1);
-  int64_t bytes = 0;
-  for (int n = 0; n < spec_.num_layers; ++n) {
-    bytes += spec_.layer(n).recurrent ? state * static_cast<int64_t>(sizeof(float))
-                                      : page_tokens * width * weights_.embedding.value.element_size();
-  }
-  return bytes;
+  return KvBytesPerPage(spec_, page_tokens, weights_.embedding.value.element_size());
 }
 
 at::Device Decoder::device() const { return weights_.embedding.value.device(); }

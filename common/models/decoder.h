@@ -42,9 +42,11 @@ class Decoder {
                                                          const at::Tensor& grad = {});
 
   // token_T int64 [T] -> [T, D] hidden states after the last norm. `recompute` trades time for memory in
-  // the backward pass.
-  at::Tensor Hidden(const at::Tensor& token_T, const nn::SequenceView& view,
-                    bool recompute = false) const;
+  // the backward pass. `routers` notes what routers do, and brings their auxiliary loss.
+  at::Tensor Hidden(const at::Tensor& token_T, const nn::SequenceView& view, bool recompute = false,
+                    const std::shared_ptr<nn::RouterRecord>& routers = nullptr) const;
+  // A record for one pass; null for a model without routers.
+  std::shared_ptr<nn::RouterRecord> NewRouterRecord() const;
 
   // Log-probs and entropies of chosen tokens under softmax(logits / temperature); see nn/head.h.
   nn::TokenLogprobs Logprobs(const at::Tensor& hidden_ND, const at::Tensor& target_N,
@@ -69,12 +71,12 @@ class Decoder {
  private:
   explicit Decoder(const DecoderSpec& spec) : spec_(spec) {}
 
+  struct Pass;  // what all blocks of one forward pass read
+
   at::Tensor Embedded(const at::Tensor& token_T, const nn::SequenceView& view) const;
-  nn::Residual Block(int layer, const nn::Residual& in, const nn::SequenceView& view,
-                     const std::vector<nn::Rotary>& rotaries) const;
-  at::Tensor Attended(int layer, const at::Tensor& x_TD, const nn::SequenceView& view,
-                      const std::vector<nn::Rotary>& rotaries) const;
-  at::Tensor FedForward(int layer, const at::Tensor& x_TD) const;
+  nn::Residual Block(int layer, const nn::Residual& in, const Pass& pass) const;
+  at::Tensor Attended(int layer, const at::Tensor& x_TD, const Pass& pass) const;
+  at::Tensor FedForward(int layer, const at::Tensor& x_TD, const Pass& pass) const;
   at::Tensor FeedForward(const at::Tensor& x_TD, const FeedForwardWeights& weights) const;
 
   DecoderSpec spec_;

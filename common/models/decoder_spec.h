@@ -66,6 +66,7 @@ struct ExpertSpec {
   bool router_bias = false;
   bool correction = false;       // a bias of the choice, without gradient
   bool bias = false;             // of the experts' projections
+  double balance = 0;            // coefficient of the auxiliary loss; see nn/router_record.h
 };
 
 enum class Alibi { kNone, kAdded, kScaled };  // kScaled: rounded to bf16, then times the scale of scores (Falcon)
@@ -122,9 +123,12 @@ struct DecoderSpec {
   std::vector<uint32_t> eos_token_ids;
 
   LayerSpec layer(int64_t n) const { return layers.empty() ? LayerSpec() : layers[n]; }
-  bool recurrent() const {  // some layer is: its state is no sum over keys
+  bool recurrent() const {  // some layer is
     return std::any_of(layers.begin(), layers.end(), [](const LayerSpec& l) { return l.recurrent; });
   }
+  // Whether sequences may be packed behind one copy of their prompt: not through recurrent layers, whose state is
+  // no sum over keys, nor where the auxiliary loss of experts counts every copy.
+  bool shares_prompts() const { return !recurrent() && experts.balance == 0; }
   double attention_scale() const;
 };
 

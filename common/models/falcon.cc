@@ -22,7 +22,7 @@ void Parse(ConfigReader& config, DecoderSpec* spec) {
     config.Error("parallel_attn", "is false together with new_decoder_architecture, which is not supported");
   }
   spec->block.own_mlp_norm = grouped && config.Count("num_ln_in_parallel_attn", 2) == 2;
-  config.Ignore({"num_ln_in_parallel_attn"});
+  config.Ignore({"num_ln_in_parallel_attn", "ff_factor"});
   spec->ffn_dim = config.Count("ffn_hidden_size", 4 * spec->model_dim);
   spec->gate.activation = ParseActivation(config, {"activation"}, "gelu");
   spec->gated = false;

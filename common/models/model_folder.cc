@@ -41,11 +41,11 @@ absl::Status CheckQuantization(const std::string& file, const json& config) {
   auto it = config.find("quantization_config");
   if (it == config.end() || it->is_null()) return absl::OkStatus();
   const std::string method = it->is_object() ? it->value("quant_method", "unnamed") : it->dump();
-  if (method == "fp8") return absl::OkStatus();  // blocks with scales: see LoadWeights
+  if (method == "fp8" || method == "mxfp4") return absl::OkStatus();  // see LoadWeights
   return absl::InvalidArgumentError(
       absl::StrCat(file, ": quantization_config has quant_method '", method,
-                   "', which is not supported; want weights in BF16, F16 or F32, or fp8 with "
-                   "weight_scale_inv"));
+                   "', which is not supported; want weights in BF16, F16 or F32, fp8 with "
+                   "weight_scale_inv, or mxfp4"));
 }
 
 }  // namespace

@@ -1,5 +1,7 @@
 // Qwen3-Next (Alibaba): three gated delta nets for one layer of gated attention, experts everywhere, zero-centred norms.
 
+#include <nlohmann/json.hpp>
+
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "common/models/family_keys.h"
@@ -23,6 +25,8 @@ void Parse(ConfigReader& config, DecoderSpec* spec) {
     config.Error("linear_num_key_heads", absl::StrCat("is ", delta.key_heads, ", which does not divide ",
                                                       delta.value_heads, " value heads"));
   }
+  config.Only("use_sliding_window", false);
+  config.Ignore({"sliding_window", "max_window_layers"});
   ParseSparseLayers(config, spec);
   const int64_t interval = config.Count("full_attention_interval", 4);
   const std::vector<std::string> types = config.Texts("layer_types");

@@ -2,6 +2,7 @@
 
 #include <iterator>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "common/models/family.h"
@@ -11,7 +12,9 @@ namespace rein::models {
 
 // One line for each family.
 #define REIN_MODEL_FAMILIES(FAMILY) \
+  FAMILY(kBaichuan) \
   FAMILY(kBloom) \
+  FAMILY(kChatglm) \
   FAMILY(kDeepseekV2) \
   FAMILY(kDeepseekV3) \
   FAMILY(kFalcon) \
@@ -31,6 +34,7 @@ namespace rein::models {
   FAMILY(kOlmoe) \
   FAMILY(kOpt) \
   FAMILY(kPhi3) \
+  FAMILY(kQwen) \
   FAMILY(kQwen2) \
   FAMILY(kQwen2Moe) \
   FAMILY(kQwen3) \
@@ -50,6 +54,13 @@ using nlohmann::json;
 #define REIN_ADDRESS(family) &family,
 constexpr const ModelFamily* kFamilies[] = {REIN_MODEL_FAMILIES(REIN_ADDRESS)};
 #undef REIN_ADDRESS
+
+// Other names of the same models.
+constexpr std::pair<absl::string_view, absl::string_view> kAliases[] = {
+    {"BaiChuanForCausalLM", "BaichuanForCausalLM"},         // Baichuan-7B
+    {"ChatGLMForConditionalGeneration", "ChatGLMModel"},
+    {"RWForCausalLM", "FalconForCausalLM"},
+};
 
 void ParseEos(const json& config, DecoderSpec* spec) {
   auto it = config.find("eos_token_id");
@@ -88,6 +99,9 @@ void CheckShape(ConfigReader& config, const DecoderSpec& spec) {
 }  // namespace
 
 const ModelFamily* FindFamily(absl::string_view architecture) {
+  for (const auto& [alias, name] : kAliases) {
+    if (architecture == alias) architecture = name;
+  }
   for (const ModelFamily* family : kFamilies) {
     if (architecture == family->architecture) return family;
   }
@@ -103,6 +117,15 @@ absl::StatusOr<DecoderSpec> ParseConfig(const ModelFamily& family, const json& c
   spec.architecture = family.architecture;
   ConfigReader reader(config);
   family.parse(reader, &spec);
+  reader.Only("rope_interleaved", false);  // families that turn neighbours do so by themselves
+  reader.Only("use_mrope", false);         // positions of images
+  // As in `transformers` the auxiliary loss is added where the logits are asked for.
+  const bool balanced = reader.Flag("output_router_logits", false);
+  if (balanced && (spec.experts.routing.experts == 0 || spec.experts.correction)) {
+    reader.Error("output_router_logits", "is true, but this family has no auxiliary loss; want false");
+  } else if (balanced) {
+    spec.experts.balance = reader.Positive("router_aux_loss_coef", 0.001);
+  }
   ParseEos(config, &spec);
   CheckShape(reader, spec);
   REIN_RETURN_IF_ERROR(reader.status());

@@ -20,7 +20,8 @@ void Parse(ConfigReader& config, DecoderSpec* spec) {
   spec->qkv_bias = spec->output_bias = spec->mlp_bias = config.Flag("use_bias", true);
   config.Only("mlp_type", "default");
   config.Only("norm_type", "layer_norm");
-  config.Ignore({"attention_softmax_in_fp32", "scale_attention_softmax_in_fp32", "scale_attn_weights"});
+  config.Ignore({"activation_function", "layer_norm_epsilon",  // hidden_act and norm_epsilon are read
+                 "attention_softmax_in_fp32", "scale_attention_softmax_in_fp32", "scale_attn_weights"});
 }
 
 std::vector<TensorPlace> Places(const DecoderSpec&, const weights::ParameterSpec& parameter) {

@@ -1,4 +1,4 @@
-// Weights from and to the safetensors of a model folder (declared in model_folder.h).
+#include "common/models/weight_files.h"
 
 #include <ATen/ATen.h>
 #include <ATen/CPUGeneratorImpl.h>
@@ -35,6 +35,7 @@ using nlohmann::json;
 constexpr size_t kMaxListed = 20;
 constexpr const char* kScale = "_scale_inv";  // of an fp8 tensor: one for each block
 constexpr int64_t kScaleBlock = 128;
+constexpr const char *kBlocks = "_blocks", *kBlockScales = "_scales";  // of an MXFP4 tensor
 
 absl::Status NoSafetensors(const std::string& folder) {
   std::vector<std::string> pickles;
@@ -55,35 +56,6 @@ absl::Status NoSafetensors(const std::string& folder) {
       folder, "/model.safetensors', {'format': 'pt'})\""));
 }
 
-// The safetensors files of a folder, one or many.
-absl::StatusOr<std::vector<std::unique_ptr<SafetensorsFile>>> OpenFolder(const std::string& folder) {
-  std::set<std::string> names;
-  const std::string index_path = folder + "/model.safetensors.index.json";
-  if (fs::exists(index_path)) {
-    REIN_ASSIGN_OR_RETURN(json index, rein::json::ReadJsonFile(index_path));
-    const json map = index.is_object() ? index.value("weight_map", json()) : json();
-    if (!map.is_object()) {
-      return absl::InvalidArgumentError(absl::StrCat(index_path, ": weight_map is not an object"));
-    }
-    for (const auto& [tensor, file] : map.items()) {
-      const std::string name = file.is_string() ? file.get<std::string>() : "";
-      if (name.empty() || absl::StrContains(name, "/")) {
-        return absl::InvalidArgumentError(absl::StrCat(index_path, ": the file of ", tensor, " is ",
-                                                       file.dump(), ", want a name in this folder"));
-      }
-      names.insert(name);
-    }
-  } else {
-    if (fs::is_directory(folder) && !fs::exists(folder + "/model.safetensors")) return NoSafetensors(folder);
-    names.insert("model.safetensors");
-  }
-  std::vector<std::unique_ptr<SafetensorsFile>> files;
-  for (const std::string& name : names) {
-    REIN_ASSIGN_OR_RETURN(files.emplace_back(), SafetensorsFile::Open(folder + "/" + name));
-  }
-  return files;
-}
-
 at::ScalarType TorchType(const std::string& dtype) {
   if (dtype == "F32") return at::kFloat;
   if (dtype == "BF16") return at::kBFloat16;
@@ -92,15 +64,25 @@ at::ScalarType TorchType(const std::string& dtype) {
   return at::ScalarType::Undefined;
 }
 
-at::Tensor AsTensor(const TensorView& view) {
-  return at::from_blob(const_cast<char*>(view.data), view.shape, TorchType(view.dtype));
+// MXFP4 (OCP Microscaling Formats 1.0): 32 numbers of 4 bits share a power of two. blocks U8 [E, R, G, 16] and scales U8
+// [E, R, G] -> bf16 [E, 32 G, R], which holds them exactly.
+at::Tensor FromMxfp4(const TensorView& blocks, const TensorView& scales) {
+  auto bytes = [](const TensorView& view) {
+    return at::from_blob(const_cast<char*>(view.data), view.shape, at::kByte);
+  };
+  at::Tensor value = at::tensor({0., .5, 1., 1.5, 2., 3., 4., 6., -0., -.5, -1., -1.5, -2., -3., -4., -6.}, at::kFloat);
+  at::Tensor packed = bytes(blocks);
+  at::Tensor code = at::stack({packed.bitwise_and(15), packed.bitwise_right_shift(4)}, -1).flatten(3);
+  at::Tensor wide = value.index_select(0, code.flatten().to(at::kInt)).view(code.sizes());
+  wide = wide * at::exp2(bytes(scales).to(at::kFloat) - 127).unsqueeze(-1);
+  return wide.flatten(2).transpose(1, 2).to(at::kBFloat16).contiguous();
 }
 
 // fp8 [R, C] times its scales, fp32 [R / 128, C / 128] rounded up, each of a block.
 at::Tensor Dequantised(const TensorView& view, const TensorView& scale) {
-  at::Tensor blocks = AsTensor(scale).to(at::kFloat);
+  at::Tensor blocks = FileTensor(scale).to(at::kFloat);
   at::Tensor wide = blocks.repeat_interleave(kScaleBlock, 0).repeat_interleave(kScaleBlock, 1);
-  return AsTensor(view).to(at::kFloat).mul_(
+  return FileTensor(view).to(at::kFloat).mul_(
       wide.narrow(0, 0, view.shape[0]).narrow(1, 0, view.shape[1]));
 }
 
@@ -128,11 +110,21 @@ class FolderMatch {
   void Match(const weights::Parameter& parameter) {
     const std::vector<TensorPlace> places = model_.family->places(model_.spec, parameter.spec);
     for (const TensorPlace& place : places) {
-      auto it = Find(place.tensor);
-      if (it == tensors_.end()) continue;
-      used_.insert(it->first);
       const std::vector<int64_t>& wanted = place.shape.empty() ? parameter.spec.shape : place.shape;
-      if (Fits(it->first, *it->second, wanted)) copies.push_back({&parameter, place, it->first, it->second});
+      auto it = Find(place.tensor);
+      if (it == tensors_.end()) {
+        auto blocks = Find(place.tensor + kBlocks), scales = Find(place.tensor + kBlockScales);
+        if (blocks == tensors_.end() || scales == tensors_.end()) continue;
+        used_.insert({blocks->first, scales->first});
+        if (BlocksFit(blocks->first, *blocks->second, *scales->second, wanted)) {
+          copies.push_back({&parameter, place, place.tensor, blocks->second, scales->second});
+        }
+        return;
+      }
+      used_.insert(it->first);
+      if (Fits(it->first, *it->second, wanted)) {
+        copies.push_back({&parameter, place, it->first, it->second, ScaleOf(it->first)});
+      }
       return;
     }
     // A score is new to the folder of a causal model; a correction to one of an untrained model.
@@ -153,16 +145,12 @@ class FolderMatch {
                                                    Listed(problems_)));
   }
 
-  const TensorView* ScaleOf(const std::string& tensor) const {
-    auto it = tensors_.find(tensor + kScale);
-    return it == tensors_.end() ? nullptr : it->second;
-  }
-
   struct Copy {
     const weights::Parameter* parameter;
     TensorPlace place;
     std::string tensor;
     const TensorView* view;
+    const TensorView* scale;  // null: none
   };
   std::vector<Copy> copies;
   std::vector<const weights::Parameter*> fresh;  // begin at 0
@@ -176,6 +164,11 @@ class FolderMatch {
     const absl::string_view prefix = model_.family->body_prefix;
     if (it != tensors_.end() || prefixed_ || !absl::StartsWith(name, prefix)) return it;
     return tensors_.find(name.substr(prefix.size()));
+  }
+
+  const TensorView* ScaleOf(const std::string& tensor) const {
+    auto it = tensors_.find(tensor + kScale);
+    return it == tensors_.end() ? nullptr : it->second;
   }
 
   bool IsScale(const std::string& name) const {
@@ -202,6 +195,24 @@ class FolderMatch {
     if (faulty_.insert(name).second) {
       problems_.push_back(absl::StrCat(name, " is ", view.dtype, "[", absl::StrJoin(view.shape, ", "),
                                        "], ", fault));
+    }
+    return false;
+  }
+
+  bool BlocksFit(const std::string& name, const TensorView& blocks, const TensorView& scales,
+                 const std::vector<int64_t>& wanted) {
+    const bool three = wanted.size() == 3;
+    const std::vector<int64_t> shape =
+        three ? std::vector<int64_t>{wanted[0], wanted[2], wanted[1] / 32, 16} : std::vector<int64_t>();
+    std::vector<int64_t> scale_shape = shape;
+    if (three) scale_shape.pop_back();
+    if (three && wanted[1] % 32 == 0 && blocks.dtype == "U8" && scales.dtype == "U8" && blocks.shape == shape &&
+        scales.shape == scale_shape) {
+      return true;
+    }
+    if (faulty_.insert(name).second) {
+      problems_.push_back(absl::StrCat(name, " is ", blocks.dtype, "[", absl::StrJoin(blocks.shape, ", "),
+                                       "], want U8 [", absl::StrJoin(shape, ", "), "] and scales of it"));
     }
     return false;
   }
@@ -236,18 +247,68 @@ class FolderMatch {
 
 }  // namespace
 
+absl::StatusOr<std::vector<std::unique_ptr<SafetensorsFile>>> OpenWeightFiles(
+    const std::string& folder) {
+  std::set<std::string> names;
+  const std::string index_path = folder + "/model.safetensors.index.json";
+  if (fs::exists(index_path)) {
+    REIN_ASSIGN_OR_RETURN(json index, rein::json::ReadJsonFile(index_path));
+    const json map = index.is_object() ? index.value("weight_map", json()) : json();
+    if (!map.is_object()) {
+      return absl::InvalidArgumentError(absl::StrCat(index_path, ": weight_map is not an object"));
+    }
+    for (const auto& [tensor, file] : map.items()) {
+      const std::string name = file.is_string() ? file.get<std::string>() : "";
+      if (name.empty() || absl::StrContains(name, "/")) {
+        return absl::InvalidArgumentError(absl::StrCat(index_path, ": the file of ", tensor, " is ",
+                                                       file.dump(), ", want a name in this folder"));
+      }
+      names.insert(name);
+    }
+  } else {
+    if (fs::is_directory(folder) && !fs::exists(folder + "/model.safetensors")) return NoSafetensors(folder);
+    names.insert("model.safetensors");
+  }
+  std::vector<std::unique_ptr<SafetensorsFile>> files;
+  for (const std::string& name : names) {
+    REIN_ASSIGN_OR_RETURN(files.emplace_back(), SafetensorsFile::Open(folder + "/" + name));
+  }
+  return files;
+}
+
+at::Tensor FileTensor(const TensorView& view) {
+  const at::ScalarType type = TorchType(view.dtype);
+  if (type == at::ScalarType::Undefined) return {};
+  return at::from_blob(const_cast<char*>(view.data), view.shape, type);
+}
+
+absl::Status CheckWeights(const std::string& folder, const ModelDescription& model,
+                          const weights::Registry& registry) {
+  REIN_ASSIGN_OR_RETURN(auto files, OpenWeightFiles(folder));
+  FolderMatch match(model, files);
+  for (const weights::Parameter& parameter : registry.parameters()) match.Match(parameter);
+  return match.Finish(folder);
+}
+
 absl::Status LoadWeights(const std::string& folder, const ModelDescription& model,
                          const weights::Registry& registry, const at::Tensor& arena) {
-  REIN_ASSIGN_OR_RETURN(auto files, OpenFolder(folder));
+  REIN_ASSIGN_OR_RETURN(auto files, OpenWeightFiles(folder));
   FolderMatch match(model, files);
   for (const weights::Parameter& parameter : registry.parameters()) match.Match(parameter);
   REIN_RETURN_IF_ERROR(match.Finish(folder));
   for (const weights::Parameter* parameter : match.fresh) {
     arena.narrow(0, parameter->offset, parameter->elements).zero_();
   }
+  // Parameters that share a tensor come one after another.
+  std::string wide_name;
+  at::Tensor wide;
   for (const FolderMatch::Copy& copy : match.copies) {
-    at::Tensor source = copy.view->dtype == "F8_E4M3" ? Dequantised(*copy.view, *match.ScaleOf(copy.tensor))
-                                                      : AsTensor(*copy.view);
+    at::Tensor source = copy.scale == nullptr ? FileTensor(*copy.view) : wide;
+    if (copy.scale != nullptr && copy.tensor != wide_name) {
+      const bool fp8 = copy.view->dtype == "F8_E4M3";
+      source = wide = fp8 ? Dequantised(*copy.view, *copy.scale) : FromMxfp4(*copy.view, *copy.scale);
+      wide_name = copy.tensor;
+    }
     const bool whole = copy.place.shape.empty();
     if (!whole) source = source.as_strided(copy.place.sizes, copy.place.strides, copy.place.offset);
     arena.narrow(0, copy.parameter->offset, copy.parameter->elements)

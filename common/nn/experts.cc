@@ -44,6 +44,13 @@ at::Tensor WithinGroups(const at::Tensor& score_TE, const RoutingRule& rule) {
   return grouped.masked_fill(out.unsqueeze(-1), -std::numeric_limits<double>::infinity()).flatten(1);
 }
 
+at::Tensor WeightsOf(const at::Tensor& score_TE, const at::Tensor& expert_TK, const RoutingRule& rule) {
+  at::Tensor weight_TK = score_TE.gather(1, expert_TK);
+  if (rule.score == RoutingRule::Score::kSoftmaxOfChosen) weight_TK = at::softmax(weight_TK, -1);
+  if (rule.normalised) weight_TK = weight_TK / (weight_TK.sum(-1, true) + rule.sum_epsilon);
+  return rule.multiplier == 1 ? weight_TK : weight_TK * rule.multiplier;
+}
+
 // Rows of x, sorted by expert, through each expert's layer.
 at::Tensor RunExperts(const at::Tensor& x_ND, const at::Tensor& count_E, const ExpertWeights& w,
                       const Gate& gate) {
@@ -70,21 +77,21 @@ Choice ChooseExperts(const at::Tensor& logits_TE, const at::Tensor& correction_E
   at::Tensor score_TE = Scores(logits_TE, rule.score), wanted = score_TE.detach();
   if (correction_E.defined()) wanted = wanted + correction_E;
   at::Tensor expert_TK = std::get<1>(WithinGroups(wanted, rule).topk(rule.chosen, -1));
-  at::Tensor weight_TK = score_TE.gather(1, expert_TK);
-  if (rule.score == RoutingRule::Score::kSoftmaxOfChosen) weight_TK = at::softmax(weight_TK, -1);
-  if (rule.normalised) weight_TK = weight_TK / (weight_TK.sum(-1, true) + rule.sum_epsilon);
-  if (rule.multiplier != 1) weight_TK = weight_TK * rule.multiplier;
-  return {expert_TK, weight_TK};
+  return {expert_TK, WeightsOf(score_TE, expert_TK, rule)};
 }
 
 at::Tensor MixtureOfExperts(const at::Tensor& x_TD, const ExpertWeights& weights,
-                            const RoutingRule& rule, const Gate& gate) {
+                            const RoutingRule& rule, const Gate& gate, const RouterPlace& place) {
   at::Tensor logits = at::linear(
       x_TD.to(at::kFloat), Leaf(weights.router_ED, at::kFloat),
       weights.router_bias_E.defined() ? Leaf(weights.router_bias_E, at::kFloat) : at::Tensor());
   at::Tensor correction;
   if (weights.correction_E.defined()) correction = weights.correction_E.value.to(at::kFloat);
   Choice choice = ChooseExperts(logits, correction, rule);
+  if (place.record != nullptr) {
+    logits = Recorded(logits, choice.expert_TK, place.layer, place.layers, place.record);
+    choice.weight_TK = WeightsOf(Scores(logits, rule.score), choice.expert_TK, rule);
+  }
   // Each token once for each of its experts, sorted by expert, and back.
   at::Tensor expert_N = choice.expert_TK.flatten();
   at::Tensor order_N = expert_N.argsort(/*stable=*/true, /*dim=*/0);

@@ -9,7 +9,10 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <memory>
+
 #include "common/nn/activation.h"
+#include "common/nn/router_record.h"
 #include "common/nn/weight.h"
 
 namespace rein::nn {
@@ -51,8 +54,14 @@ struct ExpertWeights {
   Weight down_bias;                               // [E, D] or undefined
 };
 
+// Where a router stands, and who notes what it does; no record: nobody.
+struct RouterPlace {
+  int64_t layer = 0, layers = 1;
+  std::shared_ptr<RouterRecord> record;
+};
+
 // x_TD -> [T, D].
 at::Tensor MixtureOfExperts(const at::Tensor& x_TD, const ExpertWeights& weights,
-                            const RoutingRule& rule, const Gate& gate);
+                            const RoutingRule& rule, const Gate& gate, const RouterPlace& place = {});
 
 }  // namespace rein::nn

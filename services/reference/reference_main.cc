@@ -1,4 +1,5 @@
-// rein-reference: log-probs under a frozen policy, as a service or once (`rein-reference score`).
+// rein-reference: log-probs under a frozen policy, as a service or once (`rein-reference score`); and what model folders
+// hold (`rein-reference models`).
 
 #include <cstring>
 
@@ -8,6 +9,7 @@
 #include "common/tensor/torch_runtime.h"
 #include "common/version/build_version.h"
 #include "common/weights/channel/weight_service.h"
+#include "services/reference/models_command.h"
 #include "services/reference/reference_service.h"
 #include "services/reference/score_command.h"
 #include "services/role/role_process.h"
@@ -16,6 +18,9 @@ int main(int argc, char** argv) {
   using namespace rein;
   if (argc > 1 && std::strcmp(argv[1], "score") == 0) {
     return services::ScoreCommand(argc - 1, argv + 1);
+  }
+  if (argc > 1 && std::strcmp(argv[1], "models") == 0) {
+    return services::ModelsCommand(argc - 1, argv + 1);
   }
   services::RoleSpec spec = {.role = "reference",
                              .build = version::ThisBuild(tensor::TorchVersions())};

@@ -5,6 +5,7 @@ each tensor of the checkpoint its norm, its sum and its product with the cosine 
 
     pip install torch==2.11.0 transformers==5.23.0 && tests/golden/make_model_goldens.py [folder...]
 """
+import contextlib
 import copy
 import json
 import pathlib
@@ -14,6 +15,8 @@ import tempfile
 import safetensors.torch
 import torch
 import transformers
+
+from remote_layouts import LAYOUTS, NormHead, alibi_instead_of_rope
 
 ROOT = pathlib.Path(__file__).parent / "models"
 SHARED = dict(vocab_size=61, hidden_size=32, intermediate_size=40, num_hidden_layers=2,
@@ -61,6 +64,8 @@ MODELS = {
     "glm": ("Glm", dict(head_dim=8, rope_parameters=rope(1e4, partial_rotary_factor=0.5))),
     "glm4": ("Glm4", dict(head_dim=8, rope_parameters=rope(1e4, partial_rotary_factor=0.5))),
     "mixtral": ("Mixtral", dict(num_local_experts=4, num_experts_per_tok=2)),
+    "mixtral_balanced": ("Mixtral", dict(num_local_experts=4, num_experts_per_tok=2, output_router_logits=True,
+                                         router_aux_loss_coef=0.5)),
     "qwen2_moe": ("Qwen2Moe", dict(**MOE, num_experts=6, num_experts_per_tok=2, mlp_only_layers=[0],
                                    shared_expert_intermediate_size=20)),
     "qwen3_moe": ("Qwen3Moe", dict(**MOE, num_experts=6, num_experts_per_tok=3, head_dim=12, norm_topk_prob=True,
@@ -101,6 +106,11 @@ MODELS = {
         **MOE, num_experts=4, num_experts_per_tok=2, shared_expert_intermediate_size=12, head_dim=16,
         linear_num_key_heads=2, linear_num_value_heads=4, linear_key_head_dim=6, linear_value_head_dim=5,
         layer_types=["linear_attention", "full_attention", "linear_attention"], num_hidden_layers=3)),
+    # In the layout of their authors: see remote_layouts.py.
+    "baichuan_7b": ("Llama", dict(num_key_value_heads=4)),
+    "baichuan2_13b": ("Llama", dict(num_attention_heads=6, num_key_value_heads=6, hidden_size=36)),
+    "qwen": ("Qwen2", dict(num_key_value_heads=4)),
+    "chatglm": ("Glm", dict(head_dim=8, rope_parameters=rope(5e6, partial_rotary_factor=0.5), rms_norm_eps=1e-6)),
     "qwen3": ("Qwen3", dict(head_dim=12, rope_parameters=rope(1e6), tie_word_embeddings=False)),
 }
 
@@ -118,6 +128,8 @@ def build(folder):
     config._attn_implementation = attention
     torch.manual_seed(7)
     model = getattr(transformers, name + head)(config).to(torch.float32).eval()
+    if folder == "baichuan2_13b":
+        model.lm_head = NormHead(config.hidden_size, config.vocab_size, bias=False)
     with torch.no_grad():
         for key, tensor in [*model.named_parameters(), *model.named_buffers()]:
             if key.endswith("e_score_correction_bias"):
@@ -136,14 +148,26 @@ def greedy(model, tokens, steps=8):
     return tokens[0, -steps:].tolist()
 
 
-def gradients(model):
+def save(model, folder, path):
+    if folder not in LAYOUTS:
+        model.save_pretrained(path)
+        (path / "generation_config.json").unlink(missing_ok=True)
+        return
+    layout, config = LAYOUTS[folder]
+    path.mkdir(exist_ok=True)
+    tensors = {name: tensor.contiguous() for name, tensor in layout(model.state_dict()).items()}
+    safetensors.torch.save_file(tensors, path / "model.safetensors", {"format": "pt"})
+    (path / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def gradients(model, folder):
     """Of each tensor as the checkpoint names and lays it out."""
-    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+    with tempfile.TemporaryDirectory() as path, torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(parameter.grad if parameter.grad is not None else torch.zeros_like(parameter))
-        model.save_pretrained(folder)
+        save(model, folder, pathlib.Path(path))
         out = {}
-        for name, g in safetensors.torch.load_file(folder + "/model.safetensors").items():
+        for name, g in safetensors.torch.load_file(path + "/model.safetensors").items():
             if name.endswith("e_score_correction_bias"):
                 continue
             g = g.double().flatten()
@@ -155,18 +179,19 @@ def gradients(model):
 def make(folder):
     model = build(folder)
     # .to() would round RoPE's buffers too
-    copy.deepcopy(model).to(torch.bfloat16).save_pretrained(ROOT / folder)
-    (ROOT / folder / "generation_config.json").unlink(missing_ok=True)
+    save(copy.deepcopy(model).to(torch.bfloat16), folder, ROOT / folder)
     torch.manual_seed(8)
     tokens = torch.randint(3, model.config.vocab_size, (2, 13))
-    out = model(tokens, labels=tokens)
-    out.loss.backward()
+    with alibi_instead_of_rope() if folder == "baichuan2_13b" else contextlib.nullcontext():
+        out = model(tokens, labels=tokens)
+        out.loss.backward()
+        continuation = greedy(model, tokens[:1])
     golden = {
         "tokens": tokens.tolist(),
         "logits": [[round(x, 6) for x in row.flatten().tolist()] for row in out.logits.detach()],
         "loss": out.loss.item(),
-        "greedy": greedy(model, tokens[:1]),
-        "gradients": gradients(model),
+        "greedy": continuation,
+        "gradients": gradients(model, folder),
     }
     (ROOT / folder / "golden.json").write_text(json.dumps(golden) + "\n")
 
