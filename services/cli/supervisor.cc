@@ -217,7 +217,7 @@ absl::Status Supervisor::StartAll() {
               .tls = options_.tls,
               .supervisor = getpid()};
   if (!options_.tls.empty()) {
-    const std::string own = absl::StrCat(options_.tls, "/controller");
+    const std::string own = absl::StrCat(options_.tls, "/user/admin");
     REIN_RETURN_IF_ERROR(UseConnection({.server = context_.controller, .tls = own}).status());
   }
   controller_ = std::make_unique<ControllerClient>(context_.controller);
