@@ -146,6 +146,8 @@ void AddLocalCommands(CLI::App& app, Flags& flags) {
   up->add_option("--tls", flags.local.tls,
                  "Folder of rein certs init: then --listen and --admin may be open to other machines");
   up->add_option("--tokens", flags.local.tokens, "File of user tokens (rein token add)");
+  up->add_option("--openai", flags.local.openai,
+                 "host:port at which OpenAI's clients talk to the policy; default: nowhere");
   up->add_flag("--check", flags.check, "Check the flags and files of every service, and start none");
   up->add_flag("--foreground", flags.foreground, "Stay until Ctrl-C");
   Command(app, flags, "down", "Stop what rein up started", [] { return RunDown(); });

@@ -41,6 +41,7 @@ struct LocalOptions {
   double lease_seconds = 10;
   std::string tls;     // folder as rein certs init makes it: of each role, and user/admin; empty: plaintext
   std::string tokens;  // file of user tokens; empty: none
+  std::string openai;  // host:port for OpenAI's clients at the first rollout service; empty: none
 };
 
 class Supervisor {
