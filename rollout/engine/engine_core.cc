@@ -258,6 +258,9 @@ absl::Status EngineCore::Commit(const Draws& draws, const std::vector<Sequence*>
     ++sequence.versions.back().tokens;
     ++totals_.generated_tokens;
     REIN_ASSIGN_OR_RETURN(std::optional<FinishReason> reason, sequence.stop.Append(draws.token[i]));
+    if (sequence.request->callbacks.on_token) {
+      sequence.request->callbacks.on_token(sequence.sibling, draws.token[i], draws.logprob[i]);
+    }
     if (reason.has_value()) Finish(sequence, *reason);
   }
   RemoveFinished();

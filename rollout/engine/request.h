@@ -60,6 +60,8 @@ struct FinishedSibling {
 
 // Called from the engine's thread; must be quick and must not call the engine.
 struct RequestCallbacks {
+  // Each token as it is drawn, before the sibling ends with it; may be empty.
+  std::function<void(uint32_t sibling, uint32_t token, float logprob)> on_token = nullptr;
   std::function<void(FinishedSibling)> on_sibling;
   // Once, after the last on_sibling: OK when all siblings came, aborted ones included.
   std::function<void(absl::Status)> on_end;

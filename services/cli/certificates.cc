@@ -205,9 +205,11 @@ absl::Status MakeCertificate(const std::string& folder, const Subject& subject, 
 absl::Status PrintSecrets(const std::string& folder, std::string& yaml) {
   std::error_code error;
   std::vector<fs::path> roles;
-  for (const auto& entry : fs::directory_iterator(folder, error)) {
-    const bool hidden = entry.path().filename().string()[0] == '.';
-    if (!hidden && fs::exists(entry.path() / "tls.key", error)) roles.push_back(entry.path());
+  for (const std::string& place : {folder, folder + "/user"}) {
+    for (const auto& entry : fs::directory_iterator(place, error)) {
+      const bool hidden = entry.path().filename().string()[0] == '.';
+      if (!hidden && fs::exists(entry.path() / "tls.key", error)) roles.push_back(entry.path());
+    }
   }
   std::sort(roles.begin(), roles.end());
   if (roles.empty()) return absl::NotFoundError(absl::StrCat(folder, " holds no certificates"));

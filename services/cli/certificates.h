@@ -33,7 +33,7 @@ absl::Status MakeAuthority(const std::string& folder, absl::Duration valid, absl
 absl::Status MakeCertificate(const std::string& folder, const Subject& subject, absl::Duration valid,
                              absl::Time now);
 
-// The Secrets of the manifests, rein-ROLE-tls for each role below `folder`, as YAML.
+// The Secrets of the manifests as YAML: rein-NAME-tls for each role and user below `folder`.
 absl::Status PrintSecrets(const std::string& folder, std::string& yaml);
 
 }  // namespace rein::cli

@@ -1,5 +1,7 @@
 #include "services/cli/command_line.h"
 
+#include <filesystem>
+#include <fstream>
 #include <functional>
 #include <iostream>
 
@@ -8,12 +10,16 @@
 
 #include "common/config/nearest_name.h"
 #include "services/cli/access_commands.h"
+#include "services/cli/app_text.h"
 #include "services/cli/connection.h"
 #include "services/cli/context.h"
 #include "services/cli/deploy_command.h"
+#include "services/cli/doctor_command.h"
 #include "services/cli/exit_code.h"
 #include "services/cli/job_commands.h"
+#include "services/cli/keep_commands.h"
 #include "services/cli/local_command.h"
+#include "services/cli/report_commands.h"
 
 namespace rein::cli {
 namespace {
@@ -34,6 +40,14 @@ struct Flags {
   bool foreground = false, follow = false, check = false;
   unsigned tail = 0;
   double timeout_seconds = 0;
+  MetricsFlags metrics;
+  ExportFlags exports;
+  CollectFlags collect;
+  BundleFlags bundle;
+  std::string other, diff;
+  std::vector<std::string> names;
+  unsigned window = 10, number = 0;
+  bool yes = false, once = false;
   std::function<int()> run;
 };
 
@@ -47,6 +61,19 @@ std::function<int()> WithController(Flags& flags, std::function<int(ControllerCl
     ControllerClient client(connection->server, *token);
     return call(client);
   };
+}
+
+int WriteManual(const CLI::App& app, const std::string& folder) {
+  std::error_code error;
+  std::filesystem::create_directories(folder, error);
+  for (const auto& [name, page] : ManualPages(app)) {
+    std::ofstream out(folder + "/" + name);
+    out << page;
+    out.close();
+    if (!out) return PrintError(absl::InternalError(absl::StrCat("cannot write ", folder, "/", name)));
+  }
+  Print(folder + "\n");
+  return kExitOk;
 }
 
 CLI::App* Command(CLI::App& app, Flags& flags, const std::string& name, const std::string& help,
@@ -119,6 +146,8 @@ void AddLocalCommands(CLI::App& app, Flags& flags) {
   up->add_option("--tls", flags.local.tls,
                  "Folder of rein certs init: then --listen and --admin may be open to other machines");
   up->add_option("--tokens", flags.local.tokens, "File of user tokens (rein token add)");
+  up->add_option("--openai", flags.local.openai,
+                 "host:port at which OpenAI's clients talk to the policy; default: nowhere");
   up->add_flag("--check", flags.check, "Check the flags and files of every service, and start none");
   up->add_flag("--foreground", flags.foreground, "Stay until Ctrl-C");
   Command(app, flags, "down", "Stop what rein up started", [] { return RunDown(); });
@@ -139,7 +168,7 @@ void AddSubmitCommands(CLI::App& app, Flags& flags) {
   submit->add_option("--id", flags.submit.request_id, "Makes a repeat of this command harmless");
   submit->add_flag("--dry-run", flags.submit.validate_only,
                    "Check only, and print the resolved job");
-  submit->add_flag("--wait", flags.submit.wait, "Watch it to its end; the exit code is the job's");
+  submit->add_flag("--wait,--follow", flags.submit.wait, "Watch it to its end; the exit code is the job's");
   CLI::App* validate =
       Command(app, flags, "validate", "Check a job without submitting it",
               [&flags] {
@@ -147,6 +176,11 @@ void AddSubmitCommands(CLI::App& app, Flags& flags) {
               });
   job_flags(validate);
   AddConnection(validate, flags);
+  CLI::App* config = app.add_subcommand("config", "Configs of jobs");
+  config->require_subcommand(1);
+  job_flags(Command(*config, flags, "print-resolved", "Print a job's config with every default filled in", [&flags] {
+    return RunValidate(absl::NotFoundError("not asked for"), flags.submit, flags.format);
+  }));
   CLI::App* explain = Command(app, flags, "explain", "What a key of a job means",
                               [&flags] { return RunExplain(flags.key); });
   explain->add_option("key", flags.key, "Such as grpo.clip.high; none: all");
@@ -189,10 +223,19 @@ void AddLookCommands(CLI::App& app, Flags& flags) {
   logs->add_option("--tail", flags.tail, "Only the last so many");
   CLI::App* rollouts = ControllerCommand(app, flags, "rollouts", "Read what the model said",
                                          [&flags](ControllerClient& client) {
+                                           if (!flags.diff.empty()) return RunRolloutsDiff(client, flags.rollouts, flags.diff);
                                            return RunRollouts(client, flags.rollouts, flags.format);
                                          });
   rollouts->add_option("job", flags.rollouts.name, "Default: the newest");
   rollouts->add_option("--update", flags.rollouts.update, "Of this update; default: the last");
+  rollouts->add_option("--prompt", flags.rollouts.prompt, "Only of this prompt (its number in the data)");
+  rollouts->add_option("--sibling", flags.rollouts.sibling, "Only this sibling of each group");
+  rollouts->add_option("--contains", flags.rollouts.contains, "Only those that say this");
+  rollouts->add_option("--min-reward", flags.rollouts.min_reward, "Only with at least this reward");
+  rollouts->add_option("--max-reward", flags.rollouts.max_reward, "Only with at most this reward");
+  rollouts->add_option("--finish", flags.rollouts.finish, "Only those that ended so: stop or cut")
+      ->check(CLI::IsMember({"stop", "cut"}));
+  rollouts->add_option("--diff", flags.diff, "Against another update of the job (a number), or another job");
   rollouts->add_option("--sort", flags.rollouts.sort,
                        "reward, advantage or length; - in front: lowest first");
   rollouts->add_option("--limit", flags.rollouts.limit, "At most so many; default 16");
@@ -291,6 +334,93 @@ void AddDeployCommands(CLI::App& app, Flags& flags) {
   }
 }
 
+void AddReportCommands(CLI::App& app, Flags& flags) {
+  CLI::App* metrics = ControllerCommand(app, flags, "metrics", "Figures of each update", [&flags](ControllerClient& client) {
+    return RunMetrics(client, flags.metrics, flags.format);
+  });
+  metrics->add_option("job", flags.metrics.name, "Default: the newest");
+  metrics->add_option("--keys", flags.metrics.keys, "Which, with commas; -o name lists all")->delimiter(',');
+  metrics->add_flag("--csv", flags.metrics.csv, "As CSV, all figures unless --keys");
+  metrics->add_option("--last", flags.metrics.last, "Only the last so many updates");
+  AddFormat(metrics, flags);
+  CLI::App* compare = ControllerCommand(app, flags, "compare", "Two jobs side by side", [&flags](ControllerClient& client) {
+    return RunCompare(client, flags.name, flags.other, flags.window);
+  });
+  compare->add_option("job", flags.name, "The first")->required();
+  compare->add_option("other_job", flags.other, "The second")->required();
+  compare->add_option("--window", flags.window, "Figures are means over the last so many updates")->check(CLI::Range(1, 1000000))->capture_default_str();
+  CLI::App* top = ControllerCommand(app, flags, "top", "Services and jobs, live", [&flags](ControllerClient& client) {
+    return RunTop(client, flags.once, flags.format);
+  });
+  top->add_flag("--once", flags.once, "Once, not again and again");
+  AddFormat(top, flags);
+  Command(app, flags, "doctor", "What is wrong, and what to do", [&flags] {
+    return RunDoctor(FindConnection(flags.connection, flags.context));
+  });
+  CLI::App* debug = app.add_subcommand("debug", "For a report of a fault");
+  debug->require_subcommand(1);
+  CLI::App* bundle = Command(*debug, flags, "bundle", "Pack logs, states and figures; secrets are taken out", [&flags] {
+    return RunDebugBundle(FindConnection(flags.connection, flags.context), flags.bundle);
+  });
+  bundle->add_option("job", flags.bundle.job, "The job that it is about");
+  bundle->add_option("--to", flags.bundle.file, "The .tar.gz; default: rein-debug-TIME.tar.gz");
+}
+
+void AddKeepCommands(CLI::App& app, Flags& flags) {
+  CLI::App* checkpoint = app.add_subcommand("checkpoint", "Checkpoints of a job");
+  checkpoint->require_subcommand(1);
+  CLI::App* list = ControllerCommand(*checkpoint, flags, "list", "Which there are", [&flags](ControllerClient& client) {
+    return RunCheckpointList(client, flags.name, flags.format);
+  });
+  AddFormat(list, flags);
+  CLI::App* remove = ControllerCommand(*checkpoint, flags, "delete", "Delete one", [&flags](ControllerClient& client) {
+    return RunCheckpointDelete(client, flags.name, flags.number, flags.yes);
+  });
+  CLI::App* take = ControllerCommand(*checkpoint, flags, "export", "Copy one as a Hugging Face folder", [&flags](ControllerClient& client) {
+    flags.exports.job = flags.name;
+    flags.exports.checkpoint = flags.number;
+    return RunExport(client, flags.exports);
+  });
+  for (CLI::App* command : {list, remove, take}) command->add_option("job", flags.name, "The job")->required();
+  for (CLI::App* command : {remove, take}) command->add_option("number", flags.number, "Which")->required();
+  CLI::App* result = ControllerCommand(app, flags, "export", "Copy a job's result as a Hugging Face folder", [&flags](ControllerClient& client) {
+    return RunExport(client, flags.exports);
+  });
+  result->add_option("job", flags.exports.job, "The job")->required();
+  result->add_option("--checkpoint", flags.exports.checkpoint, "Of this checkpoint; default: the result, else the newest");
+  for (CLI::App* command : {take, result}) {
+    command->add_option("--to", flags.exports.to, "The folder to make")->required();
+    command->add_option("--format", flags.exports.format, "hf: what transformers and vLLM load")->check(CLI::IsMember({"hf"}))->capture_default_str();
+  }
+  CLI::App* deletion = ControllerCommand(app, flags, "delete", "Forget jobs that have ended, with all they left", [&flags](ControllerClient& client) {
+    return RunDelete(client, flags.names, flags.yes);
+  });
+  deletion->add_option("jobs", flags.names, "The jobs")->required();
+  CLI::App* gc = ControllerCommand(app, flags, "gc", "Delete old jobs that failed or were cancelled", [&flags](ControllerClient& client) {
+    flags.collect.yes = flags.yes;
+    return RunCollect(client, flags.collect);
+  });
+  gc->add_option("--older-than", flags.collect.older_than, "Ended so long ago: 12h, 30d")->capture_default_str();
+  gc->add_option("--states", flags.collect.states, "With commas: failed, cancelled, succeeded")
+      ->delimiter(',')
+      ->check(CLI::IsMember({"failed", "cancelled", "succeeded"}))
+      ->capture_default_str();
+  gc->add_flag("--dry-run", flags.collect.dry_run, "Say what would go, and how much disk that frees");
+  for (CLI::App* command : {remove, deletion, gc}) command->add_flag("-y,--yes", flags.yes, "Do not ask");
+}
+
+void AddShellCommands(CLI::App& app, Flags& flags) {
+  CLI::App* completion = Command(app, flags, "completion", "Completion for a shell: bash, zsh or fish", [&app, &flags] {
+    absl::StatusOr<std::string> script = CompletionScript(app, flags.what);
+    if (!script.ok()) return PrintError(script.status());
+    Print(*script);
+    return kExitOk;
+  });
+  completion->add_option("shell", flags.what, "bash, zsh or fish")->required();
+  CLI::App* man = Command(app, flags, "man", "Write manual pages", [&app, &flags] { return WriteManual(app, flags.what); });
+  man->add_option("folder", flags.what, "Where: a folder such as ~/.local/share/man/man1")->required();
+}
+
 // "did you mean" for a command that does not exist.
 void SuggestCommand(const CLI::App& app, int argc, char** argv) {
   if (argc < 2 || argv[1][0] == '-') return;
@@ -307,6 +437,9 @@ void AddCommands(CLI::App& app, Flags& flags) {
   AddSubmitCommands(app, flags);
   AddLookCommands(app, flags);
   AddJobCommands(app, flags);
+  AddReportCommands(app, flags);
+  AddKeepCommands(app, flags);
+  AddShellCommands(app, flags);
   AddAccessCommands(app, flags);
   AddDeployCommands(app, flags);
 }

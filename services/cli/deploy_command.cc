@@ -40,6 +40,11 @@ bool IsExtension(const std::string& group) {
 
 std::string Text(const YAML::Node& node) { return node.IsDefined() && node.IsScalar() ? node.as<std::string>() : ""; }
 
+// Null where there is no such key, or nothing to look it up in.
+YAML::Node At(const YAML::Node& node, const std::string& key) {
+  return node.IsMap() && node[key].IsDefined() ? YAML::Node(node[key]) : YAML::Node();
+}
+
 // Every node below, in any order.
 void Walk(const YAML::Node& node, const std::function<void(const YAML::Node&)>& visit) {
   visit(node);
@@ -56,8 +61,8 @@ double GpusOf(const YAML::Node& object) {
     if (!node.IsMap() || !node["limits"].IsDefined() || !node["limits"].IsMap()) return;
     if (node["limits"][kGpu].IsDefined()) gpus += node["limits"][kGpu].as<double>();
   });
-  const YAML::Node replicas = object["spec"]["replicas"];
-  return replicas.IsDefined() && replicas.IsScalar() ? gpus * replicas.as<double>() : gpus;
+  const YAML::Node replicas = At(At(object, "spec"), "replicas");
+  return replicas.IsScalar() ? gpus * replicas.as<double>() : gpus;
 }
 
 absl::StatusOr<std::string> OverlayFolder(const std::string& overlay) {
@@ -218,8 +223,8 @@ absl::StatusOr<ClusterNeeds> NeedsOf(const std::string& manifests) {
       if (version.empty() || kind.empty()) return absl::InvalidArgumentError("an object without apiVersion or kind");
       const std::string group = version.substr(0, version.find('/'));
       if (version.find('/') != std::string::npos && (!IsOwnGroup(group) || IsExtension(group))) groups.insert(group);
-      if (kind == "Namespace") needs.name_space = Text(object["metadata"]["name"]);
-      if (kind == "PersistentVolumeClaim" && !object["spec"]["storageClassName"].IsDefined()) {
+      if (kind == "Namespace") needs.name_space = Text(At(At(object, "metadata"), "name"));
+      if (kind == "PersistentVolumeClaim" && At(At(object, "spec"), "storageClassName").IsNull()) {
         needs.default_storage_class = true;
       }
       needs.gpus += GpusOf(object);

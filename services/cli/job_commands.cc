@@ -36,19 +36,6 @@ int PrintJobLine(const absl::StatusOr<v1::Job>& job) {
   return kExitOk;
 }
 
-// The newest job that has not ended, else the newest.
-absl::StatusOr<std::string> JobOrNewest(ControllerClient& client, const std::string& name) {
-  if (!name.empty()) return name;
-  absl::StatusOr<v1::ListJobsReply> jobs = client.ListJobs();
-  if (!jobs.ok()) return jobs.status();
-  if (jobs->jobs().empty()) return absl::NotFoundError("there is no job yet");
-  for (const v1::Job& job : jobs->jobs()) {
-    if (job.state() == v1::JOB_STATE_RUNNING || job.state() == v1::JOB_STATE_STARTING)
-      return job.name();
-  }
-  return jobs->jobs(0).name();
-}
-
 // What Ctrl-C says; async-signal-safe.
 void SayThatTheJobGoesOn(int) {
   static constexpr char kText[] = "\nthe job goes on; rein cancel NAME stops it\n";
@@ -83,6 +70,18 @@ class LiveLines {
 };
 
 }  // namespace
+
+absl::StatusOr<std::string> JobOrNewest(ControllerClient& client, const std::string& name) {
+  if (!name.empty()) return name;
+  absl::StatusOr<v1::ListJobsReply> jobs = client.ListJobs();
+  if (!jobs.ok()) return jobs.status();
+  if (jobs->jobs().empty()) return absl::NotFoundError("there is no job yet");
+  for (const v1::Job& job : jobs->jobs()) {
+    if (job.state() == v1::JOB_STATE_RUNNING || job.state() == v1::JOB_STATE_STARTING)
+      return job.name();
+  }
+  return jobs->jobs(0).name();
+}
 
 int RunGet(ControllerClient& client, const std::string& what, const std::string& name,
            Format format) {
@@ -265,15 +264,25 @@ int RunRollouts(ControllerClient& client, const RolloutsFlags& flags, Format for
   request.set_sort(flags.sort);
   request.set_limit(flags.limit);
   request.set_tokens(flags.tokens);
+  if (flags.prompt.has_value()) request.set_prompt(*flags.prompt);
+  if (flags.sibling.has_value()) request.set_sibling(*flags.sibling);
+  if (flags.min_reward.has_value()) request.set_min_reward(*flags.min_reward);
+  if (flags.max_reward.has_value()) request.set_max_reward(*flags.max_reward);
+  request.set_contains(flags.contains);
+  if (flags.finish == "stop") request.set_finish_reason(v1::FINISH_REASON_STOP);
+  if (flags.finish == "cut") request.set_finish_reason(v1::FINISH_REASON_LENGTH);
   absl::StatusOr<v1::ListRolloutsReply> reply = client.ListRollouts(request);
   if (!reply.ok()) return PrintError(reply.status());
   if (format == Format::kJson || format == Format::kYaml) {
     PrintMessage(*reply, format);
   } else if (reply->rollouts().empty()) {
-    Hint(absl::StrCat("no rollouts were consumed by update ", reply->update(), " of ", *known,
-                      "\n"));
+    Hint(absl::StrCat(flags.Filtered() ? "no rollouts match in update " : "no rollouts were consumed by update ",
+                      reply->update(), " of ", *known, "\n"));
   } else {
     Print(RolloutsText(*reply, flags.tokens));
+    if (reply->matching() > static_cast<uint32_t>(reply->rollouts_size())) {
+      Hint(absl::StrCat(reply->rollouts_size(), " of ", reply->matching(), " that match; --limit shows more\n"));
+    }
   }
   return kExitOk;
 }

@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -21,6 +22,9 @@ struct SubmitFlags {
   bool validate_only = false;
   bool wait = false;
 };
+
+// `name`; where it is empty, the newest job that has not ended, else the newest.
+absl::StatusOr<std::string> JobOrNewest(ControllerClient& client, const std::string& name);
 
 int RunSubmit(ControllerClient& client, const SubmitFlags& flags, Format format);
 // Without a controller: checks against the files of this machine.
@@ -45,6 +49,14 @@ struct RolloutsFlags {
   std::string sort;
   unsigned limit = 0;
   bool tokens = false;
+  std::optional<unsigned long> prompt;
+  std::optional<unsigned> sibling;
+  std::optional<double> min_reward, max_reward;
+  std::string contains, finish;
+
+  bool Filtered() const {
+    return prompt || sibling || min_reward || max_reward || !contains.empty() || !finish.empty();
+  }
 };
 
 int RunRollouts(ControllerClient& client, const RolloutsFlags& flags, Format format);

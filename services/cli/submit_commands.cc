@@ -120,6 +120,7 @@ int RunValidate(const absl::StatusOr<Connection>& connection, const SubmitFlags&
   } else {
     Print(config::ToYaml(*job));
   }
+  if (absl::IsNotFound(connection.status())) return kExitOk;  // only the text was asked for
   Hint(absl::StrCat(file->name, " is valid (", config::HashOf(*job), ")",
                     unseen ? "; its data and tokenizer were not opened: that takes a controller (rein up)" : "",
                     "\n"));

@@ -125,6 +125,10 @@ ChildCommand Supervisor::CommandOf(const Service& service) const {
     threads = std::max<int>(1, threads / static_cast<int>(RanksOf("trainer")));
   }
   add({"--threads", absl::StrCat(threads)});
+  if (service.role == "rollout") {
+    if (!options_.tokens.empty()) add({"--tokens", options_.tokens});
+    if (service.name == "rollout-0" && !options_.openai.empty()) add({"--openai", options_.openai});
+  }
   if (!service.device.empty()) add({"--device", service.device});
   if (service.leader == nullptr) {
     add({"--controller", context_.controller.empty() ? Reached(options_.listen) : context_.controller});
@@ -217,7 +221,7 @@ absl::Status Supervisor::StartAll() {
               .tls = options_.tls,
               .supervisor = getpid()};
   if (!options_.tls.empty()) {
-    const std::string own = absl::StrCat(options_.tls, "/controller");
+    const std::string own = absl::StrCat(options_.tls, "/user/admin");
     REIN_RETURN_IF_ERROR(UseConnection({.server = context_.controller, .tls = own}).status());
   }
   controller_ = std::make_unique<ControllerClient>(context_.controller);

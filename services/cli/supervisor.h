@@ -39,8 +39,9 @@ struct LocalOptions {
   int rewards = 1;
   int threads = 0;  // of each role; 0: one per core
   double lease_seconds = 10;
-  std::string tls;     // folder as rein certs init makes it: one below for each role; empty: plaintext
+  std::string tls;     // folder as rein certs init makes it: of each role, and user/admin; empty: plaintext
   std::string tokens;  // file of user tokens; empty: none
+  std::string openai;  // host:port for OpenAI's clients at the first rollout service; empty: none
 };
 
 class Supervisor {

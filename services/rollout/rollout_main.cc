@@ -1,8 +1,10 @@
 // rein-rollout: generates completions, as a service or once (`rein-rollout generate`).
 
 #include <cstring>
+#include <optional>
 
 #include "absl/strings/str_format.h"
+#include <CLI/CLI.hpp>
 
 #include "common/status/status_macros.h"
 #include "common/tensor/torch_runtime.h"
@@ -10,6 +12,7 @@
 #include "common/weights/channel/weight_service.h"
 #include "services/role/role_process.h"
 #include "services/rollout/generate_command.h"
+#include "services/rollout/openai_door.h"
 #include "services/rollout/rollout_service.h"
 
 int main(int argc, char** argv) {
@@ -19,7 +22,14 @@ int main(int argc, char** argv) {
   }
   services::RoleSpec spec = {.role = "rollout",
                              .build = version::ThisBuild(tensor::TorchVersions())};
-  return services::RunRole(spec, argc, argv, [](services::RoleProcess& process) -> absl::Status {
+  std::string openai;
+  spec.add_flags = [&](CLI::App& app) {
+    app.add_option("--openai", openai, "host:port at which OpenAI's clients talk to the policy; default: nowhere");
+  };
+  spec.check_flags = [&](services::RoleFlags& flags) -> absl::Status {
+    return openai.empty() ? absl::OkStatus() : tls::CheckReach("--openai", openai, !flags.tls.empty());
+  };
+  return services::RunRole(spec, argc, argv, [&](services::RoleProcess& process) -> absl::Status {
     REIN_ASSIGN_OR_RETURN(std::string device,
                           tensor::StartTorch(process.flags().device, process.flags().threads));
     services::RolloutServiceImpl service(device, process.deps());
@@ -36,6 +46,17 @@ int main(int argc, char** argv) {
                           standing.requests_waiting(), 100 * standing.kv_usage());
       return report;
     };
+    services::OpenAiDoor door([&service] { return service.session(); });
+    std::unique_ptr<http::HttpServer> http;
+    if (!openai.empty()) {
+      http::HttpOptions options = process.HttpOptionsFor(openai);
+      options.threads = services::OpenAiDoor::kThreads;
+      options.routes = door.Routes();
+      options.max_body_bytes = 16 << 20;
+      REIN_ASSIGN_OR_RETURN(http, http::HttpServer::Create(std::move(options)));
+      process.log().Info("OpenAI's clients are served", {{"address", http->address()}});
+    }
+    process.OnStopping([&door] { door.Stop(); });
     return process.Serve({&service, &weights}, report,
                          [&service](uint64_t) { service.DropRequests(); });
   });

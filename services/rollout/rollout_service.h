@@ -39,6 +39,8 @@ class RolloutServiceImpl final
   v1::ActorStatusReply Standing() const { return slot_.Status(); }
   // Of the loaded model; null before one is loaded. For WeightServiceImpl.
   std::shared_ptr<weights::WeightReceiver> receiver() const { return slot_.receiver(); }
+  // What is loaded; null before.
+  std::shared_ptr<RolloutSession> session() const { return slot_.get(); }
   // A new incarnation: what was begun under the old one ends with FINISH_REASON_ABORT.
   void DropRequests();
 

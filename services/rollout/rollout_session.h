@@ -41,6 +41,7 @@ class RolloutSession {
   const absl::Status& row_stability() const { return row_stability_; }
 
   rollout::Engine& engine() { return *engine_; }
+  const text::ModelText& text() const { return *text_; }
   weights::WeightReceiver& receiver() { return receiver_; }
   v1::ActorStatusReply Status() const;
   // Requests under way end with FINISH_REASON_ABORT.

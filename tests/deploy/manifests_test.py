@@ -19,11 +19,10 @@ import manifests
 from manifests import KUSTOMIZE, Network, containers_of, objects_of, pods_of, render, selects
 
 manifests.skip_without_tools()
-import yaml  # noqa: E402  (there, or the line above has ended the process)
+import component_renderings  # noqa: E402  (yaml is there, or the line above has ended the process)
 
 BIN = pathlib.Path(sys.argv.pop(1)).resolve()
 OVERLAYS = sorted(path.name for path in (KUSTOMIZE / "overlays").iterdir())
-COMPONENTS = sorted(path.name for path in (KUSTOMIZE / "components").iterdir())
 ROLES = ["controller", "trainer", "rollout", "reference", "reward"]
 GPU = "nvidia.com/gpu"
 DEVICES = {GPU, "rdma/ib"}
@@ -37,20 +36,6 @@ EDGES |= {(a, b): None for a, b in [("trainer", "trainer"), ("trainer", "rollout
                                     ("rollout", "trainer"), ("reference", "trainer")]}
 EDGES |= {("reward", "scorer"): {7000}}
 OUTSIDE = {("monitoring", role): {7080} for role in ROLES} | {("clients", "controller"): {7000, 7080}}
-
-
-def with_component(name):
-    """An overlay that no one ships: the base, or one pod, with one component."""
-    base = "foundation" if name == "one-pod" else ""
-    folder = pathlib.Path(tempfile.mkdtemp(dir=KUSTOMIZE, prefix=".check-"))
-    try:
-        (folder / "kustomization.yaml").write_text(yaml.safe_dump({
-            "apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization", "namespace": "rein",
-            "resources": [f"../base/{base}" if base else "../base"], "components": [f"../components/{name}"]}))
-        return render(folder)
-    finally:
-        (folder / "kustomization.yaml").unlink()
-        folder.rmdir()
 
 
 class Rendered:
@@ -68,7 +53,7 @@ class Rendered:
 
 
 ALL = [Rendered(name, render(KUSTOMIZE / "overlays" / name)) for name in OVERLAYS]
-ALL += [Rendered(f"component {name}", with_component(name)) for name in COMPONENTS]
+ALL += [Rendered(name, text) for name, text in component_renderings.all()]
 
 
 class ManifestsTest(unittest.TestCase):
@@ -90,7 +75,7 @@ class ManifestsTest(unittest.TestCase):
 
     def test_all_overlays_and_components_are_there(self):
         self.assertEqual(OVERLAYS, ["batch-jobset", "cpu-dev", "multi-gpu-node", "multi-node", "single-gpu"])
-        self.assertGreaterEqual(len(COMPONENTS), 10)
+        self.assertGreaterEqual(len(component_renderings.COMPONENTS), 10)
         self.assertTrue(all(rendered.pods for rendered in ALL))
 
     def test_names_are_unique_and_in_the_namespace(self):

@@ -1,0 +1,177 @@
+#include "services/cli/keep_commands.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <iostream>
+#include <map>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/time/clock.h"
+#include <unistd.h>
+
+#include "common/status/status_macros.h"
+#include "services/cli/exit_code.h"
+#include "services/cli/report_text.h"
+#include "services/cli/text_table.h"
+
+namespace rein::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+// Of a training checkpoint, and no part of a model.
+constexpr const char* kTrainingFiles[] = {"optimizer.safetensors", "critic.safetensors", "trainer.json",
+                                          "controller_state.bin", "manifest.json"};
+
+// Asks on a terminal; elsewhere only --yes says so.
+bool Confirmed(const std::string& question, bool yes) {
+  if (yes) return true;
+  if (isatty(STDIN_FILENO) == 0) return false;
+  Hint(question + " [y/N] ");
+  std::string answer;
+  return std::getline(std::cin, answer) && (answer == "y" || answer == "yes");
+}
+
+int Declined() {
+  Hint("error: nothing was deleted; --yes deletes without asking\n");
+  return kExitUsage;
+}
+
+absl::StatusOr<fs::path> SourceOf(const v1::Job& job, unsigned checkpoint) {
+  std::error_code error;
+  const fs::path result = fs::path(job.output()) / "model";
+  if (checkpoint == 0 && fs::is_directory(result, error)) return result;
+  std::string known;
+  for (const v1::Checkpoint& one : job.checkpoints()) {
+    absl::StrAppend(&known, known.empty() ? "" : ", ", one.number());
+    if (one.number() != checkpoint) continue;
+    if (fs::is_directory(one.path(), error)) return fs::path(one.path());
+    return absl::NotFoundError(absl::StrCat(one.path(), " is not on this machine: export where it is"));
+  }
+  if (checkpoint == 0 && !job.checkpoints().empty()) {
+    return SourceOf(job, job.checkpoints().rbegin()->number());
+  }
+  return absl::NotFoundError(absl::StrCat("job ", job.name(), checkpoint == 0 ? " has left no weights yet" : absl::StrCat(" has no checkpoint ", checkpoint),
+                                          known.empty() ? "" : absl::StrCat("; it has ", known)));
+}
+
+absl::Status CopyModel(const fs::path& from, const fs::path& to) {
+  std::error_code error;
+  if (fs::exists(to, error)) return absl::AlreadyExistsError(absl::StrCat(to.string(), " is there already"));
+  const fs::path temporary = to.string() + ".part";
+  fs::remove_all(temporary, error);
+  fs::create_directories(temporary, error);
+  for (const auto& entry : fs::directory_iterator(from, error)) {
+    const std::string name = entry.path().filename().string();
+    if (std::find(std::begin(kTrainingFiles), std::end(kTrainingFiles), name) != std::end(kTrainingFiles)) continue;
+    fs::copy_file(entry.path(), temporary / name, error);
+    if (error) break;
+  }
+  if (!error) fs::rename(temporary, to, error);
+  if (!error) return absl::OkStatus();
+  std::error_code ignored;
+  fs::remove_all(temporary, ignored);
+  return absl::ErrnoToStatus(error.value(), absl::StrCat("cannot write ", to.string()));
+}
+
+}  // namespace
+
+absl::StatusOr<absl::Duration> ParseAge(const std::string& text) {
+  double count = 0;
+  const std::map<char, absl::Duration> units = {{'s', absl::Seconds(1)}, {'m', absl::Minutes(1)},
+                                                {'h', absl::Hours(1)}, {'d', absl::Hours(24)}};
+  auto unit = text.empty() ? units.end() : units.find(text.back());
+  if (unit != units.end() && absl::SimpleAtod(text.substr(0, text.size() - 1), &count) && count >= 0) {
+    return count * unit->second;
+  }
+  return absl::InvalidArgumentError(absl::StrCat("wants an age such as 12h or 30d, got '", text, "'"));
+}
+
+int RunCheckpointList(ControllerClient& client, const std::string& name, Format format) {
+  absl::StatusOr<v1::Job> job = client.GetJob(name);
+  if (!job.ok()) return PrintError(job.status());
+  if (format == Format::kJson || format == Format::kYaml) {
+    v1::Job only;
+    *only.mutable_checkpoints() = job->checkpoints();
+    Print(format == Format::kJson ? ToJson(only) : ToYamlText(only));
+    return kExitOk;
+  }
+  std::vector<std::vector<std::string>> rows = {{"NUMBER", "UPDATE", "SIZE", "AGE", "FOLDER"}};
+  for (const v1::Checkpoint& one : job->checkpoints()) {
+    if (format == Format::kName) Print(absl::StrCat(one.number(), "\n"));
+    rows.push_back({absl::StrCat(one.number()), absl::StrCat(one.update()), Size(static_cast<double>(one.bytes())),
+                    Age(absl::Now() - absl::UnixEpoch() - absl::Seconds(one.created_at())), one.path()});
+  }
+  if (format == Format::kTable) Print(rows.size() > 1 ? Table(rows) : absl::StrCat("job ", job->name(), " has no checkpoint\n"));
+  return kExitOk;
+}
+
+int RunCheckpointDelete(ControllerClient& client, const std::string& job, unsigned number, bool yes) {
+  if (!Confirmed(absl::StrCat("delete checkpoint ", number, " of ", job, "?"), yes)) return Declined();
+  absl::StatusOr<v1::Job> left = client.DeleteCheckpoint(job, number);
+  if (!left.ok()) return PrintError(left.status());
+  Print(absl::StrCat(left->name(), "  checkpoint ", number, " deleted, ", left->checkpoints_size(), " left\n"));
+  return kExitOk;
+}
+
+int RunExport(ControllerClient& client, const ExportFlags& flags) {
+  absl::StatusOr<v1::Job> job = client.GetJob(flags.job);
+  if (!job.ok()) return PrintError(job.status());
+  absl::StatusOr<fs::path> from = SourceOf(*job, flags.checkpoint);
+  if (!from.ok()) return PrintError(from.status());
+  absl::Status copied = CopyModel(*from, flags.to);
+  if (!copied.ok()) return PrintError(copied);
+  Print(absl::StrCat(flags.to, "\n"));
+  Hint(absl::StrCat("of ", from->string(), "; loads with AutoModelForCausalLM.from_pretrained\n"));
+  return kExitOk;
+}
+
+int RunDelete(ControllerClient& client, const std::vector<std::string>& jobs, bool yes) {
+  if (!Confirmed(absl::StrCat("delete ", absl::StrJoin(jobs, ", "), " with rollouts, checkpoints and results?"), yes)) return Declined();
+  for (const std::string& name : jobs) {
+    absl::StatusOr<v1::DeleteJobReply> deleted = client.Delete(name);
+    if (!deleted.ok()) return PrintError(deleted.status());
+    Print(absl::StrCat(name, "  deleted, ", Size(static_cast<double>(deleted->freed_bytes())), " freed\n"));
+  }
+  return kExitOk;
+}
+
+int RunCollect(ControllerClient& client, const CollectFlags& flags) {
+  absl::StatusOr<absl::Duration> age = ParseAge(flags.older_than);
+  if (!age.ok()) return PrintError(age.status());
+  absl::StatusOr<v1::ListJobsReply> jobs = client.ListJobs();
+  if (!jobs.ok()) return PrintError(jobs.status());
+  const double before = absl::ToDoubleSeconds(absl::Now() - *age - absl::UnixEpoch());
+  std::vector<std::string> old;
+  double total = 0;
+  std::vector<std::vector<std::string>> rows = {{"NAME", "STATE", "ENDED", "DISK"}};
+  for (const v1::Job& job : jobs->jobs()) {
+    const std::string state = absl::AsciiStrToLower(NameOf(job.state()));
+    const bool ended = job.state() >= v1::JOB_STATE_SUCCEEDED && job.ended_at() > 0 && job.ended_at() <= before;
+    if (!ended || std::find(flags.states.begin(), flags.states.end(), state) == flags.states.end()) continue;
+    absl::StatusOr<v1::Job> whole = client.GetJob(job.name());
+    if (!whole.ok()) continue;  // deleted meanwhile
+    total += static_cast<double>(whole->disk_bytes());
+    old.push_back(job.name());
+    rows.push_back({job.name(), NameOf(job.state()), absl::StrCat(Age(absl::Now() - absl::UnixEpoch() - absl::Seconds(job.ended_at())), " ago"),
+                    Size(static_cast<double>(whole->disk_bytes()))});
+  }
+  if (old.empty()) {
+    Print(absl::StrCat("no job ended ", absl::StrJoin(flags.states, " or "), " more than ", flags.older_than, " ago\n"));
+    return kExitOk;
+  }
+  Print(absl::StrCat(Table(rows), old.size(), old.size() == 1 ? " job, " : " jobs, ", Size(total), "\n"));
+  if (flags.dry_run) return kExitOk;
+  if (!Confirmed("delete them?", flags.yes)) return Declined();
+  int code = kExitOk;
+  for (const std::string& name : old) {
+    absl::StatusOr<v1::DeleteJobReply> deleted = client.Delete(name);
+    if (!deleted.ok()) code = PrintError(deleted.status());
+  }
+  return code;
+}
+
+}  // namespace rein::cli

@@ -1,0 +1,100 @@
+#!/usr/bin/env python3
+"""Checks what an image would hold, without an engine: the programs run in an empty root with the collected libraries.
+
+    image_test.py BIN_FOLDER
+"""
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import unittest
+
+BIN = pathlib.Path(sys.argv.pop(1)).resolve()
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+DOCKER = ROOT / "deploy/docker"
+CONTROL = ["rein", "rein-controller", "rein-reward"]
+MIB = 1 << 20
+
+
+class ImageTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.temporary = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(cls.temporary.cleanup)
+        cls.root = pathlib.Path(cls.temporary.name)
+        cls.opt = cls.root / "opt/rein"
+        cls.opt.mkdir(parents=True)
+        for name in CONTROL:
+            subprocess.run(["strip", "-o", cls.opt / name, BIN / name], check=True)
+        run = subprocess.run([DOCKER / "collect_libraries", cls.opt, cls.opt / "lib", *(cls.opt / n for n in CONTROL)],
+                             capture_output=True, text=True)
+        assert run.returncode == 0, run.stderr
+        cls.sbom = subprocess.run([DOCKER / "make_sbom", cls.opt], capture_output=True, text=True, check=True).stdout
+
+    def test_the_roles_without_libtorch_are_small(self):
+        size = sum(path.stat().st_size for path in self.opt.rglob("*") if path.is_file())
+        self.assertLess(size, 150 * MIB)
+        self.assertFalse([path for path in self.opt.rglob("*torch*")])
+
+    def test_they_run_in_an_empty_root(self):
+        if os.geteuid() != 0:
+            self.skipTest("chroot needs root")
+        # What the base image brings: the C library and its loader.
+        run = subprocess.run(["ldd", BIN / "rein"], capture_output=True, text=True, check=True).stdout
+        for line in run.splitlines():
+            found = re.search(r"(/\S*(?:ld-linux\S*|/lib(?:c|m|dl|rt|pthread|resolv)\.so\S*))", line)
+            if found:
+                target = self.root / found[1].lstrip("/")
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(os.path.realpath(found[1]), target)
+        (self.root / "dev").mkdir(exist_ok=True)
+        for name in CONTROL:
+            run = subprocess.run(["/usr/sbin/chroot", self.root, f"/opt/rein/{name}", "--help"], capture_output=True, text=True,
+                                 env={"LD_LIBRARY_PATH": "/opt/rein/lib"})
+            self.assertEqual(run.returncode, 0, f"{name}: {run.stderr}")
+            self.assertIn("Usage", run.stdout)
+        run = subprocess.run(["/usr/sbin/chroot", self.root, "/opt/rein/rein-reward", "--check"], capture_output=True, text=True,
+                             env={"LD_LIBRARY_PATH": "/opt/rein/lib"})
+        self.assertIn("flags and files are good", run.stdout, run.stderr)
+
+    def test_the_bill_of_materials(self):
+        bill = json.loads(self.sbom)
+        self.assertEqual((bill["bomFormat"], bill["specVersion"]), ("CycloneDX", "1.5"))
+        names = {component["name"] for component in bill["components"]}
+        self.assertLessEqual({"rein", "rein-controller", "rein-reward", "tokenizers", "libgrpc++1.51"}, names)
+        for path in (self.opt / "lib").iterdir():
+            self.assertIn(f"lib/{path.name}", names)
+        again = subprocess.run([DOCKER / "make_sbom", self.opt], capture_output=True, text=True, check=True).stdout
+        self.assertEqual(again, self.sbom)
+
+    def test_the_dockerfile(self):
+        text = (DOCKER / "Dockerfile").read_text()
+        stages = re.findall(r"^FROM (\S+) AS (\S+)$", text, re.MULTILINE)
+        names = [name for _, name in stages]
+        self.assertLessEqual({"control", "cpu", "cuda"}, set(names))
+        for base, name in stages:
+            self.assertTrue(base == "${BASE}" or base in names, f"{name} comes from {base}")
+        self.assertRegex(text, r"ARG BASE=debian:[\d.]+-slim\n")
+        self.assertNotIn("latest", text)
+        self.assertIn("\nUSER 10001:10001\n", text)
+        for label in ("title", "licenses", "version", "revision"):
+            self.assertIn(f"org.opencontainers.image.{label}=", text)
+        for sources in re.findall(r"^COPY (?!--from)(.*) \S+$", text, re.MULTILINE):
+            for source in sources.split():
+                self.assertTrue((ROOT / source).exists(), source)
+        presets = json.loads((ROOT / "CMakePresets.json").read_text())
+        known = {preset["name"] for preset in presets["configurePresets"]}
+        for preset in re.findall(r"deploy/build (\w+)", text):
+            self.assertIn(preset, known)
+        used = set()
+        for path in (ROOT / "deploy/kustomize").rglob("*.yaml"):
+            used |= set(re.findall(r"/opt/rein/([\w-]+)", path.read_text()))
+        self.assertEqual(used, {"rein", "rein-controller", "rein-trainer", "rein-rollout", "rein-reference", "rein-reward"})
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,214 @@
+#!/usr/bin/env python3
+"""Looks at the controller's page in a real browser: every view of a real job, by mouse and by keyboard.
+
+    page_test.py BIN_FOLDER
+
+Wants Debian's chromium, chromium-driver and python3-selenium; skipped, and said so, without them. Screenshots go to
+$REIN_SCREENSHOTS when it is set.
+"""
+import json
+import os
+import pathlib
+import shutil
+import sys
+import time
+import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "e2e"))
+try:
+    from selenium import webdriver
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
+except ImportError:
+    if sys.executable != "/usr/bin/python3" and pathlib.Path("/usr/bin/python3").exists():
+        os.execv("/usr/bin/python3", ["/usr/bin/python3", *sys.argv])  # Debian's packages are for Debian's Python
+    webdriver = None
+if not webdriver or not shutil.which("chromium") or not shutil.which("chromedriver"):
+    print("SKIPPED: the page was NOT looked at: apt-get install chromium chromium-driver python3-selenium", file=sys.stderr)
+    sys.exit(77)
+from stack import MODEL, Stack  # noqa: E402
+
+JOB = """name: seen
+model: {config: %s}
+data: {train: data/train.jsonl, eval: {file: data/eval.jsonl, limit: 20}}
+grpo: {updates: %d, prompts: 8, group_size: 4, max_completion_tokens: 3}
+rewards: [{exact_match: {}}]
+trainer: {learning_rate: 1e-3}
+eval: {every: 4}
+checkpoint: {every: 4}
+"""
+
+# What a reader of screens needs, and contrast: computed in the page.
+ACCESSIBLE = """
+const wrong = [];
+const luminance = (c) => { const v = c.map((x) => { x /= 255; return x <= 0.03928 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4; });
+  return 0.2126 * v[0] + 0.7152 * v[1] + 0.0722 * v[2]; };
+const rgb = (text) => (text.match(/[\\d.]+/g) || []).map(Number);
+const backOf = (e) => { for (; e; e = e.parentElement) { const c = rgb(getComputedStyle(e).backgroundColor); if (c.length && (c.length < 4 || c[3] > 0)) return c; } return [255, 255, 255]; };
+for (const e of document.querySelectorAll("body *")) {
+  const own = [...e.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim());
+  if (own && e.offsetParent && !e.closest("svg")) {
+    const a = luminance(rgb(getComputedStyle(e).color).slice(0, 3)), b = luminance(backOf(e).slice(0, 3));
+    const contrast = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    if (contrast < 4.5) wrong.push("contrast " + contrast.toFixed(1) + ": " + e.textContent.slice(0, 30));
+  }
+}
+for (const e of document.querySelectorAll("input, select")) if (!e.closest("label") && !e.getAttribute("aria-label")) wrong.push("no label: " + e.name);
+for (const e of document.querySelectorAll("svg[role=img]")) if (!e.getAttribute("aria-label")) wrong.push("svg without a label");
+for (const e of document.querySelectorAll("a, button")) if (!e.textContent.trim() && !e.getAttribute("aria-label")) wrong.push("nothing to read: " + e.outerHTML);
+for (const e of document.querySelectorAll("progress")) if (!e.getAttribute("aria-label")) wrong.push("progress without a label");
+if (document.querySelectorAll("h1").length !== 1) wrong.push("h1");
+if (!document.documentElement.lang || !document.title) wrong.push("lang or title");
+const ids = [...document.querySelectorAll("[id]")].map((e) => e.id);
+if (new Set(ids).size !== ids.length) wrong.push("ids repeat");
+return wrong;
+"""
+
+
+class PageTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.stack = Stack("--references", "0")
+        cls.addClassCleanup(cls.stack.down)
+        cls.admin = json.loads((cls.stack.folder / "home/context.json").read_text())["admin"]
+        cls.stack.submit(JOB % (MODEL, 8))
+        cls.stack.rein("wait", "seen", "--timeout", "120")
+        options = webdriver.ChromeOptions()
+        for flag in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1400,1000", "--disable-gpu"):
+            options.add_argument(flag)
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+        options.binary_location = shutil.which("chromium")
+        try:
+            from selenium.webdriver.chrome.service import Service
+            cls.browser = webdriver.Chrome(service=Service(shutil.which("chromedriver")), options=options)
+        except TypeError:
+            cls.browser = webdriver.Chrome(executable_path=shutil.which("chromedriver"), options=options)
+        cls.addClassCleanup(cls.browser.quit)
+
+    def tearDown(self):
+        said = [entry for entry in self.browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
+        self.assertEqual(said, [], "the console")
+
+    def text(self):
+        return self.browser.find_element(By.ID, "main").text
+
+    def until(self, condition, what, seconds=20):
+        end = time.time() + seconds
+        while time.time() < end:
+            try:
+                if condition():
+                    return
+            except Exception:  # drawn anew meanwhile
+                pass
+            time.sleep(0.1)
+        self.fail(f"{what}: {self.text()[:500]}")
+
+    def open(self, path, shows):
+        self.browser.get("about:blank")
+        self.browser.get(f"http://{self.admin}/{path}")
+        self.until(lambda: shows in self.text(), f"{path} shows {shows}")
+
+    def shot(self, name):
+        folder = os.environ.get("REIN_SCREENSHOTS")
+        if folder:
+            pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
+            self.browser.save_screenshot(f"{folder}/{name}.png")
+
+    def views(self):
+        return (("#/", "seen"), ("#/job/seen", "SUCCEEDED"), ("#/job/seen/rollouts?update=3", "sibling 0"),
+                ("#/job/seen/ledger", "consumed"), ("#/job/seen/config", "group_size: 4"), ("#/actors", "trainer-0"),
+                ("#/compare/seen/seen", "Figures of the last update"))
+
+    def test_every_view_in_light_and_dark(self):
+        for scheme in ("light", "dark"):
+            self.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]})
+            for path, shows in self.views():
+                self.open(path, shows)
+                self.assertEqual(self.browser.execute_script(ACCESSIBLE), [], f"{scheme} {path}")
+                self.shot(f"{scheme}-{path.split('?')[0].strip('#/').replace('/', '-') or 'jobs'}")
+
+    def test_the_first_paint_is_quick(self):
+        self.open("#/", "seen")
+        paint = self.browser.execute_script("return performance.getEntriesByName('first-contentful-paint')[0].startTime")
+        self.assertLess(paint, 3000)
+        hosts = self.browser.execute_script("return performance.getEntriesByType('resource').map((e) => new URL(e.name).host)")
+        self.assertEqual(set(hosts), {self.admin}, "nothing comes from elsewhere")
+
+    def test_a_job_has_curves_and_evaluations(self):
+        self.open("#/job/seen", "SUCCEEDED")
+        figures = [f.text for f in self.browser.find_elements(By.TAG_NAME, "figcaption")]
+        for title in ("Reward", "Entropy", "Gradient norm", "Length", "Seconds", "Where the time goes"):
+            self.assertTrue(any(f.startswith(title) for f in figures), f"{title}: {figures}")
+        self.assertIn("Held-out data", self.text())
+        self.assertIn("checkpoints/2", self.text())
+
+    def test_rollouts_are_read_by_mouse_and_keyboard(self):
+        self.open("#/", "seen")
+        self.browser.find_element(By.LINK_TEXT, "seen").click()
+        self.until(lambda: "SUCCEEDED" in self.text(), "the job")
+        self.browser.find_element(By.LINK_TEXT, "Rollouts").click()
+        self.until(lambda: "update 8: 32 of 32 rollouts" in self.text(), "the last update")
+        body = self.browser.find_element(By.TAG_NAME, "body")
+        body.send_keys("p")
+        self.until(lambda: "update 7: 32 of 32" in self.text(), "the update before")
+        self.browser.find_element(By.TAG_NAME, "body").send_keys("/")
+        self.assertEqual(self.browser.switch_to.active_element.get_attribute("name"), "contains")
+        self.browser.switch_to.active_element.send_keys("nobody said this" + Keys.ENTER)
+        self.until(lambda: "0 of 0 rollouts" in self.text(), "the search")
+        self.assertIn("contains=nobody+said+this", self.browser.current_url)
+        self.open("#/job/seen/rollouts?update=3", "update 3: 32 of 32")
+        self.browser.find_element(By.LINK_TEXT, "link").click()
+        self.until(lambda: "4 of 4 rollouts" in self.text(), "one prompt, by its link")
+        self.assertTrue(self.browser.find_elements(By.CSS_SELECTOR, "svg.tokens rect"))
+
+    def test_tab_reaches_the_content(self):
+        self.open("#/", "seen")
+        self.browser.find_element(By.TAG_NAME, "body").send_keys(Keys.TAB)
+        seen = []
+        for _ in range(8):
+            seen.append(self.browser.switch_to.active_element.text)
+            self.browser.switch_to.active_element.send_keys(Keys.TAB)
+        self.assertEqual(seen[0], "Skip to content")
+        self.assertIn("seen", seen)
+
+    def test_a_running_job_is_live(self):
+        self.stack.submit((JOB % (MODEL, 300)).replace("name: seen", "name: live"))
+        self.open("#/job/live", "live")
+        number = lambda: int(self.text().split("update ")[1].split("/")[0])
+        self.until(lambda: number() >= 1, "updates come")
+        first = number()
+        self.until(lambda: number() > first + 2, "by themselves")
+        self.stack.rein("cancel", "live")
+        self.until(lambda: "CANCELLED" in self.text(), "and the end")
+
+    def test_what_is_not_there_is_told(self):
+        self.open("#/job/nothing", "That did not work")
+        self.assertIn("no job nothing", self.text())
+        self.browser.get_log("browser")  # the browser itself notes the 404
+
+    def test_text_from_outside_is_never_markup(self):
+        answer = self.browser.execute_async_script("""
+          const done = arguments[arguments.length - 1];
+          const real = window.fetch;
+          window.fetch = async (path, o) => path.startsWith("/api/jobs") ? new Response(JSON.stringify({jobs: [{name: "<img src=x onerror=window.hit=1>",
+            state: "JOB_STATE_RUNNING", message: "<script>window.hit=1</script>"}]})) : real(path, o);
+          location.hash = "#/actors"; setTimeout(() => { location.hash = "#/"; setTimeout(() => { window.fetch = real;
+            done([window.hit, document.querySelectorAll("main img, main script").length, document.querySelector("main").textContent]); }, 800); }, 300);
+        """)
+        self.assertEqual(answer[:2], [None, 0])
+        self.assertIn("<img src=x onerror=window.hit=1>", answer[2])
+
+    def test_ten_thousand_rollouts_scroll(self):
+        self.open("#/job/seen/rollouts?update=3", "update 3")
+        took = self.browser.execute_script("""
+          const group = document.querySelector(".group");
+          const began = performance.now();
+          for (let i = 0; i < 2500; i++) main.append(group.cloneNode(true));  // of four siblings each
+          document.body.offsetHeight; window.scrollTo(0, document.body.scrollHeight / 2); document.body.offsetHeight;
+          return performance.now() - began;""")
+        self.assertLess(took, 5000)
+
+
+if __name__ == "__main__":
+    sys.argv = sys.argv[:1]
+    unittest.main()

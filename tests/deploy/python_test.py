@@ -1,0 +1,110 @@
+#!/usr/bin/env python3
+"""Installs deploy/python into a fresh environment and runs a job with it: its client, its reward, what both refuse.
+
+    python_test.py BIN_FOLDER
+
+Needs pip to reach grpcio and grpcio-tools once (kept in ${REIN_CACHE:-~/.cache/rein}/python-test); skipped, and said so, else.
+"""
+import os
+import pathlib
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+CACHE = pathlib.Path(os.environ.get("REIN_CACHE", pathlib.Path.home() / ".cache/rein")) / "python-test"
+
+
+def environment():
+    python = CACHE / "bin/python"
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", CACHE], check=True)
+    base = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+    if subprocess.run([*base, "grpcio", "grpcio-tools", "setuptools>=68", "wheel"], capture_output=True).returncode != 0:
+        print("SKIPPED: the Python package was NOT tried: pip cannot install grpcio-tools", file=sys.stderr)
+        sys.exit(77)
+    subprocess.run([*base, "--no-build-isolation", "--force-reinstall", "--no-deps", ROOT / "deploy/python"], check=True)
+    return python
+
+
+if "REIN_IN_VENV" not in os.environ:
+    python = environment()
+    os.execve(python, [str(python), *sys.argv], dict(os.environ, REIN_IN_VENV="1"))
+
+sys.path.insert(0, str(ROOT / "tests/e2e"))
+import unittest  # noqa: E402
+
+import grpc  # noqa: E402
+
+import rein  # noqa: E402
+from stack import MODEL, Stack  # noqa: E402
+
+calls = []
+
+
+@rein.reward
+def shortest(prompt, completion, answer, columns):
+    """Few characters are good."""
+    calls.append((prompt[-1]["content"], completion, answer))
+    if completion.startswith("9"):
+        raise ValueError("no nines")
+    return 1.0 / (1 + len(completion))
+
+
+class PythonTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.stack = Stack("--references", "0")
+        cls.addClassCleanup(cls.stack.down)
+        os.environ["REIN_HOME"] = cls.stack.environment["REIN_HOME"]
+        os.environ.pop("REIN_SERVER", None)
+        cls.client = rein.connect()
+        port = shortest.start("127.0.0.1:0")
+        cls.addClassCleanup(shortest.stop)
+        cls.job = cls.client.submit({
+            "name": "python", "model": {"config": str(MODEL)}, "data": {"train": str(cls.stack.folder / "data/train.jsonl")},
+            "grpo": {"updates": 3, "prompts": 4, "group_size": 4, "max_completion_tokens": 3},
+            "rewards": [{"remote": f"127.0.0.1:{port}", "name": "short"}], "seed": 5}, "trainer.learning_rate=0.001")
+        cls.seen = [row["update"] for row in cls.client.metrics("python", follow=True)]
+
+    def test_the_package_is_small_and_typed(self):
+        folder = pathlib.Path(rein.__file__).parent
+        self.assertTrue((folder / "py.typed").exists() and (folder / "v1/controller_pb2.pyi").exists())
+        self.assertNotIn(str(ROOT), str(folder))
+
+    def test_a_job_from_submit_to_its_figures(self):
+        self.assertEqual(self.job.name, "python")
+        self.assertEqual(self.seen, [1, 2, 3])
+        job = self.client.get("python")
+        self.assertEqual(job.state, 5)
+        self.assertEqual([j.name for j in self.client.jobs()], ["python"])
+        rows = list(self.client.metrics("python"))
+        self.assertIn("reward/short", rows[0])
+        self.assertIn("learning_rate: 0.001", job.config_yaml)
+        self.assertTrue(any("msg=registered" in line for line in self.client.logs("trainer-0")))
+
+    def test_the_reward_was_asked_and_its_errors_stay_its_own(self):
+        self.assertEqual(shortest([{"role": "user", "content": ""}], "ab", "", {}), 1 / 3)
+        self.assertEqual(shortest.__doc__, "Few characters are good.")
+        self.assertGreaterEqual(len(calls), 48)
+        stored = list(self.client.rollouts("python", update=1))
+        self.assertTrue(stored)
+        for one in stored:
+            text = one.rollout.completion.text
+            if one.rollout.reward.error:
+                self.assertTrue(text.startswith("9"), text)
+                self.assertIn("no nines", one.rollout.reward.error)
+            else:
+                self.assertAlmostEqual(one.rollout.reward.reward, 1 / (1 + len(text)))
+        self.assertTrue(all(len(r.rollout.completion.text) <= 1 for r in self.client.rollouts("python", update=1, min_reward=0.5)))
+
+    def test_what_is_wrong_is_told(self):
+        with self.assertRaises(grpc.RpcError) as caught:
+            self.client.submit({"name": "x", "grpo": {"groupsize": 1}})
+        self.assertIn("did you mean group_size?", caught.exception.details())
+        with self.assertRaises(grpc.RpcError) as caught:
+            self.client.get("nothing")
+        self.assertEqual(caught.exception.code(), grpc.StatusCode.NOT_FOUND)
+
+
+if __name__ == "__main__":
+    unittest.main(argv=["python_test.py"])

@@ -1,0 +1,276 @@
+#!/usr/bin/env python3
+"""Operates a locked stack as its users do: certificates, tokens, tenants, the page, and every command about what jobs leave.
+
+    operate_test.py BIN_FOLDER
+
+All ports are open to other machines and secured; a real job runs over them.
+"""
+import csv
+import io
+import json
+import os
+import pathlib
+import pty
+import re
+import select
+import ssl
+import struct
+import subprocess
+import tarfile
+import time
+import unittest
+import urllib.error
+import urllib.request
+import fcntl
+import termios
+
+from stack import BIN, MODEL, Stack
+
+JOB = """name: first
+model: {config: %s}
+data: {train: data/train.jsonl, eval: {file: data/eval.jsonl, limit: 20}}
+grpo: {updates: 4, prompts: 8, group_size: 4, max_completion_tokens: 3}
+rewards: [{exact_match: {}}]
+trainer: {learning_rate: 1e-3}
+checkpoint: {every: 2}
+""" % MODEL
+
+
+class OperateTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.stack = Stack.__new__(Stack)
+        import tempfile
+        cls.stack.temporary = tempfile.TemporaryDirectory()
+        cls.folder = cls.stack.folder = pathlib.Path(cls.stack.temporary.name)
+        cls.stack.environment = dict(os.environ, REIN_HOME=str(cls.folder / "home"), XDG_CONFIG_HOME=str(cls.folder / "config"))
+        for name in ("REIN_SERVER", "REIN_TLS", "REIN_CA", "REIN_TOKEN_FILE", "REIN_CONTEXT"):
+            cls.stack.environment.pop(name, None)
+        root = pathlib.Path(__file__).resolve().parents[2]
+        subprocess.run([root / "deploy/make_digits", cls.folder / "data"], check=True)
+        cls.stack.rein("certs", "init", "--dir", "certs", "--user", "grace:viewer:maths")
+        cls.tokens = {}
+        for user, role, tenant in (("ada", "submitter", "maths"), ("bob", "submitter", "physics"), ("eve", "viewer", "maths")):
+            run = cls.stack.run("token", "add", user, "--role", role, "--tenant", tenant, "--file", "tokens.json")
+            cls.tokens[user] = run.stdout.strip()
+            (cls.folder / f"{user}.token").write_text(cls.tokens[user] + "\n")
+        cls.stack.rein("up", "--listen", "0.0.0.0:0", "--admin", "0.0.0.0:0", "--tls", "certs", "--tokens", "tokens.json",
+                       "--references", "0")
+        cls.addClassCleanup(cls.stack.down)
+        context = json.loads((cls.folder / "home/context.json").read_text())
+        cls.server, cls.admin = context["controller"], context["admin"]
+        for user in cls.tokens:
+            cls.stack.rein("context", "set", user, "--server", cls.server, "--ca", "certs/ca.crt", "--token-file", f"{user}.token")
+        (cls.folder / "job.yaml").write_text(JOB)
+        for name, more in (("first", ()), ("second", ("trainer.learning_rate=2e-3", "seed=2"))):
+            cls.stack.rein("--context", "ada", "submit", "-f", "job.yaml", "--name", name, *absolute(cls.folder), *more)
+        for name in ("first", "second"):
+            cls.stack.rein("--context", "ada", "wait", name, "--timeout", "120")
+
+    def rein(self, *arguments, user="ada", code=0):
+        return self.stack.rein("--context", user, *arguments, code=code)
+
+    def http(self, path, token=None, client=None, method="GET", data=None):
+        context = ssl.create_default_context(cafile=self.folder / "certs/ca.crt")
+        if client:
+            context.load_cert_chain(self.folder / f"certs/user/{client}/tls.crt", self.folder / f"certs/user/{client}/tls.key")
+        request = urllib.request.Request(f"https://{self.admin}{path}", method=method, data=data)
+        if token:
+            request.add_header("Authorization", f"Bearer {token}")
+        try:
+            with urllib.request.urlopen(request, context=context, timeout=20) as answer:
+                return answer.status, answer.read().decode(), answer.headers
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode(), error.headers
+
+    def test_who_is_let_in(self):
+        stranger = self.stack.run("--server", self.server, "--ca", "certs/ca.crt", "get", "jobs")
+        self.assertEqual(stranger.returncode, 6, stranger.stderr)
+        self.assertIn("a token or a certificate is wanted", stranger.stderr)
+        (self.folder / "wrong.token").write_text("rein_" + "0" * 64)
+        wrong = self.stack.run("--server", self.server, "--ca", "certs/ca.crt", "--token-file", "wrong.token", "get", "jobs")
+        self.assertEqual(wrong.returncode, 6, wrong.stderr)
+        self.assertNotIn("0" * 64, wrong.stdout + wrong.stderr)
+        self.assertEqual(self.stack.run("--server", self.server, "get", "jobs", "--tls", "certs/user/grace").returncode, 0)
+        plain = self.stack.run("--server", self.server, "get", "jobs")  # loopback, no TLS: the server does not answer that
+        self.assertEqual(plain.returncode, 7, plain.stderr)
+        other = self.stack.run("--server", "192.0.2.1:7000", "get", "jobs")
+        self.assertEqual(other.returncode, 3, other.stderr)
+        self.assertIn("is another machine", other.stderr)
+
+    def test_tenants_and_roles(self):
+        self.assertEqual(self.rein("get", "jobs", "-o", "name"), "second\nfirst\n")
+        self.assertEqual(self.rein("get", "jobs", "-o", "name", user="eve"), "second\nfirst\n")
+        self.assertEqual(self.rein("get", "jobs", "-o", "name", user="bob"), "")
+        self.assertIn("no job first", self.rein("describe", "first", user="bob", code=4))
+        self.assertIn("a user with the role submitter may", self.rein("cancel", "first", user="eve", code=6))
+        self.assertEqual(self.stack.rein("get", "jobs", "-o", "name"), "second\nfirst\n", "who ran rein up is an admin")
+        self.assertIn("maths", json.loads(self.rein("get", "job", "first", "-o", "json"))["owner"])
+
+    def test_the_page_asks_who_is_there(self):
+        self.assertEqual(self.http("/healthz")[0], 200)
+        self.assertEqual(self.http("/")[0], 200)
+        for path in ("/api/jobs", "/metrics", "/api/jobs/first/rollouts", "/api/targets"):
+            self.assertEqual(self.http(path)[0], 401, path)
+            self.assertEqual(self.http(path, token="rein_wrong")[0], 401, path)
+            self.assertEqual(self.http(path, token=self.tokens["eve"])[0], 200, path)
+            self.assertEqual(self.http(path, client="grace")[0], 200, path)
+        self.assertEqual(self.http("/api/jobs/first", token=self.tokens["bob"])[0], 404)
+        self.assertEqual(json.loads(self.http("/api/jobs", token=self.tokens["bob"])[1]).get("jobs", []), [])
+        status, _, headers = self.http("/login", method="POST", data=self.tokens["eve"].encode())
+        self.assertEqual(status, 200)
+        for part in ("HttpOnly", "Secure", "SameSite=Strict"):
+            self.assertIn(part, headers["Set-Cookie"])
+        self.assertEqual(self.http("/login", method="POST", data=b"a; b\r\nSet-Cookie: x")[0], 400)
+        for path in ("/../etc/passwd", "/api/jobs/..%2f..%2fetc", "/api/jobs/first/rollouts?update=x", "/api/jobs//updates"):
+            self.assertIn(self.http(path, token=self.tokens["ada"])[0], (400, 404), path)
+
+    def test_metrics_and_comparison(self):
+        rows = list(csv.DictReader(io.StringIO(self.rein("metrics", "first", "--csv"))))
+        self.assertEqual([row["update"] for row in rows], ["1", "2", "3", "4"])
+        self.assertAlmostEqual(float(rows[0]["reward"]), self.stack.metrics("first")[0]["reward"])
+        self.assertEqual(self.rein("metrics", "first", "--keys", "reward,entropy", "--last", "2").splitlines()[0].split(),
+                         ["UPDATE", "REWARD", "ENTROPY"])
+        self.assertIn("did you mean entropy?", self.rein("metrics", "first", "--keys", "entropi", code=3))
+        lines = self.rein("metrics", "first", "-o", "json").splitlines()
+        self.assertEqual(json.loads(lines[3])["update"], 4)
+        text = self.rein("compare", "first", "second")
+        self.assertIn("DIFFERENCE", text)
+        self.assertRegex(text, r"- +learning_rate: 0.001\n\+ +learning_rate: 0.002")
+        self.assertIn("no job third", self.rein("compare", "first", "third", code=4))
+
+    def test_rollouts_by_what_they_are(self):
+        everything = json.loads(self.rein("rollouts", "first", "--update", "2", "--limit", "1000", "-o", "json"))
+        self.assertEqual(everything["matching"], 32)
+        one = everything["rollouts"][5]["rollout"]
+        prompt, text = one["group"].get("prompt", 0), one["completion"].get("text", "")
+        same = json.loads(self.rein("rollouts", "first", "--update", "2", "--prompt", str(prompt), "-o", "json"))["rollouts"]
+        self.assertEqual({r["rollout"]["group"].get("prompt", 0) for r in same}, {prompt})
+        self.assertEqual(len(same), 4)
+        good = json.loads(self.rein("rollouts", "first", "--update", "2", "--min-reward", "0.5", "-o", "json")).get("rollouts", [])
+        self.assertTrue(all(r["rollout"]["reward"]["reward"] >= 0.5 for r in good))
+        says = json.loads(self.rein("rollouts", "first", "--update", "2", "--contains", text, "--limit", "1000", "-o", "json"))["rollouts"]
+        self.assertTrue(says and all(text in r["rollout"]["completion"].get("text", "") for r in says))
+        self.assertIn("no rollouts match", self.rein("rollouts", "first", "--update", "2", "--contains", "never said this"))
+        self.rein("rollouts", "first", "--finish", "late", code=2)
+        self.assertIn("no prompt was in both update 1 and update 2", self.rein("rollouts", "first", "--update", "1", "--diff", "2"))
+        self.assertIn("prompts in both first update 4 and first update 4",
+                      self.rein("rollouts", "first", "--diff", "first"))
+
+    def test_checkpoints_and_exports(self):
+        self.assertEqual(self.rein("checkpoint", "list", "first", "-o", "name"), "1\n2\n")
+        self.rein("export", "first", "--to", "out")
+        names = {path.name for path in (self.folder / "out").iterdir()}
+        self.assertEqual(names, {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"})
+        self.assertIn("is there already", self.rein("export", "first", "--to", "out", code=5))
+        self.rein("checkpoint", "export", "first", "1", "--to", "out1")
+        source = next(c for c in self.stack.job("first")["checkpoints"] if c["number"] == 1)["path"]
+        self.assertTrue((self.folder / "out1/model.safetensors").read_bytes() == pathlib.Path(source, "model.safetensors").read_bytes())
+        self.assertFalse((self.folder / "out1/optimizer.safetensors").exists())
+        self.assertIn("it has 1, 2", self.rein("export", "first", "--checkpoint", "7", "--to", "out7", code=4))
+        self.assertIn("nothing was deleted", self.rein("checkpoint", "delete", "first", "1", code=2))
+        self.rein("checkpoint", "delete", "first", "1", "--yes")
+        self.assertEqual(self.rein("checkpoint", "list", "first", "-o", "name"), "2\n")
+        self.assertIn("it has 2", self.rein("checkpoint", "delete", "first", "1", "--yes", code=4))
+
+    def test_doctor_and_bundle_without_secrets(self):
+        run = self.stack.run("--context", "ada", "doctor")
+        self.assertRegex(run.stdout, r"ok +server +127.0.0.1:\d+ answers in \d+ ms")
+        self.assertRegex(run.stdout, r"ok +clock")
+        self.rein("debug", "bundle", "first", "--to", "bundle.tar.gz")
+        with tarfile.open(self.folder / "bundle.tar.gz") as bundle:
+            text = "\n".join(bundle.extractfile(m).read().decode() for m in bundle if m.isfile())
+            files = {pathlib.PurePath(m.name).name for m in bundle if m.isfile()}
+        self.assertLessEqual({"doctor.txt", "server.json", "job.json", "ledger.json", "metrics.csv", "events.json"}, files)
+        self.assertIn("group_size: 4", text)
+        for token in self.tokens.values():
+            self.assertNotIn(token, text)
+        self.assertNotIn("PRIVATE KEY", text)
+
+    def test_no_token_lies_anywhere(self):
+        for path in self.folder.rglob("*"):
+            if path.is_file() and path.suffix not in (".token", ".gz"):
+                content = path.read_bytes()
+                for token in self.tokens.values():
+                    self.assertNotIn(token.encode(), content, path)
+        for pid in self.stack.pids():
+            command = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()
+            for token in self.tokens.values():
+                self.assertNotIn(token.encode(), command)
+
+    def test_the_audit_log(self):
+        self.rein("cancel", "first", user="eve", code=6)
+        path = self.folder / "home/audit.jsonl"
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        self.assertIn(("user ada", "Submit", "first", "OK"), [(l["who"], l["action"], l["object"], l["result"]) for l in lines])
+        self.assertIn(("user eve", "/rein.v1.ControllerService/Cancel", "PERMISSION_DENIED"), [(l["who"], l["action"], l["result"]) for l in lines])
+        self.assertIn("hold together", self.stack.rein("audit", "verify", str(path)))
+        forged = self.folder / "forged.jsonl"
+        forged.write_text(path.read_text().replace("user ada", "user eve", 1))
+        self.assertIn("was changed", self.stack.rein("audit", "verify", str(forged), code=1))
+
+    def test_deleting_and_collecting(self):
+        self.rein("submit", "-f", "job.yaml", "--name", "doomed", *absolute(self.folder))
+        self.assertIn("cancel it before", self.rein("delete", "doomed", "--yes", code=5))
+        self.rein("cancel", "doomed")
+        self.assertIn("doomed", self.rein("gc", "--older-than", "0s", "--dry-run"))
+        self.assertIn("no job ended", self.rein("gc", "--older-than", "1d"))
+        self.assertIn("nothing was deleted", self.rein("gc", "--older-than", "0s", code=2))
+        self.rein("gc", "--older-than", "0s", "--yes")
+        self.assertNotIn("doomed", self.rein("get", "jobs", "-o", "name"))
+        self.assertIn("wants an age", self.rein("gc", "--older-than", "soon", code=3))
+
+    def test_a_revoked_token_is_out(self):
+        run = self.stack.run("token", "add", "mallory", "--role", "admin", "--file", "tokens.json")
+        (self.folder / "mallory.token").write_text(run.stdout)
+        time.sleep(1.2)
+        arguments = ("--server", self.server, "--ca", "certs/ca.crt", "--token-file", "mallory.token", "get", "jobs")
+        self.assertEqual(self.stack.run(*arguments).returncode, 0)
+        self.assertIn("1 token revoked", self.stack.rein("token", "revoke", "mallory", "--file", "tokens.json"))
+        time.sleep(1.2)
+        self.assertEqual(self.stack.run(*arguments).returncode, 6)
+        self.assertNotIn("mallory", self.stack.rein("token", "list", "--file", "tokens.json"))
+
+    def terminal(self, columns, *arguments):
+        """What a command shows on a terminal of so many columns."""
+        pid, master = pty.fork()
+        if pid == 0:
+            os.chdir(self.folder)
+            os.execve(BIN / "rein", ["rein", "--context", "ada", *arguments], dict(self.stack.environment, TERM="xterm"))
+        fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+        shown, end = b"", time.time() + 30
+        while time.time() < end:
+            ready, _, _ = select.select([master], [], [], 1)
+            if not ready:
+                continue
+            try:
+                piece = os.read(master, 65536)
+            except OSError:
+                break
+            if not piece:
+                break
+            shown += piece
+        os.waitpid(pid, 0)
+        os.close(master)
+        return shown.decode()
+
+    def test_on_a_terminal_lines_fit(self):
+        for columns in (80, 200):
+            # Of the last drawing: what was drawn over is gone.
+            shown = re.split(r"\x1b\[\d+A\x1b\[J", self.terminal(columns, "watch", "first"))[-1]
+            lines = [re.sub(r"\x1b\[[\d;]*[A-Za-z]", "", line) for line in shown.replace("\r", "").split("\n")]
+            self.assertTrue(any("GRPO  SUCCEEDED  update 4/4" in line for line in lines), shown)
+            self.assertLessEqual(max(map(len, lines)), columns)
+            table = self.terminal(columns, "metrics", "first").replace("\r", "").split("\n")
+            self.assertLessEqual(max(map(len, table[:5])), columns)
+            self.assertEqual(any("no room for" in line for line in table), columns == 80)
+        self.assertNotIn("\x1b", self.rein("watch", "first"), "no cursor movement into a pipe")
+
+
+def absolute(folder):
+    """Paths of the data: a controller that others reach takes no folder from its callers."""
+    return [f"data.train.file={folder}/data/train.jsonl", f"data.eval.file={folder}/data/eval.jsonl"]
+
+
+if __name__ == "__main__":
+    unittest.main(argv=["operate_test.py"])
