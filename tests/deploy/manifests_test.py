@@ -389,6 +389,9 @@ class CommandLinesTest(unittest.TestCase):
                       ["--tls=/nowhere"], ["--device=gpu"], ["--controller=controller"]):
             run = subprocess.run([BIN / "rein-reward", *flags, "--check"], capture_output=True, text=True, timeout=60)
             self.assertIn(run.returncode, (2, 3), f"{flags}: {run.stdout}{run.stderr}")
+        for flags, code in ((["--rank=1", "--peers=a:1"], 0), (["--rank=2", "--peers=a:1"], 3), (["--rank=-1"], 2), (["--rank=1"], 3)):
+            run = subprocess.run([BIN / "rein-trainer", *flags, "--check"], capture_output=True, text=True, timeout=60)
+            self.assertEqual(run.returncode, code, f"{flags}: {run.stdout}{run.stderr}")
 
 
 class NetworkModelTest(unittest.TestCase):

@@ -108,6 +108,13 @@ class PageTest(unittest.TestCase):
         self.browser.get(f"http://{self.admin}/{path}")
         self.until(lambda: shows in self.text(), f"{path} shows {shows}")
 
+    def click(self, text):
+        """Clicks a link once it is there; a page that was just drawn anew is asked again."""
+        def try_it():
+            self.browser.find_element(By.LINK_TEXT, text).click()
+            return True
+        self.until(try_it, f"a link {text}")
+
     def shot(self, name):
         folder = os.environ.get("REIN_SCREENSHOTS")
         if folder:
@@ -144,9 +151,9 @@ class PageTest(unittest.TestCase):
 
     def test_rollouts_are_read_by_mouse_and_keyboard(self):
         self.open("#/", "seen")
-        self.browser.find_element(By.LINK_TEXT, "seen").click()
+        self.click("seen")
         self.until(lambda: "SUCCEEDED" in self.text(), "the job")
-        self.browser.find_element(By.LINK_TEXT, "Rollouts").click()
+        self.click("Rollouts")
         self.until(lambda: "update 8: 32 of 32 rollouts" in self.text(), "the last update")
         body = self.browser.find_element(By.TAG_NAME, "body")
         body.send_keys("p")
@@ -157,7 +164,7 @@ class PageTest(unittest.TestCase):
         self.until(lambda: "0 of 0 rollouts" in self.text(), "the search")
         self.assertIn("contains=nobody+said+this", self.browser.current_url)
         self.open("#/job/seen/rollouts?update=3", "update 3: 32 of 32")
-        self.browser.find_element(By.LINK_TEXT, "link").click()
+        self.click("link")
         self.until(lambda: "4 of 4 rollouts" in self.text(), "one prompt, by its link")
         self.assertTrue(self.browser.find_elements(By.CSS_SELECTOR, "svg.tokens rect"))
 

@@ -97,9 +97,13 @@ class SchemaTest(unittest.TestCase):
         yield from component_renderings.all()
 
     def test_every_object_is_valid(self):
-        unknown = set()
+        unknown, seen = set(), set()
         for name, text in self.renderings():
             for item in objects_of(text):
+                key = repr(item)
+                if key in seen:
+                    continue  # most objects are those of the base
+                seen.add(key)
                 found = problems(item)
                 if found is None:
                     unknown.add((item["apiVersion"], item["kind"]))
@@ -121,4 +125,4 @@ class SchemaTest(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    unittest.main()
+    unittest.main(argv=sys.argv[:1])
