@@ -139,21 +139,14 @@ class ProjectionPlans {
   absl::Status Run(const Projection& run, cudaStream_t stream) {
     const Key key{run.columns, run.inner, Bucket(run.rows), run.bias != nullptr};
     std::lock_guard<std::mutex> lock(mutex_);  // the workspace is one; launches are short
-    auto it = choices_.find(key);
-    if (it != choices_.end()) {
-      if (!it->second.algorithm.has_value()) return RunOwn(run, stream);
-      REIN_ASSIGN_OR_RETURN(std::unique_ptr<Product> product, Product::Create(run));
-      const cublasStatus_t status = product->Run(handle_, run, *it->second.algorithm, workspace_, stream);
+    if (auto it = choices_.find(key); it != choices_.end()) {
+      absl::Status status = RunChoice(it->second, run, stream);
+      if (!absl::IsUnimplemented(status)) return status;
       // What takes one number of rows may refuse another of the same bucket: the choice is made anew.
-      if (status != CUBLAS_STATUS_NOT_SUPPORTED) return Check(status, "product");
     }
     REIN_ASSIGN_OR_RETURN(std::optional<Choice> choice, Choose(run, stream));
     if (!choice.has_value()) return RunPlainProjection(run, stream);
-    const auto algorithm = choice->algorithm;
-    choices_.insert_or_assign(key, *std::move(choice));
-    if (!algorithm.has_value()) return RunOwn(run, stream);
-    REIN_ASSIGN_OR_RETURN(std::unique_ptr<Product> product, Product::Create(run));
-    return Check(product->Run(handle_, run, *algorithm, workspace_, stream), "product");
+    return RunChoice(choices_.insert_or_assign(key, *std::move(choice)).first->second, run, stream);
   }
 
   std::vector<std::string> Describe() {
@@ -177,6 +170,17 @@ class ProjectionPlans {
     int64_t bucket = 16;
     while (bucket < rows && bucket < kLargestBucket) bucket *= 2;
     return bucket;
+  }
+
+  // UNIMPLEMENTED when the algorithm refuses this number of rows.
+  absl::Status RunChoice(const Choice& choice, const Projection& run, cudaStream_t stream) {
+    if (!choice.algorithm.has_value()) return RunOwn(run, stream);
+    REIN_ASSIGN_OR_RETURN(std::unique_ptr<Product> product, Product::Create(run));
+    const cublasStatus_t status = product->Run(handle_, run, *choice.algorithm, workspace_, stream);
+    if (status == CUBLAS_STATUS_NOT_SUPPORTED) {
+      return absl::UnimplementedError(absl::StrCat("Projection: cuBLASLt refuses ", run.rows, " rows"));
+    }
+    return Check(status, "product");
   }
 
   // Nothing when the input is no touchstone: its outputs are zeros, which every algorithm gets right.
