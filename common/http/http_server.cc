@@ -132,6 +132,8 @@ absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Create(HttpOptions optio
   auto http = std::unique_ptr<HttpServer>(new HttpServer(std::move(options)));
   httplib::Server& server = *http->server_;
   const std::string host = address.substr(0, colon);
+  int bound = -1;
+  server.set_socket_options([&bound](socket_t socket) { bound = socket; });  // no SO_REUSEPORT: a port taken is an error
   if (port == 0) {
     http->port_ = server.bind_to_any_port(host);
   } else {
@@ -141,6 +143,9 @@ absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Create(HttpOptions optio
     return absl::UnavailableError(absl::StrCat("cannot serve HTTP on ", address,
                                                ": the port is taken, or the host is not this one"));
   }
+  // The library lets five connections wait for accept(); the kernel drops what comes beyond it.
+  listen(bound, SOMAXCONN);
+  server.set_socket_options([](socket_t) {});
   http->address_ = absl::StrCat(host, ":", http->port_);
   http->thread_ = std::thread([&server] { server.listen_after_bind(); });
   while (!server.is_running()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
@@ -166,7 +171,6 @@ HttpServer::HttpServer(HttpOptions options) : options_(std::move(options)) {
   server_->set_read_timeout(kPatienceSeconds);
   server_->set_write_timeout(kPatienceSeconds);
   server_->set_payload_max_length(options_.max_body_bytes);
-  server_->set_socket_options([](socket_t) {});  // no SO_REUSEPORT: a port taken must be an error
   for (const Route& route : options_.routes) {
     auto answer = [this, &route](const httplib::Request& request, httplib::Response& response) {
       Answer(route, request, response);

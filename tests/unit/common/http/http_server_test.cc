@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <httplib.h>
+#include <fcntl.h>
+#include <poll.h>
 #include <sys/socket.h>
 
 #include "common/http/admin_routes.h"
@@ -116,6 +118,32 @@ TEST_F(HttpServerTest, PagesMayNotBeFramedOrSniffed) {
   auto response = Get("/healthz");
   EXPECT_THAT(response->get_header_value("Content-Security-Policy"), HasSubstr("frame-ancestors 'none'"));
   EXPECT_EQ(response->get_header_value("X-Content-Type-Options"), "nosniff");
+}
+
+// Many clients that come at once all get in line.
+TEST_F(HttpServerTest, ABurstOfConnectionsIsServed) {
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(static_cast<uint16_t>(server_->port()));
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  std::vector<int> clients;
+  for (int i = 0; i < 400; ++i) {
+    clients.push_back(socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0));
+    connect(clients.back(), reinterpret_cast<sockaddr*>(&address), sizeof(address));
+  }
+  const std::string request = "GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+  int served = 0;
+  for (int one : clients) {
+    fcntl(one, F_SETFL, fcntl(one, F_GETFL) & ~O_NONBLOCK);
+    pollfd connected{one, POLLOUT, 0};
+    poll(&connected, 1, 5000);
+    char answer[16] = {};
+    if (send(one, request.data(), request.size(), MSG_NOSIGNAL) > 0 && recv(one, answer, 12, MSG_WAITALL) == 12) {
+      served += std::string(answer) == "HTTP/1.1 200";
+    }
+    close(one);
+  }
+  EXPECT_EQ(served, 400);
 }
 
 // Connections that never finish their request are dropped, and cost others nothing.
