@@ -247,7 +247,8 @@ TEST(AttentionGpuTest, SiblingsThatShareChunksGetTheBitsOfEachAlone) {
         out.push_back(nn::Attention(q, {}, {}, view, 0, 0.125));
       }
       EXPECT_TRUE(at::equal(out[0], out[1])) << rows << " rows, " << heads << "/" << kv_heads << " heads of " << dim;
-      EXPECT_GT(out[0].abs().max().item<float>(), 0);
+      const bool any_keys = *std::max_element(contexts.begin(), contexts.end()) > 0;
+      EXPECT_EQ(out[0].abs().max().item<float>() > 0, any_keys);
     }
   }
 }
