@@ -231,7 +231,9 @@ void RunLoop::Score(const Action& action) {
 void RunLoop::OnScored(Key key, uint64_t call, absl::StatusOr<v1::ScoreRewardsReply> reply) {
   auto work = scoring_.find(key);
   if (work == scoring_.end() || work->second.call != call) return;
-  state_.times.score += state_.deps.clock.Now() - work->second.started;
+  // Groups are scored side by side: the span is told, not the sum.
+  state_.times.score_begin = std::min(state_.times.score_begin, work->second.started);
+  state_.times.score_end = state_.deps.clock.Now();
   Finish(scoring_, key, call, reply.status());
   if (absl::IsInvalidArgument(reply.status())) {
     return state_.Fail(absl::StrCat("rewards: ", std::string(reply.status().message())));

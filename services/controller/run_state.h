@@ -57,7 +57,8 @@ struct WorkTimes {
   absl::Time last_update;
   absl::Time generate_begin = absl::InfiniteFuture();
   absl::Time generate_end = absl::InfinitePast();
-  absl::Duration score;
+  absl::Time score_begin = absl::InfiniteFuture();
+  absl::Time score_end = absl::InfinitePast();
   absl::Duration sync;
   absl::Duration save;
 };

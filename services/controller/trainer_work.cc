@@ -380,13 +380,14 @@ void TrainerWork::Record(const v1::UpdateReply& reply) {
   }
   absl::Duration train = now - started_;
   absl::Duration total = std::max(now - times.last_update, train);
-  absl::Duration generate =
-      std::max(times.generate_end - times.generate_begin, absl::ZeroDuration());
+  auto span = [](absl::Time begin, absl::Time end) {  // nothing: begin is in the future
+    return absl::ToDoubleSeconds(std::max(end - begin, absl::ZeroDuration()));
+  };
   AddMetric(record, "seconds", absl::ToDoubleSeconds(total));
   AddMetric(record, "train_seconds", absl::ToDoubleSeconds(train));
   if (run_.plan.kind == Plan::Kind::kRollouts) {
-    AddMetric(record, "generate_seconds", absl::ToDoubleSeconds(generate));
-    AddMetric(record, "score_seconds", absl::ToDoubleSeconds(times.score));
+    AddMetric(record, "generate_seconds", span(times.generate_begin, times.generate_end));
+    AddMetric(record, "score_seconds", span(times.score_begin, times.score_end));
     AddMetric(record, "sync_seconds", absl::ToDoubleSeconds(times.sync));
   }
   for (const v1::Metric& metric : batch_metrics_) {

@@ -78,6 +78,9 @@ class LoopTest(unittest.TestCase):
         for key in ("reward", "loss", "entropy", "grad_norm", "train_seconds", "logprob_diff_max"):
             self.assertIn(key, lines[0])
         self.assertLess(max(line["logprob_diff_max"] for line in lines), 1e-4)  # trainer and generator agree
+        for line in lines:  # a part takes no longer than the whole
+            for part in ("generate_seconds", "score_seconds", "train_seconds"):
+                self.assertLessEqual(line[part], line["seconds"], (part, line["update"]))
         events, = (self.output / "tensorboard").glob("events.out.tfevents.*")
         records, content = 0, events.read_bytes()
         while content:
