@@ -11,17 +11,8 @@ namespace rein::models {
 namespace {
 
 void Parse(ConfigReader& config, DecoderSpec* spec) {
-  ParseShape(config, {.model_dim = {"n_embd", "hidden_size"}, .num_layers = {"n_layer", "num_hidden_layers"},
-                      .num_heads = {"n_head", "num_attention_heads"},
-                      .max_positions = {"n_positions", "max_position_embeddings"},
-                      .norm_epsilon = {"layer_norm_epsilon"}, .default_epsilon = 1e-5, .tied_by_default = true},
-             spec);
-  spec->ffn_dim = config.Count("n_inner", 4 * spec->model_dim);
-  spec->gate.activation = ParseActivation(config, {"activation_function"}, "gelu_new");
-  ParseGptLayers(spec);
-  config.Only("scale_attn_weights", true);
+  ParseGptKeys(config, "gelu_new", spec);
   config.Only("scale_attn_by_inverse_layer_idx", false);
-  config.Only("add_cross_attention", false);
   config.Ignore({"n_ctx", "reorder_and_upcast_attn", "summary_activation", "summary_proj_to_labels",
                  "summary_type", "summary_use_proj"});
 }

@@ -5,7 +5,7 @@
 //
 //   current: lab
 //   contexts:
-//     lab: {server: rein.lab:7000, ca: /home/ada/.config/rein/lab-ca.crt, token_file: /home/ada/.config/rein/lab.token}
+//     lab: {server: rein.lab:7000, ca: /etc/rein/lab-ca.crt, token_file: /etc/rein/lab.token}
 
 #pragma once
 

@@ -16,6 +16,7 @@
 #include "common/checkpoint/safetensors.h"
 #include "common/models/decoder.h"
 #include "common/models/model_folder.h"
+#include "tests/golden/golden_folders.h"
 
 namespace rein::models {
 namespace {
@@ -55,18 +56,9 @@ class FamilyTest : public testing::TestWithParam<std::string> {
   Loaded m_;
 };
 
-std::vector<std::string> Folders() {
-  std::vector<std::string> names;
-  for (const auto& entry : fs::directory_iterator("tests/golden/models")) {
-    names.push_back(entry.path().filename());
-  }
-  std::sort(names.begin(), names.end());
-  return names;
-}
-
 TEST(FamilyTableTest, EveryFamilyHasAGolden) {
   std::set<std::string> covered;
-  for (const std::string& name : Folders()) {
+  for (const std::string& name : GoldenFolders()) {
     covered.insert(DescribeModel("tests/golden/models/" + name)->spec.architecture);
   }
   for (const ModelFamily* family : AllFamilies()) {
@@ -203,7 +195,7 @@ TEST_P(FamilyTest, PackedEqualsAloneAndDecodeEqualsPrefill) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Families, FamilyTest, testing::ValuesIn(Folders()),
+INSTANTIATE_TEST_SUITE_P(Families, FamilyTest, testing::ValuesIn(GoldenFolders()),
                          [](const auto& i) { return i.param; });
 
 // config.json as models on the Hugging Face Hub have it, with the number of parameters that the Hub counts.

@@ -14,20 +14,12 @@
 #include "common/policy/policy_slots.h"
 #include "common/policy/sequence_scorer.h"
 #include "trainer/policy_trainer.h"
+#include "tests/golden/golden_folders.h"
 
 namespace rein::trainer {
 namespace {
 
 namespace fs = std::filesystem;
-
-std::vector<std::string> Folders() {
-  std::vector<std::string> names;
-  for (const auto& entry : fs::directory_iterator("tests/golden/models")) {
-    names.push_back(entry.path().filename());
-  }
-  std::sort(names.begin(), names.end());
-  return names;
-}
 
 class FamilyTrainingTest : public testing::TestWithParam<std::string> {};
 
@@ -98,7 +90,7 @@ TEST_P(FamilyTrainingTest, RandomWeightsBeginNearAUniformGuess) {
   EXPECT_NEAR(sum / 8, std::log(61.0), (*made)->model().spec.normalised_head ? 2 : 0.8);
 }
 
-INSTANTIATE_TEST_SUITE_P(Families, FamilyTrainingTest, testing::ValuesIn(Folders()),
+INSTANTIATE_TEST_SUITE_P(Families, FamilyTrainingTest, testing::ValuesIn(GoldenFolders()),
                          [](const auto& i) { return i.param; });
 
 }  // namespace

@@ -12,6 +12,7 @@
 #include "services/reference/models_command.h"
 #include "services/reference/score_command.h"
 #include "services/rollout/generate_command.h"
+#include "tests/golden/golden_folders.h"
 
 namespace rein::services {
 namespace {
@@ -168,16 +169,7 @@ TEST(ModelsCommandTest, PrintsReportsAndTellsDifferencesByItsExitCode) {
   EXPECT_EQ(run({"inspect"}).first, 2);
 }
 
-std::vector<std::string> Folders() {
-  std::vector<std::string> names;
-  for (const auto& entry : std::filesystem::directory_iterator("tests/golden/models")) {
-    names.push_back(entry.path().filename());
-  }
-  std::sort(names.begin(), names.end());
-  return names;
-}
-
-INSTANTIATE_TEST_SUITE_P(Families, OneShotTest, testing::ValuesIn(Folders()),
+INSTANTIATE_TEST_SUITE_P(Families, OneShotTest, testing::ValuesIn(GoldenFolders()),
                          [](const auto& i) { return i.param; });
 
 }  // namespace

@@ -14,6 +14,7 @@
 
 #include "common/models/model_folder.h"
 #include "rollout/engine/engine_core.h"
+#include "tests/golden/golden_folders.h"
 
 namespace rein::rollout {
 namespace {
@@ -142,16 +143,7 @@ TEST_P(DecoderStepModelTest, BadSizesAreRefused) {
               HasSubstr("a CPU computes in float32 only"));
 }
 
-std::vector<std::string> Folders() {
-  std::vector<std::string> names;
-  for (const auto& entry : std::filesystem::directory_iterator("tests/golden/models")) {
-    names.push_back(entry.path().filename());
-  }
-  std::sort(names.begin(), names.end());
-  return names;
-}
-
-INSTANTIATE_TEST_SUITE_P(Families, DecoderStepModelTest, testing::ValuesIn(Folders()),
+INSTANTIATE_TEST_SUITE_P(Families, DecoderStepModelTest, testing::ValuesIn(GoldenFolders()),
                          [](const auto& i) { return i.param; });
 
 }  // namespace
