@@ -248,6 +248,11 @@ __global__ void RowDrawKernel(TokenDraw r, DrawScratch s, int slices) {
   r.untempered[row] = __fsub_rn(logit, LogSumExp(AddSlices(s.untempered + row * slices, slices)));
 }
 
+__global__ void PlaceDrawnKernel(int64_t* token, int64_t count, const int64_t* drawn) {
+  const int64_t i = blockIdx.x * static_cast<int64_t>(blockDim.x) + threadIdx.x;
+  if (i < count && token[i] < 0) token[i] = drawn[-1 - token[i]];
+}
+
 unsigned RowBlocks(int64_t rows) { return static_cast<unsigned>((rows + 63) / 64); }
 
 }  // namespace
@@ -281,6 +286,12 @@ absl::Status DrawTokens(const TokenDraw& run, void* stream) {
   SliceDrawKernel<<<dim3(slices, static_cast<unsigned>(run.rows)), kThreads, 0, on>>>(run, scratch);
   RowDrawKernel<<<RowBlocks(run.rows), 64, 0, on>>>(run, scratch, slices);
   return LaunchStatus("DrawTokens");
+}
+
+absl::Status PlaceDrawnTokens(int64_t* token, int64_t count, const int64_t* drawn, void* stream) {
+  if (count == 0) return absl::OkStatus();
+  PlaceDrawnKernel<<<RowBlocks(count), 64, 0, static_cast<cudaStream_t>(stream)>>>(token, count, drawn);
+  return LaunchStatus("PlaceDrawnTokens");
 }
 
 }  // namespace rein::kernels

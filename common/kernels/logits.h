@@ -70,4 +70,7 @@ struct TokenDraw {
 };
 absl::Status DrawTokens(const TokenDraw& run, void* stream);
 
+// Replaces each negative token -1 - r by drawn[r]: what a step that is still under way draws in row r.
+absl::Status PlaceDrawnTokens(int64_t* token, int64_t count, const int64_t* drawn, void* stream);
+
 }  // namespace rein::kernels

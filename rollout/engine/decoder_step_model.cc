@@ -96,6 +96,7 @@ absl::StatusOr<std::unique_ptr<DecoderStepModel>> DecoderStepModel::Create(
       absl::StrCat("memory for ", tokens, " tokens of keys and values"),
       [&] { model->pages_ = decoder.NewPages(limits.pages, limits.page_tokens); }));
   if (decoder.device().is_cuda() && decoder.dtype() == at::kBFloat16) {
+    model->limits_.ahead = true;
     model->device_step_ =
         std::make_unique<DeviceStep>(model->pages_, limits.page_tokens, options.capture);
   }
@@ -162,29 +163,39 @@ void DecoderStepModel::Copy(const std::vector<PageCopy>& copies) {
   }
 }
 
-absl::StatusOr<Draws> DecoderStepModel::Step(const StepBatch& batch) {
-  Draws draws;
-  REIN_RETURN_IF_ERROR(tensor::CatchTorch("generation step", [&] {
-    at::NoGradGuard no_grad;
-    if (device_step_ != nullptr) {
-      draws = device_step_->Run(slots_.decoder(), batch);
-      Copy(batch.copies);
-      return;
-    }
-    at::Tensor hidden_TD = Hidden(batch);
-    Copy(batch.copies);
-    if (batch.draws.empty()) return;
-    at::Tensor logits_BV = Logits(hidden_TD, batch);
-    std::vector<RowDraw> rows;
-    for (const StepDraw& draw : batch.draws) rows.push_back(draw.draw);
-    RowDraw padding;
-    padding.temperature = 0;
-    rows.resize(static_cast<size_t>(logits_BV.size(0)), padding);
-    draws = Sample(logits_BV, rows);
-  }));
+Draws DecoderStepModel::PlainStep(const StepBatch& batch) {
+  at::Tensor hidden_TD = Hidden(batch);
+  Copy(batch.copies);
+  if (batch.draws.empty()) return {};
+  at::Tensor logits_BV = Logits(hidden_TD, batch);
+  std::vector<RowDraw> rows;
+  for (const StepDraw& draw : batch.draws) rows.push_back(draw.draw);
+  RowDraw padding;
+  padding.temperature = 0;
+  rows.resize(static_cast<size_t>(logits_BV.size(0)), padding);
+  Draws draws = Sample(logits_BV, rows);
   draws.token.resize(batch.draws.size());
   draws.logprob.resize(batch.draws.size());
   if (!draws.untempered_logprob.empty()) draws.untempered_logprob.resize(batch.draws.size());
+  return draws;
+}
+
+absl::Status DecoderStepModel::Begin(const StepBatch& batch) {
+  return tensor::CatchTorch("generation step", [&] {
+    at::NoGradGuard no_grad;
+    if (device_step_ == nullptr) {
+      plain_draws_ = PlainStep(batch);
+      return;
+    }
+    device_step_->Begin(slots_.decoder(), batch);
+    Copy(batch.copies);
+  });
+}
+
+absl::StatusOr<Draws> DecoderStepModel::Collect() {
+  if (device_step_ == nullptr) return std::move(plain_draws_);
+  Draws draws;
+  REIN_RETURN_IF_ERROR(tensor::CatchTorch("generation step", [&] { draws = device_step_->Collect(); }));
   return draws;
 }
 

@@ -43,7 +43,8 @@ class DecoderStepModel final : public StepModel {
                                                                   const KvOptions& options);
 
   StepModelLimits limits() const override { return limits_; }
-  absl::StatusOr<Draws> Step(const StepBatch& batch) override;
+  absl::Status Begin(const StepBatch& batch) override;
+  absl::StatusOr<Draws> Collect() override;
 
   // OK when a token's logits have the same bits alone and beside many others; else
   // FAILED_PRECONDITION: completions then depend on the load by rounding. Uses the pages, so it
@@ -57,12 +58,14 @@ class DecoderStepModel final : public StepModel {
   at::Tensor Hidden(const StepBatch& batch);
   at::Tensor Logits(const at::Tensor& hidden_TD, const StepBatch& batch);
   void Copy(const std::vector<PageCopy>& copies);
+  Draws PlainStep(const StepBatch& batch);
   int64_t Padding(int64_t rows) const;
 
   const policy::PolicySlots& slots_;
-  const StepModelLimits limits_;
+  StepModelLimits limits_;
   std::vector<nn::KvPages> pages_;
-  std::unique_ptr<DeviceStep> device_step_;  // bf16 on a GPU; else the plain path
+  std::unique_ptr<DeviceStep> device_step_;  // bf16 on a GPU; else the plain path, done at once
+  Draws plain_draws_;                        // of the plain path's last step
 };
 
 }  // namespace rein::rollout

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include <ATen/ATen.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 
 #include "common/kernels/attention.h"
 #include "common/kernels/logits.h"
@@ -18,6 +19,7 @@ namespace {
 
 constexpr int64_t kAlignment = 256;
 constexpr int64_t kLeastBufferBytes = int64_t{4} << 20;
+constexpr int64_t kLeastDraws = 4096;
 
 // Batches of these sizes are captured; what is between is filled up with empty sequences.
 int64_t RoundedBatch(int64_t sequences) {
@@ -169,6 +171,20 @@ at::Tensor Draw(const at::Tensor& logits_NV, const at::Tensor& draw_N, bool unte
   return out;
 }
 
+// What Draw() packed, as tensors.
+struct DrawsOnDevice {
+  DrawsOnDevice(const at::Tensor& packed, int64_t n)
+      : token_N(packed.narrow(0, 0, 8 * n).view(at::kLong)),
+        logprob_N(packed.narrow(0, 8 * n, 4 * n).view(at::kFloat)),
+        untempered_N(packed.narrow(0, 12 * n, 4 * n).view(at::kFloat)) {}
+  at::Tensor token_N, logprob_N, untempered_N;
+};
+
+void EnsurePinned(int64_t bytes, at::Tensor& host) {
+  if (host.defined() && host.numel() >= bytes) return;
+  host = at::empty({2 * bytes}, at::TensorOptions(at::kByte).pinned_memory(true));
+}
+
 kernels::DrawRow RowOf(const RowDraw& draw) {
   return {draw.noise.key, draw.noise.position, static_cast<float>(draw.temperature)};
 }
@@ -177,20 +193,28 @@ kernels::DrawRow RowOf(const RowDraw& draw) {
 
 DeviceStep::Inputs DeviceStep::Upload(const StepBatch& batch, const Sizes& sizes) {
   const Layout at(sizes);
-  if (!host_in_.defined() || host_in_.numel() < at.bytes) {
+  const at::Device device = pages_[0].key.device();
+  if (!device_.defined() || device_.numel() < at.bytes) {
     graphs_.clear();
     const int64_t bytes = std::max(kLeastBufferBytes, 2 * at.bytes);
-    host_in_ = at::empty({bytes}, at::TensorOptions(at::kByte).pinned_memory(true));
-    device_ = at::empty({bytes}, at::TensorOptions(at::kByte).device(pages_[0].key.device()));
+    device_ = at::empty({bytes}, at::TensorOptions(at::kByte).device(device));
   }
-  auto* host = host_in_.mutable_data_ptr<uint8_t>();
+  if (!drawn_.defined() || drawn_.numel() < sizes.draws) {
+    graphs_.clear();
+    at::Tensor larger = at::zeros({std::max(kLeastDraws, 2 * sizes.draws)}, at::TensorOptions(at::kLong).device(device));
+    if (drawn_.defined()) larger.narrow(0, 0, drawn_.numel()).copy_(drawn_);
+    drawn_ = larger;
+  }
+  at::Tensor& host_in = host_[next_buffer_].in;
+  EnsurePinned(device_.numel(), host_in);
+  auto* host = host_in.mutable_data_ptr<uint8_t>();
   std::memset(host, 0, static_cast<size_t>(at.bytes));
   auto* tokens = reinterpret_cast<int64_t*>(host + at.tokens);
   auto* positions = reinterpret_cast<int64_t*>(host + at.positions);
   auto* slots = reinterpret_cast<int64_t*>(host + at.slots);
   for (size_t i = 0; i < sizes.token_order.size(); ++i) {
     const int64_t t = sizes.token_order[i];
-    tokens[i] = batch.tokens[t];
+    tokens[i] = batch.tokens[t] >= 0 ? batch.tokens[t] : DrawnBefore(last_draw_row_[-1 - batch.tokens[t]]);
     positions[i] = batch.positions[t];
     slots[i] = batch.slots[t];
   }
@@ -214,12 +238,15 @@ DeviceStep::Inputs DeviceStep::Upload(const StepBatch& batch, const Sizes& sizes
     draw_at[row] = sizes.place[batch.draws[d].at_token];
     draws[row] = RowOf(draw);
   }
-  device_.narrow(0, 0, at.bytes).copy_(host_in_.narrow(0, 0, at.bytes), /*non_blocking=*/true);
+  device_.narrow(0, 0, at.bytes).copy_(host_in.narrow(0, 0, at.bytes), /*non_blocking=*/true);
   return Inputs(device_, at, sizes);
 }
 
 DeviceStep::Outputs DeviceStep::Launch(const models::Decoder& decoder, const Sizes& sizes,
                                        const Inputs& inputs) {
+  absl::Status placed = kernels::PlaceDrawnTokens(inputs.token_T.mutable_data_ptr<int64_t>(), sizes.tokens,
+                                                  drawn_.const_data_ptr<int64_t>(), tensor::CurrentStream());
+  TORCH_CHECK(placed.ok(), std::string(placed.message()));
   nn::PageMap map = {.layers = &pages_,
                      .page_tokens = page_tokens_,
                      .slot_T = inputs.slot_T,
@@ -264,62 +291,70 @@ DeviceStep::Outputs DeviceStep::LaunchOrReplay(const models::Decoder& decoder, c
 
 // Draws again, from what filters and bans leave, the rows that have any. The log-prob at temperature 1 is of all
 // tokens, as the trainer's.
-void DeviceStep::DrawFiltered(const StepBatch& batch, const Sizes& sizes, const at::Tensor& logits_NV,
-                              Draws& draws) {
+void DeviceStep::DrawFiltered(const StepBatch& batch, const Sizes& sizes, const Outputs& outputs) {
   std::vector<int64_t> row_of;
-  std::vector<size_t> place;
   std::vector<RowDraw> rows;
   for (size_t d = 0; d < batch.draws.size(); ++d) {
     const RowDraw& draw = batch.draws[d].draw;
     if (!HasFilters(draw) && draw.banned.empty()) continue;
     row_of.push_back(sizes.draw_row[d]);
-    place.push_back(d);
     rows.push_back(draw);
   }
   if (rows.empty()) return;
-  const auto n = static_cast<int64_t>(rows.size());
-  at::Tensor draw_N = at::zeros({n, static_cast<int64_t>(sizeof(kernels::DrawRow))}, at::kByte);
-  std::transform(rows.begin(), rows.end(), static_cast<kernels::DrawRow*>(draw_N.mutable_data_ptr()), RowOf);
-  at::Tensor own_NV = logits_NV.index_select(0, at::tensor(row_of, at::kLong).to(logits_NV.device()));
-  at::Tensor packed =
-      Draw(Filtered(own_NV, rows).contiguous(), draw_N.to(logits_NV.device()), /*untempered=*/false);
-  at::Tensor token_N = packed.narrow(0, 0, 8 * n).view(at::kLong);
-  at::Tensor untempered = nn::TokenLogprobsOfLogits(own_NV, token_N, 1.0).logprob_N.to(at::kCPU);
-  at::Tensor host = packed.to(at::kCPU);
-  const auto* token = static_cast<const int64_t*>(host.const_data_ptr());
-  const auto* logprob = reinterpret_cast<const float*>(token + n);
-  for (size_t i = 0; i < place.size(); ++i) {
-    draws.token[place[i]] = static_cast<uint32_t>(token[i]);
-    draws.logprob[place[i]] = logprob[i];
-    if (sizes.untempered) draws.untempered_logprob[place[i]] = untempered.const_data_ptr<float>()[i];
+  const at::Device device = outputs.packed.device();
+  const auto filtered = static_cast<int64_t>(rows.size());
+  at::Tensor draw_F = at::zeros({filtered, static_cast<int64_t>(sizeof(kernels::DrawRow))}, at::kByte);
+  std::transform(rows.begin(), rows.end(), static_cast<kernels::DrawRow*>(draw_F.mutable_data_ptr()), RowOf);
+  at::Tensor row_F = at::tensor(row_of, at::kLong).to(device);
+  at::Tensor own_FV = outputs.logits_NV.index_select(0, row_F);
+  const DrawsOnDevice drawn(
+      Draw(Filtered(own_FV, rows).contiguous(), draw_F.to(device), /*untempered=*/false), filtered);
+  const DrawsOnDevice all(outputs.packed, sizes.draws);
+  all.token_N.index_copy_(0, row_F, drawn.token_N);
+  all.logprob_N.index_copy_(0, row_F, drawn.logprob_N);
+  if (sizes.untempered) {
+    all.untempered_N.index_copy_(0, row_F, nn::TokenLogprobsOfLogits(own_FV, drawn.token_N, 1.0).logprob_N);
   }
 }
 
-Draws DeviceStep::Download(const StepBatch& batch, const Sizes& sizes, const Outputs& outputs) {
-  Draws draws;
-  if (batch.draws.empty()) return draws;
-  const int64_t n = sizes.draws, bytes = outputs.packed.numel();
-  if (!host_out_.defined() || host_out_.numel() < bytes) {
-    host_out_ = at::empty({2 * bytes}, at::TensorOptions(at::kByte).pinned_memory(true));
+void DeviceStep::Download(const Sizes& sizes, const Outputs& outputs) {
+  HostBuffers& host = host_[next_buffer_];
+  if (sizes.draws > 0) {
+    drawn_.narrow(0, 0, sizes.draws).copy_(DrawsOnDevice(outputs.packed, sizes.draws).token_N);
+    EnsurePinned(outputs.packed.numel(), host.out);
+    host.out.narrow(0, 0, outputs.packed.numel()).copy_(outputs.packed, /*non_blocking=*/true);
   }
-  host_out_.narrow(0, 0, bytes).copy_(outputs.packed);  // waits
-  const auto* host = host_out_.const_data_ptr<uint8_t>();
-  const auto* token = reinterpret_cast<const int64_t*>(host);
-  const auto* logprob = reinterpret_cast<const float*>(host + 8 * n);
-  for (size_t d = 0; d < batch.draws.size(); ++d) {
-    const int64_t row = sizes.draw_row[d];
-    draws.token.push_back(static_cast<uint32_t>(token[row]));
-    draws.logprob.push_back(logprob[row]);
-    if (sizes.untempered) draws.untempered_logprob.push_back(logprob[n + row]);
-  }
-  DrawFiltered(batch, sizes, outputs.logits_NV, draws);
-  return draws;
+  const c10::impl::VirtualGuardImpl guard(c10::DeviceType::CUDA);
+  host.done.record(guard.getStream(device_.device()));
 }
 
-Draws DeviceStep::Run(const models::Decoder& decoder, const StepBatch& batch) {
+void DeviceStep::Begin(const models::Decoder& decoder, const StepBatch& batch) {
   const Sizes sizes(batch, page_tokens_);
   const Inputs inputs = Upload(batch, sizes);
-  return Download(batch, sizes, LaunchOrReplay(decoder, sizes, inputs));
+  const Outputs outputs = LaunchOrReplay(decoder, sizes, inputs);
+  DrawFiltered(batch, sizes, outputs);
+  Download(sizes, outputs);
+  under_way_.push_back({next_buffer_, sizes.draw_row, sizes.draws, sizes.untempered});
+  last_draw_row_ = sizes.draw_row;
+  next_buffer_ = (next_buffer_ + 1) % host_.size();
+}
+
+Draws DeviceStep::Collect() {
+  const UnderWay step = std::move(under_way_.front());
+  under_way_.pop_front();
+  HostBuffers& host = host_[step.buffer];
+  host.done.synchronize();
+  Draws draws;
+  if (step.draw_row.empty()) return draws;
+  const auto* bytes = host.out.const_data_ptr<uint8_t>();
+  const auto* token = reinterpret_cast<const int64_t*>(bytes);
+  const auto* logprob = reinterpret_cast<const float*>(bytes + 8 * step.rows);
+  for (int64_t row : step.draw_row) {
+    draws.token.push_back(static_cast<uint32_t>(token[row]));
+    draws.logprob.push_back(logprob[row]);
+    if (step.untempered) draws.untempered_logprob.push_back(logprob[step.rows + row]);
+  }
+  return draws;
 }
 
 int64_t DeviceStep::graphs() const {

@@ -1,4 +1,6 @@
-// DeviceStep runs the engine's steps on a GPU: one upload, the forward, the draws, one download.
+// DeviceStep runs the engine's steps on a GPU: one upload, the forward, the draws, one download. Nothing in Begin()
+// waits for the GPU once its sizes are captured, so that the next step can be prepared and queued while one runs: the
+// tokens that it draws stay on the device, where the next step's inputs name them by row.
 //
 // Steps that only decode are captured as CUDA graphs, one for each size of batch and of page table (both
 // rounded up), at the second time that the size is seen; the rows that fill a size up are empty sequences.
@@ -6,13 +8,16 @@
 
 #pragma once
 
+#include <array>
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <memory>
 #include <tuple>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
+#include <c10/core/Event.h>
 
 #include "common/models/decoder.h"
 #include "common/tensor/cuda_graph.h"
@@ -26,8 +31,10 @@ class DeviceStep {
   DeviceStep(std::vector<nn::KvPages>& pages, int64_t page_tokens, bool capture)
       : pages_(pages), page_tokens_(page_tokens), capture_(capture) {}
 
-  // One step without its page copies. Throws c10::Error.
-  Draws Run(const models::Decoder& decoder, const StepBatch& batch);
+  // Queues one step without its page copies. Both throw c10::Error.
+  void Begin(const models::Decoder& decoder, const StepBatch& batch);
+  // Waits for the earliest step that was begun and not collected.
+  Draws Collect();
 
   // How many sizes of step are captured.
   int64_t graphs() const;
@@ -40,6 +47,18 @@ class DeviceStep {
   struct Outputs {
     at::Tensor logits_NV, packed;
   };
+  // A step that was begun: where its draws will stand on the host.
+  struct UnderWay {
+    size_t buffer = 0;
+    std::vector<int64_t> draw_row;  // of each draw, its row among `rows`
+    int64_t rows = 0;
+    bool untempered = false;
+  };
+  // Of every second step: they are written while the other's are read.
+  struct HostBuffers {
+    at::Tensor in, out;  // bytes, pinned
+    c10::Event done{c10::DeviceType::CUDA};
+  };
   struct Captured {
     bool refused = false;
     std::unique_ptr<tensor::CapturedGraph> graph;
@@ -50,15 +69,19 @@ class DeviceStep {
   Inputs Upload(const StepBatch& batch, const Sizes& sizes);
   Outputs Launch(const models::Decoder& decoder, const Sizes& sizes, const Inputs& inputs);
   Outputs LaunchOrReplay(const models::Decoder& decoder, const Sizes& sizes, const Inputs& inputs);
-  void DrawFiltered(const StepBatch& batch, const Sizes& sizes, const at::Tensor& logits_NV,
-                    Draws& draws);
-  Draws Download(const StepBatch& batch, const Sizes& sizes, const Outputs& outputs);
+  void DrawFiltered(const StepBatch& batch, const Sizes& sizes, const Outputs& outputs);
+  void Download(const Sizes& sizes, const Outputs& outputs);
 
   std::vector<nn::KvPages>& pages_;
   const int64_t page_tokens_;
   const bool capture_;
-  at::Tensor host_in_, host_out_;  // bytes, pinned
-  at::Tensor device_;              // bytes; when it moves, all graphs are dropped
+  std::array<HostBuffers, 2> host_;
+  size_t next_buffer_ = 0;
+  std::deque<UnderWay> under_way_;
+  std::vector<int64_t> last_draw_row_;  // of the last step begun
+  // When one of these moves, all graphs are dropped.
+  at::Tensor device_;  // bytes: the inputs
+  at::Tensor drawn_;  // int64: what the last step draws, by row
   std::map<Key, Captured> graphs_;
   std::shared_ptr<tensor::GraphPool> pool_;
 };

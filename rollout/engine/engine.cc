@@ -177,6 +177,8 @@ void Engine::RunSwap(std::unique_lock<std::mutex>& lock) {
   core_.AdmitNew(swap_ == nullptr || swap_->in_flight == InFlight::kContinue);
   if (swap_ == nullptr) return;
   if (swap_->in_flight == InFlight::kFinish && core_.in_flight()) return;
+  Settle(lock);
+  if (swap_ == nullptr) return;  // given up meanwhile
   std::shared_ptr<Swap> swap = std::move(swap_);
   lock.unlock();
   absl::Status status = swap->call();
@@ -189,9 +191,24 @@ void Engine::RunSwap(std::unique_lock<std::mutex>& lock) {
   swapped_.notify_all();
 }
 
+// Waits for the step under way.
+void Engine::Settle(std::unique_lock<std::mutex>& lock) {
+  lock.unlock();
+  absl::Status status = core_.Settle();
+  if (!status.ok()) Fail(status);
+  lock.lock();
+  NoteStats();
+}
+
+void Engine::Fail(const absl::Status& status) {
+  core_.FailAll(status);
+  if (on_failure_) on_failure_(status);
+}
+
 void Engine::Run() {
   std::unique_lock<std::mutex> lock(mutex_);
   while (!stopping_) {
+    if (paused_) Settle(lock);  // before the command that tells it
     RunCommands(lock);
     RunSwap(lock);
     const std::shared_ptr<Swap> seen = swap_;
@@ -199,10 +216,7 @@ void Engine::Run() {
     if (!paused_ && !stopping_ && core_.has_work()) {
       lock.unlock();
       absl::StatusOr<bool> stepped = core_.Step();
-      if (!stepped.ok()) {
-        core_.FailAll(stepped.status());
-        if (on_failure_) on_failure_(stepped.status());
-      }
+      if (!stepped.ok()) Fail(stepped.status());
       progress = stepped.value_or(false);
       lock.lock();
       NoteStats();

@@ -84,6 +84,8 @@ class Engine {
   void Run();
   void RunCommands(std::unique_lock<std::mutex>& lock);
   void RunSwap(std::unique_lock<std::mutex>& lock);
+  void Settle(std::unique_lock<std::mutex>& lock);
+  void Fail(const absl::Status& status);
   void Post(Command command);
   void NoteStats();
 

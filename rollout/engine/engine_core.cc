@@ -29,7 +29,7 @@ RowDraw MakeDraw(const Sequence& sequence) {
           .top_p = sampling.top_p,
           .min_p = sampling.min_p,
           .noise = {sequence.noise_key, sequence.completion_tokens()},
-          .banned = sequence.stop.banned(),
+          .banned = sequence.stop.banned(sequence.completion_tokens()),
           .untempered = sampling.untempered_logprobs};
 }
 
@@ -53,7 +53,7 @@ void EngineCore::Add(std::shared_ptr<Request> request) {
                    .attempt = spec.group.attempt,
                    .sibling = sibling,
                    .turn = spec.turn};
-    waiting_.push_back(std::make_unique<Sequence>(
+    waiting_.push_back(std::make_shared<Sequence>(
         Sequence{.id = next_id_++,
                  .request = request,
                  .sibling = sibling,
@@ -66,16 +66,33 @@ void EngineCore::Add(std::shared_ptr<Request> request) {
 }
 
 absl::StatusOr<bool> EngineCore::Step() {
-  StepPlan plan = PlanStep(Snapshot());
+  const StepPlan plan = PlanStep(Snapshot());
+  if (under_way_.has_value() && (plan.work.empty() || !plan.preempted.empty())) {
+    // What it gives back may be enough.
+    REIN_RETURN_IF_ERROR(Settle());
+    return true;
+  }
   Apply(plan);
   if (plan.work.empty()) return false;
-  std::vector<Sequence*> drawing;
-  REIN_ASSIGN_OR_RETURN(StepBatch batch, BuildBatch(plan, drawing));
-  REIN_ASSIGN_OR_RETURN(Draws draws, model_.Step(batch));
+  UnderWay step{.version = version_};
+  REIN_ASSIGN_OR_RETURN(StepBatch batch, BuildBatch(plan, step.drawing));
+  REIN_RETURN_IF_ERROR(model_.Begin(batch));
   ++totals_.steps;
   totals_.computed_tokens += batch.tokens.size();
-  REIN_RETURN_IF_ERROR(Commit(draws, drawing));
+  std::optional<UnderWay> before = std::exchange(under_way_, std::move(step));
+  if (before.has_value()) REIN_RETURN_IF_ERROR(CollectEarliest(std::move(before)));
+  if (!model_.limits().ahead) REIN_RETURN_IF_ERROR(Settle());
   return true;
+}
+
+absl::Status EngineCore::Settle() {
+  if (!under_way_.has_value()) return absl::OkStatus();
+  return CollectEarliest(std::exchange(under_way_, std::nullopt));
+}
+
+absl::Status EngineCore::CollectEarliest(std::optional<UnderWay> step) {
+  REIN_ASSIGN_OR_RETURN(Draws draws, model_.Collect());
+  return Commit(draws, *step);
 }
 
 EngineSnapshot EngineCore::Snapshot() const {
@@ -85,6 +102,10 @@ EngineSnapshot EngineCore::Snapshot() const {
                              .step_tokens = options_.step_tokens,
                              .admit_new = admit_new_};
   for (const SequencePtr& sequence : running_) {
+    if (sequence->ending()) {
+      --snapshot.max_running;
+      continue;
+    }
     snapshot.running.push_back({.id = sequence->id,
                                 .known_tokens = static_cast<int32_t>(sequence->known_tokens()),
                                 .computed_tokens = static_cast<int32_t>(sequence->computed_tokens),
@@ -155,20 +176,26 @@ void EngineCore::Admit(uint64_t id) {
 }
 
 absl::StatusOr<StepBatch> EngineCore::BuildBatch(const StepPlan& plan,
-                                                 std::vector<Sequence*>& drawing) {
+                                                 std::vector<SequencePtr>& drawing) {
   StepBatch batch;
+  size_t at = 0;  // the plan has the order of running_
   for (const StepWork& work : plan.work) {
-    Sequence& sequence = *FindRunning(work.id);
-    REIN_RETURN_IF_ERROR(AddWork(sequence, static_cast<uint32_t>(work.tokens), batch));
-    if (sequence.computed_tokens < sequence.known_tokens()) continue;
+    while (running_[at]->id != work.id) ++at;
+    const SequencePtr& sequence = running_[at];
+    REIN_RETURN_IF_ERROR(AddWork(*sequence, static_cast<uint32_t>(work.tokens), batch));
+    if (sequence->computed_tokens < sequence->known_tokens()) continue;
     const int64_t last = static_cast<int64_t>(batch.tokens.size()) - 1;
-    batch.draws.push_back({last, MakeDraw(sequence)});
-    drawing.push_back(&sequence);
+    batch.draws.push_back({last, MakeDraw(*sequence)});
+    drawing.push_back(sequence);
   }
   // Only now: the plan's own work has its pages.
   const size_t planned = drawing.size();
   for (size_t i = 0; i < planned; ++i) {
     if (!drawing[i]->started()) ForkSiblings(*drawing[i], batch.draws[i].at_token, batch, drawing);
+  }
+  for (size_t i = 0; i < drawing.size(); ++i) {
+    ++drawing[i]->awaited;
+    drawing[i]->draw_index = i;
   }
   return batch;
 }
@@ -182,7 +209,8 @@ absl::Status EngineCore::AddWork(Sequence& sequence, uint32_t tokens, StepBatch&
     sequence.pages.push_back(*page);
   }
   for (uint32_t i = sequence.computed_tokens; i < end; ++i) {
-    batch.tokens.push_back(sequence.tokens[i]);
+    batch.tokens.push_back(i < sequence.tokens.size() ? int64_t{sequence.tokens[i]}
+                                                      : DrawnBefore(sequence.draw_index));
     batch.positions.push_back(i);
     batch.slots.push_back(int64_t{sequence.pages[i / page_tokens]} * page_tokens + i % page_tokens);
     if (i < sequence.prompt_tokens) ++totals_.prompt_tokens;
@@ -196,7 +224,7 @@ absl::Status EngineCore::AddWork(Sequence& sequence, uint32_t tokens, StepBatch&
 
 // The leader's prompt is computed in this step: the siblings that fit begin from it.
 void EngineCore::ForkSiblings(Sequence& leader, int64_t last_token, StepBatch& batch,
-                              std::vector<Sequence*>& drawing) {
+                              std::vector<SequencePtr>& drawing) {
   leader.request->leader.reset();
   for (size_t i = 0; leader.request->unstarted > 0;) {
     Sequence& follower = *waiting_[i];
@@ -206,7 +234,7 @@ void EngineCore::ForkSiblings(Sequence& leader, int64_t last_token, StepBatch& b
     }
     if (!Fork(leader, follower, batch)) return;
     batch.draws.push_back({last_token, MakeDraw(follower)});
-    drawing.push_back(&follower);
+    drawing.push_back(waiting_[i]);
     --leader.request->unstarted;
     running_.push_back(std::move(waiting_[i]));
     waiting_.erase(waiting_.begin() + static_cast<ptrdiff_t>(i));
@@ -237,23 +265,25 @@ bool EngineCore::Fork(const Sequence& leader, Sequence& follower, StepBatch& bat
   return true;
 }
 
-absl::Status EngineCore::Commit(const Draws& draws, const std::vector<Sequence*>& drawing) {
-  if (draws.token.size() != drawing.size() || draws.logprob.size() != drawing.size()) {
+absl::Status EngineCore::Commit(const Draws& draws, const UnderWay& step) {
+  if (draws.token.size() != step.drawing.size() || draws.logprob.size() != step.drawing.size()) {
     return absl::InternalError(
-        absl::StrCat("the model drew ", draws.token.size(), " tokens, want ", drawing.size()));
+        absl::StrCat("the model drew ", draws.token.size(), " tokens, want ", step.drawing.size()));
   }
   for (const SequencePtr& sequence : running_) RememberPages(*sequence);
   const absl::Time now = clock_.Now();
-  for (size_t i = 0; i < drawing.size(); ++i) {
-    Sequence& sequence = *drawing[i];
-    if (!sequence.started()) sequence.first_token = now;
+  for (size_t i = 0; i < step.drawing.size(); ++i) {
+    Sequence& sequence = *step.drawing[i];
+    if (sequence.finished) continue;
+    if (sequence.logprobs.empty()) sequence.first_token = now;
+    --sequence.awaited;
     sequence.tokens.push_back(draws.token[i]);
     sequence.logprobs.push_back(draws.logprob[i]);
     if (sequence.request->spec.sampling.untempered_logprobs) {
       sequence.untempered_logprobs.push_back(draws.untempered_logprob[i]);
     }
-    if (sequence.versions.empty() || sequence.versions.back().version != version_) {
-      sequence.versions.push_back({version_, 0});
+    if (sequence.versions.empty() || sequence.versions.back().version != step.version) {
+      sequence.versions.push_back({step.version, 0});
     }
     ++sequence.versions.back().tokens;
     ++totals_.generated_tokens;
@@ -267,9 +297,12 @@ absl::Status EngineCore::Commit(const Draws& draws, const std::vector<Sequence*>
   return absl::OkStatus();
 }
 
+// Its own tokens name a page: one that ends with an awaited token is remembered later.
 void EngineCore::RememberPages(Sequence& sequence) {
   if (sequence.computed_under != version_) return;
-  const uint32_t full = sequence.computed_tokens / static_cast<uint32_t>(pool_.page_tokens());
+  const auto here = static_cast<uint32_t>(sequence.tokens.size());
+  const uint32_t full =
+      std::min(sequence.computed_tokens, here) / static_cast<uint32_t>(pool_.page_tokens());
   for (; sequence.remembered_pages < full; ++sequence.remembered_pages) {
     pool_.Remember(sequence.pages[sequence.remembered_pages], version_, sequence.tokens,
                    static_cast<int32_t>(sequence.remembered_pages));
@@ -288,6 +321,8 @@ void EngineCore::ReleasePages(Sequence& sequence) {
 
 void EngineCore::Finish(Sequence& sequence, FinishReason reason) {
   sequence.finished = true;
+  sequence.awaited = 0;
+  RememberPages(sequence);
   ReleasePages(sequence);
   Request& request = *sequence.request;
   if (request.leader == sequence.id) request.leader.reset();
@@ -338,6 +373,7 @@ uint32_t EngineCore::Abort(const std::function<bool(const Request&)>& which) {
 }
 
 void EngineCore::FailAll(const absl::Status& status) {
+  if (std::exchange(under_way_, std::nullopt).has_value()) (void)model_.Collect();
   std::unordered_set<Request*> requests;
   for (const SequencePtr& sequence : running_) {
     ReleasePages(*sequence);
@@ -372,12 +408,6 @@ EngineStats EngineCore::stats() const {
   stats.waiting = static_cast<uint32_t>(waiting_.size());
   stats.kv_usage = 1.0 - static_cast<double>(pool_.available()) / pool_.capacity();
   return stats;
-}
-
-Sequence* EngineCore::FindRunning(uint64_t id) {
-  auto it = std::find_if(running_.begin(), running_.end(),
-                         [id](const SequencePtr& sequence) { return sequence->id == id; });
-  return it->get();
 }
 
 }  // namespace rein::rollout

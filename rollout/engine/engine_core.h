@@ -1,5 +1,7 @@
 // EngineCore is continuous batching without threads: it holds the sequences and their pages, and
-// each Step() computes what PlanStep() decided.
+// each Step() begins what PlanStep() decided. Where the model can, a step begins before the tokens of the
+// one before it are here: they are put in on the device, and read while it computes. A sequence that they end
+// has then one row too many under way, which is thrown away.
 //
 //   EngineCore core({}, model, text, clock, {});
 //   core.Add(*MakeRequest(...));
@@ -15,6 +17,7 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -82,38 +85,44 @@ class EngineCore {
   // One step; false when nothing could be computed. An error is the model's: every request should
   // be failed then.
   absl::StatusOr<bool> Step();
+  // Waits for the step under way; the errors of Step().
+  absl::Status Settle();
 
-  // From now on tokens are sampled by this version; called between two steps, after the weights
-  // changed. Sequences with tokens go on with the keys and values they have; prompts that were
+  // From now on tokens are sampled by this version; called after Settle() and the change of weights. Sequences with tokens go on with the keys and values they have; prompts that were
   // being computed are begun anew.
   void UseVersion(const PolicyVersion& version);
   // False: sequences that have no token yet wait.
   void AdmitNew(bool admit) { admit_new_ = admit; }
 
-  bool has_work() const { return !running_.empty() || !waiting_.empty(); }
+  bool has_work() const { return !running_.empty() || !waiting_.empty() || under_way_.has_value(); }
   // Whether a sequence is being computed, or was and will be again.
   bool in_flight() const;
   EngineStats stats() const;
   const EngineOptions& options() const { return options_; }
 
  private:
-  using SequencePtr = std::unique_ptr<Sequence>;
+  using SequencePtr = std::shared_ptr<Sequence>;
+  // A step that was begun.
+  struct UnderWay {
+    PolicyVersion version;
+    std::vector<SequencePtr> drawing;  // one for each draw; some may have ended since
+  };
 
   EngineSnapshot Snapshot() const;
   void Apply(const StepPlan& plan);
   void PutBack(size_t running_index);
   void Admit(uint64_t id);
-  absl::StatusOr<StepBatch> BuildBatch(const StepPlan& plan, std::vector<Sequence*>& drawing);
+  absl::StatusOr<StepBatch> BuildBatch(const StepPlan& plan, std::vector<SequencePtr>& drawing);
   absl::Status AddWork(Sequence& sequence, uint32_t tokens, StepBatch& batch);
   void ForkSiblings(Sequence& leader, int64_t last_token, StepBatch& batch,
-                    std::vector<Sequence*>& drawing);
+                    std::vector<SequencePtr>& drawing);
   bool Fork(const Sequence& leader, Sequence& follower, StepBatch& batch);
-  absl::Status Commit(const Draws& draws, const std::vector<Sequence*>& drawing);
+  absl::Status CollectEarliest(std::optional<UnderWay> step);
+  absl::Status Commit(const Draws& draws, const UnderWay& step);
   void RememberPages(Sequence& sequence);
   void ReleasePages(Sequence& sequence);
   void Finish(Sequence& sequence, FinishReason reason);
   void RemoveFinished();
-  Sequence* FindRunning(uint64_t id);
 
   const EngineOptions options_;
   StepModel& model_;
@@ -127,6 +136,7 @@ class EngineCore {
   bool admit_new_ = true;
   PolicyVersion version_;
   EngineStats totals_;
+  std::optional<UnderWay> under_way_;
 };
 
 }  // namespace rein::rollout

@@ -22,7 +22,9 @@ struct Sequence {
   uint64_t noise_key = 0;
   StopCheck stop;
 
-  std::vector<uint32_t> tokens;  // prompt, then completion
+  std::vector<uint32_t> tokens;  // prompt, then completion, as far as it is here
+  uint32_t awaited = 0;          // tokens behind these that steps under way draw
+  size_t draw_index = 0;         // in the last of those steps
   uint32_t prompt_tokens = 0;
   std::vector<float> logprobs;
   std::vector<float> untempered_logprobs;
@@ -38,10 +40,13 @@ struct Sequence {
   absl::Time admitted = absl::InfinitePast();
   absl::Time first_token = absl::InfinitePast();
 
-  uint32_t known_tokens() const { return static_cast<uint32_t>(tokens.size()); }
+  // The awaited ones are counted in.
+  uint32_t known_tokens() const { return static_cast<uint32_t>(tokens.size()) + awaited; }
   uint32_t completion_tokens() const { return known_tokens() - prompt_tokens; }
   // Holds a token of its own: it must not be thrown away.
   bool started() const { return completion_tokens() > 0; }
+  // Ends with an awaited token, whichever that is.
+  bool ending() const { return completion_tokens() >= stop.limit(); }
 };
 
 }  // namespace rein::rollout

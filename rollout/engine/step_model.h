@@ -24,7 +24,7 @@ struct PageCopy {
 
 // T tokens of B sequences, packed.
 struct StepBatch {
-  std::vector<int64_t> tokens;         // T
+  std::vector<int64_t> tokens;         // T; DrawnBefore(d) where only the device knows it yet
   std::vector<int64_t> positions;      // T
   std::vector<int64_t> slots;          // T: page * page_tokens + offset, where keys and values go
   std::vector<int64_t> offsets = {0};  // B + 1
@@ -34,11 +34,15 @@ struct StepBatch {
   std::vector<StepDraw> draws;
 };
 
+// Stands for the token of draw `index` of the step begun before this one.
+constexpr int64_t DrawnBefore(size_t index) { return -1 - static_cast<int64_t>(index); }
+
 struct StepModelLimits {
   int32_t pages = 0;  // page 0 included, which only padding writes to
   int32_t page_tokens = 0;
   uint32_t vocabulary_size = 0;
   uint32_t max_length = 0;  // longest sequence, completion included
+  bool ahead = false;       // a step may begin before the one before it is collected
 };
 
 class StepModel {
@@ -46,8 +50,10 @@ class StepModel {
   virtual ~StepModel() = default;
 
   virtual StepModelLimits limits() const = 0;
-  // One token for each draw, in order. Called from one thread at a time.
-  virtual absl::StatusOr<Draws> Step(const StepBatch& batch) = 0;
+  // Each Begin() that succeeds wants its Collect(), in order: one token for each draw, waited for. At most two
+  // steps are under way at once, one where limits().ahead is false. Called from one thread at a time.
+  virtual absl::Status Begin(const StepBatch& batch) = 0;
+  virtual absl::StatusOr<Draws> Collect() = 0;
 };
 
 }  // namespace rein::rollout

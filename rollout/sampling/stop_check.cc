@@ -56,9 +56,9 @@ absl::StatusOr<std::optional<FinishReason>> StopCheck::Append(uint32_t token) {
   return std::optional<FinishReason>();
 }
 
-const std::vector<uint32_t>& StopCheck::banned() const {
+const std::vector<uint32_t>& StopCheck::banned(uint32_t index) const {
   static const auto& none = *new std::vector<uint32_t>();
-  return tokens_ < min_tokens_ ? stop_token_ids_ : none;
+  return index < min_tokens_ ? stop_token_ids_ : none;
 }
 
 }  // namespace rein::rollout

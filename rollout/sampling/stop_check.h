@@ -34,10 +34,11 @@ class StopCheck {
   // Why the completion ends with this token, or nothing.
   absl::StatusOr<std::optional<FinishReason>> Append(uint32_t token);
 
-  // Tokens that must not be drawn next: the stop tokens while min_tokens is not reached.
-  const std::vector<uint32_t>& banned() const;
+  // Tokens that must not be drawn as the completion's token `index`: the stop tokens below min_tokens.
+  const std::vector<uint32_t>& banned(uint32_t index) const;
 
-  uint32_t tokens() const { return tokens_; }
+  // Tokens of the longest completion.
+  uint32_t limit() const { return limit_; }
 
  private:
   StopCheck() = default;

@@ -166,18 +166,24 @@ struct Prompt {
   uint32_t siblings = 1, max_tokens = 0;
 };
 
-// Counts the time inside the model, so that what the engine adds is seen.
+// Counts the time inside the model: launching, and waiting for the GPU. The engine's own is the rest.
 class TimedModel final : public rollout::StepModel {
  public:
   explicit TimedModel(rollout::StepModel& model) : model_(model) {}
   rollout::StepModelLimits limits() const override { return model_.limits(); }
-  absl::StatusOr<rollout::Draws> Step(const rollout::StepBatch& batch) override {
+  absl::Status Begin(const rollout::StepBatch& batch) override {
     const auto begin = steady_clock::now();
-    auto draws = model_.Step(batch);
-    seconds += Seconds(begin);
+    absl::Status status = model_.Begin(batch);
+    launch_seconds += Seconds(begin);
+    return status;
+  }
+  absl::StatusOr<rollout::Draws> Collect() override {
+    const auto begin = steady_clock::now();
+    auto draws = model_.Collect();
+    wait_seconds += Seconds(begin);
     return draws;
   }
-  double seconds = 0;
+  double launch_seconds = 0, wait_seconds = 0;
 
  private:
   rollout::StepModel& model_;
@@ -222,7 +228,8 @@ struct Generator {
     }
     seconds = Seconds(begin);
     steps = static_cast<double>(core.stats().steps);
-    engine_seconds = seconds - timed.seconds;
+    launch_seconds = timed.launch_seconds;
+    engine_seconds = seconds - timed.launch_seconds - timed.wait_seconds;
     return done;
   }
 
@@ -230,7 +237,7 @@ struct Generator {
   std::unique_ptr<rollout::DecoderStepModel> model;
   sync::RealClock clock;
   steady_clock::time_point first_step;
-  double seconds = 0, engine_seconds = 0, steps = 0;  // of the last run
+  double seconds = 0, launch_seconds = 0, engine_seconds = 0, steps = 0;  // of the last run
 };
 
 void Generate(const ShapeOfModel& shape, const std::vector<Prompt>& prompts, const std::string& name) {
@@ -251,6 +258,7 @@ void Generate(const ShapeOfModel& shape, const std::vector<Prompt>& prompts, con
            {"captured", std::getenv("REIN_EAGER") == nullptr}, {"tokens_in", in}, {"tokens_out", out},
            {"seconds", seconds}, {"out_tokens_per_second", out / seconds}, {"steps", generator.steps},
            {"ms_per_step", 1e3 * seconds / generator.steps},
+           {"launch_ms_per_step", 1e3 * generator.launch_seconds / generator.steps},
            {"engine_ms_per_step", 1e3 * generator.engine_seconds / generator.steps},
            {"start_to_first_step_seconds", std::chrono::duration<double>(generator.first_step - start).count()}});
   }

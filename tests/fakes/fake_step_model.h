@@ -24,11 +24,14 @@ class FakeStepModel final : public StepModel {
 
   StepModelLimits limits() const override { return limits_; }
 
-  absl::StatusOr<Draws> Step(const StepBatch& batch) override {
+  absl::Status Begin(const StepBatch& batch) override {
     if (on_step) on_step(batch);
     if (!fails.ok()) return fails;
+    if (under_way() > (limits_.ahead ? 1 : 0)) return absl::InternalError("a step begins too early");
     for (size_t t = 0; t < batch.tokens.size(); ++t) {
-      slots_[static_cast<size_t>(batch.slots[t])] = batch.tokens[t];
+      const int64_t token = batch.tokens[t];
+      slots_[static_cast<size_t>(batch.slots[t])] =
+          token >= 0 ? token : int64_t{begun_.back().token[static_cast<size_t>(-1 - token)]};
     }
     for (const PageCopy& copy : batch.copies) {
       for (int32_t i = 0; i < limits_.page_tokens; ++i) {
@@ -50,8 +53,17 @@ class FakeStepModel final : public StepModel {
       draws.untempered_logprob.push_back(-1.5f);
     }
     tokens_computed += batch.tokens.size();
-    return draws;
+    begun_.push_back(std::move(draws));
+    return absl::OkStatus();
   }
+
+  absl::StatusOr<Draws> Collect() override {
+    if (under_way() == 0) return absl::InternalError("no step was begun");
+    if (!collect_fails.ok()) return ++collected_, collect_fails;
+    return begun_[collected_++];
+  }
+
+  size_t under_way() const { return begun_.size() - collected_; }
 
   // The token that follows `context`.
   uint32_t Next(const std::vector<uint32_t>& context, const NoiseKey& noise) const {
@@ -73,7 +85,7 @@ class FakeStepModel final : public StepModel {
 
   uint64_t weights = 0;  // another number, other completions
   size_t tokens_computed = 0;
-  absl::Status fails;
+  absl::Status fails, collect_fails;
   std::function<void(const StepBatch&)> on_step;
 
  private:
@@ -84,6 +96,8 @@ class FakeStepModel final : public StepModel {
 
   const StepModelLimits limits_;
   std::vector<int64_t> slots_;
+  std::vector<Draws> begun_;  // of every step so far
+  size_t collected_ = 0;
 };
 
 }  // namespace rein::rollout

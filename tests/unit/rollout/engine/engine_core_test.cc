@@ -1,7 +1,9 @@
 #include "rollout/engine/engine_core.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <map>
+#include <numeric>
 #include <random>
 
 #include <gmock/gmock.h>
@@ -28,18 +30,20 @@ class EngineCoreTest : public testing::Test {
   }
 
   void Start(EngineOptions options, int32_t pages = 64, int32_t page_tokens = 4) {
-    model_ = std::make_unique<FakeStepModel>(StepModelLimits{pages, page_tokens, 1000, 200});
+    model_ = std::make_unique<FakeStepModel>(StepModelLimits{pages, page_tokens, 1000, 200, ahead_});
     core_ = std::make_unique<EngineCore>(options, *model_, *text_, clock_,
                                          [this](const auto& f) { figures_.push_back(f); });
     core_->UseVersion(kFirst);
   }
 
-  // Queues a request for `siblings` completions of exactly `tokens` tokens.
-  void Add(uint64_t prompt_id, std::vector<uint32_t> prompt, uint32_t siblings, uint32_t tokens) {
+  // Queues a request for `siblings` completions of exactly `tokens` tokens, or until one of `stops`.
+  void Add(uint64_t prompt_id, std::vector<uint32_t> prompt, uint32_t siblings, uint32_t tokens,
+           std::vector<uint32_t> stops = {}) {
     GenerateSpec spec = {.group = {0, prompt_id, 0}, .prompt = std::move(prompt)};
     for (uint32_t s = 0; s < siblings; ++s) spec.siblings.push_back(s);
     spec.sampling.max_tokens = tokens;
     spec.sampling.seed = 7;
+    spec.sampling.stop_token_ids = std::move(stops);
     RequestCallbacks callbacks = {
         .on_sibling = [this, prompt_id](FinishedSibling s) { done_[{prompt_id, s.sibling}] = s; },
         .on_end = [this, prompt_id](absl::Status status) { ended_[prompt_id] = status; }};
@@ -65,7 +69,11 @@ class EngineCoreTest : public testing::Test {
   std::vector<uint32_t> Expected(uint64_t prompt_id, uint32_t sibling) {
     const GenerateSpec& spec = specs_[prompt_id];
     uint64_t key = PhiloxKey({.seed = 7, .prompt = prompt_id, .sibling = sibling});
-    return model_->Complete(spec.prompt, key, spec.sampling.max_tokens);
+    std::vector<uint32_t> tokens = model_->Complete(spec.prompt, key, spec.sampling.max_tokens);
+    const std::vector<uint32_t>& stops = spec.sampling.stop_token_ids;
+    auto end = std::find_first_of(tokens.begin(), tokens.end(), stops.begin(), stops.end());
+    if (end != tokens.end()) tokens.erase(end + 1, tokens.end());
+    return tokens;
   }
 
   void ExpectAllRight() {
@@ -81,6 +89,7 @@ class EngineCoreTest : public testing::Test {
     EXPECT_THAT(done_, SizeIs(siblings));
   }
 
+  bool ahead_ = false;  // whether the model takes a step before the last one is collected
   sync::VirtualClock clock_;
   std::unique_ptr<text::ModelText> text_;
   std::unique_ptr<FakeStepModel> model_;
@@ -173,8 +182,11 @@ TEST_F(EngineCoreTest, WithoutPrefixCache) {
 
 // Requests of all shapes, arriving at random times, with aborts, in little memory.
 TEST_F(EngineCoreTest, TokensNeverDependOnTheBatch) {
-  for (uint32_t seed = 0; seed < 30; ++seed) {
+  for (uint32_t seed = 0; seed < 60; ++seed) {
     std::mt19937 random(seed);
+    ahead_ = seed % 2 == 1;
+    std::vector<uint32_t> stops(seed % 3 == 0 ? 100 : 0);
+    std::iota(stops.begin(), stops.end(), 0);
     auto draw = [&](uint32_t from, uint32_t to) { return from + random() % (to - from + 1); };
     specs_.clear();
     done_.clear();
@@ -186,7 +198,7 @@ TEST_F(EngineCoreTest, TokensNeverDependOnTheBatch) {
     std::vector<uint64_t> aborted;
     for (uint64_t p = 0; p < 20; ++p) {
       std::vector<uint32_t> prompt(draw(1, 30), draw(1, 2));
-      Add(p, prompt, draw(1, 6), draw(1, 25));
+      Add(p, prompt, draw(1, 6), draw(1, 25), stops);
       for (uint32_t steps = draw(0, 6); steps > 0; --steps) ASSERT_TRUE(core_->Step().ok());
       if (draw(0, 5) == 0) {
         uint64_t victim = draw(0, static_cast<uint32_t>(p));
@@ -202,6 +214,66 @@ TEST_F(EngineCoreTest, TokensNeverDependOnTheBatch) {
     }
     EXPECT_THAT(ended_, SizeIs(20));
   }
+}
+
+TEST_F(EngineCoreTest, AStepBeginsBeforeTheTokensOfTheLastAreHere) {
+  ahead_ = true;
+  Start({});
+  size_t most = 0;
+  model_->on_step = [&](const StepBatch&) { most = std::max(most, model_->under_way()); };
+  Add(1, std::vector<uint32_t>(10, 3), 8, 5);
+  Run();
+  ExpectAllRight();
+  EXPECT_EQ(most, 1u);
+  EXPECT_EQ(model_->under_way(), 0u);
+  EXPECT_EQ(model_->tokens_computed, 10u + 8 * 4) << "an end by length is foreseen";
+}
+
+TEST_F(EngineCoreTest, WhatIsComputedBehindAStopTokenIsThrownAway) {
+  Start({});
+  const std::vector<uint32_t> whole = model_->Complete({1, 2, 3}, PhiloxKey({.seed = 7, .prompt = 1}), 9);
+  ahead_ = true;
+  Start({});
+  Add(1, {1, 2, 3}, 1, 9, {whole[4]});
+  Run();
+  ExpectAllRight();
+  const FinishedSibling& done = done_.begin()->second;
+  EXPECT_EQ(done.reason, FinishReason::kStop);
+  EXPECT_THAT(done.logprobs, SizeIs(5));
+  EXPECT_EQ(model_->tokens_computed, 3u + 5) << "the stop token was fed, in vain";
+  EXPECT_EQ(core_->stats().generated_tokens, 5u);
+}
+
+TEST_F(EngineCoreTest, TokensOfAStepUnderWayBelongToTheWeightsThatItBeganUnder) {
+  ahead_ = true;
+  Start({});
+  Add(1, {1, 2, 3}, 2, 6);
+  for (int i = 0; i < 3; ++i) ASSERT_TRUE(core_->Step().ok());
+  ASSERT_TRUE(core_->Settle().ok());
+  core_->UseVersion(kSecond);
+  Run();
+  EXPECT_THAT((done_[{1, 1}].versions), ElementsAre(VersionSpan{kFirst, 3}, VersionSpan{kSecond, 3}));
+  ExpectAllRight();
+}
+
+TEST_F(EngineCoreTest, AStepThatFailsLateLeavesNothingUnderWay) {
+  ahead_ = true;
+  Start({});
+  Add(1, {1}, 2, 9);
+  for (int i = 0; i < 2; ++i) ASSERT_TRUE(core_->Step().ok());
+  model_->collect_fails = absl::InternalError("the kernel failed");
+  absl::Status status = core_->Step().status();
+  EXPECT_THAT(std::string(status.message()), HasSubstr("the kernel failed"));
+  core_->FailAll(status);
+  EXPECT_EQ(ended_[1], status);
+  EXPECT_EQ(model_->under_way(), 0u);
+  EXPECT_FALSE(core_->has_work());
+  model_->collect_fails = absl::OkStatus();
+  specs_.clear();
+  ended_.clear();
+  Add(2, {1}, 2, 3);
+  Run();
+  ExpectAllRight();
 }
 
 TEST_F(EngineCoreTest, AbortFreesEverything) {

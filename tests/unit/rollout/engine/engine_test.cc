@@ -54,7 +54,8 @@ class Outcome {
   std::optional<absl::Status> end_;
 };
 
-class EngineTest : public testing::Test {
+// Whether the model begins a step before the last one is collected.
+class EngineTest : public testing::TestWithParam<bool> {
  protected:
   EngineTest() {
     std::string folder = testing::TempDir() + "/no_tokenizer_engine";
@@ -75,6 +76,7 @@ class EngineTest : public testing::Test {
   absl::Status Swap(PolicyVersion version, InFlight in_flight,
                     absl::Duration patience = absl::Seconds(20)) {
     return engine_->SwapWeights(version, in_flight, patience, [this, version] {
+      EXPECT_EQ(model_.under_way(), 0u);
       model_.weights = version.number;
       return absl::OkStatus();
     });
@@ -106,18 +108,18 @@ class EngineTest : public testing::Test {
   std::unique_ptr<text::ModelText> text_;
   std::promise<absl::Status> failed_;  // of the first step that failed
   FakeStepModel model_{
-      {.pages = 600, .page_tokens = 4, .vocabulary_size = 1000, .max_length = 2000}};
+      {.pages = 600, .page_tokens = 4, .vocabulary_size = 1000, .max_length = 2000, .ahead = GetParam()}};
   std::unique_ptr<Engine> engine_;
 };
 
-TEST_F(EngineTest, WantsWeightsFirst) {
+TEST_P(EngineTest, WantsWeightsFirst) {
   absl::Status status = engine_->Submit(Spec(1, 1, 3), {}).status();
   EXPECT_TRUE(absl::IsFailedPrecondition(status)) << status;
   EXPECT_THAT(std::string(status.message()), HasSubstr("no weights have come yet"));
   EXPECT_EQ(engine_->version(), std::nullopt);
 }
 
-TEST_F(EngineTest, ServesRequestsFromManyThreads) {
+TEST_P(EngineTest, ServesRequestsFromManyThreads) {
   UseFirst();
   std::vector<Outcome> outcomes(20);
   std::vector<std::thread> threads;
@@ -137,7 +139,7 @@ TEST_F(EngineTest, ServesRequestsFromManyThreads) {
   EXPECT_EQ(engine_->stats().generated_tokens, 400u);
 }
 
-TEST_F(EngineTest, RefusesAnotherVersionAndAFullQueue) {
+TEST_P(EngineTest, RefusesAnotherVersionAndAFullQueue) {
   UseFirst();
   GenerateSpec spec = Spec(1, 1, 3);
   spec.version = kSecond;
@@ -148,7 +150,7 @@ TEST_F(EngineTest, RefusesAnotherVersionAndAFullQueue) {
   EXPECT_THAT(std::string(full.message()), HasSubstr("0 siblings wait, at most 50 may"));
 }
 
-TEST_F(EngineTest, PausesAndResumes) {
+TEST_P(EngineTest, PausesAndResumes) {
   UseFirst();
   engine_->Pause();
   Outcome outcome;
@@ -161,7 +163,19 @@ TEST_F(EngineTest, PausesAndResumes) {
   EXPECT_THAT(outcome.siblings_[0].versions, ElementsAre(VersionSpan{kSecond, 3}));
 }
 
-TEST_F(EngineTest, NewWeightsBetweenTwoTokens) {
+TEST_P(EngineTest, PausingWaitsForTheStepUnderWay) {
+  UseFirst();
+  Outcome outcome;
+  ASSERT_TRUE(engine_->Submit(Spec(1, 1, 1000), outcome.Callbacks()).ok());
+  WaitForSteps(3);
+  engine_->Pause();
+  EXPECT_EQ(model_.under_way(), 0u);
+  engine_->Resume();
+  EXPECT_TRUE(outcome.Wait().ok());
+  EXPECT_THAT(outcome.siblings_[0].tokens, SizeIs(1000));
+}
+
+TEST_P(EngineTest, NewWeightsBetweenTwoTokens) {
   UseFirst();
   Outcome outcome;
   Hold(true);
@@ -178,7 +192,7 @@ TEST_F(EngineTest, NewWeightsBetweenTwoTokens) {
             1000u);
 }
 
-TEST_F(EngineTest, NewWeightsAfterWhatIsUnderWay) {
+TEST_P(EngineTest, NewWeightsAfterWhatIsUnderWay) {
   UseFirst();
   Outcome before, after;
   Hold(true);
@@ -195,7 +209,7 @@ TEST_F(EngineTest, NewWeightsAfterWhatIsUnderWay) {
   EXPECT_THAT(after.siblings_[0].versions, ElementsAre(VersionSpan{kSecond, 5}));
 }
 
-TEST_F(EngineTest, ASwapHasADeadline) {
+TEST_P(EngineTest, ASwapHasADeadline) {
   UseFirst();
   Outcome outcome;
   Hold(true);
@@ -211,7 +225,7 @@ TEST_F(EngineTest, ASwapHasADeadline) {
   EXPECT_TRUE(next.Wait().ok()) << "new requests are admitted again";
 }
 
-TEST_F(EngineTest, ASwapThatFailsChangesNothing) {
+TEST_P(EngineTest, ASwapThatFailsChangesNothing) {
   UseFirst();
   absl::Status status = engine_->SwapWeights(kSecond, InFlight::kContinue, absl::Seconds(20),
                                              [] { return absl::DataLossError("bad bytes"); });
@@ -219,7 +233,7 @@ TEST_F(EngineTest, ASwapThatFailsChangesNothing) {
   EXPECT_EQ(engine_->version(), kFirst);
 }
 
-TEST_F(EngineTest, AbortsByGroupAndById) {
+TEST_P(EngineTest, AbortsByGroupAndById) {
   UseFirst();
   Outcome a, b;
   Hold(true);
@@ -234,7 +248,7 @@ TEST_F(EngineTest, AbortsByGroupAndById) {
   EXPECT_EQ(engine_->Abort({}), 0u);
 }
 
-TEST_F(EngineTest, DestructionEndsRequests) {
+TEST_P(EngineTest, DestructionEndsRequests) {
   UseFirst();
   Outcome outcome;
   ASSERT_TRUE(engine_->Submit(Spec(1, 1, 1900), outcome.Callbacks()).ok());
@@ -243,7 +257,7 @@ TEST_F(EngineTest, DestructionEndsRequests) {
   EXPECT_TRUE(status.ok() || absl::IsCancelled(status)) << status;
 }
 
-TEST_F(EngineTest, AModelErrorEndsRequests) {
+TEST_P(EngineTest, AModelErrorEndsRequests) {
   UseFirst();
   Outcome outcome;
   model_.fails = absl::ResourceExhaustedError("no memory");
@@ -252,12 +266,14 @@ TEST_F(EngineTest, AModelErrorEndsRequests) {
   EXPECT_EQ(failed_.get_future().get().message(), "no memory") << "whoever owns the engine is told";
 }
 
-TEST_F(EngineTest, WantsSensibleOptions) {
+TEST_P(EngineTest, WantsSensibleOptions) {
   EXPECT_THAT(
       std::string(
           Engine::Create({.max_running = 0}, model_, *text_, clock_, {}).status().message()),
       HasSubstr("1 running sequence"));
 }
+
+INSTANTIATE_TEST_SUITE_P(Ahead, EngineTest, testing::Bool());
 
 }  // namespace
 }  // namespace rein::rollout
