@@ -103,6 +103,9 @@ absl::Status PolicyTrainer::Microbatch(const UpdateBatch& batch, const std::vect
         ForwardTargets(decoder, packed, algorithm_.temperature, settings_.recompute, routers);
     REIN_RETURN_IF_ERROR(
         SplitTargets(out.logprob_N, packed, batch.sequences, members, "policy_logprob", logprobs));
+    if (algorithm_.needs_behaviour && !batch.policy_moved) {
+      AddMismatch(out.logprob_N, packed, batch.sequences, members, PromisedMismatch(decoder), &sums->mismatch);
+    }
     in.policy_logprob_T = out.logprob_N;
     in.entropy_T = out.entropy_N;
   }
@@ -355,6 +358,7 @@ absl::StatusOr<UpdateResult> PolicyTrainer::Update(const std::vector<TrainingSeq
   for (size_t step = 0; step < steps; ++step) {
     const std::vector<size_t>& minibatch = minibatches[step % minibatches.size()];
     batch.counts = CountTargets(sequences, minibatch, algorithm_);
+    batch.policy_moved = step > 0;
     absl::Status status =
         Agree(Accumulate(batch, WithSignal(batch, minibatch, algorithm_), &sums, nullptr));
     if (!status.ok()) return undo(status);
@@ -385,6 +389,7 @@ absl::StatusOr<UpdateResult> PolicyTrainer::Update(const std::vector<TrainingSeq
     progress_.kl_coefficient = NextKlCoefficientOf(batch, algorithm_);
   }
   result.advantages = batch.MeanAdvantages();
+  result.mismatched = std::move(sums.mismatch.first);
   return result;
 }
 

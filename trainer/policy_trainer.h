@@ -27,6 +27,7 @@
 #include "trainer/critic.h"
 #include "trainer/optim/adamw.h"
 #include "trainer/optim/lr_schedule.h"
+#include "trainer/mismatch.h"
 #include "trainer/parameter_set.h"
 #include "trainer/sequence_check.h"
 #include "trainer/training_sequence.h"
@@ -54,6 +55,7 @@ struct TrainerSettings {
 struct UpdateResult {
   std::vector<double> advantages;  // of each sequence; empty when the algorithm has none
   std::vector<Metric> metrics;
+  std::vector<MismatchedToken> mismatched;  // the first of this rank, if any
 };
 
 struct PassResult {

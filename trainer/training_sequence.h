@@ -20,6 +20,8 @@ struct TrainingSequence {
   std::vector<double> reward_parts;    // the score of each reward of the job; RL only
   double greedy_reward = 0;            // of a greedy completion of the same prompt; RL only
   bool truncated = false;
+  // Every target was sampled by the weights in training, from their whole distribution at the job's temperature.
+  bool on_policy = false;
 
   int64_t targets() const {
     int64_t count = 0;

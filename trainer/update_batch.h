@@ -21,6 +21,7 @@ struct UpdateBatch {
   std::vector<std::vector<float>> frozen_logprobs;  // of the frozen reference; empty: the sequences' own
   double mismatch_kl = 0;                           // z of KTO
   GlobalCounts counts;                         // of the minibatch in hand
+  bool policy_moved = false;                   // a step of this Update was made
 
   // The mean advantage of each sequence; empty when the algorithm has none.
   std::vector<double> MeanAdvantages() const;

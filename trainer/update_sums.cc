@@ -17,7 +17,7 @@ UpdateSums::UpdateSums(const Algorithm& algorithm)
 absl::Status UpdateSums::ReduceOver(parallel::ProcessGroup& group) {
   if (group.size() == 1) return absl::OkStatus();
   REIN_RETURN_IF_ERROR(routers.ReduceOver(group));
-  std::vector<double> flat{loss, tokens, computed_tokens, trained_tokens, trained_sequences};
+  std::vector<double> flat{loss, tokens, computed_tokens, trained_tokens, trained_sequences, mismatch.compared, mismatch.beyond};
   flat.insert(flat.end(), token_sums.begin(), token_sums.end());
   flat.insert(flat.end(), sequence_sums.begin(), sequence_sums.end());
   at::Tensor sums = at::tensor(flat, at::kDouble);
@@ -28,15 +28,20 @@ absl::Status UpdateSums::ReduceOver(parallel::ProcessGroup& group) {
   computed_tokens = value[2];
   trained_tokens = value[3];
   trained_sequences = value[4];
-  std::copy_n(value + 5, token_sums.size(), token_sums.begin());
-  std::copy_n(value + 5 + token_sums.size(), sequence_sums.size(), sequence_sums.begin());
-  const auto count = static_cast<int64_t>(maxima.size());
-  if (count == 0) return absl::OkStatus();
+  mismatch.compared = value[5];
+  mismatch.beyond = value[6];
+  value += 7;
+  std::copy_n(value, token_sums.size(), token_sums.begin());
+  std::copy_n(value + token_sums.size(), sequence_sums.size(), sequence_sums.begin());
+  std::vector<double> own_maxima = maxima;
+  own_maxima.push_back(mismatch.largest);
+  const auto count = static_cast<int64_t>(own_maxima.size());
   at::Tensor all = at::empty({group.size(), count}, at::kDouble);
   std::vector<at::Tensor> rows = all.unbind(0);
-  REIN_RETURN_IF_ERROR(group.AllGather(at::tensor(maxima, at::kDouble), rows));
+  REIN_RETURN_IF_ERROR(group.AllGather(at::tensor(own_maxima, at::kDouble), rows));
   at::Tensor highest = all.amax(0);
-  std::copy_n(highest.const_data_ptr<double>(), count, maxima.begin());
+  std::copy_n(highest.const_data_ptr<double>(), count - 1, maxima.begin());
+  mismatch.largest = highest[count - 1].item<double>();
   return absl::OkStatus();
 }
 
@@ -61,6 +66,10 @@ std::vector<Metric> UpdateSums::Metrics(const Algorithm& algorithm) const {
   for (size_t i = 0; i < maxima.size(); ++i) {
     // Where nothing was trained on there is no largest.
     metrics.push_back({algorithm.token_max_names[i], trained_tokens > 0 ? maxima[i] : 0});
+  }
+  if (mismatch.compared > 0) {
+    metrics.push_back({"mismatch_max", mismatch.largest});
+    metrics.push_back({"mismatch_tokens", mismatch.beyond});
   }
   metrics.push_back({"tokens", tokens});
   metrics.push_back({"computed_tokens", computed_tokens});

@@ -8,6 +8,7 @@
 
 #include "common/parallel/process_group.h"
 #include "trainer/algorithms/algorithm.h"
+#include "trainer/mismatch.h"
 #include "trainer/router_sums.h"
 #include "trainer/training_sequence.h"
 
@@ -19,7 +20,9 @@ struct UpdateSums {
   // Afterwards every rank holds the figures of all. Every rank must call it.
   absl::Status ReduceOver(parallel::ProcessGroup& group);
 
-  // "loss", the algorithm's own means and maxima, "tokens", "computed_tokens", "trained_tokens".
+  // "loss", the algorithm's own means and maxima, "tokens", "computed_tokens", "trained_tokens"; where tokens were
+  // compared with the generator's also "mismatch_max", the largest difference, and "mismatch_tokens", how many differ
+  // by more than is promised.
   std::vector<Metric> Metrics(const Algorithm& algorithm) const;
 
   double loss = 0;
@@ -31,6 +34,7 @@ struct UpdateSums {
   std::vector<double> sequence_sums;  // of Algorithm::sequence_mean_names
   std::vector<double> maxima;      // of Algorithm::token_max_names
   RouterSums routers;
+  MismatchSums mismatch;
 };
 
 }  // namespace rein::trainer

@@ -4,6 +4,7 @@
 
 #include "common/kernels/attention_hopper.h"
 #include "common/kernels/attention_tile.cuh"
+#include "common/kernels/dependent_launch.cuh"
 #include "common/kernels/launch_status.h"
 
 namespace rein::kernels {
@@ -255,18 +256,31 @@ __global__ void ListItemsKernel(DecodePlan plan, DecodeScratch s) {
   }
 }
 
-template <int kDim>
+// kFew: fewer items than processors, so that each has one to itself and asks for the whole chunk at once.
+template <int kDim, bool kFew>
 struct DecodeLayout {
-  static constexpr int kWarps = kDim > 128 ? 2 : 4;
+  static constexpr int kWarps = kFew ? 1 : kDim > 128 ? 2 : 4;
   static constexpr int kTile = kKeyTile * kTileStride<kDim>;
-  static constexpr int kStages = 3;  // tiles of keys or of values in shared memory, per warp
+  static constexpr int kStages = kFew ? 2 * kTilesPerChunk : 3;  // tiles of keys or of values in shared memory, per warp
   static constexpr int kBytes = kWarps * kStages * kTile * 2;
 };
 
-template <int kDim>
-__global__ void __launch_bounds__(32 * DecodeLayout<kDim>::kWarps)
+// Waits for the keys and values of a tile when those of the whole chunk were asked for.
+__device__ void WaitForTile(int tile) {
+  static_assert(kTilesPerChunk == 4);
+  switch (tile) {
+    case 0: return WaitForCopies<6>();
+    case 1: return WaitForCopies<4>();
+    case 2: return WaitForCopies<2>();
+    default: return WaitForCopies<0>();
+  }
+}
+
+template <int kDim, bool kFew>
+__global__ void __launch_bounds__(32 * DecodeLayout<kDim, kFew>::kWarps)
     AttendDecodeKernel(AttentionForward r, DecodeScratch s) {
-  using L = DecodeLayout<kDim>;
+  AwaitPrevious();
+  using L = DecodeLayout<kDim, kFew>;
   extern __shared__ __align__(16) bf16 shared[];
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   bf16* ring = shared + warp * L::kStages * L::kTile;
@@ -319,19 +333,22 @@ __global__ void __launch_bounds__(32 * DecodeLayout<kDim>::kWarps)
       }
     }
     __syncwarp();
-    fetch(0);
-    fetch(1);
+    for (int piece = 0; piece < (kFew ? L::kStages : 2); ++piece) fetch(piece);
     ChunkState<kDim> chunk;
     chunk.Reset();
     for (int tile = 0; tile < tiles; ++tile) {
-      fetch(2 * tile + 2);
-      WaitForCopies<1>();
+      if constexpr (kFew) {
+        WaitForTile(tile);
+      } else {
+        fetch(2 * tile + 2);
+        WaitForCopies<1>();
+      }
       __syncwarp();
       const int visible[2] = {context - first_key - tile * kKeyTile, context - first_key - tile * kKeyTile};
       AddTile<kDim>(q_fragment, ring + 2 * tile % L::kStages * L::kTile,
                     ring + (2 * tile + 1) % L::kStages * L::kTile, visible, scale_log2, chunk);
       __syncwarp();
-      fetch(2 * tile + 3);
+      if constexpr (!kFew) fetch(2 * tile + 3);
     }
     WaitForCopies<0>();
 #pragma unroll
@@ -355,6 +372,7 @@ __global__ void __launch_bounds__(32 * DecodeLayout<kDim>::kWarps)
 // One warp adds the chunks of one head of one sequence.
 template <int kDim>
 __global__ void AddChunksKernel(AttentionForward r, DecodeScratch s) {
+  AwaitPrevious();
   const int64_t unit = blockIdx.x * 4 + threadIdx.x / 32;
   if (unit >= r.sequences * r.heads) return;
   const int64_t b = unit / r.heads, head = unit % r.heads;
@@ -401,6 +419,21 @@ absl::Status Widen(const char* name, Kernel kernel, int bytes) {
                                                     cudaGetErrorString(error)));
 }
 
+template <int kDim, bool kFew>
+absl::Status LaunchDecode(const AttentionForward& run, const DecodeScratch& cut, int64_t most_items, int processors,
+                          cudaStream_t stream) {
+  using L = DecodeLayout<kDim, kFew>;
+  const auto kernel = AttendDecodeKernel<kDim, kFew>;
+  absl::Status status = Widen("AttendDecode", kernel, L::kBytes);
+  if (!status.ok()) return status;
+  int resident = 0;
+  cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, kernel, 32 * L::kWarps, L::kBytes);
+  const auto blocks = static_cast<unsigned>(
+      std::min<int64_t>(most_items, static_cast<int64_t>(processors) * std::max(resident, 1)));
+  LaunchDependent(kernel, blocks, 32 * L::kWarps, L::kBytes, stream, run, cut);
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::Status AttendPrefill(const AttentionForward& run, int64_t longest, void* stream) {
@@ -440,20 +473,18 @@ absl::Status AttendDecode(const AttentionForward& run, int64_t most_chunks, void
   }
   auto* on = static_cast<cudaStream_t>(stream);
   const DecodeScratch cut = Cut(scratch, most_chunks, run.sequences, run.heads);
+  const int64_t most_items = most_chunks * run.kv_heads;
+  int device = 0, processors = 0;
+  cudaGetDevice(&device);
+  cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
   return WithDim(run.head_dim, [&](auto dim) {
-    using L = DecodeLayout<dim.value>;
-    absl::Status status = Widen("AttendDecode", AttendDecodeKernel<dim.value>, L::kBytes);
+    constexpr bool kFewFits = dim.value <= 128;
+    absl::Status status = kFewFits && most_items <= processors
+                              ? LaunchDecode<dim.value, kFewFits>(run, cut, most_items, processors, on)
+                              : LaunchDecode<dim.value, false>(run, cut, most_items, processors, on);
     if (!status.ok()) return status;
-    int device = 0, processors = 0, resident = 0;
-    cudaGetDevice(&device);
-    cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
-    cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, AttendDecodeKernel<dim.value>,
-                                                  32 * L::kWarps, L::kBytes);
-    const auto blocks = static_cast<unsigned>(std::min<int64_t>(
-        most_chunks * run.kv_heads, static_cast<int64_t>(processors) * std::max(resident, 1)));
-    AttendDecodeKernel<dim.value><<<blocks, 32 * L::kWarps, L::kBytes, on>>>(run, cut);
     const auto heads = static_cast<unsigned>((run.sequences * run.heads + 3) / 4);
-    AddChunksKernel<dim.value><<<heads, 128, 0, on>>>(run, cut);
+    LaunchDependent(AddChunksKernel<dim.value>, heads, 128, 0, on, run, cut);
     return LaunchStatus("AttendDecode");
   });
 }

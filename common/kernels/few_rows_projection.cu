@@ -1,5 +1,6 @@
 #include "common/kernels/barrier.cuh"
 #include "common/kernels/bf16_vector.cuh"
+#include "common/kernels/dependent_launch.cuh"
 #include "common/kernels/hopper.h"
 #include "common/kernels/launch_status.h"
 #include "common/kernels/projection.h"
@@ -53,6 +54,7 @@ __device__ void CopyStages(const Projection& p, int64_t first_column, int thread
 
 template <typename L>
 __global__ void __launch_bounds__(L::kThreads) FewRowsProjectionKernel(Projection p) {
+  AwaitPrevious();
   constexpr int kColumnTiles = L::kColumns / 8;
   constexpr int kPart = 128, kPartsOfStage = L::kInner / kPart, kSteps = kPart / 16;
   extern __shared__ __align__(16) bf16 shared[];
@@ -129,8 +131,8 @@ __global__ void __launch_bounds__(L::kThreads) FewRowsProjectionKernel(Projectio
 template <typename L>
 absl::Status Launch(const Projection& p, void* stream) {
   cudaFuncSetAttribute(FewRowsProjectionKernel<L>, cudaFuncAttributeMaxDynamicSharedMemorySize, L::kBytes);
-  FewRowsProjectionKernel<L><<<static_cast<unsigned>(p.columns / L::kColumns), L::kThreads, L::kBytes,
-                               static_cast<cudaStream_t>(stream)>>>(p);
+  LaunchDependent(FewRowsProjectionKernel<L>, static_cast<unsigned>(p.columns / L::kColumns), L::kThreads, L::kBytes,
+                  static_cast<cudaStream_t>(stream), p);
   return LaunchStatus("FewRowsProjection");
 }
 

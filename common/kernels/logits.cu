@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "common/kernels/bf16_vector.cuh"
+#include "common/kernels/dependent_launch.cuh"
 #include "common/kernels/launch_status.h"
 
 namespace rein::kernels {
@@ -49,12 +50,14 @@ __device__ void LoadZ(const bf16* row, int first, int vocabulary, float temperat
         z[i + j] = column + j < vocabulary ? __bfloat162float(row[column + j]) : -INFINITY;
       }
     }
+    if (temperature == 1) continue;  // x / 1 is x
 #pragma unroll
     for (int j = 0; j < 8; ++j) z[i + j] = __fdiv_rn(z[i + j], temperature);
   }
 }
 
-// In every thread.
+// In every thread. `weighted` only where it is asked for.
+template <bool kWeighted>
 __device__ Part ReduceSlice(const float (&z)[kPerThread], float* scratch) {
   float max = -INFINITY;
 #pragma unroll
@@ -66,27 +69,42 @@ __device__ Part ReduceSlice(const float (&z)[kPerThread], float* scratch) {
   for (int i = 0; i < kPerThread; ++i) {
     const float p = expf(__fsub_rn(z[i], max));
     part.sum = __fadd_rn(part.sum, p);
-    part.weighted = p > 0 ? __fmaf_rn(p, z[i], part.weighted) : part.weighted;
+    if (kWeighted) part.weighted = p > 0 ? __fmaf_rn(p, z[i], part.weighted) : part.weighted;
   }
   part.sum = BlockSum(part.sum, scratch);
-  part.weighted = BlockSum(part.weighted, scratch);
+  if (kWeighted) part.weighted = BlockSum(part.weighted, scratch);
   return part;
 }
 
-// Adds the slices of a row in order.
+// Adds the slices of a row in order; a whole warp calls it, and each lane scales a slice.
 __device__ Part AddSlices(const Part* parts, int slices) {
+  const int lane = threadIdx.x % 32;
   Part total{-INFINITY, 0, 0};
-  for (int s = 0; s < slices; ++s) total.max = fmaxf(total.max, parts[s].max);
-  for (int s = 0; s < slices; ++s) {
-    if (parts[s].max == -INFINITY) continue;
-    const float scale = expf(__fsub_rn(parts[s].max, total.max));
-    total.sum = __fmaf_rn(parts[s].sum, scale, total.sum);
-    total.weighted = __fmaf_rn(parts[s].weighted, scale, total.weighted);
+  for (int s = lane; s < slices; s += 32) total.max = fmaxf(total.max, parts[s].max);
+#pragma unroll
+  for (int offset = 16; offset > 0; offset /= 2) {
+    total.max = fmaxf(total.max, __shfl_xor_sync(~0u, total.max, offset));
+  }
+  for (int from = 0; from < slices; from += 32) {
+    const int count = min(32, slices - from);
+    const Part mine = lane < count ? parts[from + lane] : Part{-INFINITY, 0, 0};
+    const float scale = mine.max == -INFINITY ? 0.0f : expf(__fsub_rn(mine.max, total.max));
+    for (int s = 0; s < count; ++s) {
+      const float scale_s = __shfl_sync(~0u, scale, s);
+      total.sum = __fmaf_rn(__shfl_sync(~0u, mine.sum, s), scale_s, total.sum);
+      total.weighted = __fmaf_rn(__shfl_sync(~0u, mine.weighted, s), scale_s, total.weighted);
+    }
   }
   return total;
 }
 
 __device__ float LogSumExp(const Part& total) { return __fadd_rn(total.max, logf(total.sum)); }
+
+constexpr int kRowsPerBlock = 8;  // a warp for each row, where the slices of a row are added
+
+__device__ int64_t RowOfWarp() {
+  return blockIdx.x * static_cast<int64_t>(kRowsPerBlock) + threadIdx.x / 32;
+}
 
 int Slices(int64_t vocabulary) {
   return static_cast<int>((vocabulary + kVocabularySlice - 1) / kVocabularySlice);
@@ -98,14 +116,15 @@ __global__ void SliceStatsKernel(LogitStats r, Part* parts) {
   const int first = static_cast<int>(blockIdx.x * kVocabularySlice) + threadIdx.x * kPerThread;
   LoadZ(static_cast<const bf16*>(r.logits) + blockIdx.y * r.stride, first,
         static_cast<int>(r.vocabulary), r.temperature, z);
-  const Part part = ReduceSlice(z, scratch);
+  const Part part = ReduceSlice<true>(z, scratch);
   if (threadIdx.x == 0) parts[blockIdx.y * gridDim.x + blockIdx.x] = part;
 }
 
 __global__ void RowStatsKernel(LogitStats r, const Part* parts, int slices) {
-  const int64_t row = blockIdx.x * static_cast<int64_t>(blockDim.x) + threadIdx.x;
+  const int64_t row = RowOfWarp();
   if (row >= r.rows) return;
   const Part total = AddSlices(parts + row * slices, slices);
+  if (threadIdx.x % 32 != 0) return;
   const float lse = LogSumExp(total);
   const float logit =
       __bfloat162float(static_cast<const bf16*>(r.logits)[row * r.stride + r.target[row]]);
@@ -166,6 +185,15 @@ __device__ float GumbelOf(uint32_t word) {
   return -logf(-log1pf(-u));
 }
 
+// GumbelOf to within kNearlyGumbel, by the hardware's logarithm: enough to say which columns cannot win.
+constexpr float kNearlyGumbel = 1e-3f;
+__device__ float NearlyGumbelOf(uint32_t word) {
+  constexpr float kBelowOne = 1.0f - 0x1p-24f;
+  const float u = fminf(__fmul_rn(__fadd_rn(static_cast<float>(word), 0.5f), 0x1p-32f), kBelowOne);
+  const float exponential = u < 0x1p-6f ? u * (1 + u * (0.5f + u * (1.0f / 3))) : -__logf(1 - u);
+  return -__logf(exponential);
+}
+
 __device__ Candidate Better(Candidate a, Candidate b) {
   const bool second = b.score > a.score || (b.score == a.score && b.column < a.column);
   return second ? b : a;
@@ -192,60 +220,94 @@ DrawScratch CutDraw(void* scratch, int64_t parts) {
   return {tempered, tempered + parts, reinterpret_cast<Candidate*>(tempered + 2 * parts)};
 }
 
+// The word of Philox that a thread's column `i`, counted from `first`, takes: four words serve columns eight apart.
+__device__ uint32_t WordOf(const uint4& words, int i) {
+  const uint32_t word[4] = {words.x, words.y, words.z, words.w};
+  return word[i / 8];
+}
+
+// Nearly every column is ruled out by a cheap noise that is nearly right; those within its error of the best are
+// compared by the right one.
 __global__ void SliceDrawKernel(TokenDraw r, DrawScratch s) {
+  AwaitPrevious();
   __shared__ float scratch[32];
   __shared__ Candidate best_of_warp[kThreads / 32];
   const DrawRow row = r.row[blockIdx.y];
   const bool greedy = row.temperature == 0;
+  const float temperature = greedy ? 1.0f : row.temperature;
   const int64_t at = blockIdx.y * static_cast<int64_t>(gridDim.x) + blockIdx.x;
   const bf16* logits = static_cast<const bf16*>(r.logits) + blockIdx.y * r.stride;
   const int first = static_cast<int>(blockIdx.x * kVocabularySlice) + threadIdx.x * kPerThread;
   const int vocabulary = static_cast<int>(r.vocabulary);
   float z[kPerThread];
-  if (r.untempered != nullptr) {
-    LoadZ(logits, first, vocabulary, 1.0f, z);
-    const Part part = ReduceSlice(z, scratch);
-    if (threadIdx.x == 0) s.untempered[at] = part;
-  }
-  LoadZ(logits, first, vocabulary, greedy ? 1.0f : row.temperature, z);
-  const Part part = ReduceSlice(z, scratch);
+  LoadZ(logits, first, vocabulary, temperature, z);
+  const Part part = ReduceSlice<false>(z, scratch);
   if (threadIdx.x == 0) s.tempered[at] = part;
 
-  Candidate best{-INFINITY, -INFINITY, 0x7fffffff};
+  float nearly_best = -INFINITY;
 #pragma unroll
   for (int lane = 0; lane < 8; ++lane) {
     uint4 words = {};
-    if (!greedy && first < vocabulary) {
-      words = Philox(row.key, row.position, static_cast<uint32_t>(first / 4 + lane));
-    }
-    const uint32_t word[4] = {words.x, words.y, words.z, words.w};
+    if (!greedy) words = Philox(row.key, row.position, static_cast<uint32_t>(first / 4 + lane));
 #pragma unroll
     for (int w = 0; w < 4; ++w) {
-      const float mine = z[w * 8 + lane];
-      if (mine == -INFINITY) continue;
-      const float score = greedy ? mine : __fadd_rn(mine, GumbelOf(word[w]));
-      best = Better(best, {score, mine, first + w * 8 + lane});
+      const int i = w * 8 + lane;
+      if (!greedy) z[i] += NearlyGumbelOf(WordOf(words, i));
+      nearly_best = fmaxf(nearly_best, z[i]);
     }
+  }
+  nearly_best = BlockMax(nearly_best, scratch);
+  // Beside the error of the noise, that of adding it.
+  const float least = nearly_best - (2 * kNearlyGumbel + 1e-6f * fabsf(nearly_best));
+  uint32_t maybe = 0;
+#pragma unroll
+  for (int i = 0; i < kPerThread; ++i) maybe |= (z[i] >= least && z[i] > -INFINITY ? 1u : 0u) << i;
+  Candidate best{-INFINITY, -INFINITY, 0x7fffffff};
+  while (maybe != 0) {
+    const int i = __ffs(static_cast<int>(maybe)) - 1, column = first + i;
+    maybe &= maybe - 1;
+    const float mine = __fdiv_rn(__bfloat162float(logits[column]), temperature);
+    float score = mine;
+    if (!greedy) {
+      const uint4 words = Philox(row.key, row.position, static_cast<uint32_t>(first / 4 + i % 8));
+      score = __fadd_rn(mine, GumbelOf(WordOf(words, i)));
+    }
+    best = Better(best, {score, mine, column});
   }
   best = BetterOfWarp(best);
   if (threadIdx.x % 32 == 0) best_of_warp[threadIdx.x / 32] = best;
   __syncthreads();
-  if (threadIdx.x != 0) return;
-  for (int w = 1; w < kThreads / 32; ++w) best = Better(best, best_of_warp[w]);
-  s.candidate[at] = best;
+  if (threadIdx.x == 0) {
+    for (int w = 1; w < kThreads / 32; ++w) best = Better(best, best_of_warp[w]);
+    s.candidate[at] = best;
+  }
+  if (r.untempered == nullptr || temperature == 1) return;  // the same at temperature 1
+  LoadZ(logits, first, vocabulary, 1.0f, z);
+  const Part untempered = ReduceSlice<false>(z, scratch);
+  if (threadIdx.x == 0) s.untempered[at] = untempered;
 }
 
 __global__ void RowDrawKernel(TokenDraw r, DrawScratch s, int slices) {
-  const int64_t row = blockIdx.x * static_cast<int64_t>(blockDim.x) + threadIdx.x;
+  AwaitPrevious();
+  const int64_t row = RowOfWarp();
   if (row >= r.rows) return;
-  Candidate best = s.candidate[row * slices];
-  for (int i = 1; i < slices; ++i) best = Better(best, s.candidate[row * slices + i]);
+  const int lane = threadIdx.x % 32;
+  Candidate best{-INFINITY, -INFINITY, 0x7fffffff};
+  for (int i = lane; i < slices; i += 32) best = Better(best, s.candidate[row * slices + i]);
+  best = BetterOfWarp(best);
   const float lse = LogSumExp(AddSlices(s.tempered + row * slices, slices));
-  r.token[row] = best.column < r.vocabulary ? best.column : 0;
-  r.logprob[row] = __fsub_rn(best.z, lse);
+  const int64_t token = best.column < r.vocabulary ? best.column : 0;
+  if (lane == 0) {
+    r.token[row] = token;
+    r.logprob[row] = __fsub_rn(best.z, lse);
+  }
   if (r.untempered == nullptr) return;
-  const float logit = __bfloat162float(static_cast<const bf16*>(r.logits)[row * r.stride + r.token[row]]);
-  r.untempered[row] = __fsub_rn(logit, LogSumExp(AddSlices(s.untempered + row * slices, slices)));
+  const float temperature = r.row[row].temperature;
+  const Part* parts = temperature == 0 || temperature == 1 ? s.tempered : s.untempered;
+  const float untempered_lse = LogSumExp(AddSlices(parts + row * slices, slices));
+  if (lane != 0) return;
+  const float logit = __bfloat162float(static_cast<const bf16*>(r.logits)[row * r.stride + token]);
+  r.untempered[row] = __fsub_rn(logit, untempered_lse);
 }
 
 __global__ void PlaceDrawnKernel(int64_t* token, int64_t count, const int64_t* drawn) {
@@ -253,7 +315,9 @@ __global__ void PlaceDrawnKernel(int64_t* token, int64_t count, const int64_t* d
   if (i < count && token[i] < 0) token[i] = drawn[-1 - token[i]];
 }
 
-unsigned RowBlocks(int64_t rows) { return static_cast<unsigned>((rows + 63) / 64); }
+unsigned Blocks(int64_t count, int64_t per_block) {
+  return static_cast<unsigned>((count + per_block - 1) / per_block);
+}
 
 }  // namespace
 
@@ -267,7 +331,7 @@ absl::Status ComputeLogitStats(const LogitStats& run, void* stream) {
   auto* parts = static_cast<Part*>(run.scratch);
   const int slices = Slices(run.vocabulary);
   SliceStatsKernel<<<dim3(slices, static_cast<unsigned>(run.rows)), kThreads, 0, on>>>(run, parts);
-  RowStatsKernel<<<RowBlocks(run.rows), 64, 0, on>>>(run, parts, slices);
+  RowStatsKernel<<<Blocks(run.rows, kRowsPerBlock), 32 * kRowsPerBlock, 0, on>>>(run, parts, slices);
   return LaunchStatus("ComputeLogitStats");
 }
 
@@ -283,14 +347,14 @@ absl::Status DrawTokens(const TokenDraw& run, void* stream) {
   auto* on = static_cast<cudaStream_t>(stream);
   const int slices = Slices(run.vocabulary);
   const DrawScratch scratch = CutDraw(run.scratch, run.rows * slices);
-  SliceDrawKernel<<<dim3(slices, static_cast<unsigned>(run.rows)), kThreads, 0, on>>>(run, scratch);
-  RowDrawKernel<<<RowBlocks(run.rows), 64, 0, on>>>(run, scratch, slices);
+  LaunchDependent(SliceDrawKernel, dim3(slices, static_cast<unsigned>(run.rows)), kThreads, 0, on, run, scratch);
+  LaunchDependent(RowDrawKernel, Blocks(run.rows, kRowsPerBlock), 32 * kRowsPerBlock, 0, on, run, scratch, slices);
   return LaunchStatus("DrawTokens");
 }
 
 absl::Status PlaceDrawnTokens(int64_t* token, int64_t count, const int64_t* drawn, void* stream) {
   if (count == 0) return absl::OkStatus();
-  PlaceDrawnKernel<<<RowBlocks(count), 64, 0, static_cast<cudaStream_t>(stream)>>>(token, count, drawn);
+  PlaceDrawnKernel<<<Blocks(count, 128), 128, 0, static_cast<cudaStream_t>(stream)>>>(token, count, drawn);
   return LaunchStatus("PlaceDrawnTokens");
 }
 

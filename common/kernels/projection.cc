@@ -22,7 +22,9 @@ namespace rein::kernels {
 namespace {
 
 constexpr size_t kWorkspaceBytes = size_t{32} << 20;
-constexpr int kCandidates = 24;
+constexpr int kCandidates = 24;             // of one number of rows
+// What cuBLASLt proposes for these is tried for fewer rows too: some of it is faster there than its own proposals.
+constexpr std::array<int64_t, 3> kProposedFor = {64, 128, 256};
 constexpr int64_t kComparedRows = 32;       // at the beginning, and as many at the end
 constexpr int64_t kOwnRows = 64;            // up to here a kernel of ours is a candidate too
 constexpr int64_t kColdRows = 256;          // up to here the weights come from memory, beyond it hardly matters
@@ -183,6 +185,26 @@ class ProjectionPlans {
     return Check(status, "product");
   }
 
+  absl::StatusOr<std::vector<cublasLtMatmulAlgo_t>> Candidates(const Projection& run) const {
+    std::vector<int64_t> rows{run.rows};
+    for (int64_t more : kProposedFor) {
+      if (more > run.rows) rows.push_back(more);
+    }
+    std::vector<cublasLtMatmulAlgo_t> all;
+    for (int64_t count : rows) {
+      Projection other = run;
+      other.rows = count;
+      REIN_ASSIGN_OR_RETURN(std::unique_ptr<Product> product, Product::Create(other));
+      for (const cublasLtMatmulAlgo_t& one : product->Candidates(handle_)) {
+        auto same = [&](const cublasLtMatmulAlgo_t& known) {
+          return std::equal(std::begin(one.data), std::end(one.data), std::begin(known.data));
+        };
+        if (std::none_of(all.begin(), all.end(), same)) all.push_back(one);
+      }
+    }
+    return all;
+  }
+
   // Nothing when the input is no touchstone: its outputs are zeros, which every algorithm gets right.
   absl::StatusOr<std::optional<Choice>> Choose(const Projection& run, cudaStream_t stream) {
     const auto begin = std::chrono::steady_clock::now();
@@ -237,7 +259,8 @@ class ProjectionPlans {
       REIN_ASSIGN_OR_RETURN(best_us, time([&](cudaStream_t on) { return RunOwn(run, on); }));
     }
     int agree = 0, tried = 0;
-    for (const cublasLtMatmulAlgo_t& algorithm : product->Candidates(handle_)) {
+    REIN_ASSIGN_OR_RETURN(std::vector<cublasLtMatmulAlgo_t> candidates, Candidates(run));
+    for (const cublasLtMatmulAlgo_t& algorithm : candidates) {
       if (product->Run(handle_, run, algorithm, workspace_, stream) != CUBLAS_STATUS_SUCCESS) continue;
       ++tried;
       bool equal = true;

@@ -9,6 +9,7 @@
 #include <c10/core/impl/VirtualGuardImpl.h>
 
 #include "common/kernels/attention.h"
+#include "common/kernels/filter_logits.h"
 #include "common/kernels/logits.h"
 #include "common/nn/head.h"
 #include "common/tensor/cuda_runtime.h"
@@ -189,6 +190,20 @@ kernels::DrawRow RowOf(const RowDraw& draw) {
   return {draw.noise.key, draw.noise.position, static_cast<float>(draw.temperature)};
 }
 
+kernels::FilterRow FilterOf(const RowDraw& draw) {
+  if (draw.temperature == 0) return {};
+  return {draw.top_p, draw.min_p, static_cast<float>(draw.temperature), draw.top_k};
+}
+
+// The bytes of `values` on the device, queued: nothing waits.
+template <typename T>
+at::Tensor OnDevice(const std::vector<T>& values, at::Device device) {
+  const auto bytes = static_cast<int64_t>(values.size() * sizeof(T));
+  at::Tensor host = at::empty({bytes}, at::TensorOptions(at::kByte).pinned_memory(true));
+  std::memcpy(host.mutable_data_ptr(), values.data(), static_cast<size_t>(bytes));
+  return host.to(device, /*non_blocking=*/true);
+}
+
 }  // namespace
 
 DeviceStep::Inputs DeviceStep::Upload(const StepBatch& batch, const Sizes& sizes) {
@@ -301,14 +316,23 @@ void DeviceStep::DrawFiltered(const StepBatch& batch, const Sizes& sizes, const 
     rows.push_back(draw);
   }
   if (rows.empty()) return;
-  const at::Device device = outputs.packed.device();
+  std::vector<kernels::DrawRow> draws;
+  std::vector<kernels::FilterRow> filters;
+  for (const RowDraw& row : rows) {
+    draws.push_back(RowOf(row));
+    filters.push_back(FilterOf(row));
+  }
   const auto filtered = static_cast<int64_t>(rows.size());
-  at::Tensor draw_F = at::zeros({filtered, static_cast<int64_t>(sizeof(kernels::DrawRow))}, at::kByte);
-  std::transform(rows.begin(), rows.end(), static_cast<kernels::DrawRow*>(draw_F.mutable_data_ptr()), RowOf);
-  at::Tensor row_F = at::tensor(row_of, at::kLong).to(device);
-  at::Tensor own_FV = outputs.logits_NV.index_select(0, row_F);
-  const DrawsOnDevice drawn(
-      Draw(Filtered(own_FV, rows).contiguous(), draw_F.to(device), /*untempered=*/false), filtered);
+  const at::Device device = outputs.packed.device();
+  at::Tensor row_F = OnDevice(row_of, device).view(at::kLong), filter_F = OnDevice(filters, device);
+  at::Tensor own_FV = outputs.logits_NV.index_select(0, row_F), left_FV = own_FV.clone();
+  Ban(rows, left_FV);
+  const kernels::LogitFilter run{left_FV.mutable_data_ptr(), left_FV.size(1),
+                                 static_cast<const kernels::FilterRow*>(filter_F.const_data_ptr()), filtered,
+                                 left_FV.size(1)};
+  absl::Status status = kernels::FilterLogits(run, tensor::CurrentStream());
+  TORCH_CHECK(status.ok(), std::string(status.message()));
+  const DrawsOnDevice drawn(Draw(left_FV, OnDevice(draws, device), /*untempered=*/false), filtered);
   const DrawsOnDevice all(outputs.packed, sizes.draws);
   all.token_N.index_copy_(0, row_F, drawn.token_N);
   all.logprob_N.index_copy_(0, row_F, drawn.logprob_N);

@@ -19,21 +19,6 @@ at::Tensor Column(const std::vector<float>& values, at::Device device) {
   return at::tensor(values, at::kFloat).to(device).unsqueeze(1);
 }
 
-void Ban(const std::vector<RowDraw>& rows, at::Tensor& logits_BV) {
-  std::vector<int64_t> row, token;
-  for (size_t b = 0; b < rows.size(); ++b) {
-    for (uint32_t id : rows[b].banned) {
-      if (id >= logits_BV.size(1)) continue;
-      row.push_back(static_cast<int64_t>(b));
-      token.push_back(id);
-    }
-  }
-  if (row.empty()) return;
-  at::Tensor row_N = at::tensor(row, at::kLong).to(logits_BV.device());
-  at::Tensor token_N = at::tensor(token, at::kLong).to(logits_BV.device());
-  logits_BV.index_put_({row_N, token_N}, at::full({}, -kInfinity, logits_BV.options()));
-}
-
 // The likeliest `count` of a row, likeliest first.
 std::tuple<at::Tensor, at::Tensor> Likeliest(const at::Tensor& row_V, int64_t count) {
   if (count < row_V.size(0)) return at::topk(row_V, count);
@@ -100,6 +85,24 @@ at::Tensor Chosen(const at::Tensor& logits_BV, const at::Tensor& token_B1) {
 }
 
 }  // namespace
+
+void Ban(const std::vector<RowDraw>& rows, at::Tensor& logits_BV) {
+  std::vector<int64_t> row, token;
+  for (size_t b = 0; b < rows.size(); ++b) {
+    for (uint32_t id : rows[b].banned) {
+      if (id >= logits_BV.size(1)) continue;
+      row.push_back(static_cast<int64_t>(b));
+      token.push_back(id);
+    }
+  }
+  if (row.empty()) return;
+  auto on_device = [&](const std::vector<int64_t>& values) {
+    at::Tensor host = at::tensor(values, at::kLong);
+    return logits_BV.is_cuda() ? host.pin_memory().to(logits_BV.device(), /*non_blocking=*/true) : host;
+  };
+  at::Tensor row_N = on_device(row), token_N = on_device(token);
+  logits_BV.index_put_({row_N, token_N}, at::full({}, -kInfinity, logits_BV.options()));
+}
 
 at::Tensor Filtered(const at::Tensor& logits_BV, const std::vector<RowDraw>& rows) {
   at::Tensor kept_BV = DrawnFrom(logits_BV.to(at::kFloat), rows) > -kInfinity;

@@ -14,7 +14,11 @@ namespace rein::rollout {
 // least one token that is not banned.
 Draws Sample(const at::Tensor& logits_BV, const std::vector<RowDraw>& rows);
 
-// logits_BV, of any dtype, with -infinity where a row's filters and bans exclude a token.
+// Writes -infinity where a row bans a token; does not wait for the device.
+void Ban(const std::vector<RowDraw>& rows, at::Tensor& logits_BV);
+
+// logits_BV, of any dtype, with -infinity where a row's filters and bans exclude a token: what
+// kernels/filter_logits.h does on a GPU.
 at::Tensor Filtered(const at::Tensor& logits_BV, const std::vector<RowDraw>& rows);
 
 }  // namespace rein::rollout

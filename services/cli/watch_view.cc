@@ -188,7 +188,7 @@ std::string WatchView::HealthLine() const {
   AddFigure(line, *last_, "clip high", "clip_ratio_high", true);
   AddFigure(line, *last_, "kl", "reference_kl");
   AddFigure(line, *last_, "grad", "grad_norm");
-  double mismatch = MetricOf(last_->metrics(), "logprob_diff_max");
+  double mismatch = MetricOf(last_->metrics(), "mismatch_max");
   if (!std::isnan(mismatch)) {
     absl::StrAppend(&line, "   mismatch ", mismatch == 0 ? "0 (exact)" : Figure(mismatch));
   }

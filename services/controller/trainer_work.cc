@@ -16,6 +16,9 @@ constexpr absl::Duration kSaveDeadline = absl::Minutes(30);
 constexpr absl::Duration kPublishDeadline = absl::Minutes(2);
 constexpr int kMaxRefusals = 8;
 
+// Whether a completion's log-probs are of the policy's whole distribution.
+bool DrawsFromAll(const v1::GrpoConfig& rl) { return rl.temperature() > 0 && rl.top_k() == 0 && rl.top_p() == 1; }
+
 bool OnGpu(const std::string& device) { return device.rfind("gpu", 0) == 0; }
 
 void AddMetric(v1::UpdateRecord& record, const std::string& name, double value) {
@@ -296,7 +299,9 @@ void TrainerWork::OnExported(absl::StatusOr<v1::SaveReply> reply) {
 absl::StatusOr<TrainingBatch> TrainerWork::Batch(uint64_t update,
                                                  const std::vector<uint64_t>& orders) {
   if (run_.plan.kind == Plan::Kind::kRollouts) {
-    return BatchOfRollouts(run_.ledger, orders, update, run_.plan.greedy_sibling);
+    std::optional<Version> current;
+    if (DrawsFromAll(*config::PolicyGradientOf(run_.job.config))) current = run_.Current();
+    return BatchOfRollouts(run_.ledger, orders, update, run_.plan.greedy_sibling, current);
   }
   return BatchOfTexts(run_.ledger, *run_.deps.train, orders,
                       run_.job.config.sft().train_on_prompt());
@@ -400,6 +405,13 @@ void TrainerWork::Record(const v1::UpdateReply& reply) {
   v1::JobEvent event;
   *event.mutable_update() = record;
   run_.Emit(std::move(event));
+  if (reply.has_mismatch()) {
+    const v1::Mismatch& first = reply.mismatch();
+    run_.Tell(absl::StrCat("update ", wanted_.number, ": generator and trainer disagree under the same weights: rollout ",
+                           first.sequence(), ", token ", first.target(), " of the completion: log-prob ",
+                           first.behaviour_logprob(), " and ", first.policy_logprob(),
+                           "; see the metrics mismatch_tokens and mismatch_max"));
+  }
   if (run_.Commit()) run_.deps.recorder.OnUpdate(run_.job, record);
 }
 

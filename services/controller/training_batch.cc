@@ -78,6 +78,12 @@ void Count(const v1::Rollout& rollout, uint64_t update, BatchSums& sums) {
   }
 }
 
+bool SampledBy(const Version& version, const v1::Completion& completion) {
+  if (completion.versions_size() != 1) return false;
+  const v1::PolicyVersion& sampler = completion.versions(0).version();
+  return sampler.lineage() == version.lineage && sampler.number() == version.number;
+}
+
 v1::TrainingSequence ToSequence(const v1::Rollout& rollout, uint32_t group_index) {
   v1::TrainingSequence sequence;
   const v1::Completion& completion = rollout.completion();
@@ -100,7 +106,8 @@ v1::TrainingSequence ToSequence(const v1::Rollout& rollout, uint32_t group_index
 }  // namespace
 
 absl::StatusOr<TrainingBatch> BatchOfRollouts(Ledger& ledger, const std::vector<uint64_t>& orders,
-                                              uint64_t update, bool greedy_sibling) {
+                                              uint64_t update, bool greedy_sibling,
+                                              std::optional<Version> current) {
   TrainingBatch batch;
   BatchSums sums;
   for (uint32_t index = 0; index < orders.size(); ++index) {
@@ -118,6 +125,7 @@ absl::StatusOr<TrainingBatch> BatchOfRollouts(Ledger& ledger, const std::vector<
       first = false;
       Count(rollout, update, sums);
       batch.sequences.push_back(ToSequence(rollout, index));
+      batch.sequences.back().set_on_policy(current.has_value() && SampledBy(*current, rollout.completion()));
       if (!greedy_sibling) continue;
       const double baseline = group->siblings.back().reward;
       batch.sequences.back().set_greedy_reward(baseline);

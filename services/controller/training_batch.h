@@ -2,12 +2,14 @@
 
 #pragma once
 
+#include <optional>
 #include <vector>
 
 #include "absl/status/statusor.h"
 
 #include "rein/v1/controller.pb.h"
 #include "rein/v1/trainer.pb.h"
+#include "services/controller/decision.h"
 #include "services/controller/ledger.h"
 #include "services/controller/prompt_source.h"
 
@@ -20,9 +22,11 @@ struct TrainingBatch {
 
 // From stored rollouts; siblings that could not be scored are left out. `update` is the number that
 // this batch makes. `greedy_sibling`: the last sibling of each group is no part of the batch; its reward
-// is the greedy_reward of the others.
+// is the greedy_reward of the others. `current`: the weights to be trained, where generators draw from their whole
+// distribution; what they sampled alone is marked on_policy.
 absl::StatusOr<TrainingBatch> BatchOfRollouts(Ledger& ledger, const std::vector<uint64_t>& orders,
-                                              uint64_t update, bool greedy_sibling = false);
+                                              uint64_t update, bool greedy_sibling = false,
+                                              std::optional<Version> current = std::nullopt);
 
 // From the answers of the data. `train_on_prompt`: prompts are targets too.
 absl::StatusOr<TrainingBatch> BatchOfTexts(const Ledger& ledger, PromptSource& prompts,

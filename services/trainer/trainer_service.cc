@@ -102,6 +102,13 @@ void TrainerServiceImpl::Observe(const v1::UpdateReply& reply) {
   const telemetry::Labels job = {{"rl_job", session_->job()}};
   for (const v1::Metric& metric : reply.metrics()) {
     if (metric.name() == "tokens" || metric.name() == "computed_tokens" || metric.name() == "trained_tokens") continue;
+    if (metric.name() == "mismatch_tokens") {
+      deps_.metrics
+          .AddCounter("rein_trainer_mismatched_tokens_total",
+                      "Tokens of which generator and trainer, under the same weights, give other log-probs", job)
+          .Add(metric.value());
+      continue;
+    }
     deps_.metrics.AddGauge(absl::StrCat("rein_trainer_", metric.name()), "Of the last Update", job)
         .Set(metric.value());
   }

@@ -35,6 +35,7 @@ std::vector<TrainingSequence> FromProto(
     s.reward_parts.assign(proto.reward_parts().begin(), proto.reward_parts().end());
     s.greedy_reward = proto.greedy_reward();
     s.truncated = proto.truncated();
+    s.on_policy = proto.on_policy();
   }
   return sequences;
 }
@@ -133,6 +134,13 @@ absl::StatusOr<v1::UpdateReply> TrainerSession::Update(const v1::UpdateRequest& 
   reply.set_digest(digest());
   reply.mutable_advantages()->Add(result.advantages.begin(), result.advantages.end());
   AddMetrics(result.metrics, &reply);
+  for (const trainer::MismatchedToken& token : result.mismatched) {
+    v1::Mismatch& mismatch = *reply.mutable_mismatch();
+    mismatch.set_sequence(token.sequence);
+    mismatch.set_target(static_cast<uint32_t>(token.target));
+    mismatch.set_behaviour_logprob(token.behaviour_logprob);
+    mismatch.set_policy_logprob(token.policy_logprob);
+  }
   last_update_ = reply;
   return reply;
 }

@@ -75,9 +75,10 @@ class LoopTest(unittest.TestCase):
     def test_every_update_has_a_line_and_an_event(self):
         lines = self.stack.metrics("grow")
         self.assertEqual([line["update"] for line in lines], list(range(1, 25)))
-        for key in ("reward", "loss", "entropy", "grad_norm", "train_seconds", "logprob_diff_max"):
+        for key in ("reward", "loss", "entropy", "grad_norm", "train_seconds", "logprob_diff_max", "mismatch_max"):
             self.assertIn(key, lines[0])
-        self.assertLess(max(line["logprob_diff_max"] for line in lines), 1e-4)  # trainer and generator agree
+        self.assertLess(max(line["mismatch_max"] for line in lines), 1e-4)  # trainer and generator agree
+        self.assertEqual(max(line["mismatch_tokens"] for line in lines), 0)
         for line in lines:  # a part takes no longer than the whole
             for part in ("generate_seconds", "score_seconds", "train_seconds"):
                 self.assertLessEqual(line[part], line["seconds"], (part, line["update"]))

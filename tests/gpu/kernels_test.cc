@@ -1,17 +1,24 @@
 // Each kernel, and each LibTorch operation that only a GPU has, against its plain reference on fresh
 // random input.
 
+#include <array>
+
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
 #include "common/kernels/digest.h"
+#include "common/kernels/filter_logits.h"
+#include "common/kernels/logits.h"
 #include "common/kernels/projection.h"
 #include "common/nn/functions.h"
 #include "common/nn/head.h"
 #include "common/nn/query_key_value.h"
+#include "common/random/philox.h"
 #include "common/tensor/cuda_runtime.h"
 #include "common/weights/digest.h"
 #include "common/weights/registry.h"
+#include "rollout/sampling/gumbel_noise.h"
+#include "rollout/sampling/sampler.h"
 #include "trainer/optim/adamw.h"
 
 namespace rein::gpu {
@@ -36,10 +43,15 @@ TEST(DigestGpuTest, EqualsTheHostDigest) {
   }
 }
 
-TEST(HeadGpuTest, MatchesLogSoftmaxInDouble) {
-  at::Tensor hidden = at::randn({300, 64}, Bf16()), weight = at::randn({49152, 64}, Bf16()) * 0.2;
-  at::Tensor target = at::randint(49152, {300}, at::TensorOptions(at::kCUDA).dtype(at::kLong));
-  nn::Weight head{weight, at::zeros({49152, 64}, weight.options().dtype(at::kFloat))};
+// Of vocabularies whose rows are aligned for the kernels' loads, and not.
+class HeadGpuTest : public testing::TestWithParam<int64_t> {};
+INSTANTIATE_TEST_SUITE_P(Vocabularies, HeadGpuTest, testing::Values(49152, 49155, 1003));
+
+TEST_P(HeadGpuTest, MatchesLogSoftmaxInDouble) {
+  const int64_t vocabulary = GetParam();
+  at::Tensor hidden = at::randn({300, 64}, Bf16()), weight = at::randn({vocabulary, 64}, Bf16()) * 0.2;
+  at::Tensor target = at::randint(vocabulary, {300}, at::TensorOptions(at::kCUDA).dtype(at::kLong));
+  nn::Weight head{weight, at::zeros({vocabulary, 64}, weight.options().dtype(at::kFloat))};
   at::Tensor a = hidden.clone().requires_grad_(true);
   at::Tensor b = hidden.to(at::kDouble).requires_grad_(true), w = weight.to(at::kDouble).requires_grad_(true);
   nn::TokenLogprobs out = nn::HeadLogprobs(a, head, target, 0.8);
@@ -51,6 +63,98 @@ TEST(HeadGpuTest, MatchesLogSoftmaxInDouble) {
   wanted.backward(dy.to(at::kDouble));
   EXPECT_LE(RelativeError(a.grad(), b.grad()), 2e-2);
   EXPECT_LE(RelativeError(head.grad, w.grad()), 2e-2);
+}
+
+// Rows of all temperatures, flat and peaked, some tokens banned, one row with a single token left.
+TEST(DrawTokensGpuTest, DrawsTheLargestOfLogitAndNoise) {
+  for (auto [vocabulary, stride] : {std::pair{151936, 151936}, {49152, 49152}, {8192, 8200}, {1003, 1008}, {1003, 1003}, {7, 7}}) {
+    const int64_t rows = 64;
+    at::Tensor logits = at::randn({rows, stride}, Bf16());
+    logits.slice(0, 0, rows, 2).mul_(15);
+    logits.slice(0, 0, rows, 3).masked_fill_(at::rand({(rows + 2) / 3, stride}, logits.options()) < 0.3, -INFINITY);
+    logits[5].fill_(-INFINITY);
+    logits[5][vocabulary - 1] = 0.5;
+    std::vector<kernels::DrawRow> draws;
+    std::vector<rollout::NoiseKey> noise(rows);
+    std::vector<const rollout::NoiseKey*> keys;
+    std::vector<float> temperature;
+    for (uint32_t i = 0; i < rows; ++i) {
+      const float t = std::array{0.0f, 1.0f, 0.3f, 1.7f}[i / 6 % 4];
+      noise[i] = {random::DeriveKey(static_cast<uint64_t>(vocabulary), i), 7 * i};
+      keys.push_back(t > 0 ? &noise[i] : nullptr);
+      draws.push_back({noise[i].key, noise[i].position, t});
+      temperature.push_back(t > 0 ? t : 1);
+    }
+    at::Tensor draw_N = at::from_blob(draws.data(), {rows * static_cast<int64_t>(sizeof(draws[0]))}, at::kByte).to(at::kCUDA);
+    at::Tensor token = at::empty({rows}, Bf16().dtype(at::kLong)), logprob = at::empty({rows}, Bf16().dtype(at::kFloat)),
+               untempered = at::empty_like(logprob);
+    at::Tensor scratch = at::empty({kernels::LogitScratchBytes(rows, vocabulary)}, Bf16().dtype(at::kByte));
+    kernels::TokenDraw run{logits.const_data_ptr(), stride, static_cast<const kernels::DrawRow*>(draw_N.const_data_ptr()),
+                           token.mutable_data_ptr<int64_t>(), logprob.mutable_data_ptr<float>(),
+                           untempered.mutable_data_ptr<float>(), scratch.mutable_data_ptr(), rows, vocabulary};
+    absl::Status status = kernels::DrawTokens(run, tensor::CurrentStream());
+    ASSERT_TRUE(status.ok()) << status;
+    at::Tensor plain = logits.narrow(1, 0, vocabulary).to(at::kDouble);
+    at::Tensor z = plain / at::tensor(temperature).to(at::kCUDA).to(at::kDouble).unsqueeze(1);
+    at::Tensor score = z + rollout::GumbelNoise(keys, vocabulary, at::kCUDA).to(at::kDouble);
+    auto at_token = [&](const at::Tensor& x) { return x.gather(1, token.unsqueeze(1)).squeeze(1); };
+    at::Tensor behind = std::get<0>(score.max(1)) - at_token(score);
+    EXPECT_LE(behind.max().item<double>(), 2e-5) << vocabulary;
+    EXPECT_GE((score.argmax(1) == token).sum().item<int64_t>(), rows - 1) << vocabulary;
+    EXPECT_EQ(token[5].item<int64_t>(), vocabulary - 1);
+    EXPECT_LE((logprob - at_token(at::log_softmax(z, 1))).abs().max().item<double>(), 2e-4) << vocabulary;
+    EXPECT_LE((untempered - at_token(at::log_softmax(plain, 1))).abs().max().item<double>(), 2e-4) << vocabulary;
+  }
+}
+
+// Many equal logits, so that borders fall among ties; some tokens banned; against the reference that sorts.
+TEST(FilterLogitsGpuTest, KeepsWhatTheReferenceKeeps) {
+  for (int64_t vocabulary : {151936, 49152, 1003, 7}) {
+    std::vector<rollout::RowDraw> rows;
+    std::vector<kernels::FilterRow> filters;
+    for (uint32_t top_k : {0u, 1u, 5u, 50u, 5000u}) {
+      for (double top_p : {1.0, 0.95, 0.5, 0.01}) {
+        for (double min_p : {0.0, 0.05}) {
+          const double temperature = std::array{1.0, 0.6, 1.5}[rows.size() % 3];
+          rows.push_back({.temperature = temperature, .top_k = top_k, .top_p = top_p, .min_p = min_p});
+          filters.push_back({top_p, min_p, static_cast<float>(temperature), top_k});
+        }
+      }
+    }
+    const auto count = static_cast<int64_t>(rows.size());
+    at::Tensor logits = at::randn({count, vocabulary}, Bf16());
+    logits.slice(0, 0, count, 3).mul_(4);
+    logits.slice(0, 1, count, 3).copy_((logits.slice(0, 1, count, 3) * 2).round());
+    logits.slice(0, 0, count, 5).masked_fill_(at::rand({(count + 4) / 5, vocabulary}, logits.options()) < 0.3, -INFINITY);
+    at::Tensor wanted = rollout::Filtered(logits, rows).cpu(), before = logits.cpu();
+    at::Tensor filter_N =
+        at::from_blob(filters.data(), {count * static_cast<int64_t>(sizeof(filters[0]))}, at::kByte).to(at::kCUDA);
+    kernels::LogitFilter run{logits.mutable_data_ptr(), vocabulary,
+                             static_cast<const kernels::FilterRow*>(filter_N.const_data_ptr()), count, vocabulary};
+    absl::Status status = kernels::FilterLogits(run, tensor::CurrentStream());
+    ASSERT_TRUE(status.ok()) << status;
+    at::Tensor kept = logits.cpu();
+    for (int64_t i = 0; i < count; ++i) {
+      // Which of equal tokens stay is the kernel's own business: the first ones, by its header.
+      EXPECT_TRUE(at::equal(std::get<0>(kept[i].sort()), std::get<0>(wanted[i].sort())))
+          << vocabulary << ", row " << i << ": keeps " << (kept[i] > -INFINITY).sum().item<int64_t>() << ", wanted "
+          << (wanted[i] > -INFINITY).sum().item<int64_t>() << "; top_k " << rows[i].top_k << ", top_p " << rows[i].top_p
+          << ", min_p " << rows[i].min_p;
+      at::Tensor dropped_V = (kept[i] == -INFINITY).logical_and(before[i] > -INFINITY);
+      at::Tensor least = at::where(kept[i] == -INFINITY, INFINITY, kept[i]).min();
+      at::Tensor first_dropped = at::nonzero(dropped_V.logical_and(before[i] == least)).view(-1);
+      at::Tensor last_kept = at::nonzero(kept[i] == least).view(-1);
+      if (first_dropped.numel() > 0) EXPECT_LT(last_kept.max().item<int64_t>(), first_dropped.min().item<int64_t>()) << i;
+    }
+  }
+}
+
+TEST(DrawTokensGpuTest, PlacesWhatTheStepBeforeDrew) {
+  at::Tensor token = at::tensor({5, -1, 0, -3, -1}, at::kLong).to(at::kCUDA), drawn = at::tensor({70, 71, 72}, at::kLong).to(at::kCUDA);
+  ASSERT_TRUE(kernels::PlaceDrawnTokens(token.mutable_data_ptr<int64_t>(), 5, drawn.const_data_ptr<int64_t>(),
+                                        tensor::CurrentStream())
+                  .ok());
+  EXPECT_TRUE(at::equal(token.cpu(), at::tensor({5, 70, 0, 72, 70}, at::kLong)));
 }
 
 // Runs `ours` in bf16 and the same function in fp64 on equal values, forward and backward.

@@ -14,6 +14,7 @@ namespace rein::trainer {
 namespace {
 
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 TEST(PolicyTrainerTest, OnPolicyRatioIsOneAndTheLossIsMinusTheMeanAdvantage) {
   auto trainer = Make(Settings(), PolicyGradient({}));
@@ -29,6 +30,41 @@ TEST(PolicyTrainerTest, OnPolicyRatioIsOneAndTheLossIsMinusTheMeanAdvantage) {
   EXPECT_LE(Find(result->metrics, "logprob_diff_max"), 1e-5);
   EXPECT_EQ(Find(result->metrics, "clip_ratio_low"), 0);
   EXPECT_EQ(trainer->progress().updates, 1u);
+}
+
+// What the weights in training sampled must have the log-probs that the generator gave; only before the first step.
+TEST(PolicyTrainerTest, ATokenThatTheGeneratorScoredOtherwiseIsNamed) {
+  PolicyGradientSettings settings;
+  settings.minibatches = 2;
+  auto trainer = Make(Settings(), PolicyGradient(settings));
+  auto batch = OnPolicy(*trainer, 4, 4);
+  auto result = trainer->Update(batch);
+  ASSERT_TRUE(result.ok()) << result.status();
+  for (const Metric& metric : result->metrics) {
+    EXPECT_THAT(metric.name, Not(HasSubstr("mismatch"))) << "of other weights nothing is promised";
+  }
+
+  batch = OnPolicy(*trainer, 4, 4);
+  for (TrainingSequence& s : batch) s.on_policy = true;
+  result = trainer->Update(batch);
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_LE(Find(result->metrics, "mismatch_max"), 1e-5);
+  EXPECT_GT(Find(result->metrics, "logprob_diff_max"), 1e-4) << "the second minibatch sees a moved policy";
+  EXPECT_EQ(Find(result->metrics, "mismatch_tokens"), 0);
+  EXPECT_TRUE(result->mismatched.empty());
+
+  batch = OnPolicy(*trainer, 4, 4);
+  for (TrainingSequence& s : batch) s.on_policy = true;
+  batch[1].behaviour_logprobs[2] += 0.25f;
+  batch[2].behaviour_logprobs[0] -= 0.125f;
+  result = trainer->Update(batch);
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_NEAR(Find(result->metrics, "mismatch_max"), 0.25, 1e-5);
+  EXPECT_EQ(Find(result->metrics, "mismatch_tokens"), 2);
+  ASSERT_EQ(result->mismatched.size(), 1u);
+  EXPECT_EQ(result->mismatched[0].sequence, batch[1].id);
+  EXPECT_EQ(result->mismatched[0].target, 2);
+  EXPECT_NEAR(result->mismatched[0].behaviour_logprob - result->mismatched[0].policy_logprob, 0.25, 1e-5);
 }
 
 TEST(PolicyTrainerTest, AnySplitIntoMicrobatchesGivesTheSameWeights) {

@@ -65,7 +65,7 @@ v1::JobEvent UpdateEvent(uint64_t update, double reward) {
                                     {"truncated_ratio", 0.004},
                                     {"entropy", 0.84},
                                     {"grad_norm", 0.9},
-                                    {"logprob_diff_max", 0},
+                                    {"mismatch_max", 0},
                                     {"lag", 1},
                                     {"seconds", 2.0},
                                     {"generate_seconds", 1.0},

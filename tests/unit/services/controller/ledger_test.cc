@@ -14,6 +14,8 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
+constexpr Version kSampler{.lineage = 1, .number = 0};
+
 class LedgerTest : public ::testing::Test {
  protected:
   void SetUp() override {
@@ -46,6 +48,9 @@ class LedgerTest : public ::testing::Test {
     rollout.add_prompt_token_ids(2);
     rollout.mutable_completion()->add_token_ids(token);
     rollout.mutable_completion()->add_behaviour_logprobs(-0.5f);
+    v1::VersionSpan* span = rollout.mutable_completion()->add_versions();
+    span->mutable_version()->set_lineage(kSampler.lineage);
+    span->set_tokens(1);
     return stored;
   }
 
@@ -190,6 +195,13 @@ TEST_F(LedgerTest, ABatchHasTheUsableSiblingsInOrder) {
     }
     return -1.0;
   };
+  EXPECT_FALSE(batch.sequences[0].on_policy()) << "it was not said which weights are trained";
+  TrainingBatch of_these = *BatchOfRollouts(*ledger_, {first, second}, 1, false, kSampler);
+  TrainingBatch of_others = *BatchOfRollouts(*ledger_, {first, second}, 1, false, Version{kSampler.lineage, kSampler.number + 1});
+  for (size_t i = 0; i < 4; ++i) {
+    EXPECT_TRUE(of_these.sequences[i].on_policy());
+    EXPECT_FALSE(of_others.sequences[i].on_policy());
+  }
   EXPECT_EQ(metric("reward"), 1.25);
   EXPECT_EQ(metric("zero_signal_ratio"), 0.5);
   EXPECT_EQ(metric("completion_tokens"), 1);

@@ -1,0 +1,187 @@
+#include "common/kernels/filter_logits.h"
+
+#include "common/kernels/bf16_vector.cuh"
+#include "common/kernels/launch_status.h"
+
+namespace rein::kernels {
+namespace {
+
+constexpr int kThreads = 1024, kWarps = kThreads / 32;
+constexpr int kPerThread = 8;
+constexpr float kUnit = 0x1p40f;  // of mass: the likeliest token has so many units
+
+// Grows with the value; 0 is below every number.
+__device__ uint32_t KeyOf(uint16_t bits) { return bits & 0x8000 ? 0xFFFFu & ~bits : bits | 0x8000u; }
+__device__ float ValueOf(uint32_t key) {
+  const auto bits = static_cast<uint16_t>(key & 0x8000 ? key & 0x7FFF : ~key);
+  return __bfloat162float(__ushort_as_bfloat16(bits));
+}
+__device__ uint32_t ExcludedKey() { return KeyOf(0xFF80); }  // of -inf
+
+struct Row {
+  bf16* logits;
+  int vocabulary;
+  bool aligned;  // rows begin at multiples of 16 bytes
+  float temperature, max;  // max: the largest logit / temperature
+
+  // body(key) for each column, eight neighbours to a thread.
+  template <typename Body>
+  __device__ void ForEach(Body body) const {
+    for (int from = threadIdx.x * kPerThread; from < vocabulary; from += kThreads * kPerThread) {
+      if (aligned && from + kPerThread <= vocabulary) {
+        const uint4 raw = *reinterpret_cast<const uint4*>(logits + from);
+        const auto* bits = reinterpret_cast<const uint16_t*>(&raw);
+#pragma unroll
+        for (int i = 0; i < kPerThread; ++i) body(KeyOf(bits[i]));
+      } else {
+        for (int i = from; i < min(from + kPerThread, vocabulary); ++i) body(KeyOf(__bfloat16_as_ushort(logits[i])));
+      }
+    }
+  }
+  __device__ unsigned long long Mass(uint32_t key) const {
+    return __float2ull_rn(expf(__fdiv_rn(ValueOf(key), temperature) - max) * kUnit);
+  }
+};
+
+template <typename T>
+__device__ T BlockTotal(T x, T* scratch) {
+#pragma unroll
+  for (int offset = 16; offset > 0; offset /= 2) x += __shfl_xor_sync(~0u, x, offset);
+  __syncthreads();
+  if (threadIdx.x % 32 == 0) scratch[threadIdx.x / 32] = x;
+  __syncthreads();
+  x = scratch[threadIdx.x % 32];
+#pragma unroll
+  for (int offset = 16; offset > 0; offset /= 2) x += __shfl_xor_sync(~0u, x, offset);
+  return x;
+}
+
+// Of a set of tokens: those above `key`, and the first `equal` of those that have it.
+struct Border {
+  uint32_t key = 0;
+  unsigned long long equal = ~0ull;
+};
+
+// The largest key such that the weights of all tokens at or above it add up to `wanted`; 0 when all together do not.
+// above: what those above the key add up to.
+template <typename Weight>
+__device__ uint32_t Search(const Row& row, unsigned long long wanted, unsigned long long* scratch, Weight weight,
+                           unsigned long long* above) {
+  uint32_t found = 0;
+  *above = 0;
+  for (int shift = 14; shift >= 0; shift -= 2) {
+    unsigned long long sum[3] = {};
+    row.ForEach([&](uint32_t key) {
+      if (key < found + (1u << shift)) return;
+      const unsigned long long w = weight(key);
+#pragma unroll
+      for (uint32_t i = 0; i < 3; ++i) sum[i] += key >= found + ((i + 1) << shift) ? w : 0;
+    });
+    uint32_t step = 0;
+#pragma unroll
+    for (uint32_t i = 0; i < 3; ++i) {
+      sum[i] = BlockTotal(sum[i], scratch);
+      if (sum[i] >= wanted) step = i + 1;
+    }
+    if (step < 3) *above = sum[step];  // those at or above the next key that was tried and missed
+    found += step << shift;
+  }
+  return found;
+}
+
+// How many of the threads before this one are set, over the block, and how many in all.
+__device__ int2 CountBefore(int mine, int* scratch) {
+  int sum = mine;
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+#pragma unroll
+  for (int offset = 1; offset < 32; offset *= 2) {
+    const int other = __shfl_up_sync(~0u, sum, offset);
+    if (lane >= offset) sum += other;
+  }
+  __syncthreads();
+  if (lane == 31) scratch[warp] = sum;
+  __syncthreads();
+  int before = 0, total = 0;
+  for (int w = 0; w < kWarps; ++w) {
+    before += w < warp ? scratch[w] : 0;
+    total += scratch[w];
+  }
+  return {before + sum - mine, total};
+}
+
+__global__ void __launch_bounds__(kThreads) FilterLogitsKernel(LogitFilter run) {
+  __shared__ unsigned long long sums[kWarps];
+  __shared__ int counts[kWarps];
+  __shared__ uint32_t largest;
+  const FilterRow filter = run.row[blockIdx.x];
+  Row row{static_cast<bf16*>(run.logits) + blockIdx.x * run.stride, static_cast<int>(run.vocabulary), run.stride % 8 == 0,
+          filter.temperature, 0};
+  if (threadIdx.x == 0) largest = 0;
+  __syncthreads();
+  uint32_t most = 0;
+  row.ForEach([&](uint32_t key) { most = max(most, key); });
+  atomicMax(&largest, most);
+  __syncthreads();
+  if (largest <= ExcludedKey()) return;  // nothing is left to choose from
+  row.max = __fdiv_rn(ValueOf(largest), filter.temperature);
+
+  Border border{ExcludedKey(), 0};
+  unsigned long long above = 0;
+  if (filter.top_k > 0 && filter.top_k < run.vocabulary) {
+    const uint32_t key = Search(row, filter.top_k, sums, [](uint32_t) { return 1ull; }, &above);
+    if (key > border.key) border = {key, filter.top_k - above};
+  }
+  if (filter.top_p < 1) {
+    // Only what top_k keeps has weight; of equal tokens at its border all do in the search, but no more than are kept
+    // are counted in the sum.
+    const Border kept = border;
+    auto mass = [&](uint32_t key) { return key >= kept.key && key > ExcludedKey() ? row.Mass(key) : 0ull; };
+    unsigned long long total = 0;
+    row.ForEach([&](uint32_t key) { total += key > kept.key ? mass(key) : 0; });
+    total = BlockTotal(total, sums);
+    if (kept.key > ExcludedKey()) total += kept.equal * row.Mass(kept.key);
+    const auto wanted = max(1ull, static_cast<unsigned long long>(ceil(static_cast<double>(total) * filter.top_p)));
+    const uint32_t key = Search(row, wanted, sums, mass, &above);
+    if (key >= kept.key && key > ExcludedKey()) {
+      const unsigned long long each = max(1ull, row.Mass(key));
+      const unsigned long long equal = (wanted - above + each - 1) / each;
+      border = {key, key == kept.key ? min(equal, kept.equal) : equal};
+    }
+  }
+  // In the order of columns, so that the first of equal tokens are kept.
+  unsigned long long equal_before = 0;
+  const bf16 excluded = __ushort_as_bfloat16(0xFF80);
+  const int rounded = (row.vocabulary + kThreads * kPerThread - 1) / (kThreads * kPerThread) * kThreads * kPerThread;
+  for (int from = threadIdx.x * kPerThread; from < rounded; from += kThreads * kPerThread) {
+    uint32_t key[kPerThread];
+    int equal = 0;
+#pragma unroll
+    for (int i = 0; i < kPerThread; ++i) {
+      key[i] = from + i < row.vocabulary ? KeyOf(__bfloat16_as_ushort(row.logits[from + i])) : 0;
+      equal += key[i] == border.key ? 1 : 0;
+    }
+    const int2 count = CountBefore(equal, counts);
+    unsigned long long place = equal_before + count.x;
+    equal_before += count.y;
+#pragma unroll
+    for (int i = 0; i < kPerThread; ++i) {
+      if (from + i >= row.vocabulary) continue;
+      bool keep = key[i] > border.key;
+      if (key[i] == border.key) keep = place++ < border.equal;
+      if (keep && filter.min_p > 0) {
+        keep = expf(__fdiv_rn(ValueOf(key[i]), filter.temperature) - row.max) >= filter.min_p;
+      }
+      if (!keep) row.logits[from + i] = excluded;
+    }
+  }
+}
+
+}  // namespace
+
+absl::Status FilterLogits(const LogitFilter& run, void* stream) {
+  if (run.rows == 0) return absl::OkStatus();
+  FilterLogitsKernel<<<static_cast<unsigned>(run.rows), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(run);
+  return LaunchStatus("FilterLogits");
+}
+
+}  // namespace rein::kernels

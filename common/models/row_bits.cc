@@ -1,0 +1,34 @@
+#include "common/models/row_bits.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <set>
+
+namespace rein::models {
+
+namespace {
+
+const std::set<int64_t>& HeadDims() {  // that the attention kernels take
+  static const auto& dims = *new std::set<int64_t>{32, 64, 96, 128, 256};
+  return dims;
+}
+
+}  // namespace
+
+bool KeepsRowBits(const DecoderSpec& spec) {
+  const bool plain_layers = std::none_of(spec.layers.begin(), spec.layers.end(), [](const LayerSpec& layer) {
+    return layer.sparse || layer.recurrent || layer.rope < 0;
+  });
+  const bool plain_norms = spec.norm == nn::NormKind::kRms && spec.norm_weights && !spec.norm_bias &&
+                           spec.block.pre_norm && !spec.block.post_norm && !spec.block.parallel &&
+                           !spec.embedding_norm && spec.qk_norm != QkNorm::kWhole;
+  const bool plain_attention = spec.latent.latent_dim == 0 && spec.alibi == Alibi::kNone && !spec.sinks &&
+                               !spec.output_gate && spec.score_softcap == 0 && !spec.rope_interleaved &&
+                               (spec.rotary_dim == 0 || spec.rotary_dim == spec.head_dim) &&
+                               spec.position_rows == 0 && HeadDims().contains(spec.head_dim);
+  const bool plain_head = spec.logit_softcap == 0 && !spec.normalised_head && !spec.scalar_head;
+  return plain_layers && plain_norms && plain_attention && plain_head && spec.gated &&
+         spec.gate.activation == nn::Activation::kSilu && spec.gate.limit == 0;
+}
+
+}  // namespace rein::models
