@@ -4,7 +4,6 @@
 
 #include "common/kernels/attention_hopper.h"
 #include "common/kernels/attention_tile.cuh"
-#include "common/kernels/dependent_launch.cuh"
 #include "common/kernels/launch_status.h"
 
 namespace rein::kernels {
@@ -205,7 +204,7 @@ constexpr int kListThreads = 512;
 
 __global__ void ListItemsKernel(DecodePlan plan, DecodeScratch s) {
   __shared__ int chunks_to[kListThreads], items_to[kListThreads];  // sums up to and with this sequence
-  __shared__ int chunks_of[kListThreads], shared_of[kListThreads];
+  __shared__ int shared_of[kListThreads];
   const int own = threadIdx.x, sequences = static_cast<int>(plan.sequences);
   const int most_siblings = MostSiblings(plan.heads, plan.kv_heads);
   const int most_chunks = static_cast<int>(plan.most_chunks);
@@ -229,7 +228,6 @@ __global__ void ListItemsKernel(DecodePlan plan, DecodeScratch s) {
     }
     const int end = min(chunks_before + chunks_to[own], most_chunks);
     const int begin = min(chunks_before + chunks_to[own] - chunks, most_chunks);
-    chunks_of[own] = end - begin;
     shared_of[own] = shared = min(shared, end - begin);
     items_to[own] = end - begin - shared;
     __syncthreads();
@@ -256,31 +254,18 @@ __global__ void ListItemsKernel(DecodePlan plan, DecodeScratch s) {
   }
 }
 
-// kFew: fewer items than processors, so that each has one to itself and asks for the whole chunk at once.
-template <int kDim, bool kFew>
+template <int kDim>
 struct DecodeLayout {
-  static constexpr int kWarps = kFew ? 1 : kDim > 128 ? 2 : 4;
+  static constexpr int kWarps = kDim > 128 ? 2 : 4;
   static constexpr int kTile = kKeyTile * kTileStride<kDim>;
-  static constexpr int kStages = kFew ? 2 * kTilesPerChunk : 3;  // tiles of keys or of values in shared memory, per warp
+  static constexpr int kStages = 3;  // tiles of keys or of values in shared memory, per warp
   static constexpr int kBytes = kWarps * kStages * kTile * 2;
 };
 
-// Waits for the keys and values of a tile when those of the whole chunk were asked for.
-__device__ void WaitForTile(int tile) {
-  static_assert(kTilesPerChunk == 4);
-  switch (tile) {
-    case 0: return WaitForCopies<6>();
-    case 1: return WaitForCopies<4>();
-    case 2: return WaitForCopies<2>();
-    default: return WaitForCopies<0>();
-  }
-}
-
-template <int kDim, bool kFew>
-__global__ void __launch_bounds__(32 * DecodeLayout<kDim, kFew>::kWarps)
+template <int kDim>
+__global__ void __launch_bounds__(32 * DecodeLayout<kDim>::kWarps)
     AttendDecodeKernel(AttentionForward r, DecodeScratch s) {
-  AwaitPrevious();
-  using L = DecodeLayout<kDim, kFew>;
+  using L = DecodeLayout<kDim>;
   extern __shared__ __align__(16) bf16 shared[];
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   bf16* ring = shared + warp * L::kStages * L::kTile;
@@ -333,22 +318,19 @@ __global__ void __launch_bounds__(32 * DecodeLayout<kDim, kFew>::kWarps)
       }
     }
     __syncwarp();
-    for (int piece = 0; piece < (kFew ? L::kStages : 2); ++piece) fetch(piece);
+    fetch(0);
+    fetch(1);
     ChunkState<kDim> chunk;
     chunk.Reset();
     for (int tile = 0; tile < tiles; ++tile) {
-      if constexpr (kFew) {
-        WaitForTile(tile);
-      } else {
-        fetch(2 * tile + 2);
-        WaitForCopies<1>();
-      }
+      fetch(2 * tile + 2);
+      WaitForCopies<1>();
       __syncwarp();
       const int visible[2] = {context - first_key - tile * kKeyTile, context - first_key - tile * kKeyTile};
       AddTile<kDim>(q_fragment, ring + 2 * tile % L::kStages * L::kTile,
                     ring + (2 * tile + 1) % L::kStages * L::kTile, visible, scale_log2, chunk);
       __syncwarp();
-      if constexpr (!kFew) fetch(2 * tile + 3);
+      fetch(2 * tile + 3);
     }
     WaitForCopies<0>();
 #pragma unroll
@@ -372,22 +354,32 @@ __global__ void __launch_bounds__(32 * DecodeLayout<kDim, kFew>::kWarps)
 // One warp adds the chunks of one head of one sequence.
 template <int kDim>
 __global__ void AddChunksKernel(AttentionForward r, DecodeScratch s) {
-  AwaitPrevious();
   const int64_t unit = blockIdx.x * 4 + threadIdx.x / 32;
   if (unit >= r.sequences * r.heads) return;
   const int64_t b = unit / r.heads, head = unit % r.heads;
   const int lane = threadIdx.x % 32;
   constexpr int kCount = kDim / 32;
+  constexpr int kAtOnce = 4;  // are loaded before they are added, in order
   RowTotal<kCount> total;
-  for (int chunk = s.first_chunk[b]; chunk < s.first_chunk[b + 1]; ++chunk) {
-    const int64_t at = chunk * r.heads + head;
-    float out[kCount];
+  const int begin = s.first_chunk[b], end = s.first_chunk[b + 1];
+  for (int first = begin; first < end; first += kAtOnce) {
+    float out[kAtOnce][kCount], max[kAtOnce], sum[kAtOnce];
 #pragma unroll
-    for (int i = 0; i < kCount; ++i) out[i] = s.out[at * kDim + i * 32 + lane];
-    total.Add(s.max[at], s.sum[at], out);
+    for (int a = 0; a < kAtOnce; ++a) {
+      if (first + a >= end) continue;
+      const int64_t at = static_cast<int64_t>(first + a) * r.heads + head;
+      max[a] = s.max[at];
+      sum[a] = s.sum[at];
+#pragma unroll
+      for (int i = 0; i < kCount; ++i) out[a][i] = s.out[at * kDim + i * 32 + lane];
+    }
+#pragma unroll
+    for (int a = 0; a < kAtOnce; ++a) {
+      if (first + a < end) total.Add(max[a], sum[a], out[a]);
+    }
   }
   bf16* out = static_cast<bf16*>(r.out) + unit * kDim;
-  const bool any = s.first_chunk[b] < s.first_chunk[b + 1];
+  const bool any = begin < end;
 #pragma unroll
   for (int i = 0; i < kCount; ++i) {
     out[i * 32 + lane] = __float2bfloat16_rn(any ? total.Output(i) : 0.0f);
@@ -417,21 +409,6 @@ absl::Status Widen(const char* name, Kernel kernel, int bytes) {
   return absl::FailedPreconditionError(absl::StrCat(name, ": this GPU refuses ", bytes,
                                                     " bytes of shared memory per block: ",
                                                     cudaGetErrorString(error)));
-}
-
-template <int kDim, bool kFew>
-absl::Status LaunchDecode(const AttentionForward& run, const DecodeScratch& cut, int64_t most_items, int processors,
-                          cudaStream_t stream) {
-  using L = DecodeLayout<kDim, kFew>;
-  const auto kernel = AttendDecodeKernel<kDim, kFew>;
-  absl::Status status = Widen("AttendDecode", kernel, L::kBytes);
-  if (!status.ok()) return status;
-  int resident = 0;
-  cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, kernel, 32 * L::kWarps, L::kBytes);
-  const auto blocks = static_cast<unsigned>(
-      std::min<int64_t>(most_items, static_cast<int64_t>(processors) * std::max(resident, 1)));
-  LaunchDependent(kernel, blocks, 32 * L::kWarps, L::kBytes, stream, run, cut);
-  return absl::OkStatus();
 }
 
 }  // namespace
@@ -473,18 +450,20 @@ absl::Status AttendDecode(const AttentionForward& run, int64_t most_chunks, void
   }
   auto* on = static_cast<cudaStream_t>(stream);
   const DecodeScratch cut = Cut(scratch, most_chunks, run.sequences, run.heads);
-  const int64_t most_items = most_chunks * run.kv_heads;
-  int device = 0, processors = 0;
-  cudaGetDevice(&device);
-  cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
   return WithDim(run.head_dim, [&](auto dim) {
-    constexpr bool kFewFits = dim.value <= 128;
-    absl::Status status = kFewFits && most_items <= processors
-                              ? LaunchDecode<dim.value, kFewFits>(run, cut, most_items, processors, on)
-                              : LaunchDecode<dim.value, false>(run, cut, most_items, processors, on);
+    using L = DecodeLayout<dim.value>;
+    absl::Status status = Widen("AttendDecode", AttendDecodeKernel<dim.value>, L::kBytes);
     if (!status.ok()) return status;
+    int device = 0, processors = 0, resident = 0;
+    cudaGetDevice(&device);
+    cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
+    cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, AttendDecodeKernel<dim.value>,
+                                                  32 * L::kWarps, L::kBytes);
+    const auto blocks = static_cast<unsigned>(std::min<int64_t>(
+        most_chunks * run.kv_heads, static_cast<int64_t>(processors) * std::max(resident, 1)));
+    AttendDecodeKernel<dim.value><<<blocks, 32 * L::kWarps, L::kBytes, on>>>(run, cut);
     const auto heads = static_cast<unsigned>((run.sequences * run.heads + 3) / 4);
-    LaunchDependent(AddChunksKernel<dim.value>, heads, 128, 0, on, run, cut);
+    AddChunksKernel<dim.value><<<heads, 128, 0, on>>>(run, cut);
     return LaunchStatus("AttendDecode");
   });
 }

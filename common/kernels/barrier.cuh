@@ -8,7 +8,7 @@
 
 namespace rein::kernels {
 
-// Threads or their copies arrive at it and others wait for it, phase by phase.
+// Threads arrive at it and others wait for it, phase by phase.
 struct Barrier {
   uint64_t state;
 
@@ -18,10 +18,6 @@ struct Barrier {
   __device__ void Arrive() {
     asm volatile("{\n.reg .b64 t;\nmbarrier.arrive.shared.b64 t, [%0];\n}\n" ::"r"(SharedAddress(&state))
                  : "memory");
-  }
-  // Arrives once this thread's copies so far (CopyAsync16) are there.
-  __device__ void ArriveWhenCopied() {
-    asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];\n" ::"r"(SharedAddress(&state)) : "memory");
   }
   // Until the phase of this parity is over.
   __device__ void Wait(int parity) {

@@ -1,7 +1,6 @@
 #include "common/kernels/gated_silu.h"
 
 #include "common/kernels/bf16_vector.cuh"
-#include "common/kernels/dependent_launch.cuh"
 #include "common/kernels/launch_status.h"
 
 namespace rein::kernels {
@@ -24,7 +23,6 @@ __device__ Place Find(int64_t rows, int64_t columns) {
 }
 
 __global__ void GatedSiluKernel(const bf16* gate_up, bf16* y, int64_t rows, int64_t columns) {
-  AwaitPrevious();
   const Place place = Find(rows, columns);
   if (!place.live) return;
   float gate[8], up[8];
@@ -61,8 +59,8 @@ unsigned Blocks(int64_t rows, int64_t columns) {
 
 absl::Status GatedSilu(const void* gate_up, void* y, int64_t rows, int64_t columns, void* stream) {
   if (rows == 0) return absl::OkStatus();
-  LaunchDependent(GatedSiluKernel, Blocks(rows, columns), kThreads, 0, static_cast<cudaStream_t>(stream),
-                  static_cast<const bf16*>(gate_up), static_cast<bf16*>(y), rows, columns);
+  GatedSiluKernel<<<Blocks(rows, columns), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(
+      static_cast<const bf16*>(gate_up), static_cast<bf16*>(y), rows, columns);
   return LaunchStatus("GatedSilu");
 }
 

@@ -3,7 +3,6 @@
 #include <cmath>
 
 #include "common/kernels/bf16_vector.cuh"
-#include "common/kernels/dependent_launch.cuh"
 #include "common/kernels/launch_status.h"
 
 namespace rein::kernels {
@@ -36,13 +35,16 @@ __device__ float BlockMax(float x, float* scratch) {
   return x;
 }
 
+// Eight neighbours at once need rows that begin at multiples of 16 bytes: those of odd vocabularies do not.
+__device__ bool Aligned(int64_t stride) { return stride % 8 == 0; }
+
 // This thread's columns of its slice, divided by the temperature; -inf beyond the vocabulary.
-__device__ void LoadZ(const bf16* row, int first, int vocabulary, float temperature,
+__device__ void LoadZ(const bf16* row, bool aligned, int first, int vocabulary, float temperature,
                       float (&z)[kPerThread]) {
 #pragma unroll
   for (int i = 0; i < kPerThread; i += 8) {
     const int column = first + i;
-    if (column + 8 <= vocabulary) {
+    if (aligned && column + 8 <= vocabulary) {
       Load8(row + column, z + i);
     } else {
 #pragma unroll
@@ -114,7 +116,7 @@ __global__ void SliceStatsKernel(LogitStats r, Part* parts) {
   __shared__ float scratch[32];
   float z[kPerThread];
   const int first = static_cast<int>(blockIdx.x * kVocabularySlice) + threadIdx.x * kPerThread;
-  LoadZ(static_cast<const bf16*>(r.logits) + blockIdx.y * r.stride, first,
+  LoadZ(static_cast<const bf16*>(r.logits) + blockIdx.y * r.stride, Aligned(r.stride), first,
         static_cast<int>(r.vocabulary), r.temperature, z);
   const Part part = ReduceSlice<true>(z, scratch);
   if (threadIdx.x == 0) parts[blockIdx.y * gridDim.x + blockIdx.x] = part;
@@ -229,7 +231,6 @@ __device__ uint32_t WordOf(const uint4& words, int i) {
 // Nearly every column is ruled out by a cheap noise that is nearly right; those within its error of the best are
 // compared by the right one.
 __global__ void SliceDrawKernel(TokenDraw r, DrawScratch s) {
-  AwaitPrevious();
   __shared__ float scratch[32];
   __shared__ Candidate best_of_warp[kThreads / 32];
   const DrawRow row = r.row[blockIdx.y];
@@ -240,7 +241,7 @@ __global__ void SliceDrawKernel(TokenDraw r, DrawScratch s) {
   const int first = static_cast<int>(blockIdx.x * kVocabularySlice) + threadIdx.x * kPerThread;
   const int vocabulary = static_cast<int>(r.vocabulary);
   float z[kPerThread];
-  LoadZ(logits, first, vocabulary, temperature, z);
+  LoadZ(logits, Aligned(r.stride), first, vocabulary, temperature, z);
   const Part part = ReduceSlice<false>(z, scratch);
   if (threadIdx.x == 0) s.tempered[at] = part;
 
@@ -282,13 +283,12 @@ __global__ void SliceDrawKernel(TokenDraw r, DrawScratch s) {
     s.candidate[at] = best;
   }
   if (r.untempered == nullptr || temperature == 1) return;  // the same at temperature 1
-  LoadZ(logits, first, vocabulary, 1.0f, z);
+  LoadZ(logits, Aligned(r.stride), first, vocabulary, 1.0f, z);
   const Part untempered = ReduceSlice<false>(z, scratch);
   if (threadIdx.x == 0) s.untempered[at] = untempered;
 }
 
 __global__ void RowDrawKernel(TokenDraw r, DrawScratch s, int slices) {
-  AwaitPrevious();
   const int64_t row = RowOfWarp();
   if (row >= r.rows) return;
   const int lane = threadIdx.x % 32;
@@ -347,8 +347,8 @@ absl::Status DrawTokens(const TokenDraw& run, void* stream) {
   auto* on = static_cast<cudaStream_t>(stream);
   const int slices = Slices(run.vocabulary);
   const DrawScratch scratch = CutDraw(run.scratch, run.rows * slices);
-  LaunchDependent(SliceDrawKernel, dim3(slices, static_cast<unsigned>(run.rows)), kThreads, 0, on, run, scratch);
-  LaunchDependent(RowDrawKernel, Blocks(run.rows, kRowsPerBlock), 32 * kRowsPerBlock, 0, on, run, scratch, slices);
+  SliceDrawKernel<<<dim3(slices, static_cast<unsigned>(run.rows)), kThreads, 0, on>>>(run, scratch);
+  RowDrawKernel<<<Blocks(run.rows, kRowsPerBlock), 32 * kRowsPerBlock, 0, on>>>(run, scratch, slices);
   return LaunchStatus("DrawTokens");
 }
 

@@ -22,7 +22,7 @@ int64_t LogitScratchBytes(int64_t rows, int64_t vocabulary);
 
 struct LogitStats {
   const void* logits = nullptr;     // bf16 [N, stride]
-  int64_t stride = 0;               // elements between rows; a multiple of 8
+  int64_t stride = 0;               // elements between rows
   const int64_t* target = nullptr;  // [N], in [0, V)
   float temperature = 1;
   float* logprob = nullptr;  // fp32 [N]
@@ -39,7 +39,7 @@ absl::Status ComputeLogitStats(const LogitStats& run, void* stream);
 //   d z = dlogprob (onehot - p) - dentropy p (log p + entropy),   d logits = d z / temperature
 struct LogitGradient {
   void* logits = nullptr;  // bf16 [N, stride], in and out
-  int64_t stride = 0;
+  int64_t stride = 0;      // a multiple of 8
   const int64_t* target = nullptr;
   float temperature = 1;
   const float* lse = nullptr;       // [N], of the forward

@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "common/kernels/bf16_vector.cuh"
-#include "common/kernels/dependent_launch.cuh"
 #include "common/kernels/launch_status.h"
 #include "common/kernels/row_sum.h"
 
@@ -14,7 +13,6 @@ namespace {
 int Threads(int64_t columns) { return static_cast<int>((columns / 8 + 31) / 32 * 32); }
 
 __global__ void AddRmsNormKernel(AddNorm n) {
-  AwaitPrevious();
   __shared__ float scratch[32];
   const int64_t at = blockIdx.x * n.columns + threadIdx.x * 8;
   const bool live = threadIdx.x * 8 < n.columns;
@@ -83,8 +81,8 @@ __global__ void AddRmsNormGradientKernel(AddNormGradient g) {
 
 absl::Status AddRmsNorm(const AddNorm& norm, void* stream) {
   if (norm.rows == 0) return absl::OkStatus();
-  LaunchDependent(AddRmsNormKernel, static_cast<unsigned>(norm.rows), Threads(norm.columns), 0,
-                  static_cast<cudaStream_t>(stream), norm);
+  AddRmsNormKernel<<<static_cast<unsigned>(norm.rows), Threads(norm.columns), 0,
+                     static_cast<cudaStream_t>(stream)>>>(norm);
   return LaunchStatus("AddRmsNorm");
 }
 

@@ -26,7 +26,7 @@ constexpr int kCandidates = 24;             // of one number of rows
 // What cuBLASLt proposes for these is tried for fewer rows too: some of it is faster there than its own proposals.
 constexpr std::array<int64_t, 3> kProposedFor = {64, 128, 256};
 constexpr int64_t kComparedRows = 32;       // at the beginning, and as many at the end
-constexpr int64_t kOwnRows = 64;            // up to here a kernel of ours is a candidate too
+constexpr int64_t kPlainRows = 64;          // up to here the plain kernel is a candidate too
 constexpr int64_t kColdRows = 256;          // up to here the weights come from memory, beyond it hardly matters
 constexpr int64_t kLargestBucket = 16384;   // more rows run as this many
 constexpr int kTimedRuns = 5;
@@ -115,13 +115,9 @@ class Product {
 };
 
 struct Choice {
-  std::optional<cublasLtMatmulAlgo_t> algorithm;  // none: a kernel of ours
+  std::optional<cublasLtMatmulAlgo_t> algorithm;  // none: the plain kernel
   std::string description;
 };
-
-absl::Status RunOwn(const Projection& run, cudaStream_t stream) {
-  return FewRowsProjectionTakes(run) ? RunFewRowsProjection(run, stream) : RunPlainProjection(run, stream);
-}
 
 // The choices of one device.
 class ProjectionPlans {
@@ -176,7 +172,7 @@ class ProjectionPlans {
 
   // UNIMPLEMENTED when the algorithm refuses this number of rows.
   absl::Status RunChoice(const Choice& choice, const Projection& run, cudaStream_t stream) {
-    if (!choice.algorithm.has_value()) return RunOwn(run, stream);
+    if (!choice.algorithm.has_value()) return RunPlainProjection(run, stream);
     REIN_ASSIGN_OR_RETURN(std::unique_ptr<Product> product, Product::Create(run));
     const cublasStatus_t status = product->Run(handle_, run, *choice.algorithm, workspace_, stream);
     if (status == CUBLAS_STATUS_NOT_SUPPORTED) {
@@ -255,8 +251,8 @@ class ProjectionPlans {
       REIN_ASSIGN_OR_RETURN(double us, Time(flush, body, stream));
       return us - flush_us;
     };
-    if (run.rows <= kOwnRows) {
-      REIN_ASSIGN_OR_RETURN(best_us, time([&](cudaStream_t on) { return RunOwn(run, on); }));
+    if (run.rows <= kPlainRows) {
+      REIN_ASSIGN_OR_RETURN(best_us, time([&](cudaStream_t on) { return RunPlainProjection(run, on); }));
     }
     int agree = 0, tried = 0;
     REIN_ASSIGN_OR_RETURN(std::vector<cublasLtMatmulAlgo_t> candidates, Candidates(run));
@@ -282,7 +278,7 @@ class ProjectionPlans {
       }
     }
     best.description = absl::StrFormat("%s, %d of %d candidates agree, %.1f us at %d rows",
-                                       best.algorithm.has_value() ? "cuBLASLt" : "our kernel", agree,
+                                       best.algorithm.has_value() ? "cuBLASLt" : "the plain kernel", agree,
                                        tried, best_us, run.rows);
     return std::optional<Choice>(std::move(best));
   }

@@ -5,8 +5,8 @@
 // reduction across blocks is switched off, for most of its algorithms. The first call of a shape (N, K, bias,
 // and rows up to the next power of two) tries cuBLASLt's candidates on its own input, drops every one
 // that differs by a bit from the plain kernel below on the rows that are compared, and keeps the fastest,
-// with weights that are in no cache; few rows may be faster by a kernel of ours. A shape whose candidates all
-// differ runs on the plain one.
+// with weights that are in no cache. For few rows what cuBLASLt proposes for more is tried too: it is often faster.
+// A shape whose candidates all differ runs on the plain one.
 // Never call a shape for the first time inside a CUDA graph capture.
 
 #pragma once
@@ -37,11 +37,6 @@ absl::Status RunProjection(const Projection& run, void* stream);
 
 // The plain kernel: mma.sync, one chain. Any M; meant for at most 64 rows at a time.
 absl::Status RunPlainProjection(const Projection& run, void* stream);
-
-// The same bits as the plain kernel, at the speed of memory: each block has its weights on the way before it
-// needs them. At most 64 rows, N a multiple of 16, K of 8, Hopper.
-bool FewRowsProjectionTakes(const Projection& run);
-absl::Status RunFewRowsProjection(const Projection& run, void* stream);
 
 // What was chosen so far, one line for each shape: "N K rows<=R: algorithm 66 tile 20 ... 7 of 9 agree, 12.3 us".
 std::vector<std::string> ChosenProjections();

@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "common/kernels/bf16_vector.cuh"
-#include "common/kernels/dependent_launch.cuh"
 #include "common/kernels/launch_status.h"
 #include "common/kernels/row_sum.h"
 
@@ -74,7 +73,6 @@ struct Head {
 
 template <int kHalf>
 __global__ void QkNormRopeKernel(QkNormRope r) {
-  AwaitPrevious();
   using L = Lane<kHalf>;
   const int64_t c = 2 * kHalf, per_token = r.heads + 2 * r.kv_heads;
   const int64_t unit = blockIdx.x * static_cast<int64_t>(kWarps) + threadIdx.x / 32;
@@ -217,8 +215,8 @@ absl::Status RunQkNormRope(const QkNormRope& run, void* stream) {
   if (run.tokens == 0) return absl::OkStatus();
   const int64_t units = run.tokens * (run.heads + 2 * run.kv_heads);
   return WithHalf(run.head_dim, [&](auto half) {
-    LaunchDependent(QkNormRopeKernel<half.value>, static_cast<unsigned>((units + kWarps - 1) / kWarps), 32 * kWarps, 0,
-                    static_cast<cudaStream_t>(stream), run);
+    QkNormRopeKernel<half.value><<<static_cast<unsigned>((units + kWarps - 1) / kWarps), 32 * kWarps,
+                                   0, static_cast<cudaStream_t>(stream)>>>(run);
     return LaunchStatus("QkNormRope");
   });
 }

@@ -26,7 +26,7 @@ bool KeepsRowBits(const DecoderSpec& spec) {
                                !spec.output_gate && spec.score_softcap == 0 && !spec.rope_interleaved &&
                                (spec.rotary_dim == 0 || spec.rotary_dim == spec.head_dim) &&
                                spec.position_rows == 0 && HeadDims().contains(spec.head_dim);
-  const bool plain_head = spec.logit_softcap == 0 && !spec.normalised_head && !spec.scalar_head;
+  const bool plain_head = spec.vocab_size % 8 == 0 && spec.logit_softcap == 0 && !spec.normalised_head && !spec.scalar_head;
   return plain_layers && plain_norms && plain_attention && plain_head && spec.gated &&
          spec.gate.activation == nn::Activation::kSilu && spec.gate.limit == 0;
 }

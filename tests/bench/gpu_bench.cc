@@ -25,6 +25,7 @@
 #include <random>
 #include <string>
 
+#include "common/kernels/filter_logits.h"
 #include "common/kernels/logits.h"
 #include "common/kernels/projection.h"
 #include "common/nn/attention.h"
@@ -484,6 +485,17 @@ void Kernels() {
     Line("DrawTokens", shape, CapturedMicroseconds([&] {
            if (!kernels::DrawTokens(draw, tensor::CurrentStream()).ok()) Die("DrawTokens");
          }), 2.0 * rows * 151936, 0);
+    for (const kernels::FilterRow& filter : {kernels::FilterRow{0.95, 0, 1, 20}, {0.95, 0, 1, 0}, {1, 0.05, 1, 0}}) {
+      std::vector<kernels::FilterRow> filters(static_cast<size_t>(rows), filter);
+      at::Tensor filter_N =
+          at::from_blob(filters.data(), {rows * static_cast<int64_t>(sizeof(filter))}, at::kByte).to(at::kCUDA);
+      const kernels::LogitFilter run{logits.mutable_data_ptr(), 151936,
+                                     static_cast<const kernels::FilterRow*>(filter_N.const_data_ptr()), rows, 151936};
+      Line("FilterLogits", shape + ", top_k " + std::to_string(filter.top_k) + ", top_p " + std::to_string(filter.top_p) +
+           ", min_p " + std::to_string(filter.min_p), CapturedMicroseconds([&] {
+             if (!kernels::FilterLogits(run, tensor::CurrentStream()).ok()) Die("FilterLogits");
+           }), 2.0 * rows * 151936, 0);
+    }
   }
   for (const std::string& line : kernels::ChosenProjections()) std::fprintf(stderr, "%s\n", line.c_str());
 }
