@@ -24,17 +24,33 @@ struct Row {
   bool aligned;  // rows begin at multiples of 16 bytes
   float temperature, max;  // max: the largest logit / temperature
 
-  // body(key) for each column, eight neighbours to a thread.
+  // The keys of eight neighbours; 0, which is no number's, beyond the vocabulary.
+  struct Keys {
+    uint32_t key[kPerThread];
+  };
+  __device__ Keys Load(int from) const {
+    Keys keys;
+    if (aligned && from + kPerThread <= vocabulary) {
+      const uint4 raw = *reinterpret_cast<const uint4*>(logits + from);
+      const auto* bits = reinterpret_cast<const uint16_t*>(&raw);
+#pragma unroll
+      for (int i = 0; i < kPerThread; ++i) keys.key[i] = KeyOf(bits[i]);
+    } else {
+#pragma unroll
+      for (int i = 0; i < kPerThread; ++i) {
+        keys.key[i] = from + i < vocabulary ? KeyOf(__bfloat16_as_ushort(logits[from + i])) : 0;
+      }
+    }
+    return keys;
+  }
+  // body(key) for each column.
   template <typename Body>
   __device__ void ForEach(Body body) const {
     for (int from = threadIdx.x * kPerThread; from < vocabulary; from += kThreads * kPerThread) {
-      if (aligned && from + kPerThread <= vocabulary) {
-        const uint4 raw = *reinterpret_cast<const uint4*>(logits + from);
-        const auto* bits = reinterpret_cast<const uint16_t*>(&raw);
+      const Keys keys = Load(from);
 #pragma unroll
-        for (int i = 0; i < kPerThread; ++i) body(KeyOf(bits[i]));
-      } else {
-        for (int i = from; i < min(from + kPerThread, vocabulary); ++i) body(KeyOf(__bfloat16_as_ushort(logits[i])));
+      for (int i = 0; i < kPerThread; ++i) {
+        if (keys.key[i] != 0) body(keys.key[i]);
       }
     }
   }
@@ -149,27 +165,29 @@ __global__ void __launch_bounds__(kThreads) FilterLogitsKernel(LogitFilter run) 
     }
   }
   // In the order of columns, so that the first of equal tokens are kept.
+  const bool cuts_equal = border.key > ExcludedKey();
   unsigned long long equal_before = 0;
   const bf16 excluded = __ushort_as_bfloat16(0xFF80);
   const int rounded = (row.vocabulary + kThreads * kPerThread - 1) / (kThreads * kPerThread) * kThreads * kPerThread;
   for (int from = threadIdx.x * kPerThread; from < rounded; from += kThreads * kPerThread) {
-    uint32_t key[kPerThread];
-    int equal = 0;
+    const Row::Keys keys = row.Load(from);
+    unsigned long long place = 0;
+    if (cuts_equal) {
+      int equal = 0;
 #pragma unroll
-    for (int i = 0; i < kPerThread; ++i) {
-      key[i] = from + i < row.vocabulary ? KeyOf(__bfloat16_as_ushort(row.logits[from + i])) : 0;
-      equal += key[i] == border.key ? 1 : 0;
+      for (int i = 0; i < kPerThread; ++i) equal += keys.key[i] == border.key ? 1 : 0;
+      const int2 count = CountBefore(equal, counts);
+      place = equal_before + count.x;
+      equal_before += count.y;
     }
-    const int2 count = CountBefore(equal, counts);
-    unsigned long long place = equal_before + count.x;
-    equal_before += count.y;
 #pragma unroll
     for (int i = 0; i < kPerThread; ++i) {
-      if (from + i >= row.vocabulary) continue;
-      bool keep = key[i] > border.key;
-      if (key[i] == border.key) keep = place++ < border.equal;
+      const uint32_t key = keys.key[i];
+      if (key == 0) continue;
+      bool keep = key > border.key;
+      if (key == border.key) keep = place++ < border.equal;
       if (keep && filter.min_p > 0) {
-        keep = expf(__fdiv_rn(ValueOf(key[i]), filter.temperature) - row.max) >= filter.min_p;
+        keep = expf(__fdiv_rn(ValueOf(key), filter.temperature) - row.max) >= filter.min_p;
       }
       if (!keep) row.logits[from + i] = excluded;
     }

