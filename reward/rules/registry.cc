@@ -1,16 +1,24 @@
 #include "reward/rules/registry.h"
 
+#include <algorithm>
 #include <utility>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 
+#include "common/json/parse_json.h"
 #include "common/status/status_macros.h"
+#include "reward/math/extract_answer.h"
 #include "reward/rules/boxed_math.h"
 #include "reward/rules/exact_match.h"
+#include "reward/rules/json_shape.h"
 #include "reward/rules/length.h"
+#include "reward/rules/math.h"
 #include "reward/rules/numeric.h"
 #include "reward/rules/pattern.h"
 #include "reward/rules/regex_match.h"
+#include "reward/rules/repetition.h"
+#include "reward/rules/script.h"
 
 namespace rein::reward {
 namespace {
@@ -58,6 +66,54 @@ absl::StatusOr<Rule> MakeLength(const v1::LengthReward& config) {
   });
 }
 
+Rule MakeMath(const v1::MathReward& config) {
+  MathOptions options;
+  if (config.has_place()) options.place = config.place();
+  for (const std::string& marker : config.markers()) {
+    options.markers.push_back(absl::AsciiStrToLower(marker));
+  }
+  if (options.markers.empty()) options.markers = math::DefaultMarkers();
+  if (config.has_tolerance()) options.same.tolerance = config.tolerance();
+  options.same.require_units = config.require_units();
+  return [options](const v1::RewardItem& item, const Expired&) {
+    return MathAnswer(item.completion().text(), item.answer(), options);
+  };
+}
+
+Rule MakeRepetition(const v1::RepetitionReward& config) {
+  const uint32_t ngram = config.has_ngram() ? std::max(config.ngram(), 1u) : 3;
+  if (config.unit() == v1::REPETITION_UNIT_TOKENS) {
+    return [ngram](const v1::RewardItem& item, const Expired&) -> absl::StatusOr<Verdict> {
+      const auto& ids = item.completion().token_ids();
+      return TokenRepetition({ids.begin(), ids.end()}, ngram);
+    };
+  }
+  return [ngram](const v1::RewardItem& item, const Expired&) -> absl::StatusOr<Verdict> {
+    return WordRepetition(item.completion().text(), ngram);
+  };
+}
+
+absl::StatusOr<Rule> MakeJson(const v1::JsonReward& config) {
+  JsonShapeOptions options = {.column = config.column(), .fenced = config.fenced()};
+  if (config.has_schema() && config.has_column()) {
+    return absl::InvalidArgumentError("schema and column stand side by side: one of them");
+  }
+  if (config.has_schema()) {
+    REIN_ASSIGN_OR_RETURN(nlohmann::json schema, json::ParseJson(config.schema()));
+    REIN_ASSIGN_OR_RETURN(options.schema, json::JsonSchema::Compile(schema));
+  }
+  return Rule([options](const v1::RewardItem& item, const Expired&) {
+    return JsonShape(item, options);
+  });
+}
+
+absl::StatusOr<Rule> MakeScript(const v1::ScriptReward& config) {
+  REIN_ASSIGN_OR_RETURN(Script script, Script::Create(config.name()));
+  return Rule([script](const v1::RewardItem& item, const Expired&) -> absl::StatusOr<Verdict> {
+    return script.Share(item.completion().text());
+  });
+}
+
 absl::StatusOr<Rule> MakeAnyRule(const v1::RewardConfig& config) {
   switch (config.rule_case()) {
     case v1::RewardConfig::kExactMatch:
@@ -74,6 +130,14 @@ absl::StatusOr<Rule> MakeAnyRule(const v1::RewardConfig& config) {
       return MakeFormat(config.format());
     case v1::RewardConfig::kLength:
       return MakeLength(config.length());
+    case v1::RewardConfig::kMath:
+      return MakeMath(config.math());
+    case v1::RewardConfig::kRepetition:
+      return MakeRepetition(config.repetition());
+    case v1::RewardConfig::kJson:
+      return MakeJson(config.json());
+    case v1::RewardConfig::kScript:
+      return MakeScript(config.script());
     case v1::RewardConfig::kRemote:
       return absl::UnimplementedError("a remote scorer is no rule of this process");
     case v1::RewardConfig::RULE_NOT_SET:
@@ -96,7 +160,7 @@ std::string RuleName(const v1::RewardConfig& config) {
 absl::StatusOr<Rule> MakeRule(const v1::RewardConfig& config) {
   REIN_ASSIGN_OR_RETURN(Rule rule, MakeAnyRule(config));
   return Rule([rule = std::move(rule)](const v1::RewardItem& item,
-                                       const Expired& expired) -> absl::StatusOr<double> {
+                                       const Expired& expired) -> absl::StatusOr<Verdict> {
     if (size_t bytes = item.completion().text().size(); bytes > kMaxCompletionBytes) {
       return absl::InvalidArgumentError(absl::StrCat("completion of ", bytes, " bytes, at most ",
                                                      kMaxCompletionBytes, " are scored"));
