@@ -80,12 +80,25 @@ void CheckScript(const std::string& key, const v1::ScriptReward& script, const A
   }
 }
 
+void CheckCode(const std::string& key, const v1::RewardConfig& reward, const Add& add) {
+  const v1::CodeReward& code = reward.code();
+  if (!code.build().empty() && code.command().empty()) {
+    add(key + ".command", "is required beside build: how what was built is run, such as [program]");
+  }
+  if (code.test_seconds() > reward.timeout_seconds()) {
+    add(key + ".test_seconds",
+        absl::StrCat("is ", code.test_seconds(), ", more than timeout_seconds ",
+                     reward.timeout_seconds(), ", which bounds all tests"));
+  }
+}
+
 void CheckReward(const std::string& key, const v1::RewardConfig& reward, const Add& add) {
   if (reward.has_regex()) CheckPattern(key + ".regex.pattern", reward.regex().pattern(), add);
   if (reward.has_format()) CheckPattern(key + ".format.regex", reward.format().regex(), add);
   if (reward.has_length()) CheckLength(key + ".length", reward.length(), add);
   if (reward.has_math()) CheckMath(key + ".math", reward.math(), add);
   if (reward.has_json()) CheckJson(key + ".json", reward.json(), add);
+  if (reward.has_code()) CheckCode(key + ".code", reward, add);
   if (reward.has_script()) CheckScript(key + ".script", reward.script(), add);
   CheckRange(key + ".range", reward.range(), add);
   CheckRange(key + ".clip", reward.clip(), add);

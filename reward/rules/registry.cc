@@ -10,6 +10,7 @@
 #include "common/status/status_macros.h"
 #include "reward/math/extract_answer.h"
 #include "reward/rules/boxed_math.h"
+#include "reward/rules/code.h"
 #include "reward/rules/exact_match.h"
 #include "reward/rules/json_shape.h"
 #include "reward/rules/length.h"
@@ -114,6 +115,38 @@ absl::StatusOr<Rule> MakeScript(const v1::ScriptReward& config) {
   });
 }
 
+// Asked for at every call: whether this host has a sandbox is found out once.
+absl::StatusOr<sandbox::Sandbox> HostSandbox(bool weak) {
+  static const auto& full = *new absl::StatusOr<sandbox::Sandbox>(sandbox::Sandbox::Open({}));
+  if (!weak || full.ok()) return full;
+  static const auto& weaker =
+      *new absl::StatusOr<sandbox::Sandbox>(sandbox::Sandbox::Open({.weak = true}));
+  return weaker;
+}
+
+absl::StatusOr<Rule> MakeCode(const v1::RewardConfig& reward) {
+  const v1::CodeReward& config = reward.code();
+  CodeOptions options;
+  if (config.has_tests()) options.tests = config.tests();
+  options.command.assign(config.command().begin(), config.command().end());
+  options.build.assign(config.build().begin(), config.build().end());
+  options.share = config.score() == v1::CODE_SCORE_SHARE;
+  if (config.has_test_seconds()) options.limits.processor = absl::Seconds(config.test_seconds());
+  options.limits.wall = 2 * options.limits.processor;
+  if (config.has_memory_mb()) options.limits.memory_bytes = uint64_t{config.memory_mb()} << 20;
+  if (config.has_output_kb()) options.limits.output_bytes = uint64_t{config.output_kb()} << 10;
+  if (config.has_processes()) options.limits.processes = config.processes();
+  options.tolerance = config.tolerance();
+  // The rule ends before its own time does, which would be an error and no score.
+  const double seconds = reward.has_timeout_seconds() ? reward.timeout_seconds() : 10;
+  options.all_tests = absl::Seconds(0.9 * seconds);
+  REIN_ASSIGN_OR_RETURN(sandbox::Sandbox sandbox,
+                        HostSandbox(config.isolation() == v1::ISOLATION_WEAK));
+  return Rule([options, sandbox](const v1::RewardItem& item, const Expired&) {
+    return Code(item, options, sandbox);
+  });
+}
+
 absl::StatusOr<Rule> MakeAnyRule(const v1::RewardConfig& config) {
   switch (config.rule_case()) {
     case v1::RewardConfig::kExactMatch:
@@ -138,6 +171,8 @@ absl::StatusOr<Rule> MakeAnyRule(const v1::RewardConfig& config) {
       return MakeJson(config.json());
     case v1::RewardConfig::kScript:
       return MakeScript(config.script());
+    case v1::RewardConfig::kCode:
+      return MakeCode(config);
     case v1::RewardConfig::kRemote:
       return absl::UnimplementedError("a remote scorer is no rule of this process");
     case v1::RewardConfig::RULE_NOT_SET:

@@ -168,6 +168,9 @@ TEST_F(JobReaderTest, MistakesInRewardsAreNamed) {
   EXPECT_THAT(report("{script: Klingon}"), HasSubstr("is no Unicode script"));
   EXPECT_THAT(report("{script: {}}"), HasSubstr("rewards.0.script.name  is required"));
   EXPECT_THAT(report("{repetition: {ngram: 0}}"), HasSubstr("in [1, 64], got 0"));
+  EXPECT_THAT(report("{code: {build: [g++, main]}}"), HasSubstr("rewards.0.code.command  is required beside build"));
+  EXPECT_THAT(report("{code: {test_seconds: 20}}"), HasSubstr("is 20, more than timeout_seconds 10"));
+  EXPECT_THAT(report("{code: {isolation: none}}"), HasSubstr("wants one of full, weak, got none"));
   EXPECT_THAT(report("{numeric: {}, range: {min: 1, max: 0}}"),
               HasSubstr("is empty: min 1 is above max 0"));
   EXPECT_THAT(report("{numeric: {}, clip: {min: 1, max: 0}}"), HasSubstr("rewards.0.clip  is empty"));

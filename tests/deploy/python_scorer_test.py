@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Scorers in Python behind the real services: the example, and functions written for verl, TRL and reasoning-gym as they stand.
 
-    scorer_test.py BIN_FOLDER
+    python_scorer_test.py BIN_FOLDER
 
 reasoning-gym is tried where it is installed beside the package, and skipped loudly else.
 """
@@ -191,4 +191,4 @@ class ServeTest(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    unittest.main(argv=["scorer_test.py"])
+    unittest.main(argv=["python_scorer_test.py"])
