@@ -5,21 +5,25 @@
 
 reasoning-gym is tried where it is installed beside the package, and skipped loudly else.
 """
+import http.server
 import importlib.util
+import json
 import os
 import pathlib
 import re
 import subprocess
 import sys
 import tempfile
+import threading
 import unittest
 
 from python_environment import ROOT  # first: it starts this file again where the package is
 
+import grpc
 from google.protobuf import struct_pb2
 
 import rein
-from rein.v1 import policy_pb2, reward_pb2
+from rein.v1 import policy_pb2, reward_pb2, reward_pb2_grpc
 from stack import MODEL, Stack
 
 EXAMPLE = ROOT / "deploy/python/examples/my_reward.py"
@@ -122,6 +126,78 @@ class AdapterTest(unittest.TestCase):
         self.assertLess(wrong.reward, 0.1)
 
 
+class FakeJudge(http.server.BaseHTTPRequestHandler):
+    """Says what the answer tells it to: "say X", "fail N CODE", "garbage"."""
+    asked = []
+    failures = 0
+
+    def do_POST(self):
+        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        FakeJudge.asked.append((self.path, self.headers["Authorization"], request))
+        text = request["messages"][0]["content"].split("<answer>\n")[1].split("\n</answer>")[0]
+        code, body = 200, json.dumps({"choices": [{"message": {"role": "assistant", "content": text.removeprefix("say ")}}]})
+        if text == "busy" and FakeJudge.failures < 2:
+            FakeJudge.failures += 1
+            code, body = 503, "try later"
+        elif text == "busy":
+            body = body.replace("busy", "Score: 10")
+        elif text == "forbidden":
+            code, body = 401, "no such key"
+        elif text == "garbage":
+            body = "<html>"
+        self.send_response(code)
+        self.send_header("Content-Length", str(len(body.encode())))
+        self.end_headers()
+        self.wfile.write(body.encode())
+
+    def log_message(self, *_):
+        pass
+
+
+class JudgeTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), FakeJudge)
+        threading.Thread(target=cls.server.serve_forever, daemon=True).start()
+        cls.addClassCleanup(cls.server.server_close)
+        cls.addClassCleanup(cls.server.shutdown)
+        cls.url = f"http://127.0.0.1:{cls.server.server_port}/v1/"
+
+    def test_scores_and_what_is_none(self):
+        judge = rein.judge(self.url, "m", key="k", max_tokens=64)
+        results = score(judge, item("say fine. Score: 7"), item("say Score: 2, no, **Score:** 5.5"), item("say nothing"), item("say Score: 11"),
+                        item("busy"), item("forbidden"), item("garbage"), item("say Score: 0", "{completion}"))
+        self.assertEqual([r.reward for r in results], [0.7, 0.55, 0, 0, 1, 0, 0, 0])
+        self.assertEqual(results[0].parts[0].note, "fine. Score: 7")
+        self.assertEqual([r.error.partition(": ")[2] for r in results[2:4]], ["the judge gave no score: 'nothing'", "the judge gave 11.0, outside 0..10"])
+        self.assertEqual(results[4].error, "")
+        self.assertIn("answers 401: no such key", results[5].error)
+        self.assertIn("something else than a chat completion", results[6].error)
+        path, key, request = next(one for one in FakeJudge.asked if "Score: 0" in one[2]["messages"][0]["content"])
+        self.assertEqual((path, key, request["model"], request["temperature"], request["max_tokens"]), ("/v1/chat/completions", "Bearer k", "m", 0, 64))
+        self.assertIn("user: 1 + 1 =", request["messages"][0]["content"])
+        self.assertIn("<reference>\n{completion}\n", request["messages"][0]["content"])  # what was put in is not read again
+
+    def test_it_is_served_from_a_shell(self):
+        with tempfile.NamedTemporaryFile("w") as prompt, tempfile.NamedTemporaryFile("w") as key:
+            prompt.write("<answer>\n{completion}\n</answer>")
+            prompt.flush()
+            key.write("secret\n")
+            key.flush()
+            address = serve(self, "--judge", self.url, "--model", "m", "--prompt-file", prompt.name, "--key-file", key.name, "--set", "high=5")
+        with grpc.insecure_channel(address) as channel:
+            reply = reward_pb2_grpc.RewardServiceStub(channel).Score(reward_pb2.ScoreRewardsRequest(items=[item("say score 4")]), timeout=30)
+        self.assertEqual(reply.results[0].reward, 0.8)
+        self.assertEqual(FakeJudge.asked[-1][1], "Bearer secret")
+
+    def test_wrong_settings_and_an_absent_judge(self):
+        with self.assertRaisesRegex(ValueError, "range 1..1 is empty"):
+            rein.judge(self.url, "m", low=1, high=1)
+        with self.assertRaisesRegex(ValueError, "has no group"):
+            rein.judge(self.url, "m", pattern="score")
+        self.assertIn("cannot be reached", score(rein.judge("http://127.0.0.1:1/v1", "m", tries=1), item("x"))[0].error)
+
+
 class ServeTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -184,6 +260,8 @@ class ServeTest(unittest.TestCase):
         self.assertIn("nothing.py does not exist", refusal("--verl", "nothing.py"))
         self.assertIn("names no function", refusal("--trl", trl))
         self.assertIn("has no function odd; it has: even_digits, length, wrong_count", refusal("--trl", f"{trl}:odd"))
+        self.assertIn("--judge wants --model", refusal("--judge", "http://127.0.0.1:1/v1"))
+        self.assertIn("--model, --prompt-file and --key-file have no effect without --judge", refusal("--trl", f"{trl}:length", "--model", "m"))
         self.assertIn("--set has no effect without --verl", refusal("--trl", f"{trl}:length", "--set", "a=1"))
         self.assertIn("--text have no effect without --trl", refusal("--verl", trl, "--text"))
         self.assertIn("is not of this machine alone", refusal("--trl", f"{trl}:length", "--address", "0.0.0.0:0"))

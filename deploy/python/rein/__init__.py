@@ -22,10 +22,10 @@ from typing import Any, Iterator
 
 import grpc
 
-from rein.scoring import GRPC_OPTIONS as _OPTIONS, Reward, read as _read, reasoning_gym, reward, trl, verl
+from rein.scoring import GRPC_OPTIONS as _OPTIONS, Reward, judge, read as _read, reasoning_gym, reward, trl, verl
 from rein.v1 import controller_pb2 as pb, controller_pb2_grpc
 
-__all__ = ["Client", "Reward", "connect", "reasoning_gym", "reward", "trl", "verl"]
+__all__ = ["Client", "Reward", "connect", "judge", "reasoning_gym", "reward", "trl", "verl"]
 
 
 class Client:

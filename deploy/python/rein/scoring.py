@@ -1,4 +1,4 @@
-"""Reward functions as services: of Rein's own form, and those written for verl, TRL and reasoning-gym, unchanged."""
+"""Reward functions as services: of Rein's own form, those written for verl, TRL and reasoning-gym, unchanged, and judges."""
 from __future__ import annotations
 
 import asyncio
@@ -6,6 +6,10 @@ import inspect
 import json
 import os
 import pathlib
+import re
+import time
+import urllib.error
+import urllib.request
 from concurrent import futures
 from typing import Any, Callable, Sequence
 
@@ -17,7 +21,8 @@ from rein.v1 import policy_pb2, reward_pb2, reward_pb2_grpc
 GRPC_OPTIONS = [("grpc.max_receive_message_length", 256 << 20), ("grpc.max_send_message_length", 256 << 20)]
 _NOTE_BYTES = 512
 Item = reward_pb2.RewardItem
-# Scores of some items in order, each a float or (float, note); one exception costs all of them their scores.
+# Scores of some items in order, each a float, (float, note) or the exception that cost this item its score; one that is
+# raised costs all of them theirs.
 Batch = Callable[[Sequence[Item]], Sequence[Any]]
 
 
@@ -71,6 +76,8 @@ class Reward(reward_pb2_grpc.RewardServiceServicer):
 
     @staticmethod
     def _result(score: Any) -> policy_pb2.RewardResult:
+        if isinstance(score, Exception):
+            return policy_pb2.RewardResult(error=f"{type(score).__name__}: {score}")
         value, note = score if isinstance(score, tuple) else (score, "")
         note = note.encode()[:_NOTE_BYTES].decode(errors="ignore")
         return policy_pb2.RewardResult(reward=float(value), parts=[policy_pb2.RewardPart(score=float(value), weight=1, note=note)])
@@ -184,3 +191,67 @@ def reasoning_gym() -> Reward:
         return gym.get_score_answer_fn(entry["metadata"]["source_dataset"])(item.completion.text.strip(), entry)
 
     return Reward(score, lambda items: [score(item) for item in items])
+
+
+JUDGE_PROMPT = """Judge how well the answer serves the request. Think briefly, then end with a line "Score: N", N from 0 (useless) to 10 (perfect).
+
+<request>
+{prompt}
+</request>
+<reference>
+{answer}
+</reference>
+<answer>
+{completion}
+</answer>"""
+
+
+def judge(url: str, model: str, prompt: str = JUDGE_PROMPT, pattern: str = r"(?i)score\W*(-?\d+(?:\.\d+)?)", low: float = 0, high: float = 10,
+          key: str | None = None, tries: int = 4, timeout: float = 60, threads: int = 16, **settings: Any) -> Reward:
+    """A model behind an OpenAI-compatible endpoint (url up to /v1) as the scorer; scores from low..high become 0..1.
+
+    prompt: {prompt}, {completion}, {answer} are put in. pattern: its last match in the reply holds the score as group 1. A
+    reply without one, or outside low..high, is an error of its completion; 429 and 5xx are asked again, `tries` times in
+    all. settings: further keys of the request, such as max_tokens. A completion can talk to the judge: keep rules beside it."""
+    if not low < high:
+        raise ValueError(f"the judge's range {low}..{high} is empty")
+    if re.compile(pattern).groups < 1:
+        raise ValueError(f"the judge's pattern {pattern} has no group for the score")
+
+    def ask(text: str) -> str:
+        body = json.dumps({"model": model, "messages": [{"role": "user", "content": text}], "temperature": 0, **settings}).encode()
+        headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
+        for attempt in range(tries):
+            try:
+                with urllib.request.urlopen(urllib.request.Request(f"{url.rstrip('/')}/chat/completions", body, headers), timeout=timeout) as reply:
+                    return json.load(reply)["choices"][0]["message"]["content"] or ""
+            except urllib.error.HTTPError as error:
+                if attempt + 1 == tries or error.code not in (408, 429, 500, 502, 503, 504):
+                    raise RuntimeError(f"the judge at {url} answers {error.code}: {error.read(300).decode(errors='replace')}") from None
+            except (urllib.error.URLError, TimeoutError) as error:
+                if attempt + 1 == tries:
+                    raise RuntimeError(f"the judge at {url} cannot be reached: {error}") from None
+            except (ValueError, KeyError, IndexError, TypeError):
+                raise RuntimeError(f"the judge at {url} answers with something else than a chat completion") from None
+            time.sleep(0.5 * 2 ** attempt)
+        raise RuntimeError("the judge was not asked")
+
+    def score(item: Item) -> Any:
+        parts = {"prompt": "\n".join(f"{m.role}: {m.content}" for m in item.prompt), "completion": item.completion.text, "answer": item.answer}
+        try:
+            reply = ask(re.sub(r"\{(prompt|completion|answer)\}", lambda found: parts[found[1]], prompt))
+            found = re.findall(pattern, reply)
+            if not found:
+                raise ValueError(f"the judge gave no score: {reply[-200:]!r}")
+            value = float(found[-1][0] if isinstance(found[-1], tuple) else found[-1])
+            if not low <= value <= high:
+                raise ValueError(f"the judge gave {value}, outside {low}..{high}")
+            return (value - low) / (high - low), reply[-_NOTE_BYTES:]
+        except Exception as error:
+            return error
+
+    def batch(items: Sequence[Item]) -> list[Any]:
+        with futures.ThreadPoolExecutor(min(threads, max(1, len(items)))) as pool:
+            return list(pool.map(score, items))
+
+    return Reward(score, batch)

@@ -1,8 +1,9 @@
 """Serves a reward function of a file: python -m rein.serve --verl FILE.py[:NAME] | --trl FILE.py:NAME | --reward FILE.py:NAME | --reasoning-gym
+| --judge URL --model NAME
 
     python -m rein.serve --trl rewards.py:format_reward --address 127.0.0.1:7500      # rewards: [{remote: "127.0.0.1:7500"}]
 
-Prints the address once it serves. --set KEY=VALUE gives the verl function a keyword (a JSON value, else text).
+Prints the address once it serves. --set KEY=VALUE gives the verl function, or rein.judge, a keyword (a JSON value, else text).
 """
 from __future__ import annotations
 
@@ -53,16 +54,24 @@ def main() -> None:
     kind.add_argument("--trl", metavar="FILE:NAME", help="a TRL reward function")
     kind.add_argument("--reward", metavar="FILE:NAME", help="f(prompt, completion, answer, columns)")
     kind.add_argument("--reasoning-gym", action="store_true", help="reasoning-gym's verifiers")
+    kind.add_argument("--judge", metavar="URL", help="a model behind an OpenAI-compatible endpoint, such as http://127.0.0.1:8000/v1")
+    parser.add_argument("--model", help="the judge's name there")
+    parser.add_argument("--prompt-file", help="what the judge is asked, with {prompt}, {completion} and {answer}")
+    parser.add_argument("--key-file", help="file with the judge's API key")
     parser.add_argument("--address", default="127.0.0.1:0", help="host:port to listen on (default: a free port)")
     parser.add_argument("--tls", help="folder with tls.crt, tls.key, ca.crt; needed where other machines call")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a keyword for the verl function")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a keyword for the verl function or the judge, such as high=5")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--conversational", dest="chat", action="store_true", default=None, help="give the TRL function messages, also where prompts are text")
     form.add_argument("--text", dest="chat", action="store_false", help="give the TRL function text, also where prompts are messages")
     arguments = parser.parse_args()
     keywords = dict(map(keyword, arguments.set))
-    if keywords and not arguments.verl:
-        parser.error("--set has no effect without --verl")
+    if keywords and not (arguments.verl or arguments.judge):
+        parser.error("--set has no effect without --verl or --judge")
+    if (arguments.model or arguments.prompt_file or arguments.key_file) and not arguments.judge:
+        parser.error("--model, --prompt-file and --key-file have no effect without --judge")
+    if arguments.judge and not arguments.model:
+        parser.error("--judge wants --model")
     if arguments.chat is not None and not arguments.trl:
         parser.error("--conversational and --text have no effect without --trl")
     if arguments.verl:
@@ -72,6 +81,12 @@ def main() -> None:
     elif arguments.reward:
         function = load(arguments.reward)
         service = function if isinstance(function, scoring.Reward) else scoring.reward(function)
+    elif arguments.judge:
+        if arguments.prompt_file:
+            keywords["prompt"] = pathlib.Path(arguments.prompt_file).read_text()
+        if arguments.key_file:
+            keywords["key"] = pathlib.Path(arguments.key_file).read_text().strip()
+        service = scoring.judge(arguments.judge, arguments.model, **keywords)
     else:
         service = scoring.reasoning_gym()
     host = arguments.address.rpartition(":")[0]
