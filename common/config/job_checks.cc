@@ -5,11 +5,12 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include <re2/re2.h>
 
 #include "common/config/algorithm_checks.h"
 #include "common/config/job_kind.h"
+#include "common/config/job_reader.h"
 #include "common/config/nearest_name.h"
+#include "common/config/reward_checks.h"
 #include "common/config/schema.h"
 
 namespace rein::config {
@@ -25,7 +26,7 @@ class JobChecker {
   void CheckAll() {
     CheckName();
     CheckModel();
-    CheckRewards();
+    CheckRewards(job_, [this](const std::string& key, const std::string& text) { Add(key, text); });
     CheckEval();
     CheckPlacement();
     CheckLengths();
@@ -75,46 +76,6 @@ class JobChecker {
     }
   }
 
-  void CheckRewards() {
-    std::set<std::string> names;
-    for (int i = 0; i < job_.rewards_size(); ++i) {
-      const v1::RewardConfig& reward = job_.rewards(i);
-      const std::string key = absl::StrCat("rewards.", i);
-      if (!names.insert(RewardName(reward)).second) {
-        Add(key, absl::StrCat("a second reward with the name ", RewardName(reward),
-                              ": give it another by `name`"));
-      }
-      if (reward.has_regex()) CheckPattern(key + ".regex.pattern", reward.regex().pattern());
-      if (reward.has_format()) CheckPattern(key + ".format.regex", reward.format().regex());
-      if (reward.has_length()) CheckLength(key + ".length", reward.length());
-    }
-  }
-
-  static std::string RewardName(const v1::RewardConfig& reward) {
-    if (reward.has_name()) return reward.name();
-    const OneofDescriptor* rule = reward.GetDescriptor()->FindOneofByName("rule");
-    const FieldDescriptor* chosen = reward.GetReflection()->GetOneofFieldDescriptor(reward, rule);
-    return chosen == nullptr ? "" : chosen->name();
-  }
-
-  void CheckPattern(const std::string& key, const std::string& pattern) {
-    re2::RE2::Options options;
-    options.set_log_errors(false);
-    re2::RE2 compiled(pattern, options);
-    if (!compiled.ok()) Add(key, absl::StrCat("is no RE2 pattern: ", compiled.error()));
-  }
-
-  void CheckLength(const std::string& key, const v1::LengthReward& length) {
-    if (length.buffer_tokens() > length.max_tokens()) {
-      Add(key + ".buffer_tokens", absl::StrCat("is ", length.buffer_tokens(),
-                                               ", more than max_tokens ", length.max_tokens()));
-    }
-    if (length.min_tokens() >= length.max_tokens() && length.max_tokens() > 0) {
-      Add(key + ".min_tokens",
-          absl::StrCat("is ", length.min_tokens(), ", not below max_tokens ", length.max_tokens()));
-    }
-  }
-
   void CheckEval() {
     bool has_data = job_.data().has_eval();
     if (job_.eval().every() > 0 && !has_data) {
@@ -125,7 +86,7 @@ class JobChecker {
     }
     if (!job_.eval().has_accuracy()) return;
     std::vector<std::string> names;
-    for (const v1::RewardConfig& reward : job_.rewards()) names.push_back(RewardName(reward));
+    for (const v1::RewardConfig& reward : job_.rewards()) names.push_back(NameOfReward(reward));
     const std::string& wanted = job_.eval().accuracy();
     if (std::find(names.begin(), names.end(), wanted) == names.end()) {
       std::string nearest = NearestName(wanted, names);

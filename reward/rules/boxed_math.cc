@@ -5,11 +5,11 @@
 #include <vector>
 
 #include "absl/strings/ascii.h"
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "re2/re2.h"
 
+#include "reward/math/extract_answer.h"
 #include "reward/rules/number.h"
 
 namespace rein::reward {
@@ -74,38 +74,6 @@ std::optional<Number> NumberOf(const std::string& math) {
 
 }  // namespace
 
-std::optional<std::string> LastBoxed(absl::string_view text) {
-  struct Open {
-    size_t brace;
-    bool boxed;
-  };
-  std::vector<Open> open;
-  size_t best = absl::string_view::npos;  // where the content of the last box so far begins
-  std::string content;
-  auto take = [&](size_t begin, size_t end) {
-    if (best != absl::string_view::npos && begin < best) return;
-    best = begin;
-    content = std::string(text.substr(begin, end - begin));
-  };
-  for (size_t i = 0; i < text.size(); ++i) {
-    if (text[i] == '{') {
-      absl::string_view before = text.substr(0, i);
-      open.push_back({i, absl::EndsWith(before, "\\boxed") || absl::EndsWith(before, "\\fbox")});
-    } else if (text[i] == '}' && !open.empty()) {
-      if (open.back().boxed) take(open.back().brace + 1, i);
-      open.pop_back();
-    } else if (absl::StartsWith(text.substr(i), "\\boxed ")) {
-      i += 6;
-      size_t end = std::min(text.find_first_of("$\n", i), text.size());
-      take(i, end);
-    } else if (text[i] == '\\' && i + 1 < text.size() && absl::ascii_ispunct(text[i + 1])) {
-      ++i;  // an escaped brace is no brace
-    }
-  }
-  if (best == absl::string_view::npos) return std::nullopt;
-  return std::string(absl::StripAsciiWhitespace(content));
-}
-
 std::string NormalizeMath(absl::string_view input) {
   if (input.size() > kMaxNormalizedBytes) return std::string(input);
   std::string text(absl::StripAsciiWhitespace(input));
@@ -151,9 +119,9 @@ std::string NormalizeMath(absl::string_view input) {
 }
 
 absl::StatusOr<double> BoxedMath(absl::string_view completion, absl::string_view answer) {
-  std::optional<std::string> boxed = LastBoxed(completion);
+  std::optional<std::string> boxed = math::LastBoxed(completion);
   if (!boxed.has_value()) return 0.0;
-  std::optional<std::string> boxed_answer = LastBoxed(answer);
+  std::optional<std::string> boxed_answer = math::LastBoxed(answer);
   std::string actual = NormalizeMath(*boxed);
   std::string wanted = NormalizeMath(boxed_answer.has_value() ? *boxed_answer : answer);
   if (wanted.empty()) return absl::InvalidArgumentError("the answer is empty");

@@ -7,7 +7,6 @@
 
 #pragma once
 
-#include <optional>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -16,9 +15,6 @@
 namespace rein::reward {
 
 absl::StatusOr<double> BoxedMath(absl::string_view completion, absl::string_view answer);
-
-// Content of the last \boxed{...} or \fbox{...} whose braces close, or of "\boxed x".
-std::optional<std::string> LastBoxed(absl::string_view text);
 
 std::string NormalizeMath(absl::string_view text);
 

@@ -3,6 +3,8 @@
 #pragma once
 
 #include <functional>
+#include <string>
+#include <utility>
 
 #include "absl/status/statusor.h"
 
@@ -13,7 +15,17 @@ namespace rein::reward {
 // True once the rule's time is over; a rule that loops asks it and returns DEADLINE_EXCEEDED.
 using Expired = std::function<bool()>;
 
-// Pure and thread-safe. An error costs this completion its score, and no other.
-using Rule = std::function<absl::StatusOr<double>(const v1::RewardItem& item, const Expired&)>;
+// A score, and why it is what it is where the rule has something to say about that.
+struct Verdict {
+  Verdict(double score, std::string note = "") : score(score), note(std::move(note)) {}
+
+  double score;
+  std::string note;
+  // True: the rule is not for this prompt, and there is no score.
+  bool skipped = false;
+};
+
+// Thread-safe. An error costs this completion its score, and no other.
+using Rule = std::function<absl::StatusOr<Verdict>(const v1::RewardItem& item, const Expired&)>;
 
 }  // namespace rein::reward

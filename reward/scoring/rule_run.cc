@@ -19,11 +19,10 @@ constexpr size_t kMaxWorkers = 64;
 
 enum class Phase { kWaiting, kRunning, kDone };
 
-// One call of one rule: for one item, or for all of them.
+// One call of one rule: for one item, or for all that it is for.
 struct Task {
   size_t rule;
-  size_t first;
-  size_t count;
+  std::vector<size_t> items;
   Phase phase = Phase::kWaiting;
   absl::Time expires = absl::InfiniteFuture();
 };
@@ -42,13 +41,23 @@ class Run : public std::enable_shared_from_this<Run> {
     Scores none(items_->size(), absl::DeadlineExceededError("not scored when the call ended"));
     results_.assign(rules_.size(), RuleScores{none, absl::ZeroDuration()});
     for (const NamedRule& rule : rules_) least_timeout_ = std::min(least_timeout_, rule.timeout);
-    for (size_t rule = 0; rule < rules_.size(); ++rule) {
-      if (rules_[rule].batch) tasks_.push_back({rule, 0, items_->size()});
-    }
+    std::vector<Task> batches(rules_.size());
     for (size_t item = 0; item < items_->size(); ++item) {  // so that no rule waits for another
       for (size_t rule = 0; rule < rules_.size(); ++rule) {
-        if (rules_[rule].item) tasks_.push_back({rule, item, 1});
+        if (rules_[rule].applies && !rules_[rule].applies((*items_)[item])) {
+          Verdict skipped(0);
+          skipped.skipped = true;
+          results_[rule].scores[item] = std::move(skipped);
+        } else if (rules_[rule].item) {
+          tasks_.push_back({rule, {item}});
+        } else {
+          batches[rule].rule = rule;
+          batches[rule].items.push_back(item);
+        }
       }
+    }
+    for (Task& batch : batches) {  // at the front: they wait for others
+      if (!batch.items.empty()) tasks_.insert(tasks_.begin(), std::move(batch));
     }
     unfinished_ = tasks_.size();
   }
@@ -84,8 +93,8 @@ bool Run::Drain() {
     Task& task = tasks_[index];
     const NamedRule& rule = rules_[task.rule];
     if (timeouts_[task.rule] >= kMaxTimeouts) {
-      Store(task, Scores(task.count, absl::DeadlineExceededError(absl::StrCat(
-                                         "not tried after ", kMaxTimeouts, " timeouts"))));
+      Store(task, Scores(task.items.size(), absl::DeadlineExceededError(absl::StrCat(
+                                                "not tried after ", kMaxTimeouts, " timeouts"))));
       continue;
     }
     const absl::Time start = clock_.Now();
@@ -107,21 +116,29 @@ Scores Run::Call(const Task& task) const {
   const NamedRule& rule = rules_[task.rule];
   try {
     if (rule.batch) {
-      Scores scores = rule.batch(*items_, rule.timeout);
-      if (scores.size() == task.count) return scores;
-      return Scores(task.count, absl::InternalError(absl::StrCat("gave ", scores.size(),
-                                                                 " scores for ", task.count)));
+      std::vector<v1::RewardItem> some;
+      const bool all = task.items.size() == items_->size();
+      for (size_t i = 0; !all && i < task.items.size(); ++i)
+        some.push_back((*items_)[task.items[i]]);
+      Scores scores = rule.batch(all ? *items_ : some, rule.timeout);
+      if (scores.size() == task.items.size()) return scores;
+      return Scores(task.items.size(),
+                    absl::InternalError(
+                        absl::StrCat("gave ", scores.size(), " scores for ", task.items.size())));
     }
     absl::Time expires = task.expires;
-    return {rule.item((*items_)[task.first], [this, expires] { return clock_.Now() >= expires; })};
+    return {
+        rule.item((*items_)[task.items[0]], [this, expires] { return clock_.Now() >= expires; })};
   } catch (const std::exception& error) {
-    return Scores(task.count, absl::InternalError(absl::StrCat("crashed: ", error.what())));
+    return Scores(task.items.size(), absl::InternalError(absl::StrCat("crashed: ", error.what())));
   }
 }
 
 void Run::Store(Task& task, Scores scores) {
   task.phase = Phase::kDone;
-  std::move(scores.begin(), scores.end(), results_[task.rule].scores.begin() + task.first);
+  for (size_t i = 0; i < scores.size(); ++i) {
+    results_[task.rule].scores[task.items[i]] = std::move(scores[i]);
+  }
   if (--unfinished_ == 0) changed_.notify_one();
 }
 
@@ -132,7 +149,7 @@ void Run::Expire(absl::Time now, WorkerPool& pool) {
   for (auto it = first; it != running_.end(); ++it) {
     Task& task = tasks_[*it];
     ++timeouts_[task.rule];
-    Store(task, Scores(task.count, TooLong(rules_[task.rule].timeout)));
+    Store(task, Scores(task.items.size(), TooLong(rules_[task.rule].timeout)));
     if (pool.ReplaceStuck()) pool.Submit([run = shared_from_this()] { return run->Drain(); });
   }
   running_.erase(first, running_.end());

@@ -24,9 +24,9 @@ namespace rein::reward {
 inline constexpr int kMaxTimeouts = 8;
 
 using Items = std::shared_ptr<const std::vector<v1::RewardItem>>;
-using Scores = std::vector<absl::StatusOr<double>>;
+using Scores = std::vector<absl::StatusOr<Verdict>>;
 
-// Scores all items in one go; as many scores as items. For scorers behind a network.
+// Scores all given items in one go; as many scores as items. For scorers behind a network.
 using BatchRule = std::function<Scores(const std::vector<v1::RewardItem>&, absl::Duration timeout)>;
 
 // One rule of a job; exactly one of `item` and `batch` is set.
@@ -36,6 +36,8 @@ struct NamedRule {
   absl::Duration timeout = absl::Seconds(10);
   Rule item;
   BatchRule batch;
+  // Which items it is for; empty: for all. The others' verdicts are `skipped`.
+  std::function<bool(const v1::RewardItem&)> applies;
 };
 
 // How one rule fared.

@@ -1,19 +1,30 @@
 #include "reward/scoring/scorer.h"
 
+#include <algorithm>
 #include <cmath>
+#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 
 #include "common/status/status_macros.h"
+#include "reward/rules/columns.h"
 #include "reward/rules/registry.h"
 
 namespace rein::reward {
 namespace {
 
-// What a remote scorer may say about one item that it could not score.
+// What a scorer may say about one item that it could not score, and about a score.
 constexpr size_t kMaxErrorBytes = 1024;
+constexpr size_t kMaxNoteBytes = 512;
+
+// Cut between characters of UTF-8.
+std::string Short(std::string text, size_t max_bytes) {
+  if (text.size() <= max_bytes) return text;
+  while (max_bytes > 0 && (text[max_bytes] & 0xC0) == 0x80) --max_bytes;
+  return text.substr(0, max_bytes);
+}
 
 Scores AskRemote(const RemoteScorer& remote, const std::string& address,
                  const std::vector<v1::RewardItem>& items, absl::Duration timeout) {
@@ -23,32 +34,108 @@ Scores AskRemote(const RemoteScorer& remote, const std::string& address,
   if (!reply.ok()) return Scores(items.size(), reply.status());
   Scores scores;
   for (const v1::RewardResult& result : reply->results()) {
-    if (result.error().empty()) {
-      scores.push_back(result.reward());
-    } else {
-      scores.push_back(absl::InternalError(result.error().substr(0, kMaxErrorBytes)));
+    if (!result.error().empty()) {
+      scores.push_back(absl::InternalError(Short(result.error(), kMaxErrorBytes)));
+      continue;
     }
+    std::vector<std::string> notes;
+    for (const v1::RewardPart& part : result.parts()) {
+      if (!part.note().empty()) notes.push_back(part.note());
+    }
+    scores.push_back(Verdict(result.reward(), absl::StrJoin(notes, "; ")));
   }
   return scores;
 }
 
-void Add(const NamedRule& rule, const absl::StatusOr<double>& score, v1::RewardResult& result) {
-  std::string error;
-  if (!score.ok()) {
-    error = std::string(score.status().message());
-  } else if (!std::isfinite(*score)) {
-    error = absl::StrCat("gave ", *score, ", want a finite number");
+// "[0, 1]", "[0, infinity)".
+std::string RangeText(const v1::RewardRange& range) {
+  return absl::StrCat(range.has_min() ? absl::StrCat("[", range.min()) : "(-infinity", ", ",
+                      range.has_max() ? absl::StrCat(range.max(), "]") : "infinity)");
+}
+
+double Clip(double value, const v1::RewardRange& range) {
+  if (range.has_min()) value = std::max(value, range.min());
+  if (range.has_max()) value = std::min(value, range.max());
+  return value;
+}
+
+// Why a verdict is no score; "" when it is one.
+std::string Fault(const absl::StatusOr<Verdict>& verdict, const v1::RewardConfig& config) {
+  if (!verdict.ok()) return std::string(verdict.status().message());
+  if (!std::isfinite(verdict->score)) {
+    return absl::StrCat("gave ", verdict->score, ", want a finite number");
   }
-  if (!error.empty()) {
+  if (config.has_range() && Clip(verdict->score, config.range()) != verdict->score) {
+    return absl::StrCat("gave ", verdict->score, ", outside its declared range ",
+                        RangeText(config.range()));
+  }
+  return "";
+}
+
+void Add(const NamedRule& rule, const v1::RewardConfig& config,
+         const absl::StatusOr<Verdict>& verdict, v1::RewardResult& result) {
+  if (verdict.ok() && verdict->skipped) return;
+  if (std::string fault = Fault(verdict, config); !fault.empty()) {
     absl::StrAppend(result.mutable_error(), result.error().empty() ? "" : "; ", rule.name, ": ",
-                    error);
+                    fault);
     return;
   }
   v1::RewardPart* part = result.add_parts();
   part->set_name(rule.name);
-  part->set_score(*score);
+  part->set_score(config.has_clip() ? Clip(verdict->score, config.clip()) : verdict->score);
   part->set_weight(rule.weight);
-  result.set_reward(result.reward() + rule.weight * *score);
+  part->set_note(Short(verdict->note, kMaxNoteBytes));
+  result.set_reward(result.reward() + rule.weight * part->score());
+  if (config.has_gate() && part->score() < config.gate().at_least() && result.gated_by().empty()) {
+    result.set_gated_by(rule.name);
+  }
+}
+
+// The sum's bounds and gates, once every rule has spoken.
+void Finish(const v1::ScoreRewardsRequest& request, const std::vector<NamedRule>& rules,
+            const v1::RewardItem& item, v1::RewardResult& result) {
+  if (result.error().empty() && result.parts().empty()) {
+    std::set<std::string> columns;
+    for (const v1::RewardConfig& config : request.rules()) columns.insert(config.when().column());
+    std::vector<std::string> values;
+    for (const std::string& column : columns) {
+      const google::protobuf::Value* value = FindColumn(item.columns(), column);
+      values.push_back(absl::StrCat(column, value == nullptr ? " is absent" : " is ",
+                                    value == nullptr ? "" : Short(ColumnText(*value), 100)));
+    }
+    result.set_error(absl::StrCat("no reward is for this prompt: ", absl::StrJoin(values, ", ")));
+  }
+  if (request.has_clip()) result.set_reward(Clip(result.reward(), request.clip()));
+  for (size_t i = 0; i < rules.size(); ++i) {
+    if (!result.gated_by().empty() && rules[i].name == result.gated_by()) {
+      result.set_reward(request.rules(static_cast<int>(i)).gate().otherwise());
+    }
+  }
+  if (result.error().empty() && !std::isfinite(result.reward())) {
+    result.set_error("the sum of the parts is not finite");
+  }
+  if (result.error().empty()) return;
+  result.set_reward(0);
+  result.clear_gated_by();
+}
+
+// INVALID_ARGUMENT for bounds that leave nothing.
+absl::Status CheckRange(const char* name, const v1::RewardRange& range) {
+  if (std::isnan(range.min()) || std::isnan(range.max()) ||
+      (range.has_min() && range.has_max() && range.min() > range.max())) {
+    return absl::InvalidArgumentError(absl::StrCat(name, " ", RangeText(range), " is empty"));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::function<bool(const v1::RewardItem&)>> Applies(const v1::WhenConfig& when) {
+  if (when.column().empty()) return absl::InvalidArgumentError("when.column is empty");
+  if (when.is().empty()) return absl::InvalidArgumentError("when.is names no value");
+  std::set<std::string> values(when.is().begin(), when.is().end());
+  return [column = when.column(), values](const v1::RewardItem& item) {
+    const google::protobuf::Value* value = FindColumn(item.columns(), column);
+    return value != nullptr && values.count(ColumnText(*value)) > 0;
+  };
 }
 
 }  // namespace
@@ -75,6 +162,15 @@ absl::StatusOr<NamedRule> Scorer::MakeNamedRule(const v1::RewardConfig& config) 
           absl::StrCat("timeout_seconds ", config.timeout_seconds(), " is not above 0"));
     }
     rule.timeout = absl::Seconds(config.timeout_seconds());
+  }
+  REIN_RETURN_IF_ERROR(CheckRange("range", config.range()));
+  REIN_RETURN_IF_ERROR(CheckRange("clip", config.clip()));
+  if (config.has_gate() &&
+      !(std::isfinite(config.gate().at_least()) && std::isfinite(config.gate().otherwise()))) {
+    return absl::InvalidArgumentError("gate wants finite numbers");
+  }
+  if (config.has_when()) {
+    REIN_ASSIGN_OR_RETURN(rule.applies, Applies(config.when()));
   }
   if (config.rule_case() != v1::RewardConfig::kRemote) {
     REIN_ASSIGN_OR_RETURN(rule.item, MakeRule(config));
@@ -105,6 +201,8 @@ absl::StatusOr<v1::ScoreRewardsReply> Scorer::Score(const v1::ScoreRewardsReques
   if (!errors.empty()) return absl::InvalidArgumentError(absl::StrJoin(errors, "\n"));
   if (rules.empty()) return absl::InvalidArgumentError("no rules: a job needs at least one reward");
 
+  REIN_RETURN_IF_ERROR(CheckRange("clip of the sum", request.clip()));
+
   auto items =
       std::make_shared<std::vector<v1::RewardItem>>(request.items().begin(), request.items().end());
   std::vector<RuleScores> scores = RunRules(rules, items, deadline, clock_, pool_);
@@ -112,12 +210,9 @@ absl::StatusOr<v1::ScoreRewardsReply> Scorer::Score(const v1::ScoreRewardsReques
   for (size_t item = 0; item < items->size(); ++item) {
     v1::RewardResult* result = reply.add_results();
     for (size_t rule = 0; rule < rules.size(); ++rule) {
-      Add(rules[rule], scores[rule].scores[item], *result);
+      Add(rules[rule], request.rules(static_cast<int>(rule)), scores[rule].scores[item], *result);
     }
-    if (result->error().empty() && !std::isfinite(result->reward())) {
-      result->set_error("the sum of the parts is not finite");
-    }
-    if (!result->error().empty()) result->set_reward(0);
+    Finish(request, rules, (*items)[item], *result);
   }
   if (options_.observer) {
     for (size_t rule = 0; rule < rules.size(); ++rule) {

@@ -79,6 +79,9 @@ std::string RolloutHead(const v1::StoredRollout& stored) {
       absl::StrAppend(&parts, parts.empty() ? "" : ", ", part.name(), " ", Figure(part.score()));
     }
     if (!parts.empty()) absl::StrAppend(&head, " (", parts, ")");
+    if (!rollout.reward().gated_by().empty()) {
+      absl::StrAppend(&head, " · failed the gate of ", rollout.reward().gated_by());
+    }
   }
   if (rollout.has_advantage()) {
     absl::StrAppend(&head, absl::StrFormat(" · advantage %+.2f", rollout.advantage()));
@@ -91,6 +94,17 @@ std::string RolloutHead(const v1::StoredRollout& stored) {
 std::string Turn(const std::string& role, const std::string& text) {
   return absl::StrCat("  ", PadTo(role, 7), absl::StrReplaceAll(text, {{"\n", "\n         "}}),
                       "\n");
+}
+
+// What rules said of their scores, a line each.
+std::string Notes(const v1::RewardResult& reward) {
+  std::string notes;
+  for (const v1::RewardPart& part : reward.parts()) {
+    if (!part.note().empty()) {
+      absl::StrAppend(&notes, Turn("note", absl::StrCat(part.name(), ": ", part.note())));
+    }
+  }
+  return notes;
 }
 
 }  // namespace
@@ -171,6 +185,7 @@ std::string RolloutsText(const v1::ListRolloutsReply& reply, bool tokens) {
     const v1::Completion& completion = stored.rollout().completion();
     absl::StrAppend(&text, Turn("model", completion.text()));
     if (!stored.answer().empty()) absl::StrAppend(&text, Turn("answer", stored.answer()));
+    absl::StrAppend(&text, Notes(stored.rollout().reward()));
     if (!tokens) continue;
     std::string line;
     for (int i = 0; i < completion.token_ids_size(); ++i) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <utility>
 
 #include "common/status/status_macros.h"
 
@@ -12,12 +13,13 @@ namespace {
 constexpr uint64_t kHeldOutAttempt = uint64_t{1} << 32;
 constexpr size_t kExamples = 5;
 
+// Of a prompt that the named reward is not for: the first that is for it.
 double ScoreOf(const Evaluation::Item& item, const std::string& name) {
-  if (!item.result.has_value()) return 0;
+  if (!item.result.has_value() || item.result->parts().empty()) return 0;
   for (const v1::RewardPart& part : item.result->parts()) {
     if (part.name() == name) return part.score();
   }
-  return 0;
+  return item.result->parts(0).score();
 }
 
 std::string LastUserMessage(const Prompt& prompt) {
@@ -56,14 +58,21 @@ v1::EvalResult Evaluation::Result(const std::string& accuracy) const {
   v1::EvalResult result;
   result.set_update(update_);
   result.set_prompts(static_cast<uint32_t>(items_.size()));
-  std::map<std::string, double> parts;
+  std::map<std::string, std::pair<double, double>> parts;  // sum, prompts that it is for
+  double unscored = 0;
   double count = static_cast<double>(items_.size()), mean = 0, squares = 0;
   for (const Item& item : items_) {
     double score = ScoreOf(item, accuracy);
     mean += score / count;
     squares += score * score / count;
-    if (!item.result.has_value()) continue;
-    for (const v1::RewardPart& part : item.result->parts()) parts[part.name()] += part.score();
+    if (!item.result.has_value()) {
+      ++unscored;  // 0 for each reward
+      continue;
+    }
+    for (const v1::RewardPart& part : item.result->parts()) {
+      parts[part.name()].first += part.score();
+      ++parts[part.name()].second;
+    }
   }
   result.set_accuracy(mean);
   // Of the mean, from the unbiased variance.
@@ -72,7 +81,7 @@ v1::EvalResult Evaluation::Result(const std::string& accuracy) const {
   for (const auto& [name, sum] : parts) {
     v1::Metric* part = result.add_parts();
     part->set_name(name);
-    part->set_value(sum / count);
+    part->set_value(sum.first / (sum.second + unscored));
   }
   for (size_t i = 0; i < std::min(kExamples, items_.size()); ++i) {
     v1::EvalExample* example = result.add_examples();

@@ -203,6 +203,9 @@ void RunLoop::Score(const Action& action) {
     if (!state_.Check(prompt.status())) return;
     v1::ScoreRewardsRequest request;
     *request.mutable_rules() = state_.job.config.rewards();
+    if (state_.job.config.has_reward_clip()) {
+      *request.mutable_clip() = state_.job.config.reward_clip();
+    }
     for (uint32_t sibling : SiblingsToScore(key)) {
       v1::RewardItem* item = request.add_items();
       item->set_id(absl::StrCat(state_.job.name, "/", key.second, "/", sibling));

@@ -14,7 +14,11 @@ namespace {
 // Sums of one batch, for its metrics.
 struct BatchSums {
   std::vector<double> rewards;
-  std::map<std::string, double> parts;  // by reward name
+  struct Part {
+    double sum = 0;
+    uint64_t rollouts = 0;  // that this reward was for
+  };
+  std::map<std::string, Part> parts;  // by reward name
   uint64_t completion_tokens = 0;
   uint64_t tokens = 0;
   uint64_t truncated = 0;
@@ -45,7 +49,9 @@ std::vector<v1::Metric> ToMetrics(const BatchSums& sums) {
     AddMetric(metrics, "reward_min", *low);
     AddMetric(metrics, "reward_max", *high);
   }
-  for (const auto& [name, sum] : sums.parts) AddMetric(metrics, "reward/" + name, sum / count);
+  for (const auto& [name, part] : sums.parts) {
+    AddMetric(metrics, "reward/" + name, part.sum / static_cast<double>(part.rollouts));
+  }
   AddMetric(metrics, "zero_signal_ratio",
             static_cast<double>(sums.zero_signal_groups) /
                 std::max<double>(1, static_cast<double>(sums.groups)));
@@ -64,8 +70,10 @@ std::vector<v1::Metric> ToMetrics(const BatchSums& sums) {
 void Count(const v1::Rollout& rollout, uint64_t update, BatchSums& sums) {
   const v1::Completion& completion = rollout.completion();
   sums.rewards.push_back(rollout.reward().reward());
-  for (const v1::RewardPart& part : rollout.reward().parts())
-    sums.parts[part.name()] += part.score();
+  for (const v1::RewardPart& part : rollout.reward().parts()) {
+    sums.parts[part.name()].sum += part.score();
+    ++sums.parts[part.name()].rollouts;
+  }
   sums.completion_tokens += static_cast<uint64_t>(completion.token_ids_size());
   sums.tokens +=
       static_cast<uint64_t>(rollout.prompt_token_ids_size() + completion.token_ids_size());

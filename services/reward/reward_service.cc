@@ -43,10 +43,11 @@ reward::RuleObserver MeasureRules(telemetry::Metrics& metrics) {
     telemetry::Histogram score =
         metrics.AddHistogram("rein_reward_score", "Scores of a rule before its weight",
                              ScoreBounds(), {{"reward", rule}});
-    for (const absl::StatusOr<double>& value : result.scores) {
+    for (const absl::StatusOr<reward::Verdict>& value : result.scores) {
+      if (value.ok() && value->skipped) continue;
       if (value.ok()) {
         ok.Add();
-        score.Observe(*value);
+        score.Observe(value->score);
       } else {
         (absl::IsDeadlineExceeded(value.status()) ? timeout : error).Add();
       }

@@ -61,6 +61,11 @@ class ImageTest(unittest.TestCase):
                              env={"LD_LIBRARY_PATH": "/opt/rein/lib"})
         self.assertIn("flags and files are good", run.stdout, run.stderr)
 
+    def test_the_launcher_of_programs_lies_beside_the_reward_service(self):
+        self.assertIn("build/release/bin/rein-sandbox", (DOCKER / "Dockerfile").read_text())
+        run = subprocess.run(["ldd", BIN / "rein-sandbox"], capture_output=True, text=True)
+        self.assertNotEqual(run.returncode, 0, f"static, for an image without its libraries: {run.stdout}")
+
     def test_the_bill_of_materials(self):
         bill = json.loads(self.sbom)
         self.assertEqual((bill["bomFormat"], bill["specVersion"]), ("CycloneDX", "1.5"))

@@ -8,6 +8,9 @@
     @rein.reward
     def short(prompt, completion, answer, columns): return -len(completion) / 100
     short.serve("127.0.0.1:7500")                         # rewards: [{remote: "127.0.0.1:7500"}]
+
+    rein.verl(compute_score).serve(...)                   # functions written for verl and for TRL, unchanged;
+    rein.trl(reward_func).serve(...)                      # from a shell: python -m rein.serve --trl FILE.py:reward_func
 """
 from __future__ import annotations
 
@@ -15,20 +18,14 @@ import json
 import os
 import pathlib
 import uuid
-from concurrent import futures
-from typing import Any, Callable, Iterator
+from typing import Any, Iterator
 
 import grpc
-from google.protobuf.json_format import MessageToDict
 
-from rein.v1 import controller_pb2 as pb, controller_pb2_grpc, policy_pb2, reward_pb2, reward_pb2_grpc
+from rein.scoring import GRPC_OPTIONS as _OPTIONS, Reward, judge, read as _read, reasoning_gym, reward, trl, verl
+from rein.v1 import controller_pb2 as pb, controller_pb2_grpc
 
-__all__ = ["Client", "Reward", "connect", "reward"]
-_OPTIONS = [("grpc.max_receive_message_length", 256 << 20), ("grpc.max_send_message_length", 256 << 20)]
-
-
-def _read(path: str | os.PathLike[str]) -> bytes:
-    return pathlib.Path(path).read_bytes()
+__all__ = ["Client", "Reward", "connect", "judge", "reasoning_gym", "reward", "trl", "verl"]
 
 
 class Client:
@@ -93,49 +90,3 @@ def connect() -> Client:
         return Client(env("REIN_SERVER", ""), env("REIN_CA"), token, env("REIN_TLS"))
     up = json.loads(_read(pathlib.Path(env("REIN_HOME", str(pathlib.Path.home() / ".local/share/rein"))) / "context.json"))
     return Client(up["controller"], tls=f"{up['tls']}/user/admin" if up.get("tls") else None)
-
-
-class Reward(reward_pb2_grpc.RewardServiceServicer):
-    """A function f(prompt, completion, answer, columns) -> float as a service; prompt is a list of {role, content}."""
-
-    def __init__(self, score: Callable[[list[dict[str, str]], str, str, dict[str, Any]], float]) -> None:
-        self._score, self.__doc__, self._server = score, score.__doc__, None
-
-    def __call__(self, *arguments: Any) -> float:
-        return self._score(*arguments)
-
-    def Score(self, request: reward_pb2.ScoreRewardsRequest, context: grpc.ServicerContext) -> reward_pb2.ScoreRewardsReply:
-        reply, rule = reward_pb2.ScoreRewardsReply(), request.rules[0] if request.rules else None
-        for item in request.items:
-            prompt = [{"role": m.role, "content": m.content} for m in item.prompt]
-            try:
-                value = float(self._score(prompt, item.completion.text, item.answer, MessageToDict(item.columns)))
-                part = policy_pb2.RewardPart(name=rule.name if rule else "", score=value, weight=1)
-                reply.results.add(reward=value, parts=[part])
-            except Exception as error:  # one bad completion must not fail the others
-                reply.results.add(error=f"{type(error).__name__}: {error}")
-        return reply
-
-    def start(self, address: str, tls: str | None = None, threads: int = 8) -> int:
-        """Serves from here on, in threads; the port that was taken. `tls`: a folder, where other machines call."""
-        self._server = grpc.server(futures.ThreadPoolExecutor(threads), options=_OPTIONS)
-        reward_pb2_grpc.add_RewardServiceServicer_to_server(self, self._server)
-        if tls:
-            creds = grpc.ssl_server_credentials([(_read(f"{tls}/tls.key"), _read(f"{tls}/tls.crt"))], _read(f"{tls}/ca.crt"), True)
-            port = self._server.add_secure_port(address, creds)
-        else:
-            port = self._server.add_insecure_port(address)
-        self._server.start()
-        return port
-
-    def stop(self) -> None:
-        self._server.stop(1).wait()
-
-    def serve(self, address: str, tls: str | None = None, threads: int = 8) -> None:
-        self.start(address, tls, threads)
-        self._server.wait_for_termination()
-
-
-def reward(score: Callable[[list[dict[str, str]], str, str, dict[str, Any]], float]) -> Reward:
-    """Turns a function into a reward service."""
-    return Reward(score)

@@ -152,6 +152,56 @@ TEST_F(JobReaderTest, ChoicesAreNamed) {
   EXPECT_THAT(Report("grpo: {}\n"), HasSubstr("model       is required: "));
 }
 
+TEST_F(JobReaderTest, MistakesInRewardsAreNamed) {
+  auto report = [&](const std::string& rewards) {
+    return Report(kShortest, {"rewards=[" + rewards + "]"});
+  };
+  EXPECT_THAT(report("{math: {place: boxed, markers: ['=>']}}"),
+              HasSubstr("rewards.0.math.markers  has no effect with this place"));
+  EXPECT_THAT(report("{math: {markers: [' ']}}"), HasSubstr("holds an empty marker"));
+  EXPECT_THAT(report("{math: inbox}"), HasSubstr("wants one of any, boxed, marker, whole"));
+  EXPECT_THAT(report("{math: {tolerance: 1}}"), HasSubstr("wants a number in [0, 0.1], got 1"));
+  EXPECT_THAT(report("{json: '{'}"), HasSubstr("rewards.0.json.schema  is no JSON: "));
+  EXPECT_THAT(report("{json: '{\"type\": \"text\"}'}"), HasSubstr("/type is 'text', want one of"));
+  EXPECT_THAT(report("{json: {schema: '{}', column: schema}}"),
+              HasSubstr("rewards.0.json.column  cannot stand beside schema"));
+  EXPECT_THAT(report("{script: Klingon}"), HasSubstr("is no Unicode script"));
+  EXPECT_THAT(report("{script: {}}"), HasSubstr("rewards.0.script.name  is required"));
+  EXPECT_THAT(report("{repetition: {ngram: 0}}"), HasSubstr("in [1, 64], got 0"));
+  EXPECT_THAT(report("{code: {build: [g++, main]}}"), HasSubstr("rewards.0.code.command  is required beside build"));
+  EXPECT_THAT(report("{code: {test_seconds: 20}}"), HasSubstr("is 20, more than timeout_seconds 10"));
+  EXPECT_THAT(report("{code: {isolation: none}}"), HasSubstr("wants one of full, weak, got none"));
+  EXPECT_THAT(report("{numeric: {}, range: {min: 1, max: 0}}"),
+              HasSubstr("is empty: min 1 is above max 0"));
+  EXPECT_THAT(report("{numeric: {}, clip: {min: 1, max: 0}}"), HasSubstr("rewards.0.clip  is empty"));
+  EXPECT_THAT(report("{numeric: {}, clip: {min: 0.5}, gate: 0.5}"),
+              HasSubstr("which every score reaches after clip.min 0.5"));
+  EXPECT_THAT(report("{numeric: {}, gate: {otherwise: 1}}"),
+              HasSubstr("rewards.0.gate.at_least  is required"));
+  EXPECT_THAT(report("{numeric: {}, when: {column: data_source}}"),
+              HasSubstr("rewards.0.when.is  is required"));
+  EXPECT_THAT(Report(kShortest, {"reward_clip={min: 2, max: 1}"}), HasSubstr("reward_clip  is empty"));
+  auto by_itself = [&](const std::string& key) {
+    return Report(kShortest, {"grpo.advantage=per_reward", "rewards=[{numeric: {}}, {math: {}}]", key});
+  };
+  EXPECT_THAT(by_itself("reward_clip={max: 1}"), HasSubstr("reward_clip  has no effect on advantage: per_reward"));
+  EXPECT_THAT(by_itself("rewards.1.gate=1"), HasSubstr("rewards.1.gate  has no effect on advantage"));
+  EXPECT_THAT(by_itself("rewards.1.when={column: a, is: [b]}"),
+              HasSubstr("which needs every reward of every prompt"));
+}
+
+TEST_F(JobReaderTest, RewardsAreRead) {
+  auto job = Read(std::string(kShortest), {"rewards=[{math: boxed, gate: {at_least: 1, otherwise: -1}, range: {min: 0, max: 1}}, {json: {}, "
+                                           "when: {column: source, is: [api, 3]}, clip: {max: 1}}]", "reward_clip={min: -1}"});
+  ASSERT_TRUE(job.ok()) << job.status();
+  EXPECT_EQ(job->rewards(0).math().place(), v1::ANSWER_PLACE_BOXED);
+  EXPECT_EQ(job->rewards(0).math().tolerance(), 1e-6);
+  EXPECT_EQ(job->rewards(0).gate().otherwise(), -1);
+  EXPECT_EQ(job->rewards(1).when().is(1), "3");
+  EXPECT_FALSE(job->rewards(1).clip().has_min());
+  EXPECT_EQ(job->reward_clip().min(), -1);
+}
+
 TEST_F(JobReaderTest, ContradictionsAreNamed) {
   auto report = [&](std::vector<std::string> overrides) { return Report(kShortest, overrides); };
   EXPECT_THAT(report({"rewards="}), HasSubstr("rewards  is required by grpo"));

@@ -8,18 +8,6 @@ namespace {
 
 using ::testing::HasSubstr;
 
-TEST(LastBoxedTest, FindsTheLastThatCloses) {
-  EXPECT_EQ(LastBoxed(R"(\boxed{1} then \boxed{\frac{a}{b}}.)"), R"(\frac{a}{b})");
-  EXPECT_EQ(LastBoxed(R"(\boxed{1} then \boxed{2)"), "1");
-  EXPECT_EQ(LastBoxed(R"(\boxed{\{1, 2\}})"), R"(\{1, 2\})");
-  EXPECT_EQ(LastBoxed(R"(\fbox{3})"), "3");
-  EXPECT_EQ(LastBoxed(R"($\boxed 12$ so)"), "12");
-  EXPECT_EQ(LastBoxed(R"(\boxed{a \boxed{b} c})"), "b");
-  EXPECT_EQ(LastBoxed("boxed{1}"), std::nullopt);
-  EXPECT_EQ(LastBoxed(R"(\boxed)"), std::nullopt);
-  EXPECT_EQ(LastBoxed(""), std::nullopt);
-}
-
 double Score(absl::string_view boxed, absl::string_view answer) {
   return BoxedMath("So it is \\boxed{" + std::string(boxed) + "}.", answer).value_or(-1);
 }

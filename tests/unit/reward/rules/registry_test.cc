@@ -23,7 +23,9 @@ absl::StatusOr<double> Score(const std::string& config, const std::string& compl
   item.mutable_completion()->set_text(completion);
   for (int i = 0; i < tokens; ++i) item.mutable_completion()->add_token_ids(i);
   item.set_answer(answer);
-  return (*rule)(item, [] { return false; });
+  absl::StatusOr<Verdict> verdict = (*rule)(item, [] { return false; });
+  if (!verdict.ok()) return verdict.status();
+  return verdict->score;
 }
 
 TEST(RegistryTest, BuildsEveryRule) {
@@ -35,6 +37,13 @@ TEST(RegistryTest, BuildsEveryRule) {
   EXPECT_EQ(*Score("format { regex: '-?[0-9]+' }", " -4 ", ""), 1.0);
   EXPECT_EQ(*Score("format { regex: '-?[0-9]+' }", "is -4", ""), 0.0);
   EXPECT_EQ(*Score("length { max_tokens: 4 buffer_tokens: 2 }", "", "", 3), -0.5);
+  EXPECT_EQ(*Score("math {}", "\\boxed{\\frac{1}{2}}", "0.5"), 1.0);
+  EXPECT_EQ(*Score("math { markers: 'Lösung:' }", "lösung: 5", "5"), 1.0);
+  EXPECT_EQ(*Score("math { place: ANSWER_PLACE_WHOLE tolerance: 0.01 }", "3.14", "3.1416"), 1.0);
+  EXPECT_EQ(*Score("repetition { ngram: 1 }", "a a", ""), -0.5);
+  EXPECT_EQ(*Score("repetition { ngram: 1 unit: REPETITION_UNIT_TOKENS }", "a a", "", 3), 0.0);
+  EXPECT_EQ(*Score("json {}", "{}", ""), 1.0);
+  EXPECT_EQ(*Score("script { name: 'Han' }", "a文", ""), 0.5);
 }
 
 TEST(RegistryTest, NamesRules) {

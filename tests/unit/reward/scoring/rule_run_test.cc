@@ -59,8 +59,8 @@ TEST_F(RuleRunTest, ScoresEveryItemByEveryRule) {
   auto results = Run({echo, twice}, 500);
   ASSERT_EQ(results.size(), 2u);
   for (int i = 0; i < 500; ++i) {
-    EXPECT_EQ(*results[0].scores[i], i);
-    EXPECT_EQ(*results[1].scores[i], 2 * i);
+    EXPECT_EQ(results[0].scores[i]->score, i);
+    EXPECT_EQ(results[1].scores[i]->score, 2 * i);
   }
 }
 
@@ -72,17 +72,17 @@ TEST_F(RuleRunTest, AHungRuleCostsItsOwnItemsOnly) {
   NamedRule echo = {.name = "echo", .item = Echo};
   auto results = Run({Hanging([](int i) { return i == 1 || i == 3; }), echo}, 6);
   for (int i = 0; i < 6; ++i) {
-    EXPECT_EQ(*results[1].scores[i], i);
+    EXPECT_EQ(results[1].scores[i]->score, i);
     if (i == 1 || i == 3) {
       EXPECT_TRUE(absl::IsDeadlineExceeded(results[0].scores[i].status()));
       EXPECT_THAT(std::string(results[0].scores[i].status().message()),
                   HasSubstr("took longer than 30ms"));
     } else {
-      EXPECT_EQ(*results[0].scores[i], i);
+      EXPECT_EQ(results[0].scores[i]->score, i);
     }
   }
   EXPECT_EQ(pool_.stuck(), 2);
-  EXPECT_EQ(*Run({echo}, 3)[0].scores[2], 2) << "the pool still works";
+  EXPECT_EQ(Run({echo}, 3)[0].scores[2]->score, 2) << "the pool still works";
 }
 
 TEST_F(RuleRunTest, ARuleThatAlwaysHangsIsGivenUp) {
@@ -100,7 +100,7 @@ TEST_F(RuleRunTest, ACrashIsAnErrorOfItsItem) {
                         }};
   auto results = Run({crashing}, 3);
   EXPECT_THAT(std::string(results[0].scores[1].status().message()), HasSubstr("crashed: boom"));
-  EXPECT_EQ(*results[0].scores[2], 2);
+  EXPECT_EQ(results[0].scores[2]->score, 2);
 }
 
 TEST_F(RuleRunTest, ABatchMustScoreEveryItem) {

@@ -137,5 +137,165 @@ TEST(ScorerCreateTest, WantsAThread) {
   EXPECT_TRUE(absl::IsInvalidArgument(Scorer::Create({.threads = 0}, clock).status()));
 }
 
+TEST_F(ScorerTest, AScoreOutsideItsDeclaredRangeIsAFaultOfItsRollout) {
+  remote_ = [](const std::string&, const v1::ScoreRewardsRequest& request,
+               absl::Duration) -> absl::StatusOr<v1::ScoreRewardsReply> {
+    v1::ScoreRewardsReply reply;
+    for (const v1::RewardItem& item : request.items())
+      reply.add_results()->set_reward(std::stod(item.id()));
+    return reply;
+  };
+  const std::string rule = "rules { remote { address: 'a:1' } range { min: 0 max: 1 } }";
+  v1::ScoreRewardsReply reply = *Score(rule +
+                                       "items { id: '0' } items { id: '1' } items { id: '1.5' } "
+                                       "items { id: '-1' } items { id: 'nan' }");
+  EXPECT_EQ(reply.results(0).error(), "");
+  EXPECT_EQ(reply.results(1).reward(), 1);
+  EXPECT_EQ(reply.results(2).error(), "remote: gave 1.5, outside its declared range [0, 1]");
+  EXPECT_EQ(reply.results(2).reward(), 0);
+  EXPECT_THAT(reply.results(3).error(), HasSubstr("gave -1, outside"));
+  EXPECT_EQ(reply.results(4).error(), "remote: gave nan, want a finite number");
+  EXPECT_EQ(Score("rules { remote { address: 'a:1' } range { min: 0 } } items { id: '-1' }")
+                ->results(0)
+                .error(),
+            "remote: gave -1, outside its declared range [0, infinity)");
+}
+
+TEST_F(ScorerTest, PartsAndSumAreClipped) {
+  v1::ScoreRewardsReply reply = *Score(R"pb(
+    rules {
+      length { max_tokens: 2 }
+      clip { min: -1 }
+      weight: 3
+    }
+    rules {
+      exact_match {}
+      weight: 5
+    }
+    clip { min: -2 max: 4 }
+    items {
+      completion {
+        text: "a"
+        token_ids: [ 1, 2, 3, 4, 5, 6 ]
+      }
+      answer: "b"
+    }
+    items {
+      completion { text: "a" token_ids: 1 }
+      answer: "a"
+    })pb");
+  EXPECT_EQ(reply.results(0).parts(0).score(), -1);
+  EXPECT_EQ(reply.results(0).reward(), -2) << "-3, clipped";
+  EXPECT_EQ(reply.results(1).reward(), 4) << "5, clipped";
+  EXPECT_EQ(reply.results(1).parts(1).score(), 1) << "parts are kept";
+}
+
+TEST_F(ScorerTest, AGateReplacesTheWholeReward) {
+  v1::ScoreRewardsReply reply = *Score(R"pb(
+    rules {
+      exact_match {}
+      name: "right"
+    }
+    rules {
+      format { regex: "[0-9]+" }
+      weight: 0
+      name: "digits"
+      gate { at_least: 1 otherwise: -0.5 }
+    }
+    rules {
+      length { max_tokens: 2 }
+      weight: 0
+      gate { at_least: 0 otherwise: -2 }
+    }
+    clip { min: -1 }
+    items {
+      completion { text: "7" token_ids: 1 }
+      answer: "7"
+    }
+    items {
+      completion { text: "x" token_ids: 1 }
+      answer: "x"
+    }
+    items {
+      completion {
+        text: "7"
+        token_ids: [ 1, 2, 3 ]
+      }
+      answer: "7"
+    }
+    items {
+      completion {
+        text: "x"
+        token_ids: [ 1, 2, 3 ]
+      }
+      answer: "x"
+    })pb");
+  EXPECT_EQ(reply.results(0).reward(), 1);
+  EXPECT_EQ(reply.results(0).gated_by(), "");
+  EXPECT_EQ(reply.results(1).reward(), -0.5);
+  EXPECT_EQ(reply.results(1).gated_by(), "digits");
+  EXPECT_EQ(reply.results(1).parts(0).score(), 1) << "parts are kept";
+  EXPECT_EQ(reply.results(2).reward(), -2) << "what a gate gives is not clipped";
+  EXPECT_EQ(reply.results(2).gated_by(), "length");
+  EXPECT_EQ(reply.results(3).gated_by(), "digits") << "the first gate counts";
+}
+
+TEST_F(ScorerTest, RewardsGoByTheColumnsOfAPrompt) {
+  const std::string gsm = "fields { key: 'source' value { string_value: 'gsm' } }";
+  const std::string level = "fields { key: 'source' value { number_value: 3 } }";
+  int asked = 0;
+  remote_ = [&](const std::string&, const v1::ScoreRewardsRequest& request,
+                absl::Duration) -> absl::StatusOr<v1::ScoreRewardsReply> {
+    asked = request.items_size();
+    v1::ScoreRewardsReply reply;
+    for (int i = 0; i < asked; ++i) reply.add_results()->set_reward(0.5);
+    return reply;
+  };
+  v1::ScoreRewardsReply reply = *Score(
+      "rules { numeric {} when { column: 'source' is: 'gsm' } } rules { remote { address: 'a:1' } "
+      "when { column: 'source' is: ['math', '3'] } }"
+      "items { completion { text: '4' } answer: '4' columns { " +
+      gsm + " } } items { columns { " + level +
+      " } }"
+      "items { columns { fields { key: 'source' value { string_value: 'code' } } } } items {}");
+  ASSERT_EQ(reply.results(0).parts_size(), 1);
+  EXPECT_EQ(reply.results(0).parts(0).name(), "numeric");
+  EXPECT_EQ(reply.results(0).reward(), 1);
+  ASSERT_EQ(reply.results(1).parts_size(), 1);
+  EXPECT_EQ(reply.results(1).reward(), 0.5);
+  EXPECT_EQ(asked, 1) << "a scorer is asked for its own prompts only";
+  EXPECT_EQ(reply.results(2).error(), "no reward is for this prompt: source is code");
+  EXPECT_EQ(reply.results(3).error(), "no reward is for this prompt: source is absent");
+}
+
+TEST_F(ScorerTest, NotesAreKept) {
+  remote_ = [](const std::string&, const v1::ScoreRewardsRequest&,
+               absl::Duration) -> absl::StatusOr<v1::ScoreRewardsReply> {
+    v1::ScoreRewardsReply reply;
+    reply.add_results()->add_parts()->set_note(std::string(511, 'a') + "\xC3\xA9");
+    return reply;
+  };
+  v1::ScoreRewardsReply reply = *Score(
+      "rules { remote { address: 'a:1' } } rules { json { schema: '{\"minimum\": 2}' } } items { "
+      "completion { text: '1' } }");
+  EXPECT_EQ(reply.results(0).parts(0).note(), std::string(511, 'a')) << "cut between characters";
+  EXPECT_EQ(reply.results(0).parts(1).note(), "1 is below 2");
+}
+
+TEST_F(ScorerTest, WrongBoundsAndRoutesAreRefused) {
+  auto error = [&](const std::string& settings) {
+    return Error("rules { numeric {} " + settings + " } items {}");
+  };
+  EXPECT_THAT(error("range { min: 2 max: 1 }"), HasSubstr("range [2, 1] is empty"));
+  EXPECT_THAT(error("clip { min: nan }"), HasSubstr("is empty"));
+  EXPECT_THAT(error("gate { at_least: nan }"), HasSubstr("gate wants finite numbers"));
+  EXPECT_THAT(error("when { is: 'a' }"), HasSubstr("when.column is empty"));
+  EXPECT_THAT(error("when { column: 'a' }"), HasSubstr("when.is names no value"));
+  EXPECT_THAT(Error("rules { numeric {} } clip { min: 2 max: 1 }"),
+              HasSubstr("clip of the sum [2, 1] is empty"));
+  EXPECT_THAT(Error("rules { script { name: 'Klingon' } }"), HasSubstr("is no Unicode script"));
+  EXPECT_THAT(Error("rules { json { schema: '{' } }"), HasSubstr("rewards[0] (json)"));
+}
+
 }  // namespace
 }  // namespace rein::reward

@@ -164,6 +164,8 @@ TEST(DescribeTextTest, RolloutsAreReadable) {
   v1::RewardPart& part = *rollout.mutable_reward()->add_parts();
   part.set_name("numeric");
   part.set_score(1);
+  part.set_note("as a whole number");
+  rollout.mutable_reward()->set_gated_by("format");
   v1::Completion& completion = *rollout.mutable_completion();
   completion.set_text("98");
   completion.add_token_ids(24);
@@ -171,10 +173,10 @@ TEST(DescribeTextTest, RolloutsAreReadable) {
   completion.set_finish_reason(v1::FINISH_REASON_STOP);
   completion.add_versions()->mutable_version()->set_number(127);
   EXPECT_EQ(RolloutsText(reply, /*tokens=*/true),
-            "update 128 · prompt 17 · sibling 4 · policy 127 · reward 1.2 (numeric 1) · advantage "
-            "+1.31 · 1 tokens · stop\n"
+            "update 128 · prompt 17 · sibling 4 · policy 127 · reward 1.2 (numeric 1) · failed "
+            "the gate of format · advantage +1.31 · 1 tokens · stop\n"
             "  user   What is 14 × 7?\n         Only the number.\n"
-            "  model  98\n  answer 98\n  tokens 24:-0.2500\n");
+            "  model  98\n  answer 98\n  note   numeric: as a whole number\n  tokens 24:-0.2500\n");
 }
 
 TEST(DescribeTextTest, AFailureSaysWhatIsKeptAndWhatToType) {
