@@ -62,7 +62,20 @@ absl::Status ReadAnswer(const JsonlOptions& options, const Json& row, PromptRow&
     }
     return options.answer_required ? NoColumn(row, options.answer_column) : absl::OkStatus();
   }
-  if (value->is_array() || value->is_object()) {
+  if (value->is_array()) {
+    // A conversation, as TRL writes completions and pairs: its last message is the answer.
+    REIN_ASSIGN_OR_RETURN(std::vector<text::ChatMessage> messages,
+                          MessagesFromJson(options.answer_column, *value));
+    if (messages.back().role != "assistant") {
+      return absl::InvalidArgumentError(absl::StrCat("column \"", options.answer_column,
+                                                     "\": ends with a message of ",
+                                                     messages.back().role, ", want the assistant's"));
+    }
+    out.answer = std::move(messages.back().content);
+    out.has_answer = true;
+    return absl::OkStatus();
+  }
+  if (value->is_object()) {
     return absl::InvalidArgumentError(absl::StrCat("column \"", options.answer_column,
                                                    "\": want a text or a number, got ",
                                                    value->type_name()));

@@ -107,8 +107,20 @@ TEST(JsonlDatasetTest, ReportsBadLinesWithTheirPlace) {
   EXPECT_THAT(error, HasSubstr(":7: column \"prompt\": want a text or a list of {role, content}, "
                                "got an empty list\n"));
   EXPECT_THAT(error, HasSubstr(":8: column \"prompt\", message 1: want {role, content}\n"));
-  EXPECT_THAT(error, HasSubstr(":9: column \"answer\": want a text or a number, got array\n"));
+  EXPECT_THAT(error, HasSubstr(":9: column \"answer\", message 1: want {role, content}\n"));
   EXPECT_THAT(error, HasSubstr("UTF-8"));
+}
+
+// TRL writes completions and pairs as conversations.
+TEST(JsonlDatasetTest, AnAnswerMayBeAConversationThatEndsWithIt) {
+  const std::string path = Write(
+      "{\"prompt\": [{\"role\": \"user\", \"content\": \"q\"}], \"completion\": [{\"role\": \"assistant\", "
+      "\"content\": \"a\"}]}\n");
+  auto dataset = JsonlDataset::Open({.path = path, .answer_column = "completion", .answer_required = true});
+  ASSERT_TRUE(dataset.ok()) << dataset.status();
+  EXPECT_EQ((*dataset)->Row(0)->answer, "a");
+  const std::string wrong = Write("{\"prompt\": \"q\", \"answer\": [{\"role\": \"user\", \"content\": \"a\"}]}\n");
+  EXPECT_THAT(OpenError({.path = wrong}), HasSubstr("ends with a message of user, want the assistant's"));
 }
 
 TEST(JsonlDatasetTest, ShowsTenBadLinesAndCountsAll) {
