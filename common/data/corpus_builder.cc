@@ -14,6 +14,7 @@
 #include <nlohmann/json.hpp>
 
 #include "common/data/megatron_index.h"
+#include "common/data/parquet_lines.h"
 #include "common/files/mapped_file.h"
 #include "common/files/read_file.h"
 #include "common/json/parse_json.h"
@@ -41,6 +42,9 @@ struct Document {
   std::string_view bytes;
 };
 
+bool IsParquet(const std::string& path) { return absl::EndsWith(path, ".parquet"); }
+bool HasLines(const std::string& path) { return IsParquet(path) || absl::EndsWith(path, ".jsonl"); }
+
 class Builder {
  public:
   Builder(const BuildOptions& options, const text::ModelText& text, const BuildProgress& progress)
@@ -49,7 +53,7 @@ class Builder {
   absl::StatusOr<BuildReport> Run() {
     REIN_RETURN_IF_ERROR(Check());
     for (const std::string& input : options_.inputs) {
-      REIN_ASSIGN_OR_RETURN(auto file, files::MappedFile::Open(input));
+      REIN_ASSIGN_OR_RETURN(auto file, IsParquet(input) ? ParquetAsLines(input) : files::MappedFile::Open(input));
       files_.push_back(std::move(file));
     }
     REIN_RETURN_IF_ERROR(AgreeWithManifest());
@@ -125,7 +129,7 @@ class Builder {
     uint64_t used = 0;
     for (size_t f = 0; f < files_.size(); ++f) {
       const std::string_view bytes = files_[f]->bytes();
-      const bool lines = absl::EndsWith(options_.inputs[f], ".jsonl");
+      const bool lines = HasLines(options_.inputs[f]);
       uint64_t line = 1;
       for (uint64_t begin = 0; begin < bytes.size();) {
         if (used >= options_.shard_bytes) {
@@ -150,7 +154,7 @@ class Builder {
     std::vector<Document> documents;
     for (const Span& span : shard) {
       const std::string_view bytes = files_[span.file]->bytes().substr(span.begin, span.end - span.begin);
-      if (!absl::EndsWith(options_.inputs[span.file], ".jsonl")) {
+      if (!HasLines(options_.inputs[span.file])) {
         documents.push_back({span.file, 0, bytes});
         continue;
       }

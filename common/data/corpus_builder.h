@@ -20,9 +20,9 @@
 namespace rein::data {
 
 struct BuildOptions {
-  // .jsonl: each line a document; any other file is one document as a whole.
+  // .jsonl and .parquet: each line or row a document; any other file is one document as a whole.
   std::vector<std::string> inputs;
-  std::string column = "text";  // of .jsonl, with the text; a path of keys with dots
+  std::string column = "text";  // of .jsonl and .parquet, with the text; a path of keys with dots
   std::string prefix;           // of the files that are made
   bool append_eod = true;       // the tokenizer's end-of-text token after each document
   int threads = 0;              // 0: one per core

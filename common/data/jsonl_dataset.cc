@@ -3,6 +3,7 @@
 #include <cstring>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
@@ -10,6 +11,7 @@
 #include <nlohmann/json.hpp>
 
 #include "common/data/messages_json.h"
+#include "common/data/parquet_lines.h"
 #include "common/json/parse_json.h"
 #include "common/random/philox.h"
 #include "common/status/status_macros.h"
@@ -88,8 +90,10 @@ absl::Status ReadAnswer(const JsonlOptions& options, const Json& row, PromptRow&
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<JsonlDataset>> JsonlDataset::Open(JsonlOptions options) {
-  REIN_ASSIGN_OR_RETURN(std::unique_ptr<files::MappedFile> file,
-                        files::MappedFile::Open(options.path));
+  const bool parquet = absl::EndsWith(options.path, ".parquet");
+  REIN_ASSIGN_OR_RETURN(
+      std::unique_ptr<files::MappedFile> file,
+      parquet ? ParquetAsLines(options.path) : files::MappedFile::Open(options.path));
   auto dataset =
       std::unique_ptr<JsonlDataset>(new JsonlDataset(std::move(options), std::move(file)));
   REIN_RETURN_IF_ERROR(dataset->Index());

@@ -10,6 +10,8 @@ namespace {
 
 using Settings = PolicyGradientSettings;
 
+constexpr double kRoundingLogprob = 1e-5;
+
 SurrogateLoss Objective(const Settings& s, const LossInputs& in) {
   const at::Tensor &policy = in.policy_logprob_T, &old = in.old_logprob_T, &a = in.advantage_T;
   if (s.ratio == RatioLevel::kGeometric) {
@@ -89,10 +91,13 @@ LossTerms Terms(const Settings& s, const LossInputs& in) {
     terms.token_means.push_back(factor_T);
   }
   if (s.clip_cov || s.kl_cov) {
-    // verl compute_policy_loss_clip_cov and _kl_cov.
+    // verl compute_policy_loss_clip_cov and _kl_cov. Rounding is no distance: on policy the gradient of |x| would be
+    // its sign.
+    auto distance_T = [&] {
+      return ((in.policy_logprob_T - in.old_logprob_T).abs() - kRoundingLogprob).clamp_min(0);
+    };
     terms.loss_T = s.clip_cov ? terms.loss_T * (1 - in.selected_T)
-                              : terms.loss_T + in.selected_T * s.kl_cov_coefficient *
-                                                   (in.policy_logprob_T - in.old_logprob_T).abs();
+                              : terms.loss_T + in.selected_T * s.kl_cov_coefficient * distance_T();
     terms.token_means.push_back(in.selected_T);
   }
   if (KlInLoss(s)) {

@@ -111,7 +111,12 @@ void ExpectOneGradient(const std::function<Algorithm()>& algorithm) {
     TrainerSettings settings = Settings();
     settings.microbatch_tokens = budget;
     auto trainer = Make(settings, algorithm());
-    if (batch.empty()) batch = OnPolicy(*trainer, 5, 3);
+    if (batch.empty()) {
+      batch = OnPolicy(*trainer, 5, 3);
+      for (TrainingSequence& s : batch) {  // a little off policy, either way
+        for (size_t t = 0; t < s.behaviour_logprobs.size(); ++t) s.behaviour_logprobs[t] += t % 2 == 0 ? 0.1f : -0.1f;
+      }
+    }
     auto result = trainer->Update(batch);
     ASSERT_TRUE(result.ok()) << result.status();
     losses.push_back(Find(result->metrics, "loss"));
@@ -187,6 +192,13 @@ TEST(PolicyTrainerTest, CovarianceMasksTakeTheSameTokensInAnySplit) {
       return PolicyGradient(s);
     });
   }
+  PolicyGradientSettings held;
+  held.kl_cov = TokenSelection{{}, 1.0};
+  auto held_back = Make(Settings(), PolicyGradient(held)), plain = Make(Settings(), PolicyGradient({}));
+  auto on_policy = OnPolicy(*plain, 3, 3);
+  const double norm = Find(held_back->Update(on_policy)->metrics, "grad_norm");
+  EXPECT_NEAR(norm, Find(plain->Update(on_policy)->metrics, "grad_norm"), 1e-5 * norm)
+      << "what has not moved is not held back";
   PolicyGradientSettings all;
   all.clip_cov = TokenSelection{CovarianceRange{-1000, 1000}, 1.0};
   auto trainer = Make(Settings(), PolicyGradient(all));
