@@ -64,22 +64,29 @@ namespace {
 
 // Hidden states at the packed places `at`.
 at::Tensor HiddenAt(const models::Decoder& decoder, const PackedTargets& packed,
-                    const std::vector<int64_t>& at, bool recompute, const Routers& routers = nullptr) {
+                    const std::vector<int64_t>& at, bool recompute, const ForwardExtras& extras = {}) {
   at::Device device = decoder.device();
   auto on_device = [&](const std::vector<int64_t>& v) {
     return at::tensor(v, at::kLong).to(device);
   };
   at::Tensor hidden_TD = decoder.Hidden(on_device(packed.token),
-                                        nn::PackedSegments(packed.segments, device), recompute, routers);
+                                        nn::PackedSegments(packed.segments, device), recompute,
+                                        extras.routers, extras.noise_TD);
   return nn::Rows(hidden_TD, on_device(at));
 }
 
 }  // namespace
 
-nn::TokenLogprobs ForwardTargets(const models::Decoder& decoder, const PackedTargets& packed,
-                                 double temperature, bool recompute, const Routers& routers) {
-  return decoder.Logprobs(HiddenAt(decoder, packed, packed.source, recompute, routers),
-                          at::tensor(packed.target, at::kLong).to(decoder.device()), temperature);
+TargetFigures ForwardTargets(const models::Decoder& decoder, const PackedTargets& packed,
+                             double temperature, bool recompute, const ForwardExtras& extras) {
+  at::Tensor hidden_ND = HiddenAt(decoder, packed, packed.source, recompute, extras);
+  at::Tensor target_N = at::tensor(packed.target, at::kLong).to(decoder.device());
+  TargetFigures figures{decoder.Logprobs(hidden_ND, target_N, temperature), {}};
+  if (extras.log_partition) {
+    figures.log_partition_N =
+        decoder.TargetLogits(hidden_ND, target_N, temperature) - figures.logprob_N;
+  }
+  return figures;
 }
 
 at::Tensor ScoreTargets(const models::Decoder& decoder, const PackedTargets& packed,
@@ -89,7 +96,7 @@ at::Tensor ScoreTargets(const models::Decoder& decoder, const PackedTargets& pac
 
 at::Tensor ScoreSequences(const models::Decoder& decoder, const PackedTargets& packed,
                           bool recompute, const Routers& routers) {
-  return decoder.Scores(HiddenAt(decoder, packed, packed.last, recompute, routers));
+  return decoder.Scores(HiddenAt(decoder, packed, packed.last, recompute, {.routers = routers}));
 }
 
 absl::Status SplitTargets(const at::Tensor& figure_N, const PackedTargets& packed,

@@ -40,10 +40,20 @@ PackedTargets PackTargets(const std::vector<TrainingSequence>& sequences,
 
 using Routers = std::shared_ptr<nn::RouterRecord>;
 
-// The figures of every target, in packed order; `routers` as in Decoder::Hidden(). Throws as LibTorch does; see
-// CatchTorch().
-nn::TokenLogprobs ForwardTargets(const models::Decoder& decoder, const PackedTargets& packed,
-                                 double temperature, bool recompute, const Routers& routers = nullptr);
+// What a forward pass of training does beside giving log-probs.
+struct ForwardExtras {
+  Routers routers;              // as in Decoder::Hidden()
+  at::Tensor noise_TD;          // added to the embeddings of the packed tokens; undefined: none
+  bool log_partition = false;
+};
+
+struct TargetFigures : nn::TokenLogprobs {
+  at::Tensor log_partition_N;  // log of the sum of exp(logits / temperature); undefined unless asked for
+};
+
+// The figures of every target, in packed order. Throws as LibTorch does; see CatchTorch().
+TargetFigures ForwardTargets(const models::Decoder& decoder, const PackedTargets& packed,
+                             double temperature, bool recompute, const ForwardExtras& extras = {});
 
 // Of a model with a scalar head: the score at the token before each target, in packed order.
 at::Tensor ScoreTargets(const models::Decoder& decoder, const PackedTargets& packed, bool recompute);

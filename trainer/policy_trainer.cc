@@ -7,9 +7,11 @@
 
 #include "absl/strings/str_cat.h"
 #include <ATen/ATen.h>
+#include <ATen/CPUGeneratorImpl.h>
 #include <ATen/core/grad_mode.h>
 
 #include "common/models/arena.h"
+#include "common/random/philox.h"
 #include "common/status/status_macros.h"
 #include "common/tensor/catch_torch.h"
 #include "common/tensor/memory_check.h"
@@ -46,7 +48,12 @@ absl::StatusOr<std::unique_ptr<PolicyTrainer>> PolicyTrainer::Create(
   const ParameterSource source{s.model_path, s.random_weights, s.seed,
                                trainer->algorithm_.scalar_head};
   REIN_ASSIGN_OR_RETURN(trainer->policy_, ParameterSet::Create(source, s.device, s.dtype, group));
-  s.share_prompts = s.share_prompts && model.spec.shares_prompts();
+  // Noise is of each sequence's own: a prompt that is computed once could not have it.
+  s.share_prompts = s.share_prompts && model.spec.shares_prompts() &&
+                    trainer->algorithm_.embedding_noise == 0;
+  if (trainer->algorithm_.log_partition && model.spec.normalised_head) {
+    return absl::InvalidArgumentError("z_loss is not computed for a model with a normalised head");
+  }
   if (trainer->algorithm_.frozen_reference) REIN_RETURN_IF_ERROR(trainer->FreezeReference());
   if (trainer->algorithm_.critic) {
     const CriticSettings& critic = *trainer->algorithm_.critic;
@@ -99,8 +106,10 @@ absl::Status PolicyTrainer::Microbatch(const UpdateBatch& batch, const std::vect
   if (algorithm_.scalar_head) {
     in.score_S = ScoreSequences(decoder, packed, settings_.recompute, routers);
   } else {
-    nn::TokenLogprobs out =
-        ForwardTargets(decoder, packed, algorithm_.temperature, settings_.recompute, routers);
+    const ForwardExtras extras{routers, EmbeddingNoise(batch.sequences, members),
+                               algorithm_.log_partition};
+    TargetFigures out =
+        ForwardTargets(decoder, packed, algorithm_.temperature, settings_.recompute, extras);
     REIN_RETURN_IF_ERROR(
         SplitTargets(out.logprob_N, packed, batch.sequences, members, "policy_logprob", logprobs));
     if (algorithm_.needs_behaviour && !batch.policy_moved) {
@@ -108,6 +117,7 @@ absl::Status PolicyTrainer::Microbatch(const UpdateBatch& batch, const std::vect
     }
     in.policy_logprob_T = out.logprob_N;
     in.entropy_T = out.entropy_N;
+    in.log_partition_T = out.log_partition_N;
   }
   LossTerms terms = algorithm_.loss(in);
   at::Tensor weight_T = LossWeights(batch, algorithm_, members).to(decoder.device());
@@ -127,6 +137,23 @@ absl::Status PolicyTrainer::Microbatch(const UpdateBatch& batch, const std::vect
     sums->maxima[i] = std::max(sums->maxima[i], terms.token_maxima[i].max().item<double>());
   }
   return absl::OkStatus();
+}
+
+// NEFTune (arXiv 2310.05914): uniform in +-alpha / sqrt(tokens * width), of each sequence; the draws depend on the
+// seed, the Update and the sequence's place in the batch alone.
+at::Tensor PolicyTrainer::EmbeddingNoise(const std::vector<TrainingSequence>& sequences,
+                                         const std::vector<size_t>& members) const {
+  if (algorithm_.embedding_noise == 0) return {};
+  const int64_t width = policy_->model().spec.model_dim;
+  const uint64_t key = random::DeriveKey(settings_.seed, progress_.updates);
+  std::vector<at::Tensor> parts;
+  for (size_t i : members) {
+    const auto tokens = static_cast<int64_t>(sequences[i].token_ids.size());
+    at::Generator draws = at::detail::createCPUGenerator(random::DeriveKey(key, i));
+    const double most = algorithm_.embedding_noise / std::sqrt(static_cast<double>(tokens * width));
+    parts.push_back(at::rand({tokens, width}, draws, at::kFloat).mul_(2 * most).sub_(most));
+  }
+  return at::cat(parts).to(policy_->decoder().device());
 }
 
 // This rank's share of the members as microbatches; pairs stay together.
@@ -182,8 +209,11 @@ std::vector<std::vector<size_t>> PolicyTrainer::OwnMicrobatches(
     own_length.push_back(length_of[own[k]]);
     own_shared.push_back(k > 0 ? shared_units(own[k - 1], own[k]) : 0);
   }
+  const bool free = !algorithm_.pairs && !algorithm_.advantage &&
+                    std::all_of(own_shared.begin(), own_shared.end(), [](int64_t n) { return n == 0; });
   std::vector<std::vector<size_t>> microbatches;
-  for (const auto& packed : PackMicrobatches(own_length, own_shared, settings_.microbatch_tokens)) {
+  for (const auto& packed : free ? PackBestFit(own_length, settings_.microbatch_tokens)
+                                 : PackMicrobatches(own_length, own_shared, settings_.microbatch_tokens)) {
     auto& microbatch = microbatches.emplace_back();
     for (size_t k : packed) {
       microbatch.insert(microbatch.end(), units[own[k]].begin(), units[own[k]].end());
@@ -303,7 +333,8 @@ absl::StatusOr<UpdateBatch> PolicyTrainer::Prepare(
                             return critic_->Values(all, members, out);
                           }));
   }
-  UpdateBatch batch = PrepareBatch(sequences, algorithm_, kl_coefficient(), values);
+  UpdateBatch batch = PrepareBatch(sequences, algorithm_, kl_coefficient(), values,
+                                   random::DeriveKey(settings_.seed, progress_.updates));
   if (algorithm_.recomputes_old) {
     REIN_ASSIGN_OR_RETURN(batch.old_logprobs, OfTargets(sequences, LogprobsBy(policy_->decoder())));
   }

@@ -131,6 +131,8 @@ class PolicyTrainer {
                           UpdateSums* sums, std::vector<std::vector<float>>* logprobs);
   absl::Status Microbatch(const UpdateBatch& batch, const std::vector<size_t>& members, UpdateSums* sums,
                           std::vector<std::vector<float>>* logprobs);
+  at::Tensor EmbeddingNoise(const std::vector<TrainingSequence>& sequences,
+                            const std::vector<size_t>& members) const;
   absl::Status Agree(const absl::Status& own);
   absl::Status ShareLogprobs(const std::vector<TrainingSequence>& sequences,
                              std::vector<std::vector<float>>* logprobs);

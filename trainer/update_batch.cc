@@ -23,6 +23,29 @@ TokenRows SampledKl(const std::vector<TrainingSequence>& sequences, double coeff
   return rows;
 }
 
+// A label of each target: targets that stand together are one turn.
+std::vector<int64_t> TurnOfTargets(const TrainingSequence& s) {
+  std::vector<int64_t> labels;
+  int64_t turn = -1;
+  for (size_t t = 1; t < s.loss_mask.size(); ++t) {
+    if (s.loss_mask[t] == 0) continue;
+    if (labels.empty() || s.loss_mask[t - 1] == 0) ++turn;
+    labels.push_back(turn);
+  }
+  return labels;
+}
+
+void Select(const TokenSelection& selection, uint64_t draw_key, UpdateBatch* batch) {
+  TokenRows logprobs;
+  for (const TrainingSequence& s : batch->sequences) {
+    logprobs.emplace_back(s.behaviour_logprobs.begin(), s.behaviour_logprobs.end());
+  }
+  const TokenRows covariance = Covariances(logprobs, batch->advantages);
+  batch->selected = selection.range
+                        ? DrawInRange(covariance, *selection.range, selection.share, draw_key)
+                        : HighestShare(covariance, selection.share);
+}
+
 bool Masked(const TrainingSequence& s, const Algorithm& algorithm) {
   return s.targets() == 0 || (algorithm.mask_truncated && s.truncated);
 }
@@ -41,7 +64,7 @@ std::vector<double> UpdateBatch::MeanAdvantages() const {
 
 UpdateBatch PrepareBatch(const std::vector<TrainingSequence>& sequences, const Algorithm& algorithm,
                          double kl_coefficient,
-                         const std::vector<std::vector<float>>& values) {
+                         const std::vector<std::vector<float>>& values, uint64_t draw_key) {
   UpdateBatch batch{.sequences = sequences, .kl_coefficient = kl_coefficient};
   if (!algorithm.advantage) return batch;
   AdvantageInputs in;
@@ -51,6 +74,7 @@ UpdateBatch PrepareBatch(const std::vector<TrainingSequence>& sequences, const A
     in.targets.push_back(s.targets());
     in.parts.push_back(s.reward_parts);
     in.greedy_reward.push_back(s.greedy_reward);
+    if (algorithm.advantage->turns) in.turn.push_back(TurnOfTargets(s));
   }
   if (algorithm.kl.in_reward && kl_coefficient > 0) in.penalty = SampledKl(sequences, kl_coefficient);
   for (const auto& row : values) in.value.emplace_back(row.begin(), row.end());
@@ -58,6 +82,7 @@ UpdateBatch PrepareBatch(const std::vector<TrainingSequence>& sequences, const A
   batch.advantages = std::move(advantages.advantage);
   batch.returns = std::move(advantages.returns);
   batch.values = std::move(in.value);
+  if (algorithm.selection) Select(*algorithm.selection, draw_key, &batch);
   return batch;
 }
 
@@ -113,7 +138,7 @@ at::Tensor LossWeights(const UpdateBatch& batch, const Algorithm& algorithm,
 
 LossInputs InputsOfLoss(const UpdateBatch& batch, const Algorithm& algorithm,
                         const std::vector<size_t>& members, at::Device device) {
-  std::vector<float> behaviour, old, reference, advantage, label;
+  std::vector<float> behaviour, old, reference, advantage, label, selected;
   std::vector<int64_t> lengths;
   auto append = [](auto& to, const auto& from) { to.insert(to.end(), from.begin(), from.end()); };
   for (size_t i : members) {
@@ -121,6 +146,7 @@ LossInputs InputsOfLoss(const UpdateBatch& batch, const Algorithm& algorithm,
     lengths.push_back(s.targets());
     label.push_back(static_cast<float>(s.reward));
     if (!batch.advantages.empty()) append(advantage, batch.advantages[i]);
+    if (!batch.selected.empty()) append(selected, batch.selected[i]);
     append(behaviour, s.behaviour_logprobs);
     append(reference,
            batch.frozen_logprobs.empty() ? s.reference_logprobs : batch.frozen_logprobs[i]);
@@ -134,6 +160,7 @@ LossInputs InputsOfLoss(const UpdateBatch& batch, const Algorithm& algorithm,
     in.reference_logprob_T = on_device(reference);
   }
   if (!advantage.empty()) in.advantage_T = on_device(advantage);
+  if (!selected.empty()) in.selected_T = on_device(selected);
   in.segments = Segments::Of(lengths, device);
   in.kl_coefficient = batch.kl_coefficient;
   in.label_S = on_device(label);

@@ -20,6 +20,7 @@ struct UpdateBatch {
   std::vector<std::vector<float>> old_logprobs;  // recomputed ones; empty: behaviour's are used
   std::vector<std::vector<float>> frozen_logprobs;  // of the frozen reference; empty: the sequences' own
   double mismatch_kl = 0;                           // z of KTO
+  std::vector<std::vector<uint8_t>> selected;       // of each target, with Algorithm::selection
   GlobalCounts counts;                         // of the minibatch in hand
   bool policy_moved = false;                   // a step of this Update was made
 
@@ -27,10 +28,12 @@ struct UpdateBatch {
   std::vector<double> MeanAdvantages() const;
 };
 
-// `kl_coefficient` as it stands now; `values`: the critic's, with kGae. The sequences must outlive the batch.
+// `kl_coefficient` as it stands now; `values`: the critic's, with kGae; `draw_key` keys what is drawn at random. The
+// sequences must outlive the batch.
 UpdateBatch PrepareBatch(const std::vector<TrainingSequence>& sequences, const Algorithm& algorithm,
                          double kl_coefficient,
-                         const std::vector<std::vector<float>>& values = {});
+                         const std::vector<std::vector<float>>& values = {},
+                         uint64_t draw_key = 0);
 
 // Each prompt with the completion of the next sequence, as KTO estimates its z.
 // Longer ones than `max_length` tokens are cut.

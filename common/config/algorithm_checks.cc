@@ -55,6 +55,8 @@ class Checker {
     CheckRatio();
     CheckKl();
     CheckCorrection();
+    CheckSelection();
+    CheckCurriculum();
   }
 
  private:
@@ -86,7 +88,8 @@ class Checker {
     }
     if (ComparesSiblings(advantage)) Unused("gamma", with);
     if (advantage != v1::ADVANTAGE_GAE) {
-      for (const char* key : {"lambda", "critic.path", "critic.learning_rate", "critic.clip"}) {
+      for (const char* key :
+           {"lambda", "gae_level", "critic.path", "critic.learning_rate", "critic.clip"}) {
         Unused(key, with);
       }
     }
@@ -125,7 +128,8 @@ class Checker {
   void CheckKl() {
     const v1::KlConfig& kl = c_.kl();
     if (kl.coefficient() == 0) {
-      for (const char* key : {"kl.estimator", "kl.place", "kl.importance_weighted", "kl.adaptive"}) {
+      for (const char* key : {"kl.estimator", "kl.place", "kl.importance_weighted", "kl.adaptive",
+                              "kl.reference"}) {
         Unused(key, absl::StrCat("while ", kind_, ".kl.coefficient is 0"));
       }
       return;
@@ -136,6 +140,34 @@ class Checker {
       add_("kl.estimator", "must be k1 with kl.place: reward; other estimators are for the loss");
     }
     Unused("kl.importance_weighted", "with kl.place: reward, whose log-probs are those that sampled");
+  }
+
+  void CheckSelection() {
+    const bool clip = c_.clip_cov().has_share(), kl = c_.kl_cov().has_share();
+    if (clip && kl) add_("kl_cov", "cannot stand beside clip_cov: give one of them");
+    if (!clip) {
+      for (const char* key : {"clip_cov.low", "clip_cov.high"}) {
+        Unused(key, absl::StrCat("without ", kind_, ".clip_cov.share"));
+      }
+    } else if (c_.clip_cov().low() >= c_.clip_cov().high()) {
+      add_("clip_cov.low", absl::StrCat("is ", c_.clip_cov().low(), ", not below clip_cov.high ",
+                                        c_.clip_cov().high()));
+    }
+    if (!kl) Unused("kl_cov.coefficient", absl::StrCat("without ", kind_, ".kl_cov.share"));
+  }
+
+  void CheckCurriculum() {
+    const v1::CurriculumConfig& curriculum = c_.curriculum();
+    if (!curriculum.has_min_pass_rate() && !curriculum.has_max_pass_rate()) {
+      for (const char* key : {"curriculum.threshold", "curriculum.passes"}) {
+        Unused(key, "without curriculum.min_pass_rate or max_pass_rate");
+      }
+    } else if (curriculum.has_min_pass_rate() && curriculum.has_max_pass_rate() &&
+               curriculum.min_pass_rate() >= curriculum.max_pass_rate()) {
+      add_("curriculum.min_pass_rate",
+           absl::StrCat("is ", curriculum.min_pass_rate(), ", not below curriculum.max_pass_rate ",
+                        curriculum.max_pass_rate()));
+    }
   }
 
   void CheckCorrection() {

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 
 #include "common/config/algorithm_checks.h"
+#include "common/config/corpus_split.h"
 #include "common/config/job_kind.h"
 #include "common/config/job_reader.h"
 #include "common/config/nearest_name.h"
@@ -32,7 +33,9 @@ class JobChecker {
     CheckLengths();
     if (const v1::GrpoConfig* config = PolicyGradientOf(job_)) CheckAlgorithm(*config);
     if (TextJobOf(job_)) CheckTexts(*TextJobOf(job_));
+    if (job_.has_pretrain()) CheckPretrain();
     if (job_.has_evaluate()) CheckEvaluate();
+    if (job_.has_generate() || job_.has_score()) CheckGoesThrough();
   }
 
  private:
@@ -77,12 +80,20 @@ class JobChecker {
   }
 
   void CheckEval() {
-    bool has_data = job_.data().has_eval();
-    if (job_.eval().every() > 0 && !has_data) {
-      Add("eval.every", "has no effect without data.eval");
+    const bool goes_through = job_.has_generate() || job_.has_score();
+    bool has_data = job_.data().has_eval() && !goes_through;
+    if (job_.eval().every() > 0 && !has_data && !HoldsOut(job_)) {
+      Add("eval.every", job_.has_pretrain() ? "has no effect without a held-out share: pretrain.split"
+                                            : "has no effect without data.eval");
     }
-    if (has_data && job_.rewards().empty()) {
+    if (has_data && job_.rewards().empty() && !job_.has_sft()) {
       Add("data.eval", "is scored by rewards, and there are none: add rewards, or leave it out");
+    }
+    CheckEvalSettings(has_data && !job_.rewards().empty());
+    if (job_.eval().patience() > 0) {
+      const bool loss = (job_.has_sft() && has_data) || HoldsOut(job_);
+      if (!loss) Add("eval.patience", "watches the held-out loss of sft and pretrain, and there is none");
+      if (loss && job_.eval().every() == 0) Add("eval.patience", "wants eval.every above 0");
     }
     if (!job_.eval().has_accuracy()) return;
     std::vector<std::string> names;
@@ -93,6 +104,89 @@ class JobChecker {
       Add("eval.accuracy", absl::StrCat("names no reward: ", wanted,
                                         nearest.empty() ? "" : "; did you mean " + nearest + "?"));
     }
+  }
+
+  // How held-out prompts are sampled; `generates`: whether they are.
+  void CheckEvalSettings(bool generates) {
+    const v1::EvalConfig& eval = job_.eval();
+    for (const char* key : {"eval.settings", "eval.datasets", "eval.pass_at"}) {
+      if (Given(key) && !generates) Add(key, "has no effect without data.eval and rewards");
+    }
+    uint32_t most = eval.samples();
+    std::set<std::string> names = {"", "eval"};
+    for (int i = 0; i < eval.settings_size(); ++i) {
+      const v1::EvalSampling& setting = eval.settings(i);
+      most = std::max(most, setting.samples());
+      if (!names.insert(setting.name()).second) {
+        Add(absl::StrCat("eval.settings.", i, ".name"), absl::StrCat("stands twice: ", setting.name()));
+      }
+      CheckSamples(absl::StrCat("eval.settings.", i, ".samples"), setting.samples(), setting.temperature());
+    }
+    CheckSamples("eval.samples", eval.samples(), eval.temperature());
+    for (int i = 0; i < eval.pass_at_size(); ++i) {
+      if (eval.pass_at(i) > most) {
+        Add(absl::StrCat("eval.pass_at.", i),
+            absl::StrCat("is ", eval.pass_at(i), ", more than the ", most, " samples of a prompt"));
+      }
+    }
+    std::set<std::string> datasets = {job_.data().eval().has_name() ? job_.data().eval().name() : "eval"};
+    for (int i = 0; i < eval.datasets_size(); ++i) {
+      const std::string key = absl::StrCat("eval.datasets.", i);
+      if (eval.datasets(i).name().empty()) {
+        Add(key, "wants a name, which results are shown under");
+      } else if (!datasets.insert(eval.datasets(i).name()).second) {
+        Add(key + ".name", absl::StrCat("stands twice: ", eval.datasets(i).name()));
+      }
+    }
+    if (Given("data.train.name")) Add("data.train.name", "has no effect: only held-out data is shown by name");
+  }
+
+  void CheckSamples(const std::string& key, uint32_t samples, double temperature) {
+    if (samples > 1 && temperature == 0) {
+      Add(key, absl::StrCat("is ", samples, ", but at temperature 0 all completions of a prompt are equal"));
+    }
+  }
+
+  void CheckPretrain() {
+    const v1::PretrainConfig& pretrain = job_.pretrain();
+    for (const char* key : {"data.train", "data.eval", "rewards"}) {
+      if (Given(key)) Add(key, "has no effect in pretrain, which reads pretrain.corpus");
+    }
+    if (pretrain.corpus().empty()) {
+      Add("pretrain.corpus", "is required: at least one .idx file");
+    }
+    absl::StatusOr<std::vector<double>> shares = SplitShares(pretrain.split());
+    if (!shares.ok()) Add("pretrain.split", std::string(shares.status().message()));
+    int weighted = 0;
+    for (const v1::CorpusConfig& part : pretrain.corpus()) weighted += part.has_weight() ? 1 : 0;
+    if (weighted > 0 && weighted < pretrain.corpus_size()) {
+      Add("pretrain.corpus", absl::StrCat(weighted, " of ", pretrain.corpus_size(),
+                                          " parts have a weight: give all of them one, or none"));
+    }
+    const uint64_t length = job_.model().max_length();
+    if (length > 0 && pretrain.sequence_tokens() > length) {
+      Add("pretrain.sequence_tokens", absl::StrCat("is ", pretrain.sequence_tokens(),
+                                                   ", more than model.max_length ", length));
+    }
+    if (Given("pretrain.held_out_sequences") && pretrain.held_out_sequences() != 64 && !HoldsOut(job_)) {
+      Add("pretrain.held_out_sequences", "has no effect without a held-out share: pretrain.split");
+    }
+  }
+
+  // generate and score.
+  void CheckGoesThrough() {
+    const std::string kind = KindOf(job_);
+    if (!job_.data().has_eval()) {
+      Add("data.eval", absl::StrCat("is required by ", kind, ": the ",
+                                    job_.has_score() ? "texts to score" : "prompts to complete"));
+    }
+    for (const char* key : {"data.train", "trainer", "checkpoint", "eval"}) {
+      if (Given(key)) Add(key, absl::StrCat("has no effect in ", kind, ", which trains nothing"));
+    }
+    if (job_.has_score() && !job_.rewards().empty()) {
+      Add("rewards", "have no effect in score, which generates nothing");
+    }
+    CheckSamples("generate.samples", job_.generate().samples(), job_.generate().temperature());
   }
 
   void CheckPlacement() {
@@ -137,10 +231,21 @@ class JobChecker {
     if (!job_.data().has_train()) {
       Add("data.train", absl::StrCat("is required by ", kind, ": the prompts to learn from"));
     }
-    if (job_.rewards().empty()) {
+    // A teacher that says of every token how likely it is takes their place.
+    const bool taught = config.kl().coefficient() > 0 && config.kl().has_reference() &&
+                        config.kl().place() == v1::KL_PLACE_REWARD;
+    if (kind == "on_policy_distillation" && !config.kl().has_reference()) {
+      Add(kind + ".kl.reference", "is required: the folder of the teacher");
+    }
+    if (job_.rewards().empty() && taught) {
+      if (config.dynamic_sampling()) {
+        Add(kind + ".dynamic_sampling", "looks for groups whose rewards differ, and there are no rewards");
+      }
+    } else if (job_.rewards().empty()) {
       Add("rewards", absl::StrCat("is required by ", kind, ": at least one, such as [{numeric: {}}]"));
-    } else if (std::all_of(job_.rewards().begin(), job_.rewards().end(),
-                           [](const v1::RewardConfig& r) { return r.weight() == 0; })) {
+    } else if (!taught && std::all_of(job_.rewards().begin(), job_.rewards().end(), [](const auto& r) {
+                 return r.weight() == 0;
+               })) {
       Add("rewards", "every weight is 0: there is nothing to learn");
     }
     CheckPolicyGradient(
@@ -151,17 +256,17 @@ class JobChecker {
 
   void CheckTexts(const TextJob& text) {
     const std::string kind = KindOf(job_);
-    if (!job_.data().has_train()) {
+    if (!job_.data().has_train() && !job_.has_pretrain()) {
       Add("data.train", absl::StrCat("is required by ", kind, ": the answers to learn from"));
     }
     if (text.updates && text.passes != 1) {
       Add(kind + ".passes", absl::StrCat("has no effect beside ", kind, ".updates: give one of them"));
     }
-    if (!job_.rewards().empty() && !job_.data().has_eval()) {
+    if (!job_.rewards().empty() && !job_.data().has_eval() && !job_.has_pretrain()) {
       Add("rewards", absl::StrCat("have no effect in ", kind, " without data.eval"));
     }
     if (text.updates) CheckSchedule(*text.updates);
-    CheckColumns(text, kind);
+    if (!job_.has_pretrain()) CheckColumns(text, kind);
     if (job_.has_dpo()) CheckDpo();
     if (job_.has_reward_model() && job_.data().has_eval()) {
       Add("data.eval", "is scored by generating answers, which a reward model cannot");

@@ -47,6 +47,8 @@ std::optional<TextJob> TextJobOf(const v1::JobConfig& job) {
   switch (job.kind_case()) {
     case v1::JobConfig::kSft:
       return Text(job.sft(), job.sft().sequences(), Answers::kOne);
+    case v1::JobConfig::kPretrain:
+      return Text(job.pretrain(), job.pretrain().sequences(), Answers::kOne);
     case v1::JobConfig::kDpo:
       return Text(job.dpo(), job.dpo().pairs(), Answers::kPair);
     case v1::JobConfig::kKto:
@@ -66,6 +68,13 @@ std::optional<TextJob::Answers> AnswersOf(const v1::JobConfig& job) {
   const std::optional<TextJob> text = TextJobOf(job);
   if (!text) return std::nullopt;
   return text->answers;
+}
+
+const v1::DatasetConfig* DataOf(const v1::JobConfig& job) {
+  if (job.has_generate() || job.has_score()) {
+    return job.data().has_eval() ? &job.data().eval() : nullptr;
+  }
+  return job.data().has_train() ? &job.data().train() : nullptr;
 }
 
 uint32_t UpdatesOf(const v1::JobConfig& job) {

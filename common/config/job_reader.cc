@@ -2,6 +2,7 @@
 
 #include "absl/strings/str_cat.h"
 
+#include "common/config/dataset_schema.h"
 #include "common/config/defaults.h"
 #include "common/config/job_checks.h"
 #include "common/config/job_paths.h"
@@ -34,10 +35,12 @@ absl::StatusOr<v1::JobConfig> ReadJob(const JobText& text) {
   ApplyOverrides(text.overrides, *job.GetDescriptor(), *root, problems);
   YamlReader(problems, places).Read(*root, "", job);
   ApplyDefaults(job);
+  ApplySchemas(places, job);
   CheckJob(job, places, problems);
-  if (job.has_evaluate()) {  // nothing is trained: these would have no effect
+  if (job.has_evaluate() || job.has_generate() || job.has_score()) {  // nothing is trained: these would have no effect
     job.clear_trainer();
     job.clear_checkpoint();
+    if (!job.has_evaluate()) job.clear_eval();
   }
   ResolvePaths(text.folder, places, problems, job);
   if (!problems.empty()) return absl::InvalidArgumentError(problems.Report(text.file_name));

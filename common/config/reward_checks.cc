@@ -9,6 +9,7 @@
 
 #include "common/config/job_kind.h"
 #include "common/config/job_reader.h"
+#include "common/config/reward_rule.h"
 #include "common/json/json_schema.h"
 #include "common/json/parse_json.h"
 
@@ -85,10 +86,20 @@ void CheckCode(const std::string& key, const v1::RewardConfig& reward, const Add
   if (!code.build().empty() && code.command().empty()) {
     add(key + ".command", "is required beside build: how what was built is run, such as [program]");
   }
-  if (code.test_seconds() > reward.timeout_seconds()) {
+  if (code.test_seconds() > TimeoutSeconds(reward)) {
     add(key + ".test_seconds",
         absl::StrCat("is ", code.test_seconds(), ", more than timeout_seconds ",
-                     reward.timeout_seconds(), ", which bounds all tests"));
+                     TimeoutSeconds(reward), ", which bounds all tests"));
+  }
+}
+
+void CheckModel(const std::string& key, const v1::ModelReward& model, const Add& add) {
+  const int sources = model.has_path() + model.has_job();
+  if (sources != 1) {
+    add(key, sources == 0 ? "wants a folder (path) or a job" : "wants only one of path and job");
+  }
+  if (model.has_dtype() && model.dtype() != "float32" && model.dtype() != "bfloat16") {
+    add(key + ".dtype", absl::StrCat("wants float32 or bfloat16, got ", model.dtype()));
   }
 }
 
@@ -100,6 +111,7 @@ void CheckReward(const std::string& key, const v1::RewardConfig& reward, const A
   if (reward.has_json()) CheckJson(key + ".json", reward.json(), add);
   if (reward.has_code()) CheckCode(key + ".code", reward, add);
   if (reward.has_script()) CheckScript(key + ".script", reward.script(), add);
+  if (reward.has_model()) CheckModel(key + ".model", reward.model(), add);
   CheckRange(key + ".range", reward.range(), add);
   CheckRange(key + ".clip", reward.clip(), add);
   if (reward.has_when() && reward.when().is().empty()) {

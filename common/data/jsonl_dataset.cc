@@ -3,6 +3,7 @@
 #include <cstring>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
@@ -10,6 +11,7 @@
 #include <nlohmann/json.hpp>
 
 #include "common/data/messages_json.h"
+#include "common/data/parquet_lines.h"
 #include "common/json/parse_json.h"
 #include "common/random/philox.h"
 #include "common/status/status_macros.h"
@@ -62,7 +64,20 @@ absl::Status ReadAnswer(const JsonlOptions& options, const Json& row, PromptRow&
     }
     return options.answer_required ? NoColumn(row, options.answer_column) : absl::OkStatus();
   }
-  if (value->is_array() || value->is_object()) {
+  if (value->is_array()) {
+    // A conversation, as TRL writes completions and pairs: its last message is the answer.
+    REIN_ASSIGN_OR_RETURN(std::vector<text::ChatMessage> messages,
+                          MessagesFromJson(options.answer_column, *value));
+    if (messages.back().role != "assistant") {
+      return absl::InvalidArgumentError(absl::StrCat("column \"", options.answer_column,
+                                                     "\": ends with a message of ",
+                                                     messages.back().role, ", want the assistant's"));
+    }
+    out.answer = std::move(messages.back().content);
+    out.has_answer = true;
+    return absl::OkStatus();
+  }
+  if (value->is_object()) {
     return absl::InvalidArgumentError(absl::StrCat("column \"", options.answer_column,
                                                    "\": want a text or a number, got ",
                                                    value->type_name()));
@@ -75,8 +90,10 @@ absl::Status ReadAnswer(const JsonlOptions& options, const Json& row, PromptRow&
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<JsonlDataset>> JsonlDataset::Open(JsonlOptions options) {
-  REIN_ASSIGN_OR_RETURN(std::unique_ptr<files::MappedFile> file,
-                        files::MappedFile::Open(options.path));
+  const bool parquet = absl::EndsWith(options.path, ".parquet");
+  REIN_ASSIGN_OR_RETURN(
+      std::unique_ptr<files::MappedFile> file,
+      parquet ? ParquetAsLines(options.path) : files::MappedFile::Open(options.path));
   auto dataset =
       std::unique_ptr<JsonlDataset>(new JsonlDataset(std::move(options), std::move(file)));
   REIN_RETURN_IF_ERROR(dataset->Index());

@@ -1,4 +1,5 @@
-// JsonlDataset reads prompts and answers from a JSONL file: one JSON object per line.
+// JsonlDataset reads prompts and answers from a JSONL file: one JSON object per line; or from a Parquet file, whose rows
+// become such lines (then a line number is that of the row).
 //
 //   REIN_ASSIGN_OR_RETURN(auto dataset, JsonlDataset::Open({.path = "data/train.jsonl"}));
 //   REIN_ASSIGN_OR_RETURN(PromptRow row, dataset->Row(17));

@@ -10,13 +10,17 @@ constexpr int kThreads = 1024, kWarps = kThreads / 32;
 constexpr int kPerThread = 8;
 constexpr float kUnit = 0x1p40f;  // of mass: the likeliest token has so many units
 
-// Grows with the value; 0 is below every number.
-__device__ uint32_t KeyOf(uint16_t bits) { return bits & 0x8000 ? 0xFFFFu & ~bits : bits | 0x8000u; }
+// Grows with the value, and is one for both zeros; 0 is below every number.
+__device__ uint32_t KeyOf(uint16_t bits) {
+  return bits & 0x8000 && bits != 0x8000 ? 0xFFFFu & ~bits : bits | 0x8000u;
+}
 __device__ float ValueOf(uint32_t key) {
   const auto bits = static_cast<uint16_t>(key & 0x8000 ? key & 0x7FFF : ~key);
   return __bfloat162float(__ushort_as_bfloat16(bits));
 }
 __device__ uint32_t ExcludedKey() { return KeyOf(0xFF80); }  // of -inf
+
+__device__ __nv_bfloat162 PairOf(uint32_t key) { return __bfloat162bfloat162(__float2bfloat16_rn(ValueOf(key))); }
 
 struct Row {
   bf16* logits;
@@ -24,35 +28,49 @@ struct Row {
   bool aligned;  // rows begin at multiples of 16 bytes
   float temperature, max;  // max: the largest logit / temperature
 
-  // The keys of eight neighbours; 0, which is no number's, beyond the vocabulary.
-  struct Keys {
-    uint32_t key[kPerThread];
+  // Eight neighbours; beyond the vocabulary NaN, of key 0.
+  struct Eight {
+    uint4 raw;
+    __device__ uint32_t Key(int i) const { return KeyOf(reinterpret_cast<const uint16_t*>(&raw)[i]); }
+    // How many are at or above both halves of `least`, times 16; 0 as well where there are none.
+    __device__ uint32_t CountFrom(__nv_bfloat162 least) const {
+      uint32_t count = 0;
+#pragma unroll
+      for (int i = 0; i < kPerThread / 2; ++i) {
+        count += __popc(__hge2_mask(reinterpret_cast<const __nv_bfloat162*>(&raw)[i], least));
+      }
+      return count;
+    }
   };
-  __device__ Keys Load(int from) const {
-    Keys keys;
+  __device__ Eight Load(int from) const {
+    Eight eight;
     if (aligned && from + kPerThread <= vocabulary) {
-      const uint4 raw = *reinterpret_cast<const uint4*>(logits + from);
-      const auto* bits = reinterpret_cast<const uint16_t*>(&raw);
-#pragma unroll
-      for (int i = 0; i < kPerThread; ++i) keys.key[i] = KeyOf(bits[i]);
+      eight.raw = *reinterpret_cast<const uint4*>(logits + from);
     } else {
+      auto* bits = reinterpret_cast<uint16_t*>(&eight.raw);
 #pragma unroll
       for (int i = 0; i < kPerThread; ++i) {
-        keys.key[i] = from + i < vocabulary ? KeyOf(__bfloat16_as_ushort(logits[from + i])) : 0;
+        bits[i] = from + i < vocabulary ? __bfloat16_as_ushort(logits[from + i]) : 0xFFFF;
       }
     }
-    return keys;
+    return eight;
   }
-  // body(key) for each column.
+  // body(eight) for all columns.
   template <typename Body>
-  __device__ void ForEach(Body body) const {
-    for (int from = threadIdx.x * kPerThread; from < vocabulary; from += kThreads * kPerThread) {
-      const Keys keys = Load(from);
+  __device__ void ForEachEight(Body body) const {
+    for (int from = threadIdx.x * kPerThread; from < vocabulary; from += kThreads * kPerThread) body(Load(from));
+  }
+  // body(key) for each column at or above `least`.
+  template <typename Body>
+  __device__ void ForEach(uint32_t least, Body body) const {
+    const __nv_bfloat162 pair = PairOf(least);
+    ForEachEight([&](const Eight& eight) {
+      if (eight.CountFrom(pair) == 0) return;
 #pragma unroll
       for (int i = 0; i < kPerThread; ++i) {
-        if (keys.key[i] != 0) body(keys.key[i]);
+        if (eight.Key(i) >= least) body(eight.Key(i));
       }
-    }
+    });
   }
   __device__ unsigned long long Mass(uint32_t key) const {
     return __float2ull_rn(expf(__fdiv_rn(ValueOf(key), temperature) - max) * kUnit);
@@ -78,21 +96,17 @@ struct Border {
   unsigned long long equal = ~0ull;
 };
 
-// The largest key such that the weights of all tokens at or above it add up to `wanted`; 0 when all together do not.
+// The largest key such that what `weigh` finds at or above it adds up to `wanted`; 0 when all together do not.
+// weigh(keys, sums): adds to sums[i] the weights of this thread's tokens at or above keys[i], three rising ones.
 // above: what those above the key add up to.
-template <typename Weight>
-__device__ uint32_t Search(const Row& row, unsigned long long wanted, unsigned long long* scratch, Weight weight,
-                           unsigned long long* above) {
+template <typename Weigh>
+__device__ uint32_t Search(unsigned long long wanted, unsigned long long* scratch, Weigh weigh, unsigned long long* above) {
   uint32_t found = 0;
   *above = 0;
   for (int shift = 14; shift >= 0; shift -= 2) {
+    const uint32_t keys[3] = {found + (1u << shift), found + (2u << shift), found + (3u << shift)};
     unsigned long long sum[3] = {};
-    row.ForEach([&](uint32_t key) {
-      if (key < found + (1u << shift)) return;
-      const unsigned long long w = weight(key);
-#pragma unroll
-      for (uint32_t i = 0; i < 3; ++i) sum[i] += key >= found + ((i + 1) << shift) ? w : 0;
-    });
+    weigh(keys, sum);
     uint32_t step = 0;
 #pragma unroll
     for (uint32_t i = 0; i < 3; ++i) {
@@ -135,7 +149,7 @@ __global__ void __launch_bounds__(kThreads) FilterLogitsKernel(LogitFilter run) 
   if (threadIdx.x == 0) largest = 0;
   __syncthreads();
   uint32_t most = 0;
-  row.ForEach([&](uint32_t key) { most = max(most, key); });
+  row.ForEach(ExcludedKey(), [&](uint32_t key) { most = max(most, key); });
   atomicMax(&largest, most);
   __syncthreads();
   if (largest <= ExcludedKey()) return;  // nothing is left to choose from
@@ -144,20 +158,36 @@ __global__ void __launch_bounds__(kThreads) FilterLogitsKernel(LogitFilter run) 
   Border border{ExcludedKey(), 0};
   unsigned long long above = 0;
   if (filter.top_k > 0 && filter.top_k < run.vocabulary) {
-    const uint32_t key = Search(row, filter.top_k, sums, [](uint32_t) { return 1ull; }, &above);
+    auto count = [&](const uint32_t(&keys)[3], unsigned long long(&sum)[3]) {
+      const __nv_bfloat162 pair[3] = {PairOf(keys[0]), PairOf(keys[1]), PairOf(keys[2])};
+      uint32_t sixteenfold[3] = {};
+      row.ForEachEight([&](const Row::Eight& eight) {
+#pragma unroll
+        for (int i = 0; i < 3; ++i) sixteenfold[i] += eight.CountFrom(pair[i]);
+      });
+#pragma unroll
+      for (int i = 0; i < 3; ++i) sum[i] = sixteenfold[i] / 16;
+    };
+    const uint32_t key = Search(filter.top_k, sums, count, &above);
     if (key > border.key) border = {key, filter.top_k - above};
   }
   if (filter.top_p < 1) {
     // Only what top_k keeps has weight; of equal tokens at its border all do in the search, but no more than are kept
     // are counted in the sum.
     const Border kept = border;
-    auto mass = [&](uint32_t key) { return key >= kept.key && key > ExcludedKey() ? row.Mass(key) : 0ull; };
+    auto weigh = [&](const uint32_t(&keys)[3], unsigned long long(&sum)[3]) {
+      row.ForEach(max(keys[0], max(kept.key, ExcludedKey() + 1)), [&](uint32_t key) {
+        const unsigned long long mass = row.Mass(key);
+#pragma unroll
+        for (int i = 0; i < 3; ++i) sum[i] += key >= keys[i] ? mass : 0;
+      });
+    };
     unsigned long long total = 0;
-    row.ForEach([&](uint32_t key) { total += key > kept.key ? mass(key) : 0; });
+    row.ForEach(kept.key + 1, [&](uint32_t key) { total += row.Mass(key); });
     total = BlockTotal(total, sums);
     if (kept.key > ExcludedKey()) total += kept.equal * row.Mass(kept.key);
     const auto wanted = max(1ull, static_cast<unsigned long long>(ceil(static_cast<double>(total) * filter.top_p)));
-    const uint32_t key = Search(row, wanted, sums, mass, &above);
+    const uint32_t key = Search(wanted, sums, weigh, &above);
     if (key >= kept.key && key > ExcludedKey()) {
       const unsigned long long each = max(1ull, row.Mass(key));
       const unsigned long long equal = (wanted - above + each - 1) / each;
@@ -170,19 +200,19 @@ __global__ void __launch_bounds__(kThreads) FilterLogitsKernel(LogitFilter run) 
   const bf16 excluded = __ushort_as_bfloat16(0xFF80);
   const int rounded = (row.vocabulary + kThreads * kPerThread - 1) / (kThreads * kPerThread) * kThreads * kPerThread;
   for (int from = threadIdx.x * kPerThread; from < rounded; from += kThreads * kPerThread) {
-    const Row::Keys keys = row.Load(from);
+    const Row::Eight eight = row.Load(from);
     unsigned long long place = 0;
     if (cuts_equal) {
       int equal = 0;
 #pragma unroll
-      for (int i = 0; i < kPerThread; ++i) equal += keys.key[i] == border.key ? 1 : 0;
+      for (int i = 0; i < kPerThread; ++i) equal += eight.Key(i) == border.key ? 1 : 0;
       const int2 count = CountBefore(equal, counts);
       place = equal_before + count.x;
       equal_before += count.y;
     }
 #pragma unroll
     for (int i = 0; i < kPerThread; ++i) {
-      const uint32_t key = keys.key[i];
+      const uint32_t key = eight.Key(i);
       if (key == 0) continue;
       bool keep = key > border.key;
       if (key == border.key) keep = place++ < border.equal;

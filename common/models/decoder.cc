@@ -155,13 +155,15 @@ at::Tensor Decoder::Embedded(const at::Tensor& token_T, const nn::SequenceView& 
 }
 
 at::Tensor Decoder::Hidden(const at::Tensor& token_T, const nn::SequenceView& view, bool recompute,
-                           const std::shared_ptr<nn::RouterRecord>& routers) const {
+                           const std::shared_ptr<nn::RouterRecord>& routers,
+                           const at::Tensor& noise_TD) const {
   auto pass = std::make_shared<Pass>(Pass{view, {}, routers});
   for (const RopeTable& table : tables_) {
     pass->rotaries.push_back({table.cos.index_select(0, view.position_T),
                               table.sin.index_select(0, view.position_T), spec_.rope_interleaved});
   }
   nn::Residual residual{Embedded(token_T, view), {}};
+  if (noise_TD.defined()) residual.x_TD = residual.x_TD + noise_TD.to(residual.x_TD.options().requires_grad(false));
   for (int n = 0; n < spec_.num_layers; ++n) {
     auto block = [this, n, pass](const nn::Residual& in) { return Block(n, in, *pass); };
     residual = recompute ? nn::Recompute(block, residual) : block(residual);
@@ -180,6 +182,16 @@ std::shared_ptr<nn::RouterRecord> Decoder::NewRouterRecord() const {
 nn::TokenLogprobs Decoder::Logprobs(const at::Tensor& hidden_ND, const at::Tensor& target_N,
                                     double temperature) const {
   return nn::HeadLogprobs(hidden_ND, weights_.head, target_N, temperature, head_rule_);
+}
+
+at::Tensor Decoder::TargetLogits(const at::Tensor& hidden_ND, const at::Tensor& target_N,
+                                 double temperature) const {
+  at::Tensor row_ND = nn::Embedding(target_N, weights_.head).to(at::kFloat);
+  at::Tensor logit_N = (hidden_ND.to(at::kFloat) * row_ND).sum(1) * head_rule_.multiplier;
+  if (head_rule_.softcap > 0) {
+    logit_N = at::tanh(logit_N / head_rule_.softcap) * head_rule_.softcap;
+  }
+  return logit_N / temperature;
 }
 
 at::Tensor Decoder::Scores(const at::Tensor& hidden_ND) const {

@@ -42,15 +42,21 @@ class Decoder {
                                                          const at::Tensor& grad = {});
 
   // token_T int64 [T] -> [T, D] hidden states after the last norm. `recompute` trades time for memory in
-  // the backward pass. `routers` notes what routers do, and brings their auxiliary loss.
+  // the backward pass. `routers` notes what routers do, and brings their auxiliary loss. noise_TD, where it is
+  // defined, is added to the embeddings.
   at::Tensor Hidden(const at::Tensor& token_T, const nn::SequenceView& view, bool recompute = false,
-                    const std::shared_ptr<nn::RouterRecord>& routers = nullptr) const;
+                    const std::shared_ptr<nn::RouterRecord>& routers = nullptr,
+                    const at::Tensor& noise_TD = {}) const;
   // A record for one pass; null for a model without routers.
   std::shared_ptr<nn::RouterRecord> NewRouterRecord() const;
 
   // Log-probs and entropies of chosen tokens under softmax(logits / temperature); see nn/head.h.
   nn::TokenLogprobs Logprobs(const at::Tensor& hidden_ND, const at::Tensor& target_N,
                              double temperature) const;
+
+  // fp32 [N]: logits / temperature of chosen tokens, differentiable like Logprobs(). Not of a normalised head.
+  at::Tensor TargetLogits(const at::Tensor& hidden_ND, const at::Tensor& target_N,
+                          double temperature) const;
 
   // fp32 [N], of a model with a scalar head (which has no log-probs); see nn/scalar_head.h.
   at::Tensor Scores(const at::Tensor& hidden_ND) const;

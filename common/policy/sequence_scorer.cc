@@ -1,6 +1,7 @@
 #include "common/policy/sequence_scorer.h"
 
 #include <algorithm>
+#include <functional>
 
 #include "absl/strings/str_cat.h"
 #include <ATen/ATen.h>
@@ -47,29 +48,41 @@ std::vector<float> HeadLogprobs(const models::Decoder& decoder, const at::Tensor
   return logprobs;
 }
 
-// Scores sequences [begin, end) in one forward pass. Padding comes after the last one's tokens,
+// Hidden states of sequences [begin, end) in one forward pass. Padding comes after the last one's tokens,
 // where causality hides it.
-void ScorePacked(const models::Decoder& decoder, const std::vector<ScoredSequence>& sequences,
-                 size_t begin, size_t end, double temperature,
-                 std::vector<std::vector<float>>& result) {
-  std::vector<int64_t> tokens, lengths, where, target;
+at::Tensor HiddenOfPack(const models::Decoder& decoder,
+                        const std::vector<ScoredSequence>& sequences, size_t begin, size_t end) {
+  std::vector<int64_t> tokens, lengths;
   for (size_t s = begin; s < end; ++s) {
     const ScoredSequence& sequence = sequences[s];
-    for (size_t i = sequence.prefix; i < sequence.tokens.size(); ++i) {
-      where.push_back(static_cast<int64_t>(tokens.size() + i) - 1);
-      target.push_back(sequence.tokens[i]);
-    }
     tokens.insert(tokens.end(), sequence.tokens.begin(), sequence.tokens.end());
     lengths.push_back(static_cast<int64_t>(sequence.tokens.size()));
   }
-  if (where.empty()) return;
   const int64_t room = decoder.spec().max_positions - lengths.back();
   const int64_t padding = std::min(
       RoundUp(static_cast<int64_t>(tokens.size())) - static_cast<int64_t>(tokens.size()), room);
   tokens.resize(tokens.size() + static_cast<size_t>(padding), 0);
   lengths.back() += padding;
-  at::Tensor hidden_TD = decoder.Hidden(at::tensor(tokens, at::kLong).to(decoder.device()),
-                                        nn::PackedSequences(lengths, decoder.device()));
+  return decoder.Hidden(at::tensor(tokens, at::kLong).to(decoder.device()),
+                        nn::PackedSequences(lengths, decoder.device()));
+}
+
+// Log-probs of sequences [begin, end) in one forward pass.
+void ScorePacked(const models::Decoder& decoder, const std::vector<ScoredSequence>& sequences,
+                 size_t begin, size_t end, double temperature,
+                 std::vector<std::vector<float>>& result) {
+  std::vector<int64_t> where, target;
+  int64_t first = 0;  // packed place of the sequence's first token
+  for (size_t s = begin; s < end; ++s) {
+    const ScoredSequence& sequence = sequences[s];
+    for (size_t i = sequence.prefix; i < sequence.tokens.size(); ++i) {
+      where.push_back(first + static_cast<int64_t>(i) - 1);
+      target.push_back(sequence.tokens[i]);
+    }
+    first += static_cast<int64_t>(sequence.tokens.size());
+  }
+  if (where.empty()) return;
+  at::Tensor hidden_TD = HiddenOfPack(decoder, sequences, begin, end);
   std::vector<float> logprobs = HeadLogprobs(decoder, hidden_TD, where, target, temperature);
   auto next = logprobs.begin();
   for (size_t s = begin; s < end; ++s) {
@@ -77,6 +90,32 @@ void ScorePacked(const models::Decoder& decoder, const std::vector<ScoredSequenc
     result[s].assign(next, next + static_cast<ptrdiff_t>(count));
     next += static_cast<ptrdiff_t>(count);
   }
+}
+
+using Pack = std::function<void(size_t begin, size_t end)>;
+
+// Calls `pack` for all sequences, as many at a time as one pass takes.
+absl::Status ForEachPack(const models::Decoder& decoder,
+                         const std::vector<ScoredSequence>& sequences, const Pack& pack) {
+  for (size_t s = 0; s < sequences.size(); ++s) {
+    absl::Status status = CheckSequence(decoder.spec(), sequences[s]);
+    if (status.ok()) continue;
+    return absl::InvalidArgumentError(absl::StrCat("sequence ", s, ": ", status.message()));
+  }
+  const bool cpu = decoder.device().is_cpu();
+  return tensor::CatchTorch("scoring", [&] {
+    at::NoGradGuard no_grad;
+    for (size_t begin = 0; begin < sequences.size();) {
+      size_t end = begin + 1;
+      size_t tokens = sequences[begin].tokens.size();
+      while (!cpu && end < sequences.size() &&
+             tokens + sequences[end].tokens.size() <= kPackedTokens) {
+        tokens += sequences[end++].tokens.size();
+      }
+      pack(begin, end);
+      begin = end;
+    }
+  });
 }
 
 }  // namespace
@@ -107,25 +146,35 @@ absl::StatusOr<std::vector<std::vector<float>>> ScoreSequences(
     return absl::InvalidArgumentError(
         absl::StrCat("temperature is ", temperature, ", want above 0"));
   }
-  for (size_t s = 0; s < sequences.size(); ++s) {
-    absl::Status status = CheckSequence(decoder.spec(), sequences[s]);
-    if (status.ok()) continue;
-    return absl::InvalidArgumentError(absl::StrCat("sequence ", s, ": ", status.message()));
+  if (decoder.spec().scalar_head) {
+    return absl::InvalidArgumentError("the model is a reward model, which has no log-probs");
   }
   std::vector<std::vector<float>> result(sequences.size());
-  const bool cpu = decoder.device().is_cpu();
-  REIN_RETURN_IF_ERROR(tensor::CatchTorch("scoring", [&] {
-    at::NoGradGuard no_grad;
-    for (size_t begin = 0; begin < sequences.size();) {
-      size_t end = begin + 1;
-      size_t tokens = sequences[begin].tokens.size();
-      while (!cpu && end < sequences.size() &&
-             tokens + sequences[end].tokens.size() <= kPackedTokens) {
-        tokens += sequences[end++].tokens.size();
-      }
-      ScorePacked(decoder, sequences, begin, end, temperature, result);
-      begin = end;
+  REIN_RETURN_IF_ERROR(ForEachPack(decoder, sequences, [&](size_t begin, size_t end) {
+    ScorePacked(decoder, sequences, begin, end, temperature, result);
+  }));
+  return result;
+}
+
+absl::StatusOr<std::vector<float>> ScoreLastTokens(const models::Decoder& decoder,
+                                                   const std::vector<ScoredSequence>& sequences) {
+  if (!decoder.spec().scalar_head) {
+    return absl::InvalidArgumentError("the model is a causal language model, which has no scores");
+  }
+  std::vector<float> result;
+  REIN_RETURN_IF_ERROR(ForEachPack(decoder, sequences, [&](size_t begin, size_t end) {
+    std::vector<int64_t> last;
+    int64_t tokens = 0;
+    for (size_t s = begin; s < end; ++s) {
+      tokens += static_cast<int64_t>(sequences[s].tokens.size());
+      last.push_back(tokens - 1);
     }
+    at::Tensor hidden_TD = HiddenOfPack(decoder, sequences, begin, end);
+    at::Tensor where_S = at::tensor(last, at::kLong).to(hidden_TD.device());
+    at::Tensor score_S =
+        decoder.Scores(hidden_TD.index_select(0, where_S)).to(at::kCPU).contiguous();
+    const float* values = score_S.const_data_ptr<float>();
+    result.insert(result.end(), values, values + last.size());
   }));
   return result;
 }

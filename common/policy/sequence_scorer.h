@@ -1,4 +1,5 @@
-// ScoreSequences gives the log-probs of given tokens under a policy, for reference scoring.
+// ScoreSequences gives the log-probs of given tokens under a policy, for reference scoring; ScoreLastTokens what a
+// reward model says of whole sequences.
 
 #pragma once
 
@@ -26,5 +27,10 @@ absl::Status CheckSequence(const models::DecoderSpec& spec, const ScoredSequence
 absl::StatusOr<std::vector<std::vector<float>>> ScoreSequences(
     const models::Decoder& decoder, const std::vector<ScoredSequence>& sequences,
     double temperature);
+
+// Of a model with a scalar head (else INVALID_ARGUMENT): its score at the last token of each sequence, as
+// ...ForSequenceClassification reads it. The prefixes do not matter; packing, padding and errors are as above.
+absl::StatusOr<std::vector<float>> ScoreLastTokens(const models::Decoder& decoder,
+                                                   const std::vector<ScoredSequence>& sequences);
 
 }  // namespace rein::policy

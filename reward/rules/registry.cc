@@ -174,7 +174,8 @@ absl::StatusOr<Rule> MakeAnyRule(const v1::RewardConfig& config) {
     case v1::RewardConfig::kCode:
       return MakeCode(config);
     case v1::RewardConfig::kRemote:
-      return absl::UnimplementedError("a remote scorer is no rule of this process");
+    case v1::RewardConfig::kModel:
+      return absl::UnimplementedError("a scorer of another process is no rule of this one");
     case v1::RewardConfig::RULE_NOT_SET:
       return absl::InvalidArgumentError("no rule is set");
   }

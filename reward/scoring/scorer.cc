@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 
+#include "common/config/reward_rule.h"
 #include "common/status/status_macros.h"
 #include "reward/rules/columns.h"
 #include "reward/rules/registry.h"
@@ -26,9 +27,12 @@ std::string Short(std::string text, size_t max_bytes) {
   return text.substr(0, max_bytes);
 }
 
+// `rule`: what the scorer is asked for; null: it knows.
 Scores AskRemote(const RemoteScorer& remote, const std::string& address,
-                 const std::vector<v1::RewardItem>& items, absl::Duration timeout) {
+                 const v1::RewardConfig* rule, const std::vector<v1::RewardItem>& items,
+                 absl::Duration timeout) {
   v1::ScoreRewardsRequest request;
+  if (rule != nullptr) *request.add_rules() = *rule;
   for (const v1::RewardItem& item : items) *request.add_items() = item;
   absl::StatusOr<v1::ScoreRewardsReply> reply = remote(address, request, timeout);
   if (!reply.ok()) return Scores(items.size(), reply.status());
@@ -149,8 +153,10 @@ absl::StatusOr<std::unique_ptr<Scorer>> Scorer::Create(ScorerOptions options,
   return std::unique_ptr<Scorer>(new Scorer(std::move(options), clock));
 }
 
-absl::StatusOr<NamedRule> Scorer::MakeNamedRule(const v1::RewardConfig& config) const {
+absl::StatusOr<NamedRule> Scorer::MakeNamedRule(
+    const v1::RewardConfig& config, const std::vector<std::string>& model_scorers) const {
   NamedRule rule;
+  rule.timeout = absl::Seconds(config::TimeoutSeconds(config));
   rule.name = RuleName(config);
   if (config.has_weight()) rule.weight = config.weight();
   if (!std::isfinite(rule.weight)) {
@@ -161,7 +167,6 @@ absl::StatusOr<NamedRule> Scorer::MakeNamedRule(const v1::RewardConfig& config) 
       return absl::InvalidArgumentError(
           absl::StrCat("timeout_seconds ", config.timeout_seconds(), " is not above 0"));
     }
-    rule.timeout = absl::Seconds(config.timeout_seconds());
   }
   REIN_RETURN_IF_ERROR(CheckRange("range", config.range()));
   REIN_RETURN_IF_ERROR(CheckRange("clip", config.clip()));
@@ -172,15 +177,28 @@ absl::StatusOr<NamedRule> Scorer::MakeNamedRule(const v1::RewardConfig& config) 
   if (config.has_when()) {
     REIN_ASSIGN_OR_RETURN(rule.applies, Applies(config.when()));
   }
-  if (config.rule_case() != v1::RewardConfig::kRemote) {
+  const bool remote = config.has_remote();
+  if (!remote && !config.has_model()) {
     REIN_ASSIGN_OR_RETURN(rule.item, MakeRule(config));
     return rule;
   }
-  const std::string& address = config.remote().address();
-  if (address.empty()) return absl::InvalidArgumentError("address must be host:port");
   if (!options_.remote) return absl::InvalidArgumentError("remote scorers are not served here");
-  rule.batch = [this, address](const std::vector<v1::RewardItem>& items, absl::Duration timeout) {
-    return AskRemote(options_.remote, address, items, timeout);
+  if (remote && config.remote().address().empty()) {
+    return absl::InvalidArgumentError("address must be host:port");
+  }
+  if (remote) {
+    rule.batch = [this, address = config.remote().address()](
+                     const std::vector<v1::RewardItem>& items, absl::Duration timeout) {
+      return AskRemote(options_.remote, address, nullptr, items, timeout);
+    };
+    return rule;
+  }
+  if (model_scorers.empty()) {
+    return absl::InvalidArgumentError("a reward model is served by a reference, and none is named");
+  }
+  rule.batch = [this, config, address = model_scorers[next_model_scorer_++ % model_scorers.size()]](
+                   const std::vector<v1::RewardItem>& items, absl::Duration timeout) {
+    return AskRemote(options_.remote, address, &config, items, timeout);
   };
   return rule;
 }
@@ -189,8 +207,10 @@ absl::StatusOr<v1::ScoreRewardsReply> Scorer::Score(const v1::ScoreRewardsReques
                                                     absl::Time deadline) {
   std::vector<NamedRule> rules;
   std::vector<std::string> errors;
+  const std::vector<std::string> model_scorers(request.model_scorers().begin(),
+                                               request.model_scorers().end());
   for (int i = 0; i < request.rules_size(); ++i) {
-    absl::StatusOr<NamedRule> rule = MakeNamedRule(request.rules(i));
+    absl::StatusOr<NamedRule> rule = MakeNamedRule(request.rules(i), model_scorers);
     if (rule.ok()) {
       rules.push_back(*std::move(rule));
     } else {

@@ -7,6 +7,8 @@
 
 #pragma once
 
+#include <atomic>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
@@ -34,7 +36,7 @@ struct ScorerOptions {
   int threads = 2;
   // Threads that may hang at a time before the pool shrinks.
   int max_stuck = 32;
-  // Serves `remote` rules; empty: they are refused.
+  // Serves `remote` and `model` rules; empty: they are refused.
   RemoteScorer remote;
   RuleObserver observer;
 };
@@ -55,10 +57,13 @@ class Scorer {
   Scorer(ScorerOptions options, const sync::Clock& clock)
       : options_(std::move(options)), clock_(clock), pool_(options_.threads, options_.max_stuck) {}
 
-  absl::StatusOr<NamedRule> MakeNamedRule(const v1::RewardConfig& config) const;
+  // `model_scorers` as in the request.
+  absl::StatusOr<NamedRule> MakeNamedRule(const v1::RewardConfig& config,
+                                          const std::vector<std::string>& model_scorers) const;
 
   const ScorerOptions options_;
   const sync::Clock& clock_;
+  mutable std::atomic<uint64_t> next_model_scorer_ = 0;
   WorkerPool pool_;
 };
 

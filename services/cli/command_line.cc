@@ -13,6 +13,7 @@
 #include "services/cli/app_text.h"
 #include "services/cli/connection.h"
 #include "services/cli/context.h"
+#include "services/cli/data_commands.h"
 #include "services/cli/deploy_command.h"
 #include "services/cli/doctor_command.h"
 #include "services/cli/exit_code.h"
@@ -31,6 +32,7 @@ struct Flags {
   CertificateFlags certificates;
   TokenFlags token;
   DeployFlags deploy;
+  DataBuildFlags data_build;
   Format format = Format::kTable;
   std::string name, what, key;
   SubmitFlags submit;
@@ -421,6 +423,27 @@ void AddShellCommands(CLI::App& app, Flags& flags) {
   man->add_option("folder", flags.what, "Where: a folder such as ~/.local/share/man/man1")->required();
 }
 
+void AddDataCommands(CLI::App& app, Flags& flags) {
+  CLI::App* data = app.add_subcommand("data", "Corpora for pretraining");
+  data->require_subcommand(1);
+  DataBuildFlags& build = flags.data_build;
+  CLI::App* command = Command(*data, flags, "build", "Tokenise text into .idx and .bin files of Megatron's format",
+                              [&build] { return RunDataBuild(build); });
+  command->add_option("input", build.options.inputs, ".jsonl: a document for each line; other files: one each")->required();
+  command->add_option("--model", build.model, "Folder with tokenizer.json")->required();
+  command->add_option("--to", build.options.prefix, "Prefix of the files, such as data/corpus")->required();
+  command->add_option("--column", build.options.column, "Column of the text in .jsonl")->capture_default_str();
+  command->add_flag("--no-eod", build.no_eod, "No end-of-text token after each document");
+  command->add_option("--threads", build.options.threads, "0: one per core");
+  command->add_option("--shard-bytes", build.options.shard_bytes, "Bytes of text after which a restart goes on")
+      ->capture_default_str();
+  command->add_option("--max-skipped", build.options.max_skipped, "Wrong lines that may be left out");
+  command->add_flag("--keep-shards", build.options.keep_shards, "Do not join the shards to one file");
+  CLI::App* inspect = Command(*data, flags, "inspect", "Documents and tokens of an .idx file",
+                              [&flags] { return RunDataInspect(flags.what); });
+  inspect->add_option("index", flags.what, "The .idx file")->required();
+}
+
 // "did you mean" for a command that does not exist.
 void SuggestCommand(const CLI::App& app, int argc, char** argv) {
   if (argc < 2 || argv[1][0] == '-') return;
@@ -440,6 +463,7 @@ void AddCommands(CLI::App& app, Flags& flags) {
   AddReportCommands(app, flags);
   AddKeepCommands(app, flags);
   AddShellCommands(app, flags);
+  AddDataCommands(app, flags);
   AddAccessCommands(app, flags);
   AddDeployCommands(app, flags);
 }

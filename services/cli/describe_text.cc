@@ -133,6 +133,33 @@ std::string ActorsTable(const v1::ListActorsReply& actors) {
   return Table(rows);
 }
 
+std::vector<std::string> HeldOutLines(const v1::EvalResult& result) {
+  std::vector<std::string> lines;
+  for (const v1::EvalSlice& slice : result.slices()) {
+    std::string line;
+    if (result.slices_size() > 1) {
+      line = absl::StrCat(slice.dataset(), slice.setting().empty() ? "" : ", ", slice.setting(), ": ");
+    }
+    if (slice.samples() > 0) {
+      absl::StrAppend(&line, absl::StrFormat("accuracy %.3f ± %.3f (%d prompts", slice.accuracy(),
+                                             slice.standard_error(), slice.prompts()),
+                      slice.samples() > 1 ? absl::StrCat(" x ", slice.samples()) : "", ")");
+      for (const v1::PassAtK& at : slice.pass_at()) {
+        absl::StrAppend(&line, absl::StrFormat(", pass@%d %.3f", at.k(), at.value()));
+      }
+    }
+    if (slice.has_loss()) {
+      absl::StrAppend(&line, slice.samples() > 0 ? ", " : "",
+                      absl::StrFormat("loss %.4f, perplexity %.3f (%d tokens)", slice.loss(),
+                                      slice.perplexity(), slice.tokens()));
+    }
+    lines.push_back(std::move(line));
+  }
+  if (!lines.empty()) return lines;
+  return {absl::StrFormat("accuracy %.3f ± %.3f (%d prompts)", result.accuracy(),
+                          result.standard_error(), result.prompts())};
+}
+
 std::string DescribeJob(const v1::Job& job, const v1::LedgerSummary& ledger,
                         const std::vector<v1::JobEvent>& events, absl::Time now) {
   std::string text = absl::StrCat(
@@ -147,10 +174,9 @@ std::string DescribeJob(const v1::Job& job, const v1::LedgerSummary& ledger,
   }
   absl::StrAppend(&text, LedgerText(ledger));
   for (const v1::EvalResult& eval : job.evals()) {
-    absl::StrAppend(
-        &text,
-        absl::StrFormat("held-out   update %d: accuracy %.3f ± %.3f (%d prompts)\n", eval.update(),
-                        eval.accuracy(), eval.standard_error(), eval.prompts()));
+    for (const std::string& line : HeldOutLines(eval)) {
+      absl::StrAppend(&text, "held-out   update ", eval.update(), ": ", line, "\n");
+    }
   }
   for (const v1::Checkpoint& checkpoint : job.checkpoints()) {
     absl::StrAppend(&text, "checkpoint ", checkpoint.number(), " at update ", checkpoint.update(),

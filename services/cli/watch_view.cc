@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 
+#include "services/cli/describe_text.h"
 #include "services/cli/text_table.h"
 
 namespace rein::cli {
@@ -133,9 +134,7 @@ std::string WatchView::UpdateLine(const v1::UpdateRecord& record) const {
 }
 
 std::string WatchView::EvalLine(const v1::EvalResult& result) const {
-  return absl::StrFormat("held-out at update %d: accuracy %.3f ± %.3f (%d prompts)",
-                         result.update(), result.accuracy(), result.standard_error(),
-                         result.prompts());
+  return absl::StrCat("held-out at update ", result.update(), ": ", HeldOutLines(result).front());
 }
 
 std::string WatchView::HeadLine() const {

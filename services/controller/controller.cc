@@ -5,6 +5,8 @@
 
 #include "absl/strings/str_cat.h"
 
+#include "common/config/corpus_split.h"
+#include "common/config/job_kind.h"
 #include "common/config/job_reader.h"
 #include "common/config/nearest_name.h"
 #include "common/config/yaml_writer.h"
@@ -78,14 +80,30 @@ void Controller::StartNext() {
 
 absl::StatusOr<Controller::Sources> Controller::OpenSources(const v1::JobConfig& config) {
   Sources sources;
-  if (config.data().has_train()) {
-    REIN_ASSIGN_OR_RETURN(sources.train,
-                          OpenPrompts(config.data().train(), config.model(), config::AnswersOf(config),
-                                      LearnsAllTurns(config)));
+  if (config.has_pretrain()) {
+    REIN_ASSIGN_OR_RETURN(sources.train, OpenCorpus(config, /*held_out=*/false));
+    if (!config::HoldsOut(config)) return sources;
+    REIN_ASSIGN_OR_RETURN(auto held_out, OpenCorpus(config, /*held_out=*/true));
+    sources.held_out.emplace_back("held-out", std::move(held_out));
+    return sources;
   }
+  if (const v1::DatasetConfig* data = config::DataOf(config)) {
+    REIN_ASSIGN_OR_RETURN(sources.train, OpenPrompts(*data, config.model(), config::AnswersOf(config),
+                                                     LearnsAllTurns(config)));
+  }
+  if (config::DataOf(config) == &config.data().eval()) return sources;
+  auto hold_out = [&](const v1::DatasetConfig& data, const std::string& name) -> absl::Status {
+    REIN_ASSIGN_OR_RETURN(auto prompts, OpenPrompts(data, config.model(), ValidatedAnswers(config),
+                                                    LearnsAllTurns(config)));
+    sources.held_out.emplace_back(name, std::move(prompts));
+    return absl::OkStatus();
+  };
   if (config.data().has_eval()) {
-    REIN_ASSIGN_OR_RETURN(sources.held_out,
-                          OpenPrompts(config.data().eval(), config.model(), std::nullopt));
+    const v1::DatasetConfig& data = config.data().eval();
+    REIN_RETURN_IF_ERROR(hold_out(data, data.has_name() ? data.name() : "eval"));
+  }
+  for (const v1::DatasetConfig& data : config.eval().datasets()) {
+    REIN_RETURN_IF_ERROR(hold_out(data, data.name()));
   }
   return sources;
 }
@@ -94,13 +112,17 @@ void Controller::BeginRun() {
   absl::StatusOr<Sources> sources = running_.opening.get();
   if (!sources.ok()) return End({.message = std::string(sources.status().message())});
   running_.sources = *std::move(sources);
+  std::vector<HeldOutData> held_out;
+  for (const auto& [name, prompts] : running_.sources.held_out) {
+    held_out.push_back({.name = name, .prompts = prompts.get()});
+  }
   auto run = RunLoop::Begin({.store = *store_,
                              .registry = *registry_,
                              .connector = connector_,
                              .clock = clock_,
                              .recorder = recorder_,
                              .train = running_.sources.train.get(),
-                             .held_out = running_.sources.held_out.get(),
+                             .held_out = std::move(held_out),
                              .wake = wake_},
                             *running_.job);
   if (!run.ok()) return End({.message = std::string(run.status().message())});

@@ -45,7 +45,8 @@ class Controller {
 
   ActorRegistry& registry() { return *registry_; }
 
-  // Replaces model.job by the folder that the job left; INVALID_ARGUMENT when it left none.
+  // Replaces model.job, and that of reward models, by the folder that the job left; INVALID_ARGUMENT when it left
+  // none.
   absl::StatusOr<v1::JobConfig> ResolveModel(v1::JobConfig config);
   // `owner`: the tenant that the job belongs to; may be empty.
   absl::StatusOr<v1::Job> Submit(const std::string& request_id, const v1::JobConfig& config,
@@ -78,7 +79,7 @@ class Controller {
  private:
   struct Sources {
     std::unique_ptr<PromptSource> train;
-    std::unique_ptr<PromptSource> held_out;
+    std::vector<std::pair<std::string, std::unique_ptr<PromptSource>>> held_out;  // by name
   };
   // The job that runs.
   struct Running {

@@ -57,7 +57,7 @@ uint64_t DiskBytes(const std::string& folder) {
 
 // What the controller and the trainer leave in a job's folder; nothing else there is deleted.
 constexpr const char* kOwnFiles[] = {"checkpoints", "model", "tensorboard", "metrics.jsonl",
-                                     "evals.jsonl"};
+                                     "evals.jsonl", "completions.jsonl", "scores.jsonl"};
 
 bool Wanted(const v1::StoredRollout& stored, const v1::ListRolloutsRequest& request) {
   const v1::Rollout& rollout = stored.rollout();
@@ -79,9 +79,39 @@ double SortKey(const v1::StoredRollout& stored, const std::string& sort) {
   return static_cast<double>(stored.rollout().completion().token_ids_size());
 }
 
+absl::Status HasWeights(const std::string& key, const JobRecord& job, const std::string& path) {
+  std::error_code error;
+  if (fs::is_directory(path, error)) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(key, ": job ", job.name, " (",
+                                                 v1::JobState_Name(job.state).substr(10),
+                                                 ") has left no weights in ", path));
+}
+
+// Whether a job reads weights below `folder`.
+bool ReadsWeightsOf(const v1::JobConfig& job, const std::string& folder) {
+  if (job.model().path().rfind(folder, 0) == 0) return true;
+  return std::any_of(job.rewards().begin(), job.rewards().end(), [&](const auto& reward) {
+    return reward.model().path().rfind(folder, 0) == 0;
+  });
+}
+
 }  // namespace
 
 absl::StatusOr<v1::JobConfig> Controller::ResolveModel(v1::JobConfig config) {
+  for (int i = 0; i < config.rewards_size(); ++i) {
+    if (!config.rewards(i).model().has_job()) continue;
+    v1::ModelReward& model = *config.mutable_rewards(i)->mutable_model();
+    const std::string key = absl::StrCat("rewards.", i, ".model.job");
+    REIN_ASSIGN_OR_RETURN(JobRecord * source, Find(model.job()));
+    if (!source->config.has_reward_model()) {
+      return absl::InvalidArgumentError(absl::StrCat(key, ": job ", source->name, " is ",
+                                                     config::KindOf(source->config),
+                                                     ", want one of kind reward_model"));
+    }
+    model.set_path(absl::StrCat(source->output, "/model"));
+    model.clear_job();
+    REIN_RETURN_IF_ERROR(HasWeights(key, *source, model.path()));
+  }
   if (!config.model().has_job()) return config;
   REIN_ASSIGN_OR_RETURN(JobRecord * source, Find(config.model().job()));
   std::string path = absl::StrCat(source->output, "/model");
@@ -99,12 +129,7 @@ absl::StatusOr<v1::JobConfig> Controller::ResolveModel(v1::JobConfig config) {
           config.model().checkpoint(), known.empty() ? "" : absl::StrCat("; it has ", known)));
     }
   }
-  std::error_code error;
-  if (!std::filesystem::is_directory(path, error)) {
-    return absl::InvalidArgumentError(absl::StrCat("model.job: job ", source->name, " (",
-                                                   v1::JobState_Name(source->state).substr(10),
-                                                   ") has left no weights in ", path));
-  }
+  REIN_RETURN_IF_ERROR(HasWeights("model.job", *source, path));
   config.mutable_model()->clear_job();
   config.mutable_model()->clear_checkpoint();
   config.mutable_model()->set_path(path);
@@ -254,7 +279,7 @@ absl::StatusOr<v1::DeleteJobReply> Controller::Delete(const std::string& name) {
                      ": cancel it before it is deleted"));
   }
   for (const auto& other : jobs_) {
-    const bool uses = other->config.model().path().rfind(job->output + "/", 0) == 0;
+    const bool uses = ReadsWeightsOf(other->config, job->output + "/");
     if (other.get() == job || HasEnded(other->state) || !uses) continue;
     return absl::FailedPreconditionError(absl::StrCat(
         "job ", other->name, " (", v1::JobState_Name(other->state).substr(10),

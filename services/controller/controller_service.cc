@@ -37,6 +37,11 @@ absl::StatusOr<v1::Job> ControllerServiceImpl::SubmitJob(const v1::SubmitRequest
     REIN_ASSIGN_OR_RETURN(*config.mutable_model()->mutable_job(),
                           Visible(caller, config.model().job()));
   }
+  for (v1::RewardConfig& reward : *config.mutable_rewards()) {
+    if (!reward.model().has_job()) continue;
+    REIN_ASSIGN_OR_RETURN(*reward.mutable_model()->mutable_job(),
+                          Visible(caller, reward.model().job()));
+  }
   REIN_ASSIGN_OR_RETURN(config, controller_.Call<absl::StatusOr<v1::JobConfig>>(
                                     [&](Controller& c) { return c.ResolveModel(config); }));
   if (absl::Status data = CheckPrompts(config); !data.ok()) {

@@ -17,8 +17,8 @@ class Decider {
 
   Action Decide() const {
     for (auto rule :
-         {&Decider::Load, &Decider::Evaluate, &Decider::Issue, &Decider::Generate, &Decider::Score,
-          &Decider::ScoreReference, &Decider::UseTrainer, &Decider::Finish}) {
+         {&Decider::Load, &Decider::Evaluate, &Decider::Collect, &Decider::Issue, &Decider::Generate,
+          &Decider::Score, &Decider::ScoreReference, &Decider::UseTrainer, &Decider::Finish}) {
       if (MaybeAction action = (this->*rule)()) return *action;
     }
     return {.kind = ActionKind::kWait, .deadline = NextRetry()};
@@ -30,12 +30,14 @@ class Decider {
 
   // No update will be made any more.
   bool NothingLeft() const {
-    if (s_.current.number >= s_.plan.updates) return true;
+    if (!Collects() && s_.current.number >= s_.plan.updates) return true;
     return s_.open_groups == 0 && !s_.more_prompts;
   }
 
+  bool Collects() const { return s_.plan.kind == Plan::Kind::kCollect; }
+
   bool EvalDue() const {
-    if (!s_.plan.evaluates || s_.evaluated) return false;
+    if (!(s_.plan.evaluates || s_.plan.validates) || s_.evaluated) return false;
     uint64_t number = s_.current.number;
     bool regular = s_.plan.eval_every > 0 && number % s_.plan.eval_every == 0;
     return number == 0 || regular || Final();
@@ -49,8 +51,9 @@ class Decider {
   }
 
   bool NeedsGenerators() const {
-    if (EvalDue() || s_.evaluating) return true;
-    return s_.plan.kind == Plan::Kind::kRollouts && !NothingLeft();
+    if (s_.plan.evaluates && (EvalDue() || s_.evaluating)) return true;
+    if (s_.plan.kind != Plan::Kind::kRollouts && !Collects()) return false;
+    return s_.plan.generates && !NothingLeft();
   }
 
   bool BatchReady() const {
@@ -74,7 +77,7 @@ class Decider {
         return Action{.kind = ActionKind::kLoadGenerator, .actor = *name};
       }
     }
-    if (s_.plan.reference && !NothingLeft()) {
+    if ((s_.plan.reference && !NothingLeft()) || (s_.plan.reward_models && NeedsGenerators())) {
       if (auto name = FirstUnloaded(s_.references)) {
         return Action{.kind = ActionKind::kLoadReference, .actor = *name};
       }
@@ -95,13 +98,23 @@ class Decider {
         std::any_of(s_.generators.begin(), s_.generators.end(), [this](const ActorView& generator) {
           return generator.has_weights && generator.version == s_.current;
         });
-    if (!somewhere) return std::nullopt;
+    if (s_.plan.evaluates ? !somewhere : !TrainerInPlace()) return std::nullopt;
     return Action{.kind = ActionKind::kEvaluate};
+  }
+
+  MaybeAction Collect() const {
+    if (!Collects() || s_.ready_groups == 0) return std::nullopt;
+    return Action{.kind = ActionKind::kCollect, .count = s_.ready_groups};
   }
 
   // Rollouts for update u are begun once the weights of update u - 1 - staleness are in use.
   MaybeAction Issue() const {
     if (s_.plan.kind == Plan::Kind::kEvaluate || !s_.more_prompts) return std::nullopt;
+    if (Collects()) {
+      if (s_.plan.generates && !NewestWeights().has_value()) return std::nullopt;
+      if (s_.open_groups >= s_.plan.groups_per_update) return std::nullopt;
+      return Action{.kind = ActionKind::kIssue, .count = s_.plan.groups_per_update - s_.open_groups};
+    }
     uint64_t ahead = 1;  // texts wait for nothing, but there is no use in being far ahead
     if (s_.plan.kind == Plan::Kind::kRollouts) {
       std::optional<uint64_t> newest = NewestWeights();
@@ -170,7 +183,12 @@ class Decider {
     return action;
   }
 
-  MaybeAction Score() const { return ScoreOn(s_.rewarders, s_.to_score, ActionKind::kScore); }
+  MaybeAction Score() const {
+    const bool served = std::any_of(s_.references.begin(), s_.references.end(),
+                                    [](const ActorView& reference) { return reference.loaded; });
+    if (s_.plan.reward_models && !served) return std::nullopt;
+    return ScoreOn(s_.rewarders, s_.to_score, ActionKind::kScore);
+  }
 
   MaybeAction ScoreReference() const {
     return ScoreOn(s_.references, s_.to_reference, ActionKind::kScoreReference);
@@ -185,9 +203,10 @@ class Decider {
     if (s_.training_pending) return Train();
     if (MaybeAction action = Publish()) return action;
     if (SaveDue()) return Action{.kind = ActionKind::kSave};
+    if (s_.validating) return Action{.kind = ActionKind::kValidate};
     if (s_.evaluating || EvalDue()) return std::nullopt;
     if (BatchReady()) return Train();
-    if (Final() && s_.plan.kind != Plan::Kind::kEvaluate && !s_.exported) {
+    if (Final() && s_.plan.kind != Plan::Kind::kEvaluate && !Collects() && !s_.exported) {
       return Action{.kind = ActionKind::kExport};
     }
     return std::nullopt;
@@ -239,6 +258,7 @@ class Decider {
   MaybeAction Finish() const {
     if (!Final() || EvalDue() || s_.evaluating || s_.trainer.busy) return std::nullopt;
     if (s_.plan.kind == Plan::Kind::kEvaluate) return Action{.kind = ActionKind::kFinish};
+    if (Collects() && !s_.exported) return Action{.kind = ActionKind::kWriteResults};
     bool saved = s_.current.number == 0 || !SaveDue();
     if (!saved || !s_.exported) return std::nullopt;
     return Action{.kind = ActionKind::kFinish};
@@ -268,11 +288,12 @@ Action NextAction(const Snapshot& snapshot) { return Decider(snapshot).Decide();
 
 std::string WaitsFor(const Snapshot& snapshot) {
   if (!snapshot.trainer.present) return "waits for a trainer";
-  bool generates = snapshot.plan.kind != Plan::Kind::kTexts || snapshot.plan.evaluates;
+  const Plan& plan = snapshot.plan;
+  const bool generates = plan.evaluates || (plan.generates && plan.kind != Plan::Kind::kTexts);
   if (generates && snapshot.generators.empty()) return "waits for a rollout service";
-  if (snapshot.plan.reference && snapshot.references.empty())
+  if ((snapshot.plan.reference || snapshot.plan.reward_models) && snapshot.references.empty())
     return "waits for a reference service";
-  if (generates && snapshot.rewarders.empty()) return "waits for a reward service";
+  if (generates && plan.scores && snapshot.rewarders.empty()) return "waits for a reward service";
   return "";
 }
 

@@ -16,7 +16,8 @@ namespace rein::services {
 
 // What the job wants; does not change while it runs.
 struct Plan {
-  enum class Kind { kRollouts, kTexts, kEvaluate };  // grpo and its like; sft, dpo and their like; evaluate
+  // grpo and its like; sft, dpo and their like; evaluate; generate and score, whose groups end in a file.
+  enum class Kind { kRollouts, kTexts, kEvaluate, kCollect };
 
   Kind kind = Kind::kRollouts;
   uint64_t updates = 0;            // wanted
@@ -27,7 +28,11 @@ struct Plan {
   bool needs_signal = false;       // a group of equal rewards is dropped, and another prompt drawn
   uint32_t staleness = 0;          // updates that rollouts may be behind
   bool reference = false;          // a KL term is used
-  bool evaluates = false;          // there is held-out data
+  bool reward_models = false;      // references serve the job's reward models
+  bool generates = true;           // groups are completed by generators; false: they come with their tokens
+  bool scores = true;              // completions have rewards
+  bool evaluates = false;          // held-out prompts are completed and scored
+  bool validates = false;          // the trainer scores held-out answers
   uint64_t eval_every = 0;         // 0: before the first update and at the end
   uint64_t checkpoint_every = 0;   // 0: at the end
 };
@@ -81,7 +86,8 @@ struct Snapshot {
   uint64_t checkpoint_update = 0;  // of the newest
   bool evaluated = false;          // held-out result for current.number is there
   bool evaluating = false;         // or under way
-  bool exported = false;           // the final weights were written
+  bool validating = false;         // and answers are left whose loss is not known
+  bool exported = false;           // the final weights (the results of kCollect) were written
   std::vector<WaitingGroup> to_generate;
   std::vector<WaitingGroup> to_score;      // by the rewarder
   std::vector<WaitingGroup> to_reference;  // by the reference
@@ -102,6 +108,9 @@ enum class ActionKind {
   kSave,            // a checkpoint
   kExport,          // the final weights, as a folder that others load
   kEvaluate,        // begin: the held-out prompts become groups to generate
+  kValidate,        // the trainer scores some of the held-out answers
+  kCollect,         // the first `count` scored groups are done
+  kWriteResults,    // of kCollect, as a file
   kIssue,           // count more groups
   kGenerate,        // orders, on actor
   kScore,           // orders, on actor

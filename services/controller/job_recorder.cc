@@ -126,21 +126,62 @@ void JobRecorder::LogUpdate(const v1::UpdateRecord& record) {
 void JobRecorder::OnEval(const JobRecord& job, const v1::EvalResult& result) {
   nlohmann::ordered_json line = {{"update", result.update()},
                                  {"time", WallSeconds()},
-                                 {"accuracy", result.accuracy()},
-                                 {"standard_error", result.standard_error()},
                                  {"prompts", result.prompts()}};
-  std::vector<std::pair<std::string, double>> scalars = {{"eval/accuracy", result.accuracy()}};
+  std::vector<std::pair<std::string, double>> scalars;
+  const bool generated = result.slices().empty() || result.slices(0).samples() > 0;
+  if (generated) {
+    line["accuracy"] = result.accuracy();
+    line["standard_error"] = result.standard_error();
+    scalars.emplace_back("eval/accuracy", result.accuracy());
+  }
   for (const v1::Metric& part : result.parts()) {
     line["parts"][part.name()] = part.value();
     scalars.emplace_back("eval/" + part.name(), part.value());
+  }
+  for (const v1::EvalSlice& slice : result.slices()) {
+    const bool first = &slice == &result.slices(0);
+    const std::string name = absl::StrCat(slice.dataset(), slice.setting().empty() ? "" : "/", slice.setting());
+    nlohmann::ordered_json figures = {{"dataset", slice.dataset()}, {"setting", slice.setting()},
+                                      {"prompts", slice.prompts()}};
+    // The first one's accuracy stands above.
+    auto add = [&](const std::string& figure, double value) {
+      figures[figure] = value;
+      scalars.emplace_back(first ? "eval/" + figure : absl::StrCat("eval/", name, "/", figure), value);
+    };
+    if (slice.samples() > 0) {
+      figures["samples"] = slice.samples();
+      figures["confidence"] = {slice.confidence_low(), slice.confidence_high()};
+      figures["standard_error"] = slice.standard_error();
+      if (slice.failed() > 0) figures["failed"] = slice.failed();
+      if (first) {
+        figures["accuracy"] = slice.accuracy();
+      } else {
+        add("accuracy", slice.accuracy());
+      }
+      add("completion_tokens", slice.completion_tokens());
+      add("truncated_ratio", slice.truncated_ratio());
+    }
+    for (const v1::PassAtK& at : slice.pass_at()) add(absl::StrCat("pass_at_", at.k()), at.value());
+    if (slice.has_loss()) {
+      add("loss", slice.loss());
+      add("perplexity", slice.perplexity());
+      figures["tokens"] = slice.tokens();
+    }
+    line["slices"].push_back(std::move(figures));
   }
   AppendLine(job, "evals.jsonl", line.dump());
   if (TensorboardFile* file = Tensorboard(job)) {
     absl::Status status = file->Append(WallSeconds(), result.update(), scalars);
     if (!status.ok()) log_.Warn("no TensorBoard event", {{"error", status.ToString()}});
   }
-  SetGauge(job, "rein_controller_eval_score", "Held-out score", {{"metric", "accuracy"}},
-           result.accuracy());
+  if (generated) {
+    SetGauge(job, "rein_controller_eval_score", "Held-out score", {{"metric", "accuracy"}},
+             result.accuracy());
+  }
+  if (!result.slices().empty() && result.slices(0).has_loss()) {
+    SetGauge(job, "rein_controller_eval_score", "Held-out score", {{"metric", "loss"}},
+             result.slices(0).loss());
+  }
 }
 
 void JobRecorder::SetGauge(const JobRecord& job, const std::string& family, const std::string& help,

@@ -269,6 +269,12 @@ absl::Status Ledger::RollBack(uint64_t update) {
   return absl::OkStatus();
 }
 
+absl::Status Ledger::Collect(uint64_t order) {
+  REIN_ASSIGN_OR_RETURN(Group * group, Require(order, {GroupState::kScored}, "collect"));
+  Enter(*group, GroupState::kConsumed);
+  return Write(*group);
+}
+
 absl::StatusOr<std::vector<uint32_t>> Ledger::ForgetRollouts(uint64_t update) {
   std::set<uint32_t> needed = {segments_->newest()};
   for (const auto& [order, group] : groups_) {

@@ -81,6 +81,8 @@ class Ledger {
   absl::Status Consumed(uint64_t update, const std::vector<double>& advantages,
                         uint32_t trained_siblings = UINT32_MAX);
   absl::Status RollBack(uint64_t update);
+  // scored -> consumed, for a job that trains nothing.
+  absl::Status Collect(uint64_t order);
 
   const std::map<uint64_t, Group>& groups() const { return groups_; }
   const Group* Find(uint64_t order) const;

@@ -14,7 +14,7 @@ absl::StatusOr<std::string> TooLong(PromptSource& source, uint64_t index,
   const uint64_t context = source.context_tokens();
   if (!data.has_max_prompt_tokens() && context == 0) return std::string();
   uint64_t prompt = 0, text = 0;
-  const bool texts = config::AnswersOf(job).has_value();
+  const bool texts = config::AnswersOf(job).has_value() || job.has_score();
   if (texts) {
     REIN_ASSIGN_OR_RETURN(std::vector<LearnedText> learned, source.ReadTexts(index));
     for (const LearnedText& one : learned) {
@@ -26,7 +26,9 @@ absl::StatusOr<std::string> TooLong(PromptSource& source, uint64_t index,
     prompt = read.token_ids.size();
     text = prompt + 1;  // a completion has a token at least
   }
-  const std::string line = absl::StrCat("prompt ", index, " of ", data.train().file(), " has ");
+  const v1::DatasetConfig* dataset = config::DataOf(job);
+  const std::string line = absl::StrCat("prompt ", index, " of ",
+                                        dataset == nullptr ? "the data" : dataset->file(), " has ");
   if (data.has_max_prompt_tokens() && prompt > data.max_prompt_tokens()) {
     return absl::StrCat(line, prompt, " tokens, at most ", data.max_prompt_tokens(),
                         " are allowed");

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include <google/protobuf/util/json_util.h>
 
+#include "common/config/corpus_split.h"
 #include "common/data/jsonl_dataset.h"
 #include "common/data/prompt_encoder.h"
 #include "common/json/parse_json.h"
@@ -21,30 +22,6 @@ namespace fs = std::filesystem;
 // Lines that are looked at when a job is submitted; the others are before it trains.
 constexpr uint64_t kCheckedLines = 20'000;
 
-// What the controller must know of a model; 0: not said. The services check the rest.
-struct ModelLimits {
-  uint64_t vocabulary = 0;
-  uint64_t context_tokens = 0;
-};
-
-absl::StatusOr<ModelLimits> ReadLimits(const v1::ModelConfig& model) {
-  std::error_code error;
-  const fs::path path = model.has_path() ? model.path() : model.config();
-  const fs::path file = fs::is_directory(path, error) ? path / "config.json" : path;
-  REIN_ASSIGN_OR_RETURN(nlohmann::json config, json::ReadJsonFile(file.string()));
-  auto count = [&](const char* key) -> uint64_t {
-    auto found = config.find(key);
-    return found != config.end() && found->is_number_unsigned() ? found->get<uint64_t>() : 0;
-  };
-  if (!config.is_object()) return ModelLimits{};
-  ModelLimits limits{.vocabulary = count("vocab_size"),
-                     .context_tokens = count("max_position_embeddings")};
-  if (!model.has_max_length()) return limits;
-  if (limits.context_tokens == 0) limits.context_tokens = model.max_length();
-  limits.context_tokens = std::min<uint64_t>(limits.context_tokens, model.max_length());
-  return limits;
-}
-
 // What a line tells beside its first answer.
 struct Marks {
   std::unique_ptr<data::JsonlDataset> rejected;  // the same file with the other answers of pairs
@@ -55,9 +32,10 @@ class JsonlPrompts final : public PromptSource {
  public:
   JsonlPrompts(std::string file, std::unique_ptr<text::ModelText> text,
                std::unique_ptr<data::JsonlDataset> rows, data::EncoderOptions options,
-               uint64_t context_tokens, Marks marks)
+               uint64_t context_tokens, bool answers_required, Marks marks)
       : file_(std::move(file)),
         context_tokens_(context_tokens),
+        answers_required_(answers_required),
         text_(std::move(text)),
         rows_(std::move(rows)),
         encoder_(*text_, std::move(options)),
@@ -88,6 +66,15 @@ class JsonlPrompts final : public PromptSource {
     for (const auto* rows : {rows_.get(), marks_.rejected.get()}) {
       if (rows == nullptr) continue;
       REIN_ASSIGN_OR_RETURN(data::PromptRow row, rows->Row(index));
+      if (!row.has_answer && !answers_required_) {
+        // A text by itself, every token of which follows from those before it.
+        absl::StatusOr<std::vector<uint32_t>> ids = encoder_.EncodePrompt(row);
+        if (!ids.ok()) return Named(index, ids.status());
+        LearnedText& text = texts.emplace_back();
+        text.loss_mask.assign(ids->size(), 1);
+        text.token_ids = *std::move(ids);
+        continue;
+      }
       absl::StatusOr<data::AnsweredPrompt> answered = encoder_.EncodeAnswer(row);
       if (!answered.ok()) return Named(index, answered.status());
       LearnedText& text = texts.emplace_back();
@@ -122,6 +109,7 @@ class JsonlPrompts final : public PromptSource {
 
   const std::string file_;
   const uint64_t context_tokens_;
+  const bool answers_required_;
   std::unique_ptr<text::ModelText> text_;
   std::unique_ptr<data::JsonlDataset> rows_;
   data::PromptEncoder encoder_;
@@ -148,6 +136,24 @@ absl::Status CheckLengths(PromptSource& train, const v1::JobConfig& job, uint64_
 }
 
 }  // namespace
+
+absl::StatusOr<ModelLimits> ReadLimits(const v1::ModelConfig& model) {
+  std::error_code error;
+  const fs::path path = model.has_path() ? model.path() : model.config();
+  const fs::path file = fs::is_directory(path, error) ? path / "config.json" : path;
+  REIN_ASSIGN_OR_RETURN(nlohmann::json config, json::ReadJsonFile(file.string()));
+  auto count = [&](const char* key) -> uint64_t {
+    auto found = config.find(key);
+    return found != config.end() && found->is_number_unsigned() ? found->get<uint64_t>() : 0;
+  };
+  if (!config.is_object()) return ModelLimits{};
+  ModelLimits limits{.vocabulary = count("vocab_size"),
+                     .context_tokens = count("max_position_embeddings")};
+  if (!model.has_max_length()) return limits;
+  if (limits.context_tokens == 0) limits.context_tokens = model.max_length();
+  limits.context_tokens = std::min<uint64_t>(limits.context_tokens, model.max_length());
+  return limits;
+}
 
 std::string ModelFolder(const v1::ModelConfig& model) {
   const std::string& path = model.has_path() ? model.path() : model.config();
@@ -199,7 +205,13 @@ absl::StatusOr<std::unique_ptr<PromptSource>> OpenPrompts(
                                .system = dataset.system()};
   return std::make_unique<JsonlPrompts>(dataset.file(), std::move(text), std::move(rows),
                                         std::move(options), limits.context_tokens,
-                                        std::move(marks));
+                                        answers.has_value(), std::move(marks));
+}
+
+std::optional<config::TextJob::Answers> ValidatedAnswers(const v1::JobConfig& job) {
+  const bool loss = job.has_sft() && (job.rewards().empty() || job.eval().patience() > 0);
+  if (!loss) return std::nullopt;
+  return config::TextJob::Answers::kOne;
 }
 
 bool LearnsAllTurns(const v1::JobConfig& job) {
@@ -208,20 +220,31 @@ bool LearnsAllTurns(const v1::JobConfig& job) {
 
 absl::Status CheckPrompts(const v1::JobConfig& job) {
   const v1::DataConfig& data = job.data();
-  if (data.has_eval()) {
-    REIN_ASSIGN_OR_RETURN(auto held_out, OpenPrompts(data.eval(), job.model(), std::nullopt));
-    REIN_RETURN_IF_ERROR(held_out->Read(0).status());
+  if (job.has_pretrain()) {
+    REIN_ASSIGN_OR_RETURN(auto corpus, OpenCorpus(job, /*held_out=*/false));
+    REIN_RETURN_IF_ERROR(corpus->ReadTexts(0).status());
+    return config::HoldsOut(job) ? OpenCorpus(job, /*held_out=*/true).status() : absl::OkStatus();
   }
-  if (!data.has_train()) return absl::OkStatus();
+  std::vector<const v1::DatasetConfig*> held_out;
+  if (data.has_eval()) held_out.push_back(&data.eval());
+  for (const v1::DatasetConfig& dataset : job.eval().datasets()) held_out.push_back(&dataset);
+  for (const v1::DatasetConfig* dataset : held_out) {
+    REIN_ASSIGN_OR_RETURN(auto prompts, OpenPrompts(*dataset, job.model(), ValidatedAnswers(job)));
+    REIN_RETURN_IF_ERROR(prompts->Read(0).status());
+  }
+  const v1::DatasetConfig* dataset = config::DataOf(job);
+  if (dataset == nullptr) return absl::OkStatus();
   const std::optional<config::TextJob::Answers> answers = config::AnswersOf(job);
-  REIN_ASSIGN_OR_RETURN(auto train, OpenPrompts(data.train(), job.model(), answers,
-                                                LearnsAllTurns(job)));
-  REIN_RETURN_IF_ERROR(answers ? train->ReadTexts(0).status() : train->Read(0).status());
+  REIN_ASSIGN_OR_RETURN(auto train,
+                        OpenPrompts(*dataset, job.model(), answers, LearnsAllTurns(job)));
+  const bool texts = answers.has_value() || job.has_score();
+  REIN_RETURN_IF_ERROR(texts ? train->ReadTexts(0).status() : train->Read(0).status());
   return CheckLengths(*train, job, 0, kCheckedLines, [] { return true; });
 }
 
 absl::Status CheckOtherPrompts(const v1::JobConfig& job, PromptSource& train,
                                const std::function<bool()>& go_on) {
+  if (job.has_pretrain()) return absl::OkStatus();  // every sequence has the same length
   return CheckLengths(train, job, kCheckedLines, train.size(), go_on);
 }
 

@@ -44,6 +44,15 @@ class PromptSource {
   virtual absl::StatusOr<std::vector<LearnedText>> ReadTexts(uint64_t index) = 0;
 };
 
+// What the controller must know of a model; 0: not said. The services check the rest.
+struct ModelLimits {
+  uint64_t vocabulary = 0;
+  uint64_t context_tokens = 0;
+};
+
+// From config.json and model.max_length. INVALID_ARGUMENT or NOT_FOUND names the file.
+absl::StatusOr<ModelLimits> ReadLimits(const v1::ModelConfig& model);
+
 // The folder that holds the tokenizer of a job's model.
 std::string ModelFolder(const v1::ModelConfig& model);
 
@@ -53,6 +62,13 @@ std::string ModelFolder(const v1::ModelConfig& model);
 absl::StatusOr<std::unique_ptr<PromptSource>> OpenPrompts(
     const v1::DatasetConfig& dataset, const v1::ModelConfig& model,
     std::optional<config::TextJob::Answers> answers, bool all_turns = false);
+
+// The corpus of a pretrain job: line i is its sequence number i, which depends on (seed, i) alone; `held_out`: the
+// sequences of the held-out share instead. INVALID_ARGUMENT names the file that is wrong.
+absl::StatusOr<std::unique_ptr<PromptSource>> OpenCorpus(const v1::JobConfig& job, bool held_out);
+
+// What every line of the held-out data must have: an answer, where its loss is asked for.
+std::optional<config::TextJob::Answers> ValidatedAnswers(const v1::JobConfig& job);
 
 // Whether a job learns more of a conversation than its end.
 bool LearnsAllTurns(const v1::JobConfig& job);

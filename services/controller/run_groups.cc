@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 
 #include "common/config/job_kind.h"
+#include "common/config/reward_rule.h"
 #include "common/status/status_macros.h"
 #include "services/controller/run_loop.h"
 
@@ -15,7 +16,6 @@ namespace {
 constexpr absl::Duration kGenerateDeadline = absl::Hours(1);
 constexpr absl::Duration kReferenceDeadline = absl::Minutes(30);
 constexpr absl::Duration kScoreMargin = absl::Seconds(30);
-constexpr uint32_t kHeldOutTokens = 256;
 
 // Which siblings to ask for next: the greedy one, if there is one, in a request of its own.
 std::vector<uint32_t> NextSiblings(const Group& group, const Plan& plan) {
@@ -25,16 +25,17 @@ std::vector<uint32_t> NextSiblings(const Group& group, const Plan& plan) {
   return missing;
 }
 
-v1::SamplingParams SamplingOf(const v1::JobConfig& config, bool held_out) {
+v1::SamplingParams SamplingOf(const v1::JobConfig& config) {
   v1::SamplingParams sampling;
   const v1::GrpoConfig* rl = config::PolicyGradientOf(config);
   sampling.set_seed(config.seed());
-  if (held_out) {
-    sampling.set_temperature(config.eval().temperature());
-    sampling.set_max_tokens(config.eval().has_max_completion_tokens()
-                                ? config.eval().max_completion_tokens()
-                            : rl != nullptr     ? rl->max_completion_tokens()
-                                                : kHeldOutTokens);
+  if (config.has_generate()) {
+    const v1::GenerateConfig& generate = config.generate();
+    sampling.set_temperature(generate.temperature());
+    sampling.set_top_k(generate.top_k());
+    sampling.set_top_p(generate.top_p());
+    sampling.set_min_p(generate.min_p());
+    sampling.set_max_tokens(generate.max_completion_tokens());
     return sampling;
   }
   sampling.set_temperature(rl->temperature());
@@ -47,7 +48,7 @@ v1::SamplingParams SamplingOf(const v1::JobConfig& config, bool held_out) {
 }  // namespace
 
 absl::StatusOr<Prompt> RunLoop::PromptOf(Key key) {
-  if (key.first) return evaluation_->items().at(key.second).prompt;
+  if (key.first) return *evaluation_->items().at(key.second).prompt;
   return state_.deps.train->Read(ledger_->Find(key.second)->id.prompt());
 }
 
@@ -71,10 +72,12 @@ void RunLoop::StartGenerate(PooledActor& generator, Key key) {
   *request.mutable_fence() = state_.FreshFence(
       generator.actor, absl::StrCat(key.first ? "eval/" : "generate/", key.second));
   request.mutable_prompt_token_ids()->Add(prompt->token_ids.begin(), prompt->token_ids.end());
-  *request.mutable_sampling() = SamplingOf(state_.job.config, key.first);
+  *request.mutable_sampling() =
+      key.first ? evaluation_->SamplingOf(key.second) : SamplingOf(state_.job.config);
   if (key.first) {
     *request.mutable_group() = evaluation_->GroupOf(key.second);
-    request.add_siblings(0);
+    const std::vector<uint32_t> wanted = evaluation_->items().at(key.second).MissingSamples();
+    request.mutable_siblings()->Add(wanted.begin(), wanted.end());
   } else {
     const Group& group = *ledger_->Find(key.second);
     *request.mutable_group() = group.id;
@@ -109,7 +112,10 @@ void RunLoop::OnRollout(Key key, uint64_t call, v1::Rollout rollout) {
   rollout.mutable_prompt_token_ids()->Add(prompt->token_ids.begin(), prompt->token_ids.end());
   state_.times.generate_end = state_.deps.clock.Now();
   if (key.first) {
-    evaluation_->items().at(key.second).rollout = std::move(rollout);
+    auto& samples = evaluation_->items().at(key.second).samples;
+    if (rollout.sibling() < samples.size()) {
+      samples[rollout.sibling()].rollout = std::move(rollout);
+    }
     return;
   }
   *rollout.mutable_group() = ledger_->Find(key.second)->id;
@@ -141,7 +147,7 @@ bool RunLoop::Finish(std::map<Key, Work>& under_way, Key key, uint64_t call,
 
 void RunLoop::OnGenerated(Key key, uint64_t call, const absl::Status& status) {
   if (!Finish(generating_, key, call, status)) return;
-  bool complete = key.first ? evaluation_->items().at(key.second).rollout.has_value()
+  bool complete = key.first ? evaluation_->items().at(key.second).generated()
                             : ledger_->Find(key.second)->MissingSiblings().empty();
   bool greedy_next = state_.plan.greedy_sibling && !key.first && !complete &&
                      NextSiblings(*ledger_->Find(key.second), state_.plan).front() ==
@@ -170,7 +176,9 @@ void RunLoop::GroupFailed(Key key, const std::string& doing, const absl::Status&
 void RunLoop::GiveUp(Key key, const std::string& reason) {
   retries_.erase(key);
   if (key.first) {
-    evaluation_->items().at(key.second).given_up = reason;
+    for (Evaluation::Sample& sample : evaluation_->items().at(key.second).samples) {
+      if (!sample.done()) sample.given_up = reason;
+    }
   } else {
     state_.Check(ledger_->Drop(key.second, reason));
     const uint64_t pass = std::max(state_.deps.train->size(), state_.plan.groups_per_update);
@@ -181,8 +189,9 @@ void RunLoop::GiveUp(Key key, const std::string& reason) {
 }
 
 std::vector<uint32_t> RunLoop::SiblingsToScore(Key key) const {
-  if (key.first) return {0};
+  if (key.first) return evaluation_->items().at(key.second).UnscoredSamples();
   std::vector<uint32_t> siblings;
+  if (!state_.plan.scores) return siblings;
   const Group& group = *ledger_->Find(key.second);
   for (uint32_t i = 0; i < group.siblings.size(); ++i) {
     bool known = group.siblings[i].scored || rewards_.count({key.second, i}) > 0;
@@ -195,7 +204,13 @@ void RunLoop::Score(const Action& action) {
   PooledActor& rewarder = *pool_.Find(action.actor);
   absl::Duration deadline = kScoreMargin;
   for (const v1::RewardConfig& rule : state_.job.config.rewards()) {
-    deadline += absl::Seconds(rule.timeout_seconds());
+    deadline += absl::Seconds(config::TimeoutSeconds(rule));
+  }
+  std::vector<std::string> model_scorers;
+  for (const ActorView& reference : pool_.Views("reference")) {
+    if (state_.plan.reward_models && reference.loaded) {
+      model_scorers.push_back(pool_.Find(reference.name)->actor.address());
+    }
   }
   for (const WaitingGroup& waiting : action.groups) {
     const Key key{waiting.held_out, waiting.order};
@@ -206,11 +221,13 @@ void RunLoop::Score(const Action& action) {
     if (state_.job.config.has_reward_clip()) {
       *request.mutable_clip() = state_.job.config.reward_clip();
     }
+    request.mutable_model_scorers()->Add(model_scorers.begin(), model_scorers.end());
     for (uint32_t sibling : SiblingsToScore(key)) {
       v1::RewardItem* item = request.add_items();
       item->set_id(absl::StrCat(state_.job.name, "/", key.second, "/", sibling));
       if (key.first) {
-        *item->mutable_completion() = evaluation_->items()[key.second].rollout->completion();
+        *item->mutable_completion() =
+            evaluation_->items()[key.second].samples[sibling].rollout->completion();
       } else {
         absl::StatusOr<v1::StoredRollout> stored = ledger_->Read(key.second, sibling);
         if (!state_.Check(stored.status())) return;
@@ -265,9 +282,9 @@ void RunLoop::TakeRewards(Key key, const v1::ScoreRewardsReply& reply) {
     if (!key.first) {
       rewards_[{key.second, siblings[i]}] = result;
     } else if (result.error().empty()) {
-      evaluation_->items().at(key.second).result = result;
+      evaluation_->items().at(key.second).samples[siblings[i]].result = result;
     } else {
-      evaluation_->items().at(key.second).given_up = result.error();
+      evaluation_->items().at(key.second).samples[siblings[i]].given_up = result.error();
     }
   }
   if (!key.first) CloseIfScored(key.second);
@@ -278,7 +295,9 @@ void RunLoop::ScoreReference(const Action& action) {
   for (const WaitingGroup& waiting : action.groups) {
     const Group& group = *ledger_->Find(waiting.order);
     v1::ScoreTokensRequest request;
-    request.set_temperature(config::PolicyGradientOf(state_.job.config)->temperature());
+    const v1::GrpoConfig* rl = config::PolicyGradientOf(state_.job.config);
+    request.set_temperature(rl != nullptr ? rl->temperature()
+                                          : state_.job.config.score().temperature());
     for (uint32_t i = 0; i < group.siblings.size(); ++i) {
       absl::StatusOr<v1::StoredRollout> stored = ledger_->Read(waiting.order, i);
       if (!state_.Check(stored.status())) return;
@@ -343,6 +362,11 @@ void RunLoop::CloseIfScored(uint64_t order) {
     references_.erase({order, i});
   }
   retries_.erase({false, order});
+  if (state_.plan.kind == Plan::Kind::kCollect) {  // what could not be scored says so in the results
+    state_.Check(ledger_->Scored(order));
+    return;
+  }
+  NotePassRate(group);
   // One sibling alone has nothing to be compared with, unless it was meant to be alone.
   if (usable < std::min<size_t>(2, state_.plan.group_size) || !baseline) {
     return GiveUp({false, order}, absl::StrCat("score: ", error));

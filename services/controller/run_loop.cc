@@ -7,6 +7,8 @@
 
 #include "common/config/job_kind.h"
 #include "common/config/job_reader.h"
+#include "common/config/corpus_split.h"
+#include "common/config/reward_rule.h"
 #include "common/status/status_macros.h"
 #include "services/controller/prompt_length.h"
 
@@ -14,6 +16,8 @@ namespace rein::services {
 namespace {
 
 constexpr absl::Duration kLoadDeadline = absl::Minutes(30);
+// Completions of a generate job that are asked for at a time, and the least number of its prompts.
+constexpr uint64_t kInFlight = 1024, kLeastInFlight = 16;
 
 void SetCurrentPlan(const v1::JobConfig& config, uint64_t prompts, Plan& plan) {
   const uint64_t one_pass = plan.groups_per_update == 0
@@ -24,6 +28,10 @@ void SetCurrentPlan(const v1::JobConfig& config, uint64_t prompts, Plan& plan) {
   }
   const std::optional<config::TextJob> text = config::TextJobOf(config);
   if (!text) return;
+  if (config.has_pretrain() && !text->updates) {  // the corpus counts its passes itself
+    plan.updates = one_pass;
+    return;
+  }
   const double passes = text->passes * static_cast<double>(prompts);
   plan.updates = text->updates ? *text->updates
                                : static_cast<uint64_t>(std::ceil(
@@ -34,7 +42,12 @@ void SetCurrentPlan(const v1::JobConfig& config, uint64_t prompts, Plan& plan) {
 
 Plan PlanOf(const v1::JobConfig& config, uint64_t prompts) {
   Plan plan;
-  plan.evaluates = config.data().has_eval();
+  const bool collects = config.has_generate() || config.has_score();  // then data.eval is what they go through
+  const bool held_out = config.data().has_eval() && !collects;
+  plan.evaluates = held_out && !config.rewards().empty();
+  plan.validates = (held_out && config.has_sft() &&
+                    (config.rewards().empty() || config.eval().patience() > 0)) ||
+                   config::HoldsOut(config);
   plan.eval_every = config.eval().every();
   plan.checkpoint_every = config.checkpoint().every();
   if (const v1::GrpoConfig* rl = config::PolicyGradientOf(config)) {
@@ -46,12 +59,28 @@ Plan PlanOf(const v1::JobConfig& config, uint64_t prompts) {
     plan.needs_signal = rl->dynamic_sampling();
     plan.staleness = rl->staleness();
     plan.reference = rl->kl().coefficient() > 0;
+    plan.scores = !config.rewards().empty();
   } else if (const std::optional<config::TextJob> text = config::TextJobOf(config)) {
     plan.kind = Plan::Kind::kTexts;
     plan.groups_per_update = text->lines;
+    plan.generates = plan.scores = false;
+  } else if (config.has_generate()) {
+    plan.kind = Plan::Kind::kCollect;
+    plan.one_pass = true;
+    plan.group_size = config.generate().samples();
+    plan.groups_per_update = std::max<uint64_t>(kLeastInFlight, kInFlight / plan.group_size);
+    plan.scores = !config.rewards().empty();
+  } else if (config.has_score()) {
+    plan.kind = Plan::Kind::kCollect;
+    plan.one_pass = true;
+    plan.group_size = 1;
+    plan.groups_per_update = kInFlight;
+    plan.generates = plan.scores = false;
+    plan.reference = true;
   } else {
     plan.kind = Plan::Kind::kEvaluate;
   }
+  plan.reward_models = config::UsesRewardModels(config);
   SetCurrentPlan(config, prompts, plan);
   return plan;
 }
@@ -61,7 +90,11 @@ absl::StatusOr<std::unique_ptr<RunLoop>> RunLoop::Begin(RunDependencies deps, Jo
   auto run = std::unique_ptr<RunLoop>(new RunLoop(std::move(deps), job, std::move(ledger)));
   REIN_ASSIGN_OR_RETURN(run->state_.checkpoints, run->state_.deps.store.ReadCheckpoints(job.name));
   REIN_ASSIGN_OR_RETURN(auto evals, run->state_.deps.store.ReadEvals(job.name));
-  for (const v1::EvalResult& eval : evals) run->evaluated_.insert(eval.update());
+  for (v1::EvalResult& eval : evals) {
+    run->evaluated_[eval.update()] = std::move(eval);
+  }
+  run->StopEarly();
+  for (const auto& [order, group] : run->ledger_->groups()) run->NotePassRate(group);
   job.max_updates = run->state_.plan.updates;
   REIN_RETURN_IF_ERROR(run->state_.deps.store.UpdateJob(job));
   REIN_RETURN_IF_ERROR(run->state_.deps.store.Commit());
@@ -79,7 +112,9 @@ RunLoop::RunLoop(RunDependencies deps, JobRecord& job, std::unique_ptr<Ledger> l
              .mailbox = mailbox_,
              .plan = PlanOf(job.config, deps.train == nullptr ? 0 : deps.train->size()),
              .times = {.last_update = deps.clock.Now()}},
-      order_(deps.train == nullptr ? 1 : deps.train->size(), job.config.data().shuffle(),
+      order_(deps.train == nullptr ? 1 : deps.train->size(),
+             job.config.data().shuffle() && !job.config.has_pretrain() &&
+                 state_.plan.kind != Plan::Kind::kCollect,
              job.config.seed()),
       kept_epoch_(job.cursor_epoch),
       trainer_(state_) {}
@@ -99,6 +134,7 @@ absl::Time RunLoop::Step() {
         EndEvaluation();
       }
     }
+    if (!state_.plan.scores && !state_.plan.reference) CloseFinished();
     Snapshot snapshot = TakeSnapshot();
     Action action = NextAction(snapshot);
     if (action.kind == ActionKind::kWait) {
@@ -107,6 +143,7 @@ absl::Time RunLoop::Step() {
       return std::min(next_expiry, action.deadline);
     }
     Start(action);
+    if (action.kind == ActionKind::kWriteResults) break;  // others may want the thread between two parts
   }
   return state_.deps.clock.Now();
 }
@@ -134,11 +171,20 @@ bool RunLoop::PauseNow() {
 
 void RunLoop::RefreshActors() {
   std::string trainer = pool_.trainer() == nullptr ? "" : pool_.trainer()->actor.name();
+  std::set<std::string> references;
+  for (const ActorView& reference : pool_.Views("reference")) references.insert(reference.name);
   for (const std::string& name : pool_.Refresh(state_.deps.registry.Actors())) {
     Forget(generating_, name);
     Forget(scoring_, name);
     Forget(referencing_, name);
     if (name == trainer) trainer_.OnLeft();
+    // Calls that went to its reward models are made again, to others.
+    if (state_.plan.reward_models && references.count(name) > 0) {
+      for (auto work = scoring_.begin(); work != scoring_.end();) {
+        const auto [key, item] = *work++;
+        Finish(scoring_, key, item.call, absl::OkStatus());
+      }
+    }
     state_.Tell(absl::StrCat(name, " was lost; its work is given to others"));
   }
   CompareBuilds();
@@ -166,6 +212,7 @@ Snapshot RunLoop::TakeSnapshot() const {
   if (snapshot.has_checkpoint) snapshot.checkpoint_update = state_.checkpoints.back().update();
   snapshot.evaluated = evaluated_.count(job.updates_done) > 0;
   snapshot.evaluating = evaluation_.has_value();
+  snapshot.validating = evaluation_.has_value() && evaluation_->validating();
   snapshot.exported = state_.exported;
   snapshot.trainer = trainer_.View();
   snapshot.generators = pool_.Views("rollout");
@@ -208,14 +255,14 @@ void RunLoop::AddGroups(Snapshot& snapshot) const {
 
 void RunLoop::AddHeldOut(Snapshot& snapshot) const {
   if (!evaluation_.has_value()) return;
-  const auto& items = const_cast<std::optional<Evaluation>&>(evaluation_)->items();
+  const std::vector<Evaluation::Item>& items = evaluation_->items();
   for (uint64_t i = 0; i < items.size(); ++i) {
     const Key key{true, i};
-    if (items[i].result.has_value() || !items[i].given_up.empty()) continue;
+    if (items[i].done()) continue;
     auto retry = retries_.find(key);
     WaitingGroup waiting{.order = i, .held_out = true};
     if (retry != retries_.end()) waiting.not_before = retry->second.not_before;
-    if (!items[i].rollout.has_value()) {
+    if (!items[i].generated()) {
       if (generating_.count(key) == 0) snapshot.to_generate.push_back(waiting);
     } else if (scoring_.count(key) == 0) {
       snapshot.to_score.push_back(waiting);
@@ -231,6 +278,12 @@ void RunLoop::Start(const Action& action) {
       return LoadReference(action.actor);
     case ActionKind::kEvaluate:
       return BeginEvaluation();
+    case ActionKind::kValidate:
+      return Validate();
+    case ActionKind::kCollect:
+      return Collect(action.count);
+    case ActionKind::kWriteResults:
+      return WriteResults();
     case ActionKind::kIssue:
       return Issue(action.count);
     case ActionKind::kGenerate:
@@ -268,7 +321,16 @@ void RunLoop::LoadReference(const std::string& name) {
   actor.view.busy = true;
   v1::LoadModelRequest request;
   *request.mutable_fence() = state_.FreshFence(actor.actor, "load-reference");
-  *request.mutable_model() = state_.job.config.model();
+  if (state_.plan.reference) *request.mutable_model() = state_.job.config.model();
+  const v1::GrpoConfig* rl = config::PolicyGradientOf(state_.job.config);
+  if (rl != nullptr && state_.plan.reference && rl->kl().has_reference()) {
+    request.mutable_model()->clear_config();
+    request.mutable_model()->set_path(rl->kl().reference());
+    request.set_weights_path(rl->kl().reference());
+  }
+  for (const v1::RewardConfig& reward : state_.job.config.rewards()) {
+    if (reward.has_model()) *request.add_reward_models() = reward.model();
+  }
   actor.reference->Load(
       request, kLoadDeadline, [this, name, epoch = actor.actor.epoch()](auto reply) {
         mailbox_.Post(
@@ -319,24 +381,43 @@ void RunLoop::OnStatus(const std::string& name, uint64_t epoch,
 
 void RunLoop::BeginEvaluation() {
   absl::StatusOr<Evaluation> evaluation =
-      Evaluation::Begin(*state_.deps.held_out, state_.job.updates_done);
+      Evaluation::Begin(state_.deps.held_out, state_.job.config, state_.job.updates_done,
+                        state_.plan.evaluates, state_.plan.validates);
   if (!state_.Check(evaluation.status())) return;
   evaluation_ = *std::move(evaluation);
 }
 
 void RunLoop::EndEvaluation() {
-  const v1::JobConfig& config = state_.job.config;
-  std::string accuracy = config.eval().has_accuracy() ? config.eval().accuracy()
-                         : config.rewards().empty()   ? ""
-                                                      : config::NameOfReward(config.rewards(0));
-  v1::EvalResult result = evaluation_->Result(accuracy);
+  v1::EvalResult result = evaluation_->Result();
   ForgetEvaluation();
-  evaluated_.insert(result.update());
+  RecordEval(result);
+  StopEarly();
+}
+
+void RunLoop::RecordEval(const v1::EvalResult& result) {
+  evaluated_[result.update()] = result;
   state_.Check(state_.deps.store.PutEval(state_.job.name, result));
   v1::JobEvent event;
   *event.mutable_eval() = result;
   state_.Emit(std::move(event));
   if (state_.Commit()) state_.deps.recorder.OnEval(state_.job, result);
+}
+
+void RunLoop::StopEarly() {
+  std::vector<v1::EvalResult> evals;
+  for (const auto& [update, eval] : evaluated_) evals.push_back(eval);
+  const uint64_t patience = state_.job.config.eval().patience();
+  if (!OutOfPatience(evals, patience) || state_.plan.updates <= state_.job.updates_done) return;
+  state_.plan.updates = state_.job.updates_done;
+  state_.Tell(absl::StrCat("stops early at update ", state_.job.updates_done,
+                           ": the held-out loss has not fallen in ", patience, " evaluations"));
+}
+
+void RunLoop::Validate() {
+  trainer_.Validate(*state_.deps.held_out.front().prompts, evaluation_->next_line(),
+                    [this](uint64_t lines, double loss_sum, uint64_t tokens) {
+                      if (evaluation_.has_value()) evaluation_->AddLoss(lines, loss_sum, tokens);
+                    });
 }
 
 void RunLoop::ForgetEvaluation() {
@@ -376,6 +457,11 @@ absl::Status RunLoop::IssueNext() {
   job.cursor_position = next.position;
   const uint32_t siblings = state_.plan.group_size + (state_.plan.greedy_sibling ? 1 : 0);
   REIN_ASSIGN_OR_RETURN(uint64_t order, ledger_->Issue(id, siblings));
+  if (state_.job.config.has_score()) REIN_RETURN_IF_ERROR(StoreText(order, id.prompt()));
+  if (ledger_->Find(order)->state == GroupState::kDropped) return absl::OkStatus();
+  if (std::string skipped = TooEasyOrHard(id.prompt()); !skipped.empty()) {
+    return ledger_->Drop(order, skipped);
+  }
   REIN_ASSIGN_OR_RETURN(std::string reason, TooLong(*state_.deps.train, id.prompt(), job.config));
   if (reason.empty()) return absl::OkStatus();
   if (job.config.data().drop_long_prompts()) return ledger_->Drop(order, reason);

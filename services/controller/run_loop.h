@@ -24,6 +24,7 @@
 
 #include "common/data/data_order.h"
 #include "services/controller/evaluation.h"
+#include "services/controller/result_file.h"
 #include "services/controller/run_state.h"
 #include "services/controller/trainer_work.h"
 
@@ -60,6 +61,12 @@ class RunLoop {
     int failures = 0;
   };
 
+  // How the completions of a prompt did when it was last tried.
+  struct PassRate {
+    double rate = 0;
+    uint64_t data_epoch = 0;
+  };
+
   // What is under way for one group.
   struct Work {
     std::string actor;
@@ -85,11 +92,20 @@ class RunLoop {
                 absl::StatusOr<v1::ActorStatusReply> reply);
 
   void BeginEvaluation();
+  void Validate();
   void EndEvaluation();
+  void RecordEval(const v1::EvalResult& result);
+  // Makes this Update the last one when the held-out loss does not fall any more.
+  void StopEarly();
   void ForgetEvaluation();
 
   void Issue(uint64_t count);
   absl::Status IssueNext();
+  // A text that is scored stands in the ledger as a completion that is there already.
+  absl::Status StoreText(uint64_t order, uint64_t line);
+  // Why the curriculum skips a prompt now; empty: it does not.
+  std::string TooEasyOrHard(uint64_t prompt) const;
+  void NotePassRate(const Group& group);
 
   void Generate(const Action& action);
   void StartGenerate(PooledActor& generator, Key key);
@@ -102,6 +118,11 @@ class RunLoop {
   void ScoreReference(const Action& action);
   void OnReference(uint64_t order, uint64_t call, absl::StatusOr<v1::ScoreTokensReply> reply);
   void CloseIfScored(uint64_t order);
+  void CloseFinished();
+
+  void Collect(uint64_t count);
+  // Some more lines of the job's results.
+  void WriteResults();
 
   // Ends the work of a group, or of all groups on an actor that left.
   bool Finish(std::map<Key, Work>& under_way, Key key, uint64_t call, const absl::Status& status);
@@ -119,7 +140,9 @@ class RunLoop {
   RunState state_;
   data::DataOrder order_;
   std::optional<Evaluation> evaluation_;
-  std::set<uint64_t> evaluated_;  // updates with a held-out result
+  std::map<uint64_t, v1::EvalResult> evaluated_;  // by update
+  std::map<uint64_t, PassRate> pass_rates_;       // by prompt, for a curriculum
+  std::unique_ptr<ResultFile> results_;           // while they are written
   uint64_t given_up_in_row_ = 0;  // groups, since one was scored
   uint64_t kept_epoch_;  // data epoch of the last prompt that was not dropped when it was issued
   std::string waits_for_;

@@ -17,6 +17,7 @@
 #include "services/controller/actor_pool.h"
 #include "services/controller/actor_registry.h"
 #include "services/controller/decision.h"
+#include "services/controller/evaluation.h"
 #include "services/controller/ledger.h"
 #include "services/controller/mailbox.h"
 #include "services/controller/prompt_source.h"
@@ -41,8 +42,8 @@ struct RunDependencies {
   ActorConnector& connector;
   const sync::Clock& clock;
   RunRecorder& recorder;
-  PromptSource* train = nullptr;     // null for a job without training data
-  PromptSource* held_out = nullptr;  // null for a job without
+  PromptSource* train = nullptr;      // what the job goes through; null for one that only evaluates
+  std::vector<HeldOutData> held_out;  // none for a job without; the first one's answers are validated
   std::function<void()> wake;        // an answer came; called from any thread
 };
 

@@ -15,6 +15,7 @@ constexpr absl::Duration kUpdateDeadline = absl::Hours(2);
 constexpr absl::Duration kSaveDeadline = absl::Minutes(30);
 constexpr absl::Duration kPublishDeadline = absl::Minutes(2);
 constexpr int kMaxRefusals = 8;
+constexpr uint64_t kValidatedTokens = 1 << 18;  // in one call
 
 // Whether a completion's log-probs are of the policy's whole distribution.
 bool DrawsFromAll(const v1::GrpoConfig& rl) { return rl.temperature() > 0 && rl.top_k() == 0 && rl.top_p() == 1; }
@@ -300,11 +301,41 @@ absl::StatusOr<TrainingBatch> TrainerWork::Batch(uint64_t update,
                                                  const std::vector<uint64_t>& orders) {
   if (run_.plan.kind == Plan::Kind::kRollouts) {
     std::optional<Version> current;
-    if (DrawsFromAll(*config::PolicyGradientOf(run_.job.config))) current = run_.Current();
+    const v1::GrpoConfig* rl = config::PolicyGradientOf(run_.job.config);
+    if (rl != nullptr && DrawsFromAll(*rl)) current = run_.Current();
     return BatchOfRollouts(run_.ledger, orders, update, run_.plan.greedy_sibling, current);
   }
   return BatchOfTexts(run_.ledger, *run_.deps.train, orders,
                       run_.job.config.sft().train_on_prompt());
+}
+
+void TrainerWork::Validate(PromptSource& prompts, uint64_t first, OnLoss on_loss) {
+  v1::ScorePolicyRequest request;
+  uint64_t tokens = 0, line = first;
+  for (; line < prompts.size() && tokens < kValidatedTokens; ++line) {
+    absl::StatusOr<std::vector<v1::TrainingSequence>> sequences =
+        SequencesOfLine(prompts, line, 0, run_.job.config.sft().train_on_prompt());
+    if (!run_.Check(sequences.status())) return;
+    for (v1::TrainingSequence& sequence : *sequences) {
+      tokens += static_cast<uint64_t>(sequence.token_ids_size());
+      *request.add_sequences() = std::move(sequence);
+    }
+  }
+  validated_lines_ = line - first;
+  on_loss_ = std::move(on_loss);
+  run_.pool.trainer()->trainer->Score(request, kUpdateDeadline, Expect(&TrainerWork::OnValidated));
+}
+
+void TrainerWork::OnValidated(absl::StatusOr<v1::ScorePolicyReply> reply) {
+  if (!reply.ok()) return Failed("score the held-out data", reply.status());
+  failures_ = 0;
+  double loss = 0;
+  uint64_t tokens = 0;
+  for (const v1::SequenceLogprobs& sequence : reply->sequences()) {
+    for (float logprob : sequence.logprobs()) loss -= logprob;
+    tokens += static_cast<uint64_t>(sequence.logprobs_size());
+  }
+  on_loss_(validated_lines_, loss, tokens);
 }
 
 void TrainerWork::Train(uint64_t count) {

@@ -26,6 +26,10 @@ class TrainerWork {
   // The trainer is not in the pool any more.
   void OnLeft();
 
+  using OnLoss = std::function<void(uint64_t lines, double loss_sum, uint64_t tokens)>;
+  // Scores the answers of some lines from `first` on.
+  void Validate(PromptSource& prompts, uint64_t first, OnLoss on_loss);
+
   // For kAskTrainer, kLoadTrainer, kLoadInitial, kPublish, kSave, kExport and kTrain.
   void Start(const Action& action);
 
@@ -46,6 +50,7 @@ class TrainerWork {
   void OnSaved(absl::StatusOr<v1::SaveReply> reply);
   void OnExported(absl::StatusOr<v1::SaveReply> reply);
   void OnUpdated(absl::StatusOr<v1::UpdateReply> reply);
+  void OnValidated(absl::StatusOr<v1::ScorePolicyReply> reply);
 
   absl::StatusOr<TrainingBatch> Batch(uint64_t update, const std::vector<uint64_t>& orders);
   void RollBack(uint64_t checkpoint_update);
@@ -72,6 +77,8 @@ class TrainerWork {
   std::vector<uint64_t> orders_;
   std::vector<v1::Metric> batch_metrics_;
   v1::Checkpoint checkpoint_;
+  OnLoss on_loss_;
+  uint64_t validated_lines_ = 0;
 };
 
 }  // namespace rein::services

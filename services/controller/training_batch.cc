@@ -147,6 +147,25 @@ absl::StatusOr<TrainingBatch> BatchOfRollouts(Ledger& ledger, const std::vector<
   return batch;
 }
 
+absl::StatusOr<std::vector<v1::TrainingSequence>> SequencesOfLine(PromptSource& prompts,
+                                                                  uint64_t line, uint32_t group,
+                                                                  bool train_on_prompt) {
+  std::vector<v1::TrainingSequence> sequences;
+  REIN_ASSIGN_OR_RETURN(std::vector<LearnedText> texts, prompts.ReadTexts(line));
+  for (const LearnedText& text : texts) {
+    v1::TrainingSequence& sequence = sequences.emplace_back();
+    sequence.mutable_token_ids()->Add(text.token_ids.begin(), text.token_ids.end());
+    std::string mask(text.loss_mask.begin(), text.loss_mask.end());
+    if (train_on_prompt) mask.assign(text.token_ids.size(), '\1');
+    mask[0] = '\0';  // nothing predicts the first token
+    sequence.set_loss_mask(std::move(mask));
+    sequence.set_group(group);
+    sequence.set_reward(text.reward);
+    sequence.set_id(absl::StrCat(line, sequences.size() == 1 ? "" : absl::StrCat("/", sequences.size() - 1)));
+  }
+  return sequences;
+}
+
 absl::StatusOr<TrainingBatch> BatchOfTexts(const Ledger& ledger, PromptSource& prompts,
                                            const std::vector<uint64_t>& orders,
                                            bool train_on_prompt) {
@@ -156,19 +175,13 @@ absl::StatusOr<TrainingBatch> BatchOfTexts(const Ledger& ledger, PromptSource& p
   for (uint64_t order : orders) {
     const Group* group = ledger.Find(order);
     if (group == nullptr) return absl::InternalError(absl::StrCat("no group ", order));
-    REIN_ASSIGN_OR_RETURN(std::vector<LearnedText> texts, prompts.ReadTexts(group->id.prompt()));
-    for (const LearnedText& text : texts) {
-      v1::TrainingSequence& sequence = batch.sequences.emplace_back();
-      sequence.mutable_token_ids()->Add(text.token_ids.begin(), text.token_ids.end());
-      std::string mask(text.loss_mask.begin(), text.loss_mask.end());
-      if (train_on_prompt) mask.assign(text.token_ids.size(), '\1');
-      mask[0] = '\0';  // nothing predicts the first token
+    REIN_ASSIGN_OR_RETURN(std::vector<v1::TrainingSequence> sequences,
+                          SequencesOfLine(prompts, group->id.prompt(), line, train_on_prompt));
+    for (v1::TrainingSequence& sequence : sequences) {
+      const std::string& mask = sequence.loss_mask();
       targets += static_cast<uint64_t>(std::count(mask.begin(), mask.end(), '\1'));
       tokens += mask.size();
-      sequence.set_loss_mask(std::move(mask));
-      sequence.set_group(line);
-      sequence.set_reward(text.reward);
-      sequence.set_id(absl::StrCat(group->id.prompt(), &text == &texts.front() ? "" : "/rejected"));
+      batch.sequences.push_back(std::move(sequence));
     }
     ++line;
   }

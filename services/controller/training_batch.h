@@ -28,6 +28,11 @@ absl::StatusOr<TrainingBatch> BatchOfRollouts(Ledger& ledger, const std::vector<
                                               uint64_t update, bool greedy_sibling = false,
                                               std::optional<Version> current = std::nullopt);
 
+// What a line of the data teaches, as sequences of group number `group`. `train_on_prompt`: prompts are targets too.
+absl::StatusOr<std::vector<v1::TrainingSequence>> SequencesOfLine(PromptSource& prompts,
+                                                                  uint64_t line, uint32_t group,
+                                                                  bool train_on_prompt);
+
 // From the answers of the data. `train_on_prompt`: prompts are targets too.
 absl::StatusOr<TrainingBatch> BatchOfTexts(const Ledger& ledger, PromptSource& prompts,
                                            const std::vector<uint64_t>& orders,

@@ -1,5 +1,5 @@
-// rein-reference: log-probs under a frozen policy, as a service or once (`rein-reference score`); and what model folders
-// hold (`rein-reference models`).
+// rein-reference: log-probs under a frozen policy and scores of reward models, as a service; log-probs once
+// (`rein-reference score`); and what model folders hold (`rein-reference models`).
 
 #include <cstring>
 
@@ -32,7 +32,8 @@ int main(int argc, char** argv) {
     weights::WeightServiceImpl weights(
         [&service] { return service.receiver(); }, process.fence(), &syncs,
         [&process](const absl::Status& status) { process.deps().GiveUpIfFatal(status); });
-    return process.Serve({&service, &weights}, [&service] {
+    services::RewardModelServiceImpl reward_models(service, process.deps());
+    return process.Serve({&service, &reward_models, &weights}, [&service] {
       v1::ActorStatusReply standing = service.Standing();
       services::ActorReport report;
       report.version = standing.version();

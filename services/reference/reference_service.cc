@@ -15,6 +15,12 @@ constexpr absl::Duration kPatience =
 constexpr char kRequests[] = "rein_reference_requests_total";
 constexpr char kRequestsHelp[] = "Score calls";
 
+const std::vector<double>& DurationBounds() {
+  static const auto& bounds =
+      *new std::vector<double>{0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300};
+  return bounds;
+}
+
 }  // namespace
 
 ReferenceServiceImpl::ReferenceServiceImpl(std::string device, const ServiceDeps& deps)
@@ -25,8 +31,7 @@ ReferenceServiceImpl::ReferenceServiceImpl(std::string device, const ServiceDeps
       tokens_(deps.metrics.AddCounter("rein_reference_scored_tokens_total",
                                       "Tokens of scored sequences, prompts included")),
       duration_(deps.metrics.AddHistogram(
-          "rein_reference_score_duration_seconds", "Time of one Score call",
-          {0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300})) {}
+          "rein_reference_score_duration_seconds", "Time of one Score call", DurationBounds())) {}
 
 absl::StatusOr<v1::LoadModelReply> ReferenceServiceImpl::Open(
     const v1::LoadModelRequest& request) {
@@ -72,6 +77,46 @@ grpc::Status ReferenceServiceImpl::Score(grpc::ServerContext*,
 grpc::Status ReferenceServiceImpl::Status(grpc::ServerContext*, const v1::ActorStatusRequest*,
                                           v1::ActorStatusReply* reply) {
   *reply = Standing();
+  return grpc::Status::OK;
+}
+
+RewardModelServiceImpl::RewardModelServiceImpl(const ReferenceServiceImpl& reference,
+                                               const ServiceDeps& deps)
+    : reference_(reference),
+      deps_(deps),
+      items_(deps.metrics.AddCounter("rein_reference_reward_items_total",
+                                     "Completions scored by reward models")),
+      duration_(deps.metrics.AddHistogram("rein_reference_reward_duration_seconds",
+                                          "Time of one call for scores of a reward model",
+                                          DurationBounds())) {}
+
+grpc::Status RewardModelServiceImpl::Score(grpc::ServerContext*,
+                                           const v1::ScoreRewardsRequest* request,
+                                           v1::ScoreRewardsReply* reply) {
+  if (request->rules_size() != 1 || !request->rules(0).has_model()) {
+    return rpc::ToGrpc(absl::InvalidArgumentError(absl::StrCat(
+        "a reference scores one `model` rule in a call, got ", request->rules_size(), " rules")));
+  }
+  std::shared_ptr<ReferenceSession> session = reference_.session();
+  RewardModel* model =
+      session == nullptr ? nullptr : session->FindRewardModel(request->rules(0).model());
+  if (model == nullptr) {
+    return rpc::ToGrpc(absl::UnavailableError(
+        absl::StrCat("the reward model ", request->rules(0).model().path(), " is not loaded here")));
+  }
+  const absl::Time start = deps_.clock.Now();
+  for (const absl::StatusOr<double>& score :
+       model->Score({request->items().begin(), request->items().end()})) {
+    v1::RewardResult* result = reply->add_results();
+    deps_.GiveUpIfFatal(score.status());
+    if (score.ok()) {
+      result->set_reward(*score);
+    } else {
+      result->set_error(std::string(score.status().message()));
+    }
+  }
+  items_.Add(request->items_size());
+  duration_.Observe(absl::ToDoubleSeconds(deps_.clock.Now() - start));
   return grpc::Status::OK;
 }
 

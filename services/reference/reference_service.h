@@ -1,4 +1,5 @@
-// ReferenceServiceImpl is the gRPC door of a ReferenceSession: fences, repeats, metrics.
+// ReferenceServiceImpl is the gRPC door of a ReferenceSession: fences, repeats, metrics. RewardModelServiceImpl is the
+// door of its reward models.
 
 #pragma once
 
@@ -7,6 +8,7 @@
 
 #include "common/weights/weight_receiver.h"
 #include "rein/v1/reference.grpc.pb.h"
+#include "rein/v1/reward.grpc.pb.h"
 #include "services/reference/reference_session.h"
 #include "services/role/service_deps.h"
 #include "services/role/session_slot.h"
@@ -29,6 +31,8 @@ class ReferenceServiceImpl final : public v1::ReferenceService::Service {
   v1::ActorStatusReply Standing() const { return slot_.Status(); }
   // Of the loaded model; null before one is loaded. For WeightServiceImpl.
   std::shared_ptr<weights::WeightReceiver> receiver() const { return slot_.receiver(); }
+  // Null before the first Load.
+  std::shared_ptr<ReferenceSession> session() const { return slot_.get(); }
 
  private:
   absl::StatusOr<v1::LoadModelReply> Open(const v1::LoadModelRequest& request);
@@ -39,6 +43,22 @@ class ReferenceServiceImpl final : public v1::ReferenceService::Service {
   telemetry::Counter scored_, refused_, tokens_;
   telemetry::Histogram duration_;
   SessionSlot<ReferenceSession> slot_;
+};
+
+// RewardService for the `model` rules of the job that is loaded.
+class RewardModelServiceImpl final : public v1::RewardService::Service {
+ public:
+  // `reference` must outlive the service.
+  RewardModelServiceImpl(const ReferenceServiceImpl& reference, const ServiceDeps& deps);
+
+  grpc::Status Score(grpc::ServerContext* context, const v1::ScoreRewardsRequest* request,
+                     v1::ScoreRewardsReply* reply) override;
+
+ private:
+  const ReferenceServiceImpl& reference_;
+  const ServiceDeps deps_;
+  telemetry::Counter items_;
+  telemetry::Histogram duration_;
 };
 
 }  // namespace rein::services

@@ -12,7 +12,11 @@ namespace rein::services {
 namespace {
 
 std::string LoadKey(const v1::LoadModelRequest& request) {
-  return absl::StrCat(request.fence().job(), "\n", request.model().SerializeAsString());
+  v1::LoadModelRequest models;  // without what a reference does not use
+  if (request.has_model()) *models.mutable_model() = request.model();
+  *models.mutable_reward_models() = request.reward_models();
+  models.set_weights_path(request.weights_path());
+  return absl::StrCat(request.fence().job(), "\n", models.SerializeAsString());
 }
 
 // Counts the calls that are inside.
@@ -29,24 +33,31 @@ class Visit {
 
 absl::StatusOr<std::unique_ptr<ReferenceSession>> ReferenceSession::Open(
     const v1::LoadModelRequest& request, const std::string& device, const sync::Clock& clock) {
+  auto session = std::unique_ptr<ReferenceSession>(new ReferenceSession(request));
+  for (const v1::ModelReward& reward_model : request.reward_models()) {
+    auto& place = session->reward_models_[reward_model.SerializeAsString()];
+    REIN_ASSIGN_OR_RETURN(place, RewardModel::Open(reward_model, device));
+  }
+  if (!request.has_model()) return session;
   const v1::ModelConfig& config = request.model();
   REIN_ASSIGN_OR_RETURN(
       policy::OpenedModel model,
       policy::OpenModel({.path = config.has_path() ? config.path() : config.config(),
                          .dtype = config.dtype(),
                          .device = device,
-                         .keep_idle = false}));
-  return std::unique_ptr<ReferenceSession>(
-      new ReferenceSession(request, std::move(model.slots), clock));
+                         .keep_idle = false,
+                         .load_weights = !request.weights_path().empty()}));
+  session->Hold(std::move(model.slots), clock);
+  if (!request.weights_path().empty()) session->version_ = weights::Version{0, 0};
+  return session;
 }
 
-ReferenceSession::ReferenceSession(const v1::LoadModelRequest& request,
-                                   std::unique_ptr<policy::PolicySlots> slots,
-                                   const sync::Clock& clock)
-    : job_(request.fence().job()),
-      load_key_(LoadKey(request)),
-      slots_(std::move(slots)),
-      receiver_(*slots_, clock) {
+ReferenceSession::ReferenceSession(const v1::LoadModelRequest& request)
+    : job_(request.fence().job()), load_key_(LoadKey(request)) {}
+
+void ReferenceSession::Hold(std::unique_ptr<policy::PolicySlots> slots, const sync::Clock& clock) {
+  slots_ = std::move(slots);
+  receiver_ = std::make_unique<weights::WeightReceiver>(*slots_, clock);
   slots_->SetSwapHook([this](const weights::Version& version, weights::InFlight,
                              const std::function<absl::Status()>& swap) {
     std::lock_guard<std::mutex> no_forward(forward_mutex_);
@@ -63,7 +74,10 @@ bool ReferenceSession::IsSameLoad(const v1::LoadModelRequest& request) const {
 
 v1::LoadModelReply ReferenceSession::Loaded() const {
   v1::LoadModelReply reply;
-  reply.set_parameters(static_cast<uint64_t>(slots_->registry().parameter_count()));
+  uint64_t parameters =
+      slots_ == nullptr ? 0 : static_cast<uint64_t>(slots_->registry().parameter_count());
+  for (const auto& [config, model] : reward_models_) parameters += model->parameters();
+  reply.set_parameters(parameters);
   return reply;
 }
 
@@ -82,6 +96,7 @@ absl::StatusOr<v1::ScoreTokensReply> ReferenceSession::Score(
   v1::ScoreTokensReply reply;
   {
     std::lock_guard<std::mutex> lock(mutex_);
+    if (slots_ == nullptr) return absl::FailedPreconditionError("only reward models are loaded");
     if (!version_.has_value()) return absl::FailedPreconditionError("no weights have come yet");
     reply.mutable_version()->set_lineage(version_->lineage);
     reply.mutable_version()->set_number(version_->number);
@@ -95,12 +110,17 @@ absl::StatusOr<v1::ScoreTokensReply> ReferenceSession::Score(
   return reply;
 }
 
+RewardModel* ReferenceSession::FindRewardModel(const v1::ModelReward& config) const {
+  auto found = reward_models_.find(config.SerializeAsString());
+  return found == reward_models_.end() ? nullptr : found->second.get();
+}
+
 v1::ActorStatusReply ReferenceSession::Status() const {
   v1::ActorStatusReply status;
   status.set_job(job_);
   status.set_requests_running(calls_);
   status.set_tokens_total(tokens_);
-  status.set_digest(slots_->digest());
+  if (slots_ != nullptr) status.set_digest(slots_->digest());
   std::lock_guard<std::mutex> lock(mutex_);
   if (version_.has_value()) {
     status.mutable_version()->set_lineage(version_->lineage);

@@ -1,10 +1,12 @@
 #include "services/reference/score_command.h"
 
+#include <iostream>
 #include <string>
 
 #include "absl/strings/str_cat.h"
 #include <CLI/CLI.hpp>
 
+#include "common/data/result_lines.h"
 #include "common/data/token_lines.h"
 #include "common/policy/opened_model.h"
 #include "common/policy/sequence_scorer.h"
@@ -17,15 +19,6 @@ namespace {
 
 // Sequences that are scored before they are written.
 constexpr size_t kBatch = 64;
-
-nlohmann::ordered_json ToJson(const data::TokenLine& line, const std::vector<float>& logprobs) {
-  nlohmann::ordered_json out;
-  out["id"] = line.id;
-  out["tokens"] = line.tokens;
-  out["logprobs"] = nlohmann::ordered_json::array({nullptr});
-  for (float logprob : logprobs) out["logprobs"].push_back(logprob);
-  return out;
-}
 
 absl::Status Run(const OneShotFlags& flags) {
   REIN_ASSIGN_OR_RETURN(std::string device, tensor::StartTorch(flags.device, flags.threads));
@@ -43,6 +36,8 @@ absl::Status Run(const OneShotFlags& flags) {
     return absl::InvalidArgumentError(absl::StrCat(line.place, ": ", status.message()));
   }
   REIN_ASSIGN_OR_RETURN(OutputLines out, OutputLines::Create(flags.output));
+  double sum = 0;
+  uint64_t tokens = 0;
   for (size_t begin = 0; begin < lines.size(); begin += kBatch) {
     std::vector<policy::ScoredSequence> batch;
     for (size_t i = begin; i < std::min(begin + kBatch, lines.size()); ++i) {
@@ -51,10 +46,15 @@ absl::Status Run(const OneShotFlags& flags) {
     REIN_ASSIGN_OR_RETURN(auto logprobs,
                           policy::ScoreSequences(model.slots->decoder(), batch, flags.temperature));
     for (size_t i = 0; i < batch.size(); ++i) {
-      out.Add(ToJson(lines[begin + i], logprobs[i]).dump());
+      const data::TokenLine& line = lines[begin + i];
+      out.Add(data::ScoredTokensJson(line.id, line.tokens, logprobs[i]).dump());
+      for (float logprob : logprobs[i]) sum += logprob;
+      tokens += logprobs[i].size();
     }
   }
-  return out.Close();
+  REIN_RETURN_IF_ERROR(out.Close());
+  std::cout << data::ScoreSummaryJson(lines.size(), tokens, sum).dump() << std::endl;
+  return absl::OkStatus();
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
 // ScoreCommand is `rein-reference score`: log-probs of the sequences of a JSONL file, without any
-// service.
+// service; prints their loss and perplexity.
 
 #pragma once
 

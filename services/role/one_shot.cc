@@ -40,10 +40,16 @@ int RunOneShot(CLI::App& app, int argc, char** argv, const std::function<absl::S
   return input ? kExitInput : 1;
 }
 
-absl::StatusOr<OutputLines> OutputLines::Create(const std::string& path) {
-  std::ofstream file(path);
+absl::StatusOr<OutputLines> OutputLines::Create(const std::string& path, bool append) {
+  std::ofstream file(path, append ? std::ios::app : std::ios::trunc);
   if (!file) return absl::InvalidArgumentError(absl::StrCat("cannot write ", path));
   return OutputLines(path, std::move(file));
+}
+
+absl::Status OutputLines::Flush() {
+  file_.flush();
+  if (file_) return absl::OkStatus();
+  return absl::ResourceExhaustedError(absl::StrCat("cannot write all of ", path_));
 }
 
 absl::Status OutputLines::Close() {

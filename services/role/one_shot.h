@@ -39,11 +39,12 @@ int RunOneShot(CLI::App& app, int argc, char** argv, const std::function<absl::S
 // Lines of the output file.
 class OutputLines {
  public:
-  // INVALID_ARGUMENT when it cannot be made.
-  static absl::StatusOr<OutputLines> Create(const std::string& path);
+  // INVALID_ARGUMENT when it cannot be made. `append`: behind what it holds.
+  static absl::StatusOr<OutputLines> Create(const std::string& path, bool append = false);
 
   void Add(const std::string& line) { file_ << line << "\n"; }
-  // RESOURCE_EXHAUSTED when not all could be written.
+  // Both: RESOURCE_EXHAUSTED when not all could be written.
+  absl::Status Flush();
   absl::Status Close();
 
  private:

@@ -2,8 +2,8 @@
 //
 //   REIN_ASSIGN_OR_RETURN(std::shared_ptr<RolloutSession> session, slot_.ForJob(request.fence()));
 //
-// `Session` has job(), IsSameLoad(request), Loaded(), Status(), receiver(), and Close(), which ends what
-// is under way. Thread-safe; who got a
+// `Session` has job(), IsSameLoad(request), Loaded(), Status(), receiver() (null: it takes no weights), and Close(),
+// which ends what is under way. Thread-safe; who got a
 // session keeps it alive.
 
 #pragma once
@@ -49,8 +49,8 @@ class SessionSlot {
   // Of the loaded model; null before one is loaded.
   std::shared_ptr<weights::WeightReceiver> receiver() const {
     std::shared_ptr<Session> loaded = get();
-    if (loaded == nullptr) return nullptr;
-    return {loaded, &loaded->receiver()};
+    if (loaded == nullptr || loaded->receiver() == nullptr) return nullptr;
+    return {loaded, loaded->receiver()};
   }
 
   // Where the loaded job stands; empty before the first Load.

@@ -1,6 +1,8 @@
 #include "services/rollout/generate_command.h"
 
 #include <condition_variable>
+#include <filesystem>
+#include <fstream>
 #include <iostream>
 #include <map>
 #include <mutex>
@@ -9,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include <CLI/CLI.hpp>
 
+#include "common/data/result_lines.h"
 #include "common/data/token_lines.h"
 #include "common/policy/opened_model.h"
 #include "common/status/status_macros.h"
@@ -29,7 +32,7 @@ struct Flags : OneShotFlags {
   double top_p = 1.0, min_p = 0.0;
   uint32_t top_k = 0, max_tokens = 16, min_tokens = 0, n = 1;
   uint64_t seed = 0;
-  bool ignore_eos = false, no_prefix_cache = false;
+  bool ignore_eos = false, no_prefix_cache = false, resume = false;
   std::vector<std::string> stop;
   int32_t max_running = 256, step_tokens = 2048;
   uint64_t kv_tokens = 0;
@@ -55,6 +58,7 @@ void AddFlags(CLI::App& app, Flags& flags) {
                  "Tokens in the KV pages; 0: what suits the device");
   app.add_option("--max-length", flags.max_length,
                  "Longest prompt plus completion; 0: the model's");
+  app.add_flag("--resume", flags.resume, "Keep the whole completions that --output holds, and go on behind them");
   app.add_flag("--no-prefix-cache", flags.no_prefix_cache, "Compute equal beginnings again");
 }
 
@@ -96,15 +100,44 @@ const char* Name(rollout::FinishReason reason) {
 
 nlohmann::ordered_json ToJson(const data::TokenLine& line, const rollout::FinishedSibling& done,
                               bool several) {
-  nlohmann::ordered_json out;
-  out["id"] = line.id;
-  if (several) out["sibling"] = done.sibling;
-  out["prompt_tokens"] = line.tokens;
-  out["tokens"] = done.tokens;
-  out["logprobs"] = done.logprobs;
-  out["text"] = done.text;
-  out["finish_reason"] = Name(done.reason);
-  return out;
+  data::CompletionLine completion{.id = line.id,
+                                  .prompt_tokens = line.tokens,
+                                  .tokens = done.tokens,
+                                  .logprobs = done.logprobs,
+                                  .text = done.text,
+                                  .finish_reason = Name(done.reason)};
+  if (several) completion.sibling = done.sibling;
+  return data::ToJson(completion);
+}
+
+// Prompts whose completions all stand in `path` from an earlier run, in the order of the input; what follows them there
+// is cut off.
+absl::StatusOr<size_t> KeepWhole(const std::vector<data::TokenLine>& lines,
+                                 const std::vector<rollout::GenerateSpec>& specs,
+                                 const std::string& path) {
+  std::error_code error;
+  if (!std::filesystem::exists(path, error)) return 0;
+  std::ifstream file(path, std::ios::binary);
+  std::string row;
+  size_t prompt = 0, siblings = 0;
+  uint64_t end = 0, kept = 0;  // bytes
+  while (prompt < lines.size() && std::getline(file, row) && !file.eof()) {
+    end += row.size() + 1;
+    const nlohmann::json done = nlohmann::json::parse(row, nullptr, false);
+    if (!done.is_object() || done.value("prompt_tokens", nlohmann::json()) != nlohmann::json(lines[prompt].tokens) ||
+        done.value("id", nlohmann::json()) != lines[prompt].id) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          path, " is no output of this input: its completion ", prompt, "/", siblings, " is of another prompt"));
+    }
+    if (++siblings < specs[prompt].siblings.size()) continue;
+    kept = end;
+    siblings = 0;
+    ++prompt;
+  }
+  file.close();
+  std::filesystem::resize_file(path, kept, error);
+  if (error) return absl::InvalidArgumentError(absl::StrCat("cannot cut ", path, ": ", error.message()));
+  return prompt;
 }
 
 // Collects what the engine finishes, and lets it be taken in the order of the input.
@@ -146,11 +179,15 @@ class Completions {
 
 absl::Status WriteAll(const std::vector<data::TokenLine>& lines,
                       const std::vector<rollout::GenerateSpec>& specs, rollout::Engine& engine,
-                      const std::string& path) {
-  REIN_ASSIGN_OR_RETURN(OutputLines out, OutputLines::Create(path));
+                      const std::string& path, bool resume) {
+  size_t first = 0;
+  if (resume) {
+    REIN_ASSIGN_OR_RETURN(first, KeepWhole(lines, specs, path));
+  }
+  REIN_ASSIGN_OR_RETURN(OutputLines out, OutputLines::Create(path, /*append=*/first > 0));
   Completions completions;
-  size_t submitted = 0;
-  for (size_t index = 0; index < specs.size(); ++index) {
+  size_t submitted = first;
+  for (size_t index = first; index < specs.size(); ++index) {
     for (; submitted < std::min(index + kMaxAhead, specs.size()); ++submitted) {
       REIN_RETURN_IF_ERROR(engine.Submit(specs[submitted], completions.For(submitted)).status());
     }
@@ -158,6 +195,7 @@ absl::Status WriteAll(const std::vector<data::TokenLine>& lines,
     for (const auto& [sibling, done] : siblings) {
       out.Add(ToJson(lines[index], done, specs[index].siblings.size() > 1).dump());
     }
+    REIN_RETURN_IF_ERROR(out.Flush());
   }
   return out.Close();
 }
@@ -197,7 +235,7 @@ absl::Status Run(const Flags& flags) {
                                                 *steps, *model.text, clock, {}));
   REIN_RETURN_IF_ERROR(engine->SwapWeights(kOnlyVersion, weights::InFlight::kContinue,
                                            absl::Seconds(60), [] { return absl::OkStatus(); }));
-  return WriteAll(lines, specs, *engine, flags.output);
+  return WriteAll(lines, specs, *engine, flags.output, flags.resume);
 }
 
 }  // namespace

@@ -42,7 +42,7 @@ class RolloutSession {
 
   rollout::Engine& engine() { return *engine_; }
   const text::ModelText& text() const { return *text_; }
-  weights::WeightReceiver& receiver() { return receiver_; }
+  weights::WeightReceiver* receiver() { return &receiver_; }
   v1::ActorStatusReply Status() const;
   // Requests under way end with FINISH_REASON_ABORT.
   void Close() { engine_->Abort({}); }

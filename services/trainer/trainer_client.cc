@@ -41,6 +41,12 @@ class TrainerClient final : public Trainer {
                            std::move(done));
   }
 
+  void Score(const v1::ScorePolicyRequest& request, absl::Duration deadline,
+             rpc::Done<v1::ScorePolicyReply> done) override {
+    rpc::StartRetryingCall(calls_, kRetry, async(), &Async::Score, request, deadline,
+                           std::move(done));
+  }
+
   void Status(absl::Duration deadline, rpc::Done<v1::TrainerStatusReply> done) override {
     rpc::StartRetryingCall(calls_, kRetry, async(), &Async::Status, v1::TrainerStatusRequest(),
                            deadline, std::move(done));

@@ -29,6 +29,8 @@ class Trainer {
                        rpc::Done<v1::PublishReply> done) = 0;
   virtual void Save(const v1::SaveRequest& request, absl::Duration deadline,
                     rpc::Done<v1::SaveReply> done) = 0;
+  virtual void Score(const v1::ScorePolicyRequest& request, absl::Duration deadline,
+                     rpc::Done<v1::ScorePolicyReply> done) = 0;
   virtual void Status(absl::Duration deadline, rpc::Done<v1::TrainerStatusReply> done) = 0;
 };
 

@@ -33,6 +33,21 @@ rewards: [{exact_match: {}}]
 trainer: {learning_rate: %s}
 eval: {max_completion_tokens: 3}
 """
+JUDGED = """name: judged
+model: {job: start}
+data: {train: {file: data/train.jsonl, answer: none}, eval: {file: data/eval.jsonl, limit: 200}}
+ppo: {max_completion_tokens: 3, updates: 8, prompts: 256, critic: {learning_rate: 1e-3}, kl: {coefficient: 0.01}}
+rewards: [{model: {job: judge}}, {exact_match: {}, weight: 0}]
+eval: {accuracy: exact_match}
+trainer: {learning_rate: 1e-3}
+"""
+DISTILLED = """name: distilled
+model: {job: start}
+data: {train: data/train.jsonl, eval: {file: data/eval.jsonl, limit: 200}}
+on_policy_distillation: {max_completion_tokens: 3, updates: 16, prompts: 64, kl: {reference: %s}}
+rewards: [{exact_match: {}, weight: 0}]
+trainer: {learning_rate: 1e-3}
+"""
 GROUPS = "updates: 16, prompts: 32, group_size: 8"
 SINGLE = "updates: 16, prompts: 256"  # as many rollouts, each of its own prompt
 REINFORCED = {"grpo": GROUPS, "dr_grpo": GROUPS, "dapo": "updates: 16, prompts: 16", "gspo": GROUPS, "rloo": GROUPS,
@@ -56,10 +71,14 @@ class AlgorithmsTest(unittest.TestCase):
     def write_preferences(folder):
         """Pairs and marked answers from the right ones: the wrong answer is another digit of the question."""
         rows = [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
-        with open(folder / "pairs.jsonl", "w") as pairs, open(folder / "marked.jsonl", "w") as marked:
+        with open(folder / "pairs.jsonl", "w") as pairs, open(folder / "marked.jsonl", "w") as marked, \
+                open(folder / "judged.jsonl", "w") as judged:
             for number, row in enumerate(rows):
                 digits = [c for c in row["prompt"] if c.isdigit() and c != row["answer"]] or ["0"]
                 wrong = digits[number % len(digits)]
+                # What a policy may come to write when a model judges it: any digit, or more than one.
+                other = row["answer"] * 2 if number % 5 == 0 else str((int(row["answer"]) + 1 + number % 9) % 10)
+                judged.write(json.dumps({"prompt": row["prompt"], "chosen": row["answer"], "rejected": other}) + "\n")
                 pairs.write(json.dumps({"prompt": row["prompt"], "chosen": row["answer"], "rejected": wrong}) + "\n")
                 good = number % 2 == 0
                 marked.write(json.dumps({"prompt": row["prompt"], "answer": row["answer"] if good else wrong,
@@ -89,11 +108,24 @@ class AlgorithmsTest(unittest.TestCase):
     def test_a_reward_model_tells_right_from_wrong(self):
         if not wanted("reward_model"):
             return
-        self.stack.end_of("name: judge\nmodel: {job: start}\ndata: {train: data/pairs.jsonl}\n"
-                          "reward_model: {updates: 60}\ntrainer: {learning_rate: 1e-3}\n", code=0)
+        self.stack.end_of("name: judge\nmodel: {job: start}\ndata: {train: data/judged.jsonl}\n"
+                          "reward_model: {updates: 90}\ntrainer: {learning_rate: 1e-3}\n", code=0)
         accuracy = [line["accuracy"] for line in self.stack.metrics("judge")]
         print(f"{'reward_model':24} {accuracy[0]:.3f} -> {accuracy[-1]:.3f}", flush=True)
         self.assertGreater(sum(accuracy[-5:]) / 5, 0.85)
+        # What it has learned of right and wrong teaches the policy, which never sees a right answer.
+        self.rises(JUDGED, "judged", 0.15)
+        parts = self.stack.metrics("judged")[-1]
+        self.assertIn("reward/model", parts)
+
+
+    def test_a_teacher_teaches_what_the_policy_writes(self):
+        if not wanted("on_policy_distillation"):
+            return
+        self.stack.end_of("name: teacher\nmodel: {job: start}\ndata: {train: data/train.jsonl}\n"
+                          "sft: {updates: 150}\ntrainer: {learning_rate: 1e-3}\n", code=0, patience=270)
+        teacher = self.stack.job("teacher")["output"] + "/model"
+        self.rises(DISTILLED % teacher, "distilled", 0.15)
 
 
 def wanted(algorithm):

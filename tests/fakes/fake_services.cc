@@ -28,6 +28,11 @@ class FakeTrainer final : public services::Trainer {
     absl::Status status = Ask(fakes_.on_save, request);
     Answer(status, [&] { return fakes_.trainer_service.Save(request); }, std::move(done));
   }
+  void Score(const v1::ScorePolicyRequest& request, absl::Duration,
+             rpc::Done<v1::ScorePolicyReply> done) override {
+    v1::ScorePolicyReply reply = fakes_.trainer_service.Score(request);
+    fakes_.Later([reply, done] { done(reply); });
+  }
   void Status(absl::Duration, rpc::Done<v1::TrainerStatusReply> done) override {
     v1::TrainerStatusReply reply = fakes_.trainer_service.Status();
     fakes_.Later([reply, done] { done(reply); });
@@ -101,6 +106,7 @@ class FakeReference final : public services::Reference {
 
   void Load(const v1::LoadModelRequest& request, absl::Duration,
             rpc::Done<v1::LoadModelReply> done) override {
+    if (fakes_.on_load_reference) fakes_.on_load_reference(request);
     auto reply = fakes_.reference_service.Load(request);
     fakes_.Later([reply, done] { done(reply); });
   }

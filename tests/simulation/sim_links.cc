@@ -142,6 +142,14 @@ class SimTrainer final : public Linked<Trainer> {
         request, Work(0.2, 1), std::move(done),
         [request](SimProcess& p) { return p.trainer->Save(request); });
   }
+  void Score(const v1::ScorePolicyRequest& request, absl::Duration,
+             rpc::Done<v1::ScorePolicyReply> done) override {
+    link_->Call<v1::ScorePolicyReply>(
+        absl::ZeroDuration(), std::move(done),
+        [request](SimProcess& p) -> absl::StatusOr<v1::ScorePolicyReply> {
+          return p.trainer->Score(request);
+        });
+  }
   void Status(absl::Duration, rpc::Done<v1::TrainerStatusReply> done) override {
     link_->Call<v1::TrainerStatusReply>(
         absl::ZeroDuration(), std::move(done),

@@ -1,5 +1,7 @@
 #include "tests/simulation/sim_services.h"
 
+#include <algorithm>
+
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 
@@ -103,6 +105,18 @@ absl::StatusOr<v1::SaveReply> SimTrainerService::Save(const v1::SaveRequest& req
   return done->second;
 }
 
+v1::ScorePolicyReply SimTrainerService::Score(const v1::ScorePolicyRequest& request) const {
+  v1::ScorePolicyReply reply;
+  const auto number = static_cast<float>(std::min<uint64_t>(weights_.version.number(), 2));
+  for (const v1::TrainingSequence& sequence : request.sequences()) {
+    v1::SequenceLogprobs* logprobs = reply.add_sequences();
+    for (char target : sequence.loss_mask()) {
+      if (target != 0) logprobs->add_logprobs(-1 / (1 + number));
+    }
+  }
+  return reply;
+}
+
 v1::TrainerStatusReply SimTrainerService::Status() const {
   v1::TrainerStatusReply reply;
   reply.set_job(weights_.job);
@@ -115,6 +129,7 @@ absl::StatusOr<v1::LoadModelReply> SimModelService::Load(const v1::LoadModelRequ
   if (!weights_.loaded || weights_.job != request.fence().job()) {
     weights_ = {.job = request.fence().job(), .loaded = true};
   }
+  if (!request.weights_path().empty()) weights_.has_version = true;  // from a folder
   return v1::LoadModelReply();
 }
 

@@ -54,6 +54,8 @@ class SimTrainerService {
   absl::StatusOr<v1::LoadTrainerReply> Load(const v1::LoadTrainerRequest& request);
   absl::StatusOr<v1::UpdateReply> Update(const v1::UpdateRequest& request);
   absl::StatusOr<v1::SaveReply> Save(const v1::SaveRequest& request);
+  // Each target has a log-prob of -1 / (1 + number of the version, at most 2): a loss that falls, then stays.
+  v1::ScorePolicyReply Score(const v1::ScorePolicyRequest& request) const;
   v1::TrainerStatusReply Status() const;
   const SimWeights& weights() const { return weights_; }
 

@@ -129,7 +129,7 @@ void SimWorld::StartController() {
                                        .clock = clock_,
                                        .recorder = recorder_,
                                        .train = &train_,
-                                       .held_out = &held_out_,
+                                       .held_out = {{"eval", &held_out_}},
                                        .wake = [this] { wake_ = true; }},
                                       job_);
   if (!run.ok()) return truth_.violations.push_back(run.status().ToString());

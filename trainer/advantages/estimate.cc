@@ -77,7 +77,10 @@ TokenRows Unwhitened(const AdvantageSettings& s, const AdvantageInputs& in) {
 Advantages EstimateAdvantages(const AdvantageSettings& settings, const AdvantageInputs& inputs) {
   Advantages result;
   if (settings.kind == AdvantageKind::kGae) {
-    Gae gae = TokenGae(TokenRewards(inputs), inputs.value, {settings.gamma, settings.lambda});
+    const GaeSettings gae_settings{settings.gamma, settings.lambda};
+    Gae gae = settings.turns
+                  ? TurnGae(TokenRewards(inputs), inputs.value, inputs.turn, gae_settings)
+                  : TokenGae(TokenRewards(inputs), inputs.value, gae_settings);
     result = {std::move(gae.advantage), std::move(gae.returns)};
   } else {
     result.advantage = Unwhitened(settings, inputs);

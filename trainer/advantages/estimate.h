@@ -29,6 +29,7 @@ struct AdvantageSettings {
   double epsilon = 1e-6;             // of that division, and of kPerReward's
   double gamma = 1;                  // of rewards to go, and GAE
   double lambda = 1;                 // of GAE
+  bool turns = false;                // kGae: turns are time steps, not tokens
   bool whiten = false;               // over the batch, at the end
   std::vector<double> part_weights;  // kPerReward: of each reward
 };
@@ -41,6 +42,7 @@ struct AdvantageInputs {
   std::vector<std::vector<double>> parts;  // kPerReward: the score of each reward
   std::vector<double> greedy_reward;       // kGreedyBaseline
   TokenRows value;    // kGae: the critic's, of each target
+  std::vector<std::vector<int64_t>> turn;  // kGae with turns: a label of each target's turn
   TokenRows penalty;  // taken from each token's reward (KL, times its coefficient); empty: none
 };
 

@@ -13,6 +13,7 @@
 
 #include "trainer/advantages/estimate.h"
 #include "trainer/losses/aggregation.h"
+#include "trainer/losses/covariance.h"
 #include "trainer/losses/kto.h"
 #include "trainer/losses/segments.h"
 #include "trainer/losses/simpo.h"
@@ -35,6 +36,8 @@ struct LossInputs {
   Segments segments;
   double kl_coefficient = 0;  // in force now
   at::Tensor label_S;         // TrainingSequence::reward of each sequence
+  at::Tensor log_partition_T;  // differentiable; only with z_loss
+  at::Tensor selected_T;       // with `selection`: 1 for the tokens that it chose, else 0
   at::Tensor score_S;         // of a model with a scalar head, differentiable; then there are no log-probs
   double mismatch_kl = 0;     // needs_mismatch_kl: z of KTO
 };
@@ -61,6 +64,12 @@ struct CriticSettings {
   std::optional<double> clip = 0.2;
 };
 
+// Which tokens of an Update lower the entropy most; see losses/covariance.h.
+struct TokenSelection {
+  std::optional<CovarianceRange> range;  // Clip-Cov: a share of those in it, at random; absent: the highest ones
+  double share = 0;
+};
+
 struct Algorithm {
   std::string name;
   double temperature = 1;   // of the distribution whose log-probs the loss uses
@@ -74,6 +83,9 @@ struct Algorithm {
   bool frozen_reference = false;   // reference log-probs are those of the weights that training began with
   bool needs_mismatch_kl = false;  // with frozen_reference: KTO's z
   bool mask_truncated = false;
+  double embedding_noise = 0;   // NEFTune's alpha
+  bool log_partition = false;   // the loss reads log_partition_T
+  std::optional<TokenSelection> selection;
   bool skips_zero_advantage = false;  // a token with advantage 0 has no loss: its forward is left out
   Aggregation aggregation = Aggregation::kTokenMean;
   double horizon = 1;  // of kSequenceSumFixed
@@ -87,8 +99,8 @@ struct Algorithm {
   std::function<LossTerms(const LossInputs&)> loss;
 };
 
-// Cross-entropy on the targets.
-Algorithm Sft(Aggregation aggregation);
+// Cross-entropy on the targets, plus z_loss * log^2 of the partition function.
+Algorithm Sft(Aggregation aggregation, double z_loss = 0);
 
 // Preference optimisation and reward models: losses/{dpo,simpo,orpo,kto,bradley_terry}.h as jobs.
 Algorithm DirectPreference(const DpoSettings& settings, bool reference_free);

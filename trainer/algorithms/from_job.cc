@@ -141,6 +141,15 @@ Algorithm PolicyGradientFrom(const v1::GrpoConfig& config, const v1::JobConfig& 
   settings.entropy_coefficient = config.entropy_coefficient();
   CorrectionsFrom(config, settings);
   settings.advantage.lambda = config.lambda();
+  settings.advantage.turns = config.gae_level() == v1::GAE_LEVEL_TURN;
+  if (config.clip_cov().has_share()) {
+    settings.clip_cov = TokenSelection{CovarianceRange{config.clip_cov().low(), config.clip_cov().high()},
+                                       config.clip_cov().share()};
+  }
+  if (config.kl_cov().has_share()) {
+    settings.kl_cov = TokenSelection{{}, config.kl_cov().share()};
+    settings.kl_cov_coefficient = config.kl_cov().coefficient();
+  }
   if (config.advantage() == v1::ADVANTAGE_GAE) {
     settings.critic = CriticSettings{config.critic().path(), config.critic().learning_rate(),
                                      config.critic().clip()};
@@ -163,8 +172,16 @@ absl::StatusOr<Algorithm> AlgorithmFromJob(const v1::JobConfig& job) {
     return PolicyGradientFrom(*config, job);
   }
   switch (job.kind_case()) {
-    case v1::JobConfig::kSft:
-      return Sft(FromProto(job.sft().aggregation()));
+    case v1::JobConfig::kSft: {
+      Algorithm sft = Sft(FromProto(job.sft().aggregation()));
+      sft.embedding_noise = job.sft().neftune_alpha();
+      return sft;
+    }
+    case v1::JobConfig::kPretrain: {
+      Algorithm pretrain = Sft(Aggregation::kTokenMean, job.pretrain().z_loss());
+      pretrain.name = "pretrain";
+      return pretrain;
+    }
     case v1::JobConfig::kDpo:
       return DirectPreference(DpoFrom(job.dpo()), job.dpo().reference_free());
     case v1::JobConfig::kKto:
@@ -177,6 +194,8 @@ absl::StatusOr<Algorithm> AlgorithmFromJob(const v1::JobConfig& job) {
     case v1::JobConfig::kRewardModel:
       return RewardModel(job.reward_model().center_coefficient());
     case v1::JobConfig::kEvaluate:
+    case v1::JobConfig::kGenerate:
+    case v1::JobConfig::kScore:
       // The trainer serves the weights that are scored; no Update is ever asked for.
       return Sft(Aggregation::kTokenMean);
     default:

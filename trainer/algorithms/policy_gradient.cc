@@ -10,6 +10,8 @@ namespace {
 
 using Settings = PolicyGradientSettings;
 
+constexpr double kRoundingLogprob = 1e-5;
+
 SurrogateLoss Objective(const Settings& s, const LossInputs& in) {
   const at::Tensor &policy = in.policy_logprob_T, &old = in.old_logprob_T, &a = in.advantage_T;
   if (s.ratio == RatioLevel::kGeometric) {
@@ -68,6 +70,7 @@ std::vector<std::string> TokenMeanNames(const Settings& s) {
   const auto* clip = std::get_if<ClipRange>(&s.surrogate);
   if (clip != nullptr && clip->dual) names.push_back("clip_ratio_dual");
   if (Corrects(s)) names.push_back("correction_mean");
+  if (s.clip_cov || s.kl_cov) names.push_back("selected_ratio");
   if (KlInLoss(s)) names.push_back("reference_kl");
   return names;
 }
@@ -86,6 +89,16 @@ LossTerms Terms(const Settings& s, const LossInputs& in) {
   if (at::Tensor factor_T = Correction(s, in); factor_T.defined()) {
     terms.loss_T = terms.loss_T * factor_T;
     terms.token_means.push_back(factor_T);
+  }
+  if (s.clip_cov || s.kl_cov) {
+    // verl compute_policy_loss_clip_cov and _kl_cov. Rounding is no distance: on policy the gradient of |x| would be
+    // its sign.
+    auto distance_T = [&] {
+      return ((in.policy_logprob_T - in.old_logprob_T).abs() - kRoundingLogprob).clamp_min(0);
+    };
+    terms.loss_T = s.clip_cov ? terms.loss_T * (1 - in.selected_T)
+                              : terms.loss_T + in.selected_T * s.kl_cov_coefficient * distance_T();
+    terms.token_means.push_back(in.selected_T);
   }
   if (KlInLoss(s)) {
     at::Tensor kl_T = Kl(in.policy_logprob_T, in.reference_logprob_T, s.kl_estimator);
@@ -115,7 +128,8 @@ Algorithm PolicyGradient(const Settings& s) {
   algorithm.needs_behaviour = true;
   algorithm.needs_reference = s.kl.coefficient > 0;
   algorithm.recomputes_old = s.recompute_old;
-  algorithm.skips_zero_advantage = !KlInLoss(s) && s.entropy_coefficient == 0;
+  algorithm.skips_zero_advantage = !KlInLoss(s) && s.entropy_coefficient == 0 && !s.kl_cov;
+  algorithm.selection = s.clip_cov ? s.clip_cov : s.kl_cov;
   algorithm.kl = s.kl;
   algorithm.advantage = s.advantage;
   algorithm.critic = s.critic;

@@ -39,6 +39,9 @@ struct PolicyGradientSettings {
   std::optional<ImportanceCorrection> correction;
   std::optional<Rejection> rejection;
   std::optional<double> mask_negative_above;
+  std::optional<TokenSelection> clip_cov;  // these tokens have no loss
+  std::optional<TokenSelection> kl_cov;    // these have a penalty on |policy - old|; not both
+  double kl_cov_coefficient = 1;
   std::optional<CriticSettings> critic;
 };
 

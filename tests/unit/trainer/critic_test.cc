@@ -39,6 +39,28 @@ std::vector<TrainingSequence> Predictable(PolicyTrainer& trainer) {
   return batch;
 }
 
+// Turns as time steps: a tool's answer stands between two turns of the policy.
+TEST(CriticTest, ATurnMayBeOneStepOfGae) {
+  PolicyGradientSettings ppo = Ppo();
+  ppo.advantage.turns = true;
+  ppo.advantage.gamma = 0.5;
+  TrainerSettings settings = Settings();
+  settings.schedule.peak = 0;
+  ppo.critic->learning_rate = 0;
+  auto trainer = Make(settings, PolicyGradient(ppo));
+  std::vector<TrainingSequence> batch(1);
+  TrainingSequence& s = batch[0];
+  s.token_ids = {1, 2, 3, 4, 5, 6, 7, 8};
+  s.loss_mask = {0, 0, 1, 1, 0, 0, 1, 1};
+  s.reward = 1;
+  s.behaviour_logprobs = trainer->Score(batch)->front();
+  UpdateBatch prepared = PrepareBatch(batch, PolicyGradient(ppo), 0, {{0.25f, 0.5f, 0.125f, 0.75f}});
+  const double second = 1 - 0.125, first = 0.5 * 0.125 - 0.25 + 0.5 * 0.95 * second;
+  EXPECT_EQ(prepared.advantages[0], (std::vector<double>{first, first, second, second}));
+  EXPECT_EQ(prepared.returns[0][0], first + 0.25);
+  EXPECT_TRUE(trainer->Update(batch).ok());
+}
+
 TEST(CriticTest, LearnsWhatRewardsCome) {
   TrainerSettings settings = Settings();
   settings.schedule.peak = 0;  // the policy stays

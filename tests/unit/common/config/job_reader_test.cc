@@ -281,6 +281,115 @@ TEST_F(JobReaderTest, ContradictionsOfAlgorithmsExplainThemselves) {
   }
 }
 
+TEST_F(JobReaderTest, ContradictionsOfEntropyCurriculumAndTeachersExplainThemselves) {
+  auto report = [&](const std::string& block) {
+    return Report("name: a\nmodel: model\ndata: {train: train.jsonl}\nrewards: [{numeric: {}}]\n" + block);
+  };
+  EXPECT_THAT(report("grpo: {clip_cov: {share: 0.1}, kl_cov: {share: 0.1}}"),
+              HasSubstr("cannot stand beside clip_cov"));
+  EXPECT_THAT(report("grpo: {clip_cov: {low: 2}}"), HasSubstr("has no effect without grpo.clip_cov.share"));
+  EXPECT_THAT(report("grpo: {clip_cov: {share: 0.1, low: 6}}"), HasSubstr("is 6, not below clip_cov.high 5"));
+  EXPECT_THAT(report("grpo: {kl_cov: {coefficient: 2}}"), HasSubstr("has no effect without grpo.kl_cov.share"));
+  EXPECT_THAT(report("grpo: {gae_level: turn}"), HasSubstr("has no effect with advantage: group_relative"));
+  EXPECT_THAT(report("grpo: {curriculum: {passes: 3}}"),
+              HasSubstr("has no effect without curriculum.min_pass_rate or max_pass_rate"));
+  EXPECT_THAT(report("grpo: {curriculum: {min_pass_rate: 0.5, max_pass_rate: 0.4}}"),
+              HasSubstr("is 0.5, not below curriculum.max_pass_rate 0.4"));
+  EXPECT_THAT(report("grpo: {kl: {reference: model}}"), HasSubstr("while grpo.kl.coefficient is 0"));
+  EXPECT_THAT(report("on_policy_distillation: {}"), HasSubstr("kl.reference  is required: the folder of the teacher"));
+  const std::string taught = "name: a\nmodel: model\ndata: {train: train.jsonl}\n"
+                             "on_policy_distillation: {kl: {reference: model}";
+  EXPECT_THAT(Report(taught + ", dynamic_sampling: true}\n"), HasSubstr("there are no rewards"));
+  auto job = Read(taught + "}\n");
+  ASSERT_TRUE(job.ok()) << job.status();
+  EXPECT_EQ(job->on_policy_distillation().gamma(), 0);
+  EXPECT_EQ(job->on_policy_distillation().kl().place(), v1::KL_PLACE_REWARD);
+}
+
+TEST_F(JobReaderTest, ARewardModelIsAFolderOrAJob) {
+  auto report = [&](const std::string& rewards) { return Report(kShortest, {"rewards=[{model: " + rewards + "}]"}); };
+  EXPECT_THAT(report("{}"), HasSubstr("wants a folder (path) or a job"));
+  EXPECT_THAT(report("{path: model, job: judge}"), HasSubstr("wants only one of path and job"));
+  EXPECT_THAT(report("absent"), HasSubstr("absent does not exist"));
+  EXPECT_THAT(report("{path: model, dtype: int8}"), HasSubstr("wants float32 or bfloat16, got int8"));
+  auto job = Read(kShortest, {"rewards=[{model: model}]"});
+  ASSERT_TRUE(job.ok()) << job.status();
+  EXPECT_EQ(job->rewards(0).model().path(), (folder_ / "model").string());
+  EXPECT_TRUE(job->rewards(0).model().chat_template());
+}
+
+TEST_F(JobReaderTest, EvaluationsSayWhatCannotBe) {
+  auto report = [&](std::vector<std::string> overrides) {
+    overrides.push_back("data.eval=held_out.jsonl");
+    return Report(kShortest, overrides);
+  };
+  EXPECT_THAT(report({"eval.samples=4"}), HasSubstr("at temperature 0 all completions of a prompt are equal"));
+  EXPECT_THAT(report({"eval.samples=4", "eval.temperature=1", "eval.pass_at=[1, 8]"}),
+              HasSubstr("is 8, more than the 4 samples of a prompt"));
+  EXPECT_THAT(report({"eval.pass_at=[0]"}), HasSubstr("eval.pass_at"));
+  EXPECT_THAT(report({"eval.datasets=[{file: train.jsonl}]"}), HasSubstr("wants a name"));
+  EXPECT_THAT(report({"eval.datasets=[{file: train.jsonl, name: eval}]"}), HasSubstr("stands twice: eval"));
+  EXPECT_THAT(report({"eval.settings=[{name: hot}, {name: hot}]"}), HasSubstr("stands twice: hot"));
+  EXPECT_THAT(report({"eval.settings=[{temperature: 1}]"}), HasSubstr("Name in results"));
+  EXPECT_THAT(report({"eval.patience=2"}), HasSubstr("and there is none"));
+  EXPECT_THAT(Report(kShortest, {"eval.pass_at=[1]"}), HasSubstr("has no effect without data.eval and rewards"));
+  const std::string sft = "name: a\nmodel: model\ndata: {train: train.jsonl, eval: held_out.jsonl}\nsft: {}\n";
+  EXPECT_THAT(Report(sft + "eval: {patience: 2}\n"), HasSubstr("wants eval.every above 0"));
+  EXPECT_TRUE(Read(sft + "eval: {patience: 2, every: 5}\n").ok()) << "the loss needs no rewards";
+}
+
+TEST_F(JobReaderTest, JobsThatTrainNothingRefuseWhatTrains) {
+  const std::string generate = "name: a\nmodel: model\ndata: {eval: held_out.jsonl}\ngenerate: {}\n";
+  auto job = Read(generate);
+  ASSERT_TRUE(job.ok()) << job.status();
+  auto again = Read(ToYaml(*job));
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_EQ(HashOf(*job), HashOf(*again));
+  EXPECT_THAT(Report(generate, {"trainer.beta1=0.5"}), HasSubstr("has no effect in generate, which trains nothing"));
+  EXPECT_THAT(Report(generate, {"eval.samples=2"}), HasSubstr("has no effect in generate"));
+  EXPECT_THAT(Report(generate, {"generate.samples=2", "generate.temperature=0"}), HasSubstr("completions of a prompt are equal"));
+  EXPECT_THAT(Report("name: a\nmodel: model\ngenerate: {}\n"), HasSubstr("data.eval  is required by generate"));
+  EXPECT_THAT(Report("name: a\nmodel: model\nscore: {}\nrewards: [{numeric: {}}]\n"),
+              HasSubstr("have no effect in score"));
+}
+
+TEST_F(JobReaderTest, PretrainingReadsACorpusAndNothingElse) {
+  std::ofstream(folder_ / "corpus.idx") << "x";
+  const std::string pretrain = "name: a\nmodel: {config: model}\npretrain: {sequence_tokens: 64, corpus: [corpus.idx]}\n";
+  auto job = Read(pretrain);
+  ASSERT_TRUE(job.ok()) << job.status();
+  EXPECT_EQ(job->pretrain().corpus(0).path(), (folder_ / "corpus.idx").string());
+  EXPECT_EQ(TextJobOf(*job)->lines, 64u);
+  EXPECT_TRUE(Read(ToYaml(*job)).ok());
+  EXPECT_THAT(Report(pretrain, {"data.train=train.jsonl"}), HasSubstr("which reads pretrain.corpus"));
+  EXPECT_THAT(Report(pretrain, {"pretrain.corpus=[]"}), HasSubstr("is required: at least one .idx file"));
+  EXPECT_THAT(Report(pretrain, {"pretrain.corpus=[absent.idx]"}), HasSubstr("absent.idx does not exist"));
+  EXPECT_THAT(Report(pretrain, {"pretrain.split='0,1'"}), HasSubstr("leaves nothing to train on"));
+  EXPECT_THAT(Report(pretrain, {"pretrain.split='9,x'"}), HasSubstr("wants shares of at least 0"));
+  EXPECT_THAT(Report(pretrain, {"pretrain.split='1,1,1,1'"}), HasSubstr("has 4 shares, at most 3"));
+  EXPECT_THAT(Report(pretrain, {"pretrain.corpus=[{path: corpus.idx, weight: 1}, corpus.idx]"}),
+              HasSubstr("1 of 2 parts have a weight"));
+  EXPECT_THAT(Report(pretrain, {"eval.every=5"}), HasSubstr("without a held-out share: pretrain.split"));
+  EXPECT_THAT(Report(pretrain, {"model.max_length=32"}), HasSubstr("is 64, more than model.max_length 32"));
+  EXPECT_TRUE(Read(pretrain, {"pretrain.split='9,1'", "eval.every=5", "eval.patience=1"}).ok());
+}
+
+TEST_F(JobReaderTest, SchemasNameColumns) {
+  auto dataset = [&](const std::string& yaml) {
+    auto job = Read(kShortest, {"data.train=" + yaml});
+    EXPECT_TRUE(job.ok()) << job.status();
+    return job.ok() ? job->data().train() : v1::DatasetConfig();
+  };
+  EXPECT_EQ(dataset("{file: train.jsonl, schema: verl}").answer(), "reward_model.ground_truth");
+  EXPECT_EQ(dataset("{file: train.jsonl, schema: trl}").answer(), "completion");
+  EXPECT_EQ(dataset("{file: train.jsonl, schema: openai}").prompt(), "messages");
+  EXPECT_EQ(dataset("{file: train.jsonl, schema: sharegpt}").prompt(), "conversations");
+  EXPECT_EQ(dataset("{file: train.jsonl, schema: alpaca}").context(), "input");
+  EXPECT_EQ(dataset("{file: train.jsonl, schema: alpaca, prompt: question}").prompt(), "question");
+  EXPECT_THAT(Report(kShortest, {"data.train={file: train.jsonl, schema: parquet}"}),
+              HasSubstr("one of verl, trl, openai, sharegpt, alpaca"));
+}
+
 TEST_F(JobReaderTest, EveryPresetReadsAndPrintsBack) {
   for (const char* name : {"grpo", "dr_grpo", "dapo", "gspo", "rloo", "reinforce_pp",
                            "reinforce_pp_baseline", "remax", "cispo", "sapo", "gmpo"}) {

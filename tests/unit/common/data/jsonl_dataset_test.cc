@@ -107,8 +107,41 @@ TEST(JsonlDatasetTest, ReportsBadLinesWithTheirPlace) {
   EXPECT_THAT(error, HasSubstr(":7: column \"prompt\": want a text or a list of {role, content}, "
                                "got an empty list\n"));
   EXPECT_THAT(error, HasSubstr(":8: column \"prompt\", message 1: want {role, content}\n"));
-  EXPECT_THAT(error, HasSubstr(":9: column \"answer\": want a text or a number, got array\n"));
+  EXPECT_THAT(error, HasSubstr(":9: column \"answer\", message 1: want {role, content}\n"));
   EXPECT_THAT(error, HasSubstr("UTF-8"));
+}
+
+// TRL writes completions and pairs as conversations.
+TEST(JsonlDatasetTest, AnAnswerMayBeAConversationThatEndsWithIt) {
+  const std::string path = Write(
+      "{\"prompt\": [{\"role\": \"user\", \"content\": \"q\"}], \"completion\": [{\"role\": \"assistant\", "
+      "\"content\": \"a\"}]}\n");
+  auto dataset = JsonlDataset::Open({.path = path, .answer_column = "completion", .answer_required = true});
+  ASSERT_TRUE(dataset.ok()) << dataset.status();
+  EXPECT_EQ((*dataset)->Row(0)->answer, "a");
+  const std::string wrong = Write("{\"prompt\": \"q\", \"answer\": [{\"role\": \"user\", \"content\": \"a\"}]}\n");
+  EXPECT_THAT(OpenError({.path = wrong}), HasSubstr("ends with a message of user, want the assistant's"));
+}
+
+// Files that pyarrow wrote (tests/golden/parquet/README.md): verl's columns, two rows in a row group.
+TEST(JsonlDatasetTest, ParquetRowsAreLines) {
+  for (const char* codec : {"snappy", "zstd", "gzip", "lz4"}) {
+    const std::string path = std::string("tests/golden/parquet/verl_") + codec + ".parquet";
+    auto dataset = JsonlDataset::Open({.path = path, .answer_column = "reward_model.ground_truth",
+                                       .answer_required = true});
+    ASSERT_TRUE(dataset.ok()) << dataset.status();
+    EXPECT_EQ((*dataset)->size(), 5u);
+    const PromptRow row = *(*dataset)->Row(3);
+    EXPECT_THAT(row.messages, ElementsAre(text::ChatMessage{"user", "max(3,2)"}));
+    EXPECT_EQ(row.answer, "3");
+    EXPECT_THAT(row.columns_json, HasSubstr("\"extra_info\":{\"index\":3,\"score\":0.75}"));
+  }
+  EXPECT_THAT(OpenError({.path = "tests/golden/parquet/verl_zstd.parquet", .prompt_column = "question"}),
+              HasSubstr(".parquet:1: no column \"question\"; it has data_source, "));
+  EXPECT_TRUE(absl::IsNotFound(JsonlDataset::Open({.path = "absent.parquet"}).status()));
+  const std::string wrong = testing::TempDir() + "/wrong.parquet";
+  std::ofstream(wrong) << "{\"prompt\": \"x\"}\n";
+  EXPECT_THAT(OpenError({.path = wrong}), HasSubstr("wrong.parquet: "));
 }
 
 TEST(JsonlDatasetTest, ShowsTenBadLinesAndCountsAll) {

@@ -132,6 +132,41 @@ TEST_F(ScorerTest, ARemoteThatFailsCostsItsItems) {
   EXPECT_EQ(reply.results(0).error(), "remote: connection refused");
 }
 
+TEST_F(ScorerTest, ARewardModelIsAskedAtTheReferencesInTurn) {
+  std::vector<std::string> asked;
+  remote_ = [&](const std::string& address, const v1::ScoreRewardsRequest& request,
+                absl::Duration timeout) {
+    asked.push_back(address);
+    EXPECT_EQ(timeout, absl::Minutes(10)) << "a model waits for its device";
+    EXPECT_EQ(request.rules_size(), 1);
+    EXPECT_EQ(request.rules(0).model().path(), "judge");
+    v1::ScoreRewardsReply reply;
+    for (int i = 0; i < request.items_size(); ++i) reply.add_results()->set_reward(-1.5);
+    return reply;
+  };
+  v1::ScoreRewardsRequest request;
+  ASSERT_TRUE(google::protobuf::TextFormat::ParseFromString(
+      "rules { model { path: 'judge' } weight: 2 } rules { exact_match {} weight: 0 } items {} "
+      "model_scorers: 'a:1' model_scorers: 'b:1'",
+      &request));
+  auto scorer = *Scorer::Create({.remote = remote_}, clock_);
+  for (int call = 0; call < 2; ++call) {
+    auto reply = scorer->Score(request, clock_.Now() + absl::Minutes(20));
+    ASSERT_TRUE(reply.ok()) << reply.status();
+    EXPECT_EQ(reply->results(0).reward(), -3.0);
+    EXPECT_EQ(reply->results(0).parts(0).name(), "model");
+  }
+  EXPECT_THAT(asked, ElementsAre("a:1", "b:1"));
+}
+
+TEST_F(ScorerTest, ARewardModelWantsAReference) {
+  remote_ = [](const std::string&, const v1::ScoreRewardsRequest&, absl::Duration) {
+    return absl::StatusOr<v1::ScoreRewardsReply>(absl::UnavailableError("never asked"));
+  };
+  EXPECT_THAT(Error("rules { model { path: 'judge' } } items {}"),
+              HasSubstr("rewards[0] (model): a reward model is served by a reference, and none"));
+}
+
 TEST(ScorerCreateTest, WantsAThread) {
   sync::RealClock clock;
   EXPECT_TRUE(absl::IsInvalidArgument(Scorer::Create({.threads = 0}, clock).status()));

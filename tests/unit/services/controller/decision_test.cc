@@ -171,6 +171,82 @@ TEST(DecisionTest, EndsWithEvaluationCheckpointAndExport) {
   EXPECT_EQ(NextAction(s).kind, ActionKind::kFinish);
 }
 
+// generate: no update is wanted, and the job is over when nothing is open.
+TEST(DecisionTest, WhatIsGeneratedIsCollectedAndWritten) {
+  Snapshot s = Healthy();
+  s.plan = {.kind = Plan::Kind::kCollect, .groups_per_update = 4, .one_pass = true, .scores = false};
+  s.current = s.trainer.version = {.lineage = 2, .number = 0};
+  s.generators = {{.name = "g0"}};
+  EXPECT_EQ(NextAction(s).kind, ActionKind::kLoadGenerator);
+  s.generators[0].loaded = true;
+  EXPECT_EQ(NextAction(s).kind, ActionKind::kPublish);
+  s.generators = {Generator("g0", s.current)};
+  Action issue = NextAction(s);
+  EXPECT_EQ(issue.kind, ActionKind::kIssue);
+  EXPECT_EQ(issue.count, 4u);
+  s.open_groups = 4;
+  s.ready_groups = 2;
+  Action collect = NextAction(s);
+  EXPECT_EQ(collect.kind, ActionKind::kCollect);
+  EXPECT_EQ(collect.count, 2u);
+  s.open_groups = s.ready_groups = 0;
+  s.more_prompts = false;
+  s.rewarders.clear();
+  EXPECT_EQ(WaitsFor(s), "") << "nobody scores";
+  EXPECT_EQ(NextAction(s).kind, ActionKind::kWriteResults);
+  s.exported = true;
+  EXPECT_EQ(NextAction(s).kind, ActionKind::kFinish);
+}
+
+TEST(DecisionTest, TextsAreScoredByReferencesAlone) {
+  Snapshot s = Healthy();
+  s.plan = {.kind = Plan::Kind::kCollect, .groups_per_update = 4, .one_pass = true, .reference = true,
+            .generates = false, .scores = false};
+  s.current = s.trainer.version = {.lineage = 2, .number = 0};
+  s.generators.clear();
+  s.references = {{.name = "r0", .loaded = true}};
+  EXPECT_EQ(WaitsFor(s), "");
+  EXPECT_EQ(NextAction(s).kind, ActionKind::kIssue);
+  s.open_groups = 4;
+  EXPECT_EQ(NextAction(s).kind, ActionKind::kPublish) << "the weights to score with";
+  s.references[0].has_weights = true;
+  s.to_reference = {Waiting(0)};
+  EXPECT_EQ(NextAction(s).kind, ActionKind::kScoreReference);
+}
+
+TEST(DecisionTest, HeldOutAnswersNeedTheTrainerOnly) {
+  Snapshot s = Healthy();
+  s.plan = {.kind = Plan::Kind::kTexts, .updates = 10, .groups_per_update = 4, .generates = false, .scores = false,
+            .validates = true, .eval_every = 5};
+  s.generators.clear();
+  s.rewarders.clear();
+  s.open_groups = s.ready_groups = 4;
+  EXPECT_EQ(WaitsFor(s), "");
+  EXPECT_EQ(NextAction(s).kind, ActionKind::kEvaluate);
+  s.evaluating = s.validating = true;
+  EXPECT_EQ(NextAction(s).kind, ActionKind::kValidate);
+  s.trainer.busy = true;
+  EXPECT_EQ(NextAction(s).kind, ActionKind::kWait);
+  s.trainer.busy = s.evaluating = s.validating = false;
+  s.evaluated = true;
+  EXPECT_EQ(NextAction(s).kind, ActionKind::kTrain);
+}
+
+TEST(DecisionTest, RewardModelsAreLoadedBeforeAnythingIsScored) {
+  Snapshot s = Healthy();
+  s.plan.reward_models = true;
+  s.open_groups = 4;
+  s.to_score = {Waiting(0)};
+  EXPECT_EQ(NextAction(s).kind, ActionKind::kWait);
+  EXPECT_EQ(WaitsFor(s), "waits for a reference service");
+  s.references = {{.name = "r0"}};
+  EXPECT_EQ(NextAction(s).kind, ActionKind::kLoadReference);
+  s.references[0].busy = true;
+  EXPECT_EQ(NextAction(s).kind, ActionKind::kWait);
+  s.references[0] = {.name = "r0", .loaded = true};
+  EXPECT_EQ(NextAction(s).kind, ActionKind::kScore) << "the policy's weights do not matter";
+}
+
 TEST(DecisionTest, AReferenceWithoutWeightsGetsTheInitialOnes) {
   Snapshot s = Healthy();
   s.plan.reference = true;

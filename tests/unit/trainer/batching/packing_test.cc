@@ -33,5 +33,15 @@ TEST(PackingTest, RanksGetLikeLoadsAndEverySequenceOnce) {
   EXPECT_THAT(BalanceOverRanks({5}, 2), ElementsAre(ElementsAre(0), ElementsAre()));
 }
 
+TEST(PackingTest, BestFitFillsMicrobatches) {
+  using Packs = std::vector<std::vector<size_t>>;
+  // 6 + 4, 7 + 3, 5 + 5: in order of arrival it would take four.
+  EXPECT_EQ(PackBestFit({6, 7, 5, 4, 3, 5}, 10), (Packs{{0, 3}, {1, 4}, {2, 5}}));
+  EXPECT_EQ(PackMicrobatches({6, 7, 5, 4, 3, 5}, std::vector<int64_t>(6, 0), 10).size(), 4u);
+  EXPECT_EQ(PackBestFit({30, 2, 3}, 10), (Packs{{0}, {1, 2}})) << "a longer one has its own";
+  EXPECT_EQ(PackBestFit({4, 4, 4}, 8), (Packs{{0, 1}, {2}})) << "of equals the first";
+  EXPECT_TRUE(PackBestFit({}, 8).empty());
+}
+
 }  // namespace
 }  // namespace rein::trainer

@@ -6,10 +6,12 @@
 
 #include <cmath>
 #include <functional>
+#include <numeric>
 
 #include "trainer/losses/bradley_terry.h"
 #include "trainer/losses/cispo.h"
 #include "trainer/losses/clipped_surrogate.h"
+#include "trainer/losses/covariance.h"
 #include "trainer/losses/dpo.h"
 #include "trainer/losses/dppo.h"
 #include "trainer/losses/geometric_surrogate.h"
@@ -161,6 +163,37 @@ TEST(KtoTest, HandComputed) {
   KtoLoss out = Kto(D({-1, -1}), D({-3, -3}), D({1, 0}), 1, {.beta = 0.5, .undesirable_weight = 2});
   EXPECT_NEAR(Value(out.loss_S[0]), 1 - sigmoid(0.5), 1e-12);
   EXPECT_NEAR(Value(out.loss_S[1]), 2 * (1 - sigmoid(-0.5)), 1e-12);
+}
+
+// 2 sequences; means: log-prob -2, advantage 0.
+TEST(CovarianceTest, IsOfAllTokensTogether) {
+  const TokenRows logprob = {{-1, -3}, {-2, -2}}, advantage = {{1, 1}, {-1, -1}};
+  EXPECT_EQ(Covariances(logprob, advantage), (TokenRows{{1, -1}, {-0.0, -0.0}}));
+}
+
+TEST(CovarianceTest, TheHighestShareIsAtLeastOneToken) {
+  const TokenRows covariance = {{0.5, 3, -1}, {2, 0}};
+  EXPECT_EQ(HighestShare(covariance, 1e-6), (TokenChoice{{0, 1, 0}, {0, 0}}));
+  EXPECT_EQ(HighestShare(covariance, 0.4), (TokenChoice{{0, 1, 0}, {1, 0}}));
+  EXPECT_EQ(HighestShare(covariance, 1), (TokenChoice{{1, 1, 1}, {1, 1}}));
+}
+
+TEST(CovarianceTest, DrawsInsideTheRangeByPlaceAndKeyAlone) {
+  TokenRows covariance(50, std::vector<double>(20, 2.0));
+  covariance[0].assign(20, 0.5);  // below
+  covariance[1].assign(20, 9.0);  // above
+  auto count = [](const TokenChoice& choice) {
+    int n = 0;
+    for (const auto& row : choice) n += std::accumulate(row.begin(), row.end(), 0);
+    return n;
+  };
+  const TokenChoice first = DrawInRange(covariance, {1, 5}, 0.1, 7);
+  EXPECT_EQ(count(first), 100);
+  EXPECT_EQ(count({first[0], first[1]}), 0);
+  EXPECT_EQ(first, DrawInRange(covariance, {1, 5}, 0.1, 7));
+  EXPECT_NE(first, DrawInRange(covariance, {1, 5}, 0.1, 8));
+  EXPECT_EQ(count(DrawInRange(covariance, {1, 5}, 1, 7)), 960) << "no more than there are";
+  EXPECT_EQ(count(DrawInRange(covariance, {20, 30}, 0.1, 7)), 0);
 }
 
 }  // namespace
