@@ -85,10 +85,11 @@ void CheckCode(const std::string& key, const v1::RewardConfig& reward, const Add
   if (!code.build().empty() && code.command().empty()) {
     add(key + ".command", "is required beside build: how what was built is run, such as [program]");
   }
-  if (code.test_seconds() > reward.timeout_seconds()) {
+  const double all = reward.has_timeout_seconds() ? reward.timeout_seconds() : 10;
+  if (code.test_seconds() > all) {
     add(key + ".test_seconds",
-        absl::StrCat("is ", code.test_seconds(), ", more than timeout_seconds ",
-                     reward.timeout_seconds(), ", which bounds all tests"));
+        absl::StrCat("is ", code.test_seconds(), ", more than timeout_seconds ", all,
+                     ", which bounds all tests"));
   }
 }
 
