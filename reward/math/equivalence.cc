@@ -383,7 +383,8 @@ class Comparison {
     if (!x || !y || HasSymbol(a.value) || HasSymbol(b.value)) return false;
     const auto right = a.percent ? x->value / 100.0 : x->value,
                answer = b.percent ? y->value / 100.0 : y->value;
-    return std::abs(right - answer) <= 1e-12 * std::abs(right);
+    const bool decimal = HasDecimal(a.value) || HasDecimal(b.value);
+    return std::abs(right - answer) <= (decimal ? options_.tolerance : 1e-12) * std::abs(right);
   }
 
   bool SameValues(View right, View answer) {

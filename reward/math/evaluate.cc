@@ -22,8 +22,12 @@ constexpr double kRounding = 4e-16;
 constexpr double kPi = 3.14159265358979323846;
 constexpr double kEuler = 2.71828182845904523536;
 
+// 2^61 is 1 modulo the prime, so the high bits are added to the low ones.
 uint64_t Multiply(uint64_t a, uint64_t b) {
-  return static_cast<uint64_t>(static_cast<unsigned __int128>(a) * b % kPrime);
+  const unsigned __int128 product = static_cast<unsigned __int128>(a) * b;
+  const uint64_t sum =
+      static_cast<uint64_t>(product & kPrime) + static_cast<uint64_t>(product >> 61);
+  return sum >= kPrime ? sum - kPrime : sum;
 }
 uint64_t Add(uint64_t a, uint64_t b) { return (a + b) % kPrime; }
 uint64_t Negate(uint64_t a) { return a == 0 ? 0 : kPrime - a; }
@@ -183,6 +187,30 @@ Approx Root(const Approximate& x, double degree) {
                   : degree == 2 ? std::sqrt(x.value)
                                 : std::pow(x.value, 1 / degree);
   return Through(value, x, std::abs(value) / std::abs(degree) / std::abs(x.value));
+}
+
+Approx Factorial(const Approximate& x) {
+  const double real = x.value.real();
+  if (real > 170 || (real < 0 && std::abs(real - std::round(real)) < 1e-6)) return std::nullopt;
+  const double value = std::tgamma(real + 1);
+  return Checked(value, std::abs(value) * (1e-13 + (2 + std::abs(real)) * x.error));
+}
+
+// A product where k is whole, factorials else.
+Approx Binomial(const Approximate& n, const Approximate& k) {
+  const double top = n.value.real(), bottom = std::round(k.value.real());
+  if (std::abs(bottom - k.value.real()) <= k.error && std::abs(bottom) <= kMaxFactorial) {
+    double value = bottom < 0 ? 0 : 1;
+    for (double i = 0; i < bottom; ++i) value *= (top - i) / (i + 1);
+    return Checked(value, std::abs(value) * (1e-13 + 10 * bottom * (n.error + kRounding)));
+  }
+  Approx above = Factorial(n), below = Factorial(k);
+  Approx rest = Factorial({n.value - k.value, n.error + k.error});
+  if (!above || !below || !rest) return std::nullopt;
+  const Complex value = above->value / (below->value * rest->value);
+  return Checked(value, std::abs(value) * (above->error / std::abs(above->value) +
+                                           below->error / std::abs(below->value) +
+                                           rest->error / std::abs(rest->value)));
 }
 
 }  // namespace
@@ -392,16 +420,11 @@ std::optional<Approximate> Evaluator::ValueOfCall(View view, int point) {
                                                                : std::ceil(real);
     return Approximate{whole, 0};
   }
-  if (name == "factorial" && is_real && real >= 0 && real <= 170 && real == std::floor(real)) {
-    return Checked(std::tgamma(real + 1), 1e-14 * std::tgamma(real + 1));
-  }
-  if (name == "binomial") {
-    Approx y = Value(view.Kid(1), point);
-    if (!y || real > 1000 || real != std::floor(real) || y->value.real() < 0) return std::nullopt;
-    const double k = y->value.real();
-    const double value = std::round(
-        std::exp(std::lgamma(real + 1) - std::lgamma(k + 1) - std::lgamma(real - k + 1)));
-    return Checked(value, 1e-10 * value);
+  // By the gamma function, which n! = n (n - 1)! also holds for.
+  if (name == "factorial" && is_real) return Factorial({real, x->error});
+  if (name == "binomial" && is_real) {
+    Approx k = Value(view.Kid(1), point);
+    return k && std::abs(k->value.imag()) <= k->error ? Binomial(*x, *k) : std::nullopt;
   }
   return std::nullopt;
 }

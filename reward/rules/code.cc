@@ -94,7 +94,7 @@ class Judge {
 
   absl::StatusOr<Verdict> Score(absl::string_view source) {
     REIN_ASSIGN_OR_RETURN(std::string wrong, Prepare(source));
-    if (!wrong.empty()) return Verdict(0, absl::StrCat("build: ", wrong, Refused()));
+    if (!wrong.empty()) return Told(0, absl::StrCat("build: ", wrong));
     size_t passed = 0;
     std::string note;
     for (size_t i = 0; i < tests_.cases.size(); ++i) {
@@ -106,10 +106,8 @@ class Judge {
       if (!wrong.empty() && !options_.share) break;
     }
     const double share = static_cast<double>(passed) / static_cast<double>(tests_.cases.size());
-    return Verdict(options_.share                  ? share
-                   : passed == tests_.cases.size() ? 1.0
-                                                   : 0.0,
-                   absl::StrCat(note, Refused()));
+    const bool all = passed == tests_.cases.size();
+    return Told(options_.share ? share : all ? 1.0 : 0.0, note);
   }
 
  private:
@@ -182,8 +180,15 @@ class Judge {
     }
   }
 
-  std::string Refused() const {
-    return refused_.empty() ? "" : absl::StrCat("; refused: ", absl::StrJoin(refused_, ", "));
+  // With what the sandbox refused.
+  Verdict Told(double score, const std::string& note) const {
+    Verdict verdict(score, note);
+    verdict.refused = !refused_.empty();
+    if (verdict.refused) {
+      absl::StrAppend(&verdict.note, note.empty() ? "" : "; ",
+                      "refused: ", absl::StrJoin(refused_, ", "));
+    }
+    return verdict;
   }
 
   const CodeOptions& options_;

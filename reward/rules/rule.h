@@ -23,6 +23,8 @@ struct Verdict {
   std::string note;
   // True: the rule is not for this prompt, and there is no score.
   bool skipped = false;
+  // True: a program tried what the sandbox refuses; the note names it.
+  bool refused = false;
 };
 
 // Thread-safe. An error costs this completion its score, and no other.

@@ -45,6 +45,13 @@ reward::RuleObserver MeasureRules(telemetry::Metrics& metrics) {
                              ScoreBounds(), {{"reward", rule}});
     for (const absl::StatusOr<reward::Verdict>& value : result.scores) {
       if (value.ok() && value->skipped) continue;
+      if (value.ok() && value->refused) {
+        metrics
+            .AddCounter("rein_reward_refused_programs_total",
+                        "Completions whose program tried what the sandbox refuses",
+                        {{"reward", rule}})
+            .Add();
+      }
       if (value.ok()) {
         ok.Add();
         score.Observe(value->score);

@@ -26,8 +26,8 @@ class RewardServiceImpl final : public v1::RewardService::Service {
   const sync::Clock& clock_;
 };
 
-// Counts and times every rule: rein_reward_requests_total, rein_reward_duration_seconds and
-// rein_reward_score. `metrics` must outlive the observer.
+// Counts and times every rule: rein_reward_requests_total, rein_reward_duration_seconds,
+// rein_reward_score, and rein_reward_refused_programs_total once there is one. `metrics` must outlive the observer.
 reward::RuleObserver MeasureRules(telemetry::Metrics& metrics);
 
 }  // namespace rein::services

@@ -11,10 +11,12 @@ import json
 import os
 import pathlib
 import re
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 import unittest
 
 from python_environment import ROOT  # first: it starts this file again where the package is
@@ -224,10 +226,19 @@ class ServeTest(unittest.TestCase):
 
     def test_the_example_scores_a_job(self):
         self.assertLess(len(EXAMPLE.read_text().splitlines()), 25)
-        port = subprocess.run([sys.executable, "-c", "import socket; s = socket.socket(); s.bind(('127.0.0.1', 0)); print(s.getsockname()[1])"],
-                              capture_output=True, text=True).stdout.strip()
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
         process = subprocess.Popen([sys.executable, EXAMPLE, f"127.0.0.1:{port}"])
         self.addCleanup(lambda: (process.kill(), process.wait()))
+        deadline = time.time() + 60
+        while True:  # until it listens
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=5).close()
+                break
+            except OSError:
+                self.assertLess(time.time(), deadline)
+                time.sleep(0.1)
         stored = self.job("example", ("near", f"127.0.0.1:{port}"))
         self.assertTrue(stored)
         for one in stored:

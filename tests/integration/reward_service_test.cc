@@ -96,6 +96,25 @@ TEST_F(RewardServiceTest, AnAbsentScorerCostsItsRolloutsAndSaysWhichItIs) {
   EXPECT_EQ(reply->results(0).parts(0).name(), "exact_match");
 }
 
+TEST_F(RewardServiceTest, ProgramsAreRunAndWhatTheyMayNotIsCounted) {
+  v1::ScoreRewardsRequest request = Request("rules { code {} timeout_seconds: 60 }");
+  for (const char* program : {"print(2 * int(input()))", "import _socket\n_socket.socket()"}) {
+    v1::RewardItem* item = request.add_items();
+    item->mutable_completion()->set_text(program);
+    (*item->mutable_columns()->mutable_fields())["tests"].set_string_value(
+        R"([{"input": "3", "output": "6"}])");
+  }
+  auto reply = Score(request, absl::Seconds(90));
+  if (absl::IsInvalidArgument(reply.status())) GTEST_SKIP() << "NOT tried: " << reply.status();
+  ASSERT_TRUE(reply.ok()) << reply.status();
+  ASSERT_EQ(reply->results(0).error(), "");
+  EXPECT_EQ(reply->results(0).reward(), 1.0);
+  EXPECT_EQ(reply->results(1).reward(), 0.0);
+  EXPECT_THAT(reply->results(1).parts(0).note(), HasSubstr("refused: socket"));
+  EXPECT_THAT(metrics_.Text(),
+              HasSubstr("rein_reward_refused_programs_total{reward=\"code\"} 1"));
+}
+
 TEST_F(RewardServiceTest, WrongRulesAreRefused) {
   absl::Status status = Score(Request("rules { regex { pattern: '(' } } items {}")).status();
   EXPECT_TRUE(absl::IsInvalidArgument(status)) << status;
