@@ -45,6 +45,17 @@ v1::SamplingParams SamplingOf(const v1::JobConfig& config) {
   return sampling;
 }
 
+// What a call of several texts says of one. Which of them was wrong is not known: each is asked for again.
+absl::StatusOr<v1::ScoreTokensReply> PartOf(const absl::StatusOr<v1::ScoreTokensReply>& reply, size_t index) {
+  if (absl::IsInvalidArgument(reply.status())) return absl::InternalError(reply.status().message());
+  if (!reply.ok()) return reply.status();
+  v1::ScoreTokensReply part;
+  if (static_cast<int>(index) < reply->sequences_size()) {
+    *part.add_sequences() = reply->sequences(static_cast<int>(index));
+  }
+  return part;
+}
+
 }  // namespace
 
 absl::StatusOr<Prompt> RunLoop::PromptOf(Key key) {
@@ -290,16 +301,36 @@ void RunLoop::TakeRewards(Key key, const v1::ScoreRewardsReply& reply) {
   if (!key.first) CloseIfScored(key.second);
 }
 
-void RunLoop::ScoreReference(const Action& action) {
-  PooledActor& reference = *pool_.Find(action.actor);
+// Texts are single sequences, so many go into one call; one that failed before goes alone, lest it spoil the others.
+std::vector<std::vector<uint64_t>> RunLoop::ReferenceCalls(const Action& action) const {
+  std::vector<std::vector<uint64_t>> calls;
+  bool open = false;  // the last call takes more
   for (const WaitingGroup& waiting : action.groups) {
-    const Group& group = *ledger_->Find(waiting.order);
-    v1::ScoreTokensRequest request;
+    auto retry = retries_.find({false, waiting.order});
+    const bool alone = state_.plan.kind != Plan::Kind::kCollect ||
+                       (retry != retries_.end() && retry->second.failures > 0);
+    if (alone || !open) calls.emplace_back();
+    calls.back().push_back(waiting.order);
+    open = !alone;
+  }
+  return calls;
+}
+
+void RunLoop::ScoreReference(const Action& action) {
+  for (const std::vector<uint64_t>& orders : ReferenceCalls(action)) AskReference(action.actor, orders);
+}
+
+void RunLoop::AskReference(const std::string& actor, const std::vector<uint64_t>& orders) {
+  PooledActor& reference = *pool_.Find(actor);
+  v1::ScoreTokensRequest request;
+  std::vector<std::pair<uint64_t, uint64_t>> asked;  // order, call
+  for (uint64_t order : orders) {
+    const Group& group = *ledger_->Find(order);
     const v1::GrpoConfig* rl = config::PolicyGradientOf(state_.job.config);
     request.set_temperature(rl != nullptr ? rl->temperature()
                                           : state_.job.config.score().temperature());
     for (uint32_t i = 0; i < group.siblings.size(); ++i) {
-      absl::StatusOr<v1::StoredRollout> stored = ledger_->Read(waiting.order, i);
+      absl::StatusOr<v1::StoredRollout> stored = ledger_->Read(order, i);
       if (!state_.Check(stored.status())) return;
       const v1::Rollout& rollout = stored->rollout();
       v1::TokenSequence* sequence = request.add_sequences();
@@ -307,19 +338,19 @@ void RunLoop::ScoreReference(const Action& action) {
       sequence->mutable_token_ids()->MergeFrom(rollout.completion().token_ids());
       sequence->set_prefix(static_cast<uint32_t>(rollout.prompt_token_ids_size()));
     }
-    const uint64_t call = state_.next_call++;
-    *request.mutable_fence() =
-        state_.FreshFence(reference.actor, absl::StrCat("reference/", waiting.order));
-    referencing_[{false, waiting.order}] = {
-        .actor = action.actor, .call = call, .started = state_.deps.clock.Now()};
+    asked.emplace_back(order, state_.next_call++);
+    referencing_[{false, order}] = {
+        .actor = actor, .call = asked.back().second, .started = state_.deps.clock.Now()};
     ++reference.view.in_flight;
-    reference.reference->Score(
-        request, kReferenceDeadline, [this, order = waiting.order, call](auto reply) {
-          mailbox_.Post([this, order, call, reply = std::move(reply)]() mutable {
-            OnReference(order, call, std::move(reply));
-          });
-        });
   }
+  *request.mutable_fence() =
+      state_.FreshFence(reference.actor, absl::StrCat("reference/", orders.front()));
+  reference.reference->Score(request, kReferenceDeadline, [this, asked](auto reply) {
+    mailbox_.Post([this, asked, reply = std::move(reply)]() mutable {
+      if (asked.size() == 1) return OnReference(asked[0].first, asked[0].second, std::move(reply));
+      for (size_t i = 0; i < asked.size(); ++i) OnReference(asked[i].first, asked[i].second, PartOf(reply, i));
+    });
+  });
 }
 
 void RunLoop::OnReference(uint64_t order, uint64_t call,

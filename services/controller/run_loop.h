@@ -115,7 +115,10 @@ class RunLoop {
   void Score(const Action& action);
   void OnScored(Key key, uint64_t call, absl::StatusOr<v1::ScoreRewardsReply> reply);
   void TakeRewards(Key key, const v1::ScoreRewardsReply& reply);
+  std::vector<std::vector<uint64_t>> ReferenceCalls(const Action& action) const;
   void ScoreReference(const Action& action);
+  // One call for the completions of these groups.
+  void AskReference(const std::string& actor, const std::vector<uint64_t>& orders);
   void OnReference(uint64_t order, uint64_t call, absl::StatusOr<v1::ScoreTokensReply> reply);
   void CloseIfScored(uint64_t order);
   void CloseFinished();

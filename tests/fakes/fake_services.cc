@@ -112,7 +112,8 @@ class FakeReference final : public services::Reference {
   }
   void Score(const v1::ScoreTokensRequest& request, absl::Duration,
              rpc::Done<v1::ScoreTokensReply> done) override {
-    auto reply = fakes_.reference_service.Score(request);
+    absl::StatusOr<v1::ScoreTokensReply> reply = fakes_.reference_service.Score(request);
+    if (absl::Status status = Ask(fakes_.on_reference, request); !status.ok()) reply = status;
     fakes_.Later([reply, done] { done(reply); });
   }
   void Status(absl::Duration, rpc::Done<v1::ActorStatusReply> done) override {

@@ -27,6 +27,7 @@ class FakeServices final : public services::ActorConnector {
   std::function<absl::Status(const v1::LoadModelRequest&)> on_load_model;
   std::function<absl::Status(const v1::GenerateRequest&)> on_generate;
   std::function<absl::Status(const v1::ScoreRewardsRequest&)> on_score;
+  std::function<absl::Status(const v1::ScoreTokensRequest&)> on_reference;
   std::function<void(const v1::LoadModelRequest&)> on_load_reference;  // looks
   std::function<void(v1::Rollout&)> on_rollout;  // changes what was generated
 

@@ -186,8 +186,11 @@ async function jobPage(turn, name) {
       job.message && make("pre", {}, job.message),
       make("div", { class: "charts" }, timeline(updates), CURVES.map(([title, names]) => chart(title, names, updates))),
       make("h2", {}, "Held-out data"),
-      table(["#After update", "#Accuracy", "#Standard error", "#Prompts"], (job.evals || []).map((e) =>
-        [e.update || 0, figure(number(e.accuracy ?? 0)), figure(number(e.standard_error ?? 0)), e.prompts]), "Not scored yet"),
+      table(["#After update", "Data", "#Accuracy", "#Standard error", "pass@k", "#Loss", "#Prompts"], (job.evals || []).flatMap((e) =>
+        (e.slices?.length ? e.slices : [{ ...e, samples: 1 }]).map((s) => [e.update || 0, [s.dataset, s.setting].filter(Boolean).join(", "),
+          s.samples ? figure(number(s.accuracy ?? 0)) : "", s.samples ? figure(number(s.standard_error ?? 0)) : "",
+          (s.pass_at || []).map((p) => `${p.k}: ${figure(number(p.value ?? 0))}`).join(", "),
+          s.loss === undefined ? "" : figure(number(s.loss)), s.prompts])), "Not scored yet"),
       make("h2", {}, "Checkpoints"),
       table(["#Number", "#Update", "#Size", "Folder"], (job.checkpoints || []).map((c) => [c.number, c.update, bytes(c.bytes), c.path]), "None yet"));
   };

@@ -534,6 +534,25 @@ TEST_F(RunLoopTest, AScoreJobWritesLogprobsAndTellsThePerplexity) {
   EXPECT_NEAR(slice.perplexity(), std::exp(slice.loss()), 1e-12);
 }
 
+TEST_F(RunLoopTest, TextsAreScoredManyInACallAndAWrongOneAlone) {
+  job_.output = folder_ + "/scored_together";
+  job_.config.clear_rewards();
+  job_.config.mutable_score();
+  int most = 0;
+  services_.on_reference = [&](const v1::ScoreTokensRequest& request) -> absl::Status {
+    most = std::max(most, request.sequences_size());
+    for (const v1::TokenSequence& sequence : request.sequences()) {
+      if (sequence.token_ids(0) == 8) return absl::InvalidArgumentError("sequence 0: 4 tokens, want 1 to 3");
+    }
+    return absl::OkStatus();
+  };
+  Outcome outcome = RunAll();
+  EXPECT_EQ(outcome.state, v1::JOB_STATE_SUCCEEDED) << outcome.message;
+  EXPECT_EQ(most, 20);
+  EXPECT_EQ(LinesOf(job_.output + "/scores.jsonl").size(), 19u) << "prompt 7 is dropped, the others are not";
+  EXPECT_THAT(DropReasons(), testing::ElementsAre("score by the reference: sequence 0: 4 tokens, want 1 to 3"));
+}
+
 v1::SftConfig Sft() {
   v1::SftConfig sft;
   sft.set_updates(9);
