@@ -76,17 +76,6 @@ absl::Status PolicyTrainer::FreezeReference() {
   return absl::OkStatus();
 }
 
-namespace {
-
-// Adds the sum of each figure; one transfer for all of them.
-void AddSums(const std::vector<at::Tensor>& figures, std::vector<double>* sums) {
-  if (figures.empty()) return;
-  at::Tensor host = at::stack(figures).sum(1, false, at::kDouble).to(at::kCPU);
-  for (size_t i = 0; i < figures.size(); ++i) (*sums)[i] += host.const_data_ptr<double>()[i];
-}
-
-}  // namespace
-
 // Forward, loss and backward of one packed microbatch.
 absl::Status PolicyTrainer::Microbatch(const UpdateBatch& batch, const std::vector<size_t>& members,
                                        UpdateSums* sums,

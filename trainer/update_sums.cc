@@ -9,6 +9,12 @@
 
 namespace rein::trainer {
 
+void AddSums(const std::vector<at::Tensor>& figures, std::vector<double>* sums) {
+  if (figures.empty()) return;
+  at::Tensor host = at::stack(figures).sum(1, false, at::kDouble).to(at::kCPU);
+  for (size_t i = 0; i < figures.size(); ++i) (*sums)[i] += host.const_data_ptr<double>()[i];
+}
+
 UpdateSums::UpdateSums(const Algorithm& algorithm)
     : token_sums(algorithm.token_mean_names.size(), 0),
       sequence_sums(algorithm.sequence_mean_names.size(), 0),

@@ -37,4 +37,7 @@ struct UpdateSums {
   MismatchSums mismatch;
 };
 
+// Adds to each of `sums` the sum of a figure; one transfer for all of them.
+void AddSums(const std::vector<at::Tensor>& figures, std::vector<double>* sums);
+
 }  // namespace rein::trainer

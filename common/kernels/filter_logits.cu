@@ -139,6 +139,74 @@ __device__ int2 CountBefore(int mine, int* scratch) {
   return {before + sum - mine, total};
 }
 
+// The k likeliest.
+__device__ Border BorderOfTopK(const Row& row, uint32_t top_k, unsigned long long* scratch) {
+  auto count = [&](const uint32_t(&keys)[3], unsigned long long(&sum)[3]) {
+    const __nv_bfloat162 pair[3] = {PairOf(keys[0]), PairOf(keys[1]), PairOf(keys[2])};
+    uint32_t sixteenfold[3] = {};
+    row.ForEachEight([&](const Row::Eight& eight) {
+#pragma unroll
+      for (int i = 0; i < 3; ++i) sixteenfold[i] += eight.CountFrom(pair[i]);
+    });
+#pragma unroll
+    for (int i = 0; i < 3; ++i) sum[i] = sixteenfold[i] / 16;
+  };
+  unsigned long long above = 0;
+  const uint32_t key = Search(top_k, scratch, count, &above);
+  return key > ExcludedKey() ? Border{key, top_k - above} : Border{ExcludedKey(), 0};
+}
+
+// Of those `kept`, the likeliest with `top_p` of their mass. Of the tokens at the border of `kept` all have weight in
+// the search, but no more than are kept count in the sum.
+__device__ Border BorderOfTopP(const Row& row, const Border& kept, double top_p, unsigned long long* scratch) {
+  auto weigh = [&](const uint32_t(&keys)[3], unsigned long long(&sum)[3]) {
+    row.ForEach(max(keys[0], max(kept.key, ExcludedKey() + 1)), [&](uint32_t key) {
+      const unsigned long long mass = row.Mass(key);
+#pragma unroll
+      for (int i = 0; i < 3; ++i) sum[i] += key >= keys[i] ? mass : 0;
+    });
+  };
+  unsigned long long total = 0, above = 0;
+  row.ForEach(kept.key + 1, [&](uint32_t key) { total += row.Mass(key); });
+  total = BlockTotal(total, scratch);
+  if (kept.key > ExcludedKey()) total += kept.equal * row.Mass(kept.key);
+  const auto wanted = max(1ull, static_cast<unsigned long long>(ceil(static_cast<double>(total) * top_p)));
+  const uint32_t key = Search(wanted, scratch, weigh, &above);
+  if (key < kept.key || key <= ExcludedKey()) return kept;
+  const unsigned long long each = max(1ull, row.Mass(key)), equal = (wanted - above + each - 1) / each;
+  return {key, key == kept.key ? min(equal, kept.equal) : equal};
+}
+
+// Goes through the columns in order, so that the first of equal tokens are kept.
+__device__ void Exclude(const Row& row, const Border& border, double min_p, int* scratch) {
+  const bool cuts_equal = border.key > ExcludedKey();
+  unsigned long long equal_before = 0;
+  const bf16 excluded = __ushort_as_bfloat16(0xFF80);
+  const int rounded = (row.vocabulary + kThreads * kPerThread - 1) / (kThreads * kPerThread) * kThreads * kPerThread;
+  for (int from = threadIdx.x * kPerThread; from < rounded; from += kThreads * kPerThread) {
+    const Row::Eight eight = row.Load(from);
+    unsigned long long place = 0;
+    if (cuts_equal) {
+      int equal = 0;
+#pragma unroll
+      for (int i = 0; i < kPerThread; ++i) equal += eight.Key(i) == border.key ? 1 : 0;
+      const int2 count = CountBefore(equal, scratch);
+      place = equal_before + count.x;
+      equal_before += count.y;
+    }
+#pragma unroll
+    for (int i = 0; i < kPerThread; ++i) {
+      const uint32_t key = eight.Key(i);
+      if (key == 0) continue;
+      bool keep = key > border.key;
+      if (key == border.key) keep = place++ < border.equal;
+      if (keep && min_p > 0) keep = expf(__fdiv_rn(ValueOf(key), row.temperature) - row.max) >= min_p;
+      if (!keep) row.logits[from + i] = excluded;
+    }
+  }
+}
+
+// A block for each row.
 __global__ void __launch_bounds__(kThreads) FilterLogitsKernel(LogitFilter run) {
   __shared__ unsigned long long sums[kWarps];
   __shared__ int counts[kWarps];
@@ -154,74 +222,10 @@ __global__ void __launch_bounds__(kThreads) FilterLogitsKernel(LogitFilter run) 
   __syncthreads();
   if (largest <= ExcludedKey()) return;  // nothing is left to choose from
   row.max = __fdiv_rn(ValueOf(largest), filter.temperature);
-
   Border border{ExcludedKey(), 0};
-  unsigned long long above = 0;
-  if (filter.top_k > 0 && filter.top_k < run.vocabulary) {
-    auto count = [&](const uint32_t(&keys)[3], unsigned long long(&sum)[3]) {
-      const __nv_bfloat162 pair[3] = {PairOf(keys[0]), PairOf(keys[1]), PairOf(keys[2])};
-      uint32_t sixteenfold[3] = {};
-      row.ForEachEight([&](const Row::Eight& eight) {
-#pragma unroll
-        for (int i = 0; i < 3; ++i) sixteenfold[i] += eight.CountFrom(pair[i]);
-      });
-#pragma unroll
-      for (int i = 0; i < 3; ++i) sum[i] = sixteenfold[i] / 16;
-    };
-    const uint32_t key = Search(filter.top_k, sums, count, &above);
-    if (key > border.key) border = {key, filter.top_k - above};
-  }
-  if (filter.top_p < 1) {
-    // Only what top_k keeps has weight; of equal tokens at its border all do in the search, but no more than are kept
-    // are counted in the sum.
-    const Border kept = border;
-    auto weigh = [&](const uint32_t(&keys)[3], unsigned long long(&sum)[3]) {
-      row.ForEach(max(keys[0], max(kept.key, ExcludedKey() + 1)), [&](uint32_t key) {
-        const unsigned long long mass = row.Mass(key);
-#pragma unroll
-        for (int i = 0; i < 3; ++i) sum[i] += key >= keys[i] ? mass : 0;
-      });
-    };
-    unsigned long long total = 0;
-    row.ForEach(kept.key + 1, [&](uint32_t key) { total += row.Mass(key); });
-    total = BlockTotal(total, sums);
-    if (kept.key > ExcludedKey()) total += kept.equal * row.Mass(kept.key);
-    const auto wanted = max(1ull, static_cast<unsigned long long>(ceil(static_cast<double>(total) * filter.top_p)));
-    const uint32_t key = Search(wanted, sums, weigh, &above);
-    if (key >= kept.key && key > ExcludedKey()) {
-      const unsigned long long each = max(1ull, row.Mass(key));
-      const unsigned long long equal = (wanted - above + each - 1) / each;
-      border = {key, key == kept.key ? min(equal, kept.equal) : equal};
-    }
-  }
-  // In the order of columns, so that the first of equal tokens are kept.
-  const bool cuts_equal = border.key > ExcludedKey();
-  unsigned long long equal_before = 0;
-  const bf16 excluded = __ushort_as_bfloat16(0xFF80);
-  const int rounded = (row.vocabulary + kThreads * kPerThread - 1) / (kThreads * kPerThread) * kThreads * kPerThread;
-  for (int from = threadIdx.x * kPerThread; from < rounded; from += kThreads * kPerThread) {
-    const Row::Eight eight = row.Load(from);
-    unsigned long long place = 0;
-    if (cuts_equal) {
-      int equal = 0;
-#pragma unroll
-      for (int i = 0; i < kPerThread; ++i) equal += eight.Key(i) == border.key ? 1 : 0;
-      const int2 count = CountBefore(equal, counts);
-      place = equal_before + count.x;
-      equal_before += count.y;
-    }
-#pragma unroll
-    for (int i = 0; i < kPerThread; ++i) {
-      const uint32_t key = eight.Key(i);
-      if (key == 0) continue;
-      bool keep = key > border.key;
-      if (key == border.key) keep = place++ < border.equal;
-      if (keep && filter.min_p > 0) {
-        keep = expf(__fdiv_rn(ValueOf(key), filter.temperature) - row.max) >= filter.min_p;
-      }
-      if (!keep) row.logits[from + i] = excluded;
-    }
-  }
+  if (filter.top_k > 0 && filter.top_k < run.vocabulary) border = BorderOfTopK(row, filter.top_k, sums);
+  if (filter.top_p < 1) border = BorderOfTopP(row, border, filter.top_p, sums);
+  if (border.key > ExcludedKey() || filter.min_p > 0) Exclude(row, border, filter.min_p, counts);
 }
 
 }  // namespace

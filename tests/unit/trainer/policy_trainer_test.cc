@@ -56,7 +56,7 @@ TEST(PolicyTrainerTest, ATokenThatTheGeneratorScoredOtherwiseIsNamed) {
 
   batch = OnPolicy(*trainer, 4, 4);
   for (TrainingSequence& s : batch) s.on_policy = true;
-  batch[1].behaviour_logprobs[2] += 0.25f;
+  batch[1].behaviour_logprobs.back() += 0.25f;
   batch[2].behaviour_logprobs[0] -= 0.125f;
   result = trainer->Update(batch);
   ASSERT_TRUE(result.ok()) << result.status();
@@ -64,7 +64,7 @@ TEST(PolicyTrainerTest, ATokenThatTheGeneratorScoredOtherwiseIsNamed) {
   EXPECT_EQ(Find(result->metrics, "mismatch_tokens"), 2);
   ASSERT_EQ(result->mismatched.size(), 1u);
   EXPECT_EQ(result->mismatched[0].sequence, batch[1].id);
-  EXPECT_EQ(result->mismatched[0].target, 2);
+  EXPECT_EQ(result->mismatched[0].target, batch[1].targets() - 1);
   EXPECT_NEAR(result->mismatched[0].behaviour_logprob - result->mismatched[0].policy_logprob, 0.25, 1e-5);
 }
 
