@@ -19,6 +19,9 @@ inline constexpr absl::Duration kKeepaliveTimeout = absl::Seconds(20);
 // Pauses between attempts to connect.
 inline constexpr absl::Duration kMinReconnectPause = absl::Milliseconds(100);
 inline constexpr absl::Duration kMaxReconnectPause = absl::Seconds(1);
+// Longest attempt to connect, the TLS handshake of a busy machine included. What is shorter than a handshake takes
+// never connects: outside a call nobody moves it on.
+inline constexpr absl::Duration kConnectTimeout = absl::Seconds(20);
 // Deadline of calls that only ask or command and do no work of their own.
 inline constexpr absl::Duration kControlDeadline = absl::Seconds(10);
 

@@ -1,6 +1,14 @@
 #include "common/rpc/server.h"
 
+#include <memory>
 #include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include <gmock/gmock.h>
 #include <grpcpp/generic/generic_stub.h>
@@ -8,6 +16,7 @@
 
 #include "common/rpc/channel.h"
 #include "common/rpc/grpc_status.h"
+#include "common/rpc/limits.h"
 #include "rein/v1/reward.grpc.pb.h"
 
 namespace rein::rpc {
@@ -23,6 +32,64 @@ class RefusingService final : public v1::RewardService::Service {
     if (request->items_size() == 0) return grpc::Status::OK;
     return ToGrpc(absl::InvalidArgumentError(std::string(kMaxStatusBytes + 100, 'x')));
   }
+};
+
+// Passes bytes on between one client and a server after holding the first ones back: a machine too busy for handshakes.
+class SlowDoor {
+ public:
+  SlowDoor(const std::string& server, absl::Duration delay) : delay_(delay) {
+    server_port_ = std::stoi(server.substr(server.rfind(':') + 1));
+    listener_ = socket(AF_INET, SOCK_STREAM, 0);
+    sockaddr_in any = Loopback(0);
+    socklen_t size = sizeof(any);
+    EXPECT_EQ(bind(listener_, reinterpret_cast<sockaddr*>(&any), size), 0);
+    EXPECT_EQ(listen(listener_, 8), 0);
+    getsockname(listener_, reinterpret_cast<sockaddr*>(&any), &size);
+    address_ = "127.0.0.1:" + std::to_string(ntohs(any.sin_port));
+    thread_ = std::thread([this] { Serve(); });
+  }
+  ~SlowDoor() {
+    shutdown(listener_, SHUT_RDWR);
+    thread_.join();
+    for (std::thread& pump : pumps_) pump.join();
+    close(listener_);
+  }
+  const std::string& address() const { return address_; }
+
+ private:
+  static sockaddr_in Loopback(int port) {
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    address.sin_port = htons(static_cast<uint16_t>(port));
+    return address;
+  }
+  static void Pump(int from, int to) {
+    char bytes[4096];
+    for (ssize_t got; (got = recv(from, bytes, sizeof(bytes), 0)) > 0;) {
+      if (send(to, bytes, static_cast<size_t>(got), MSG_NOSIGNAL) != got) break;
+    }
+    shutdown(from, SHUT_RDWR);
+    shutdown(to, SHUT_RDWR);
+  }
+  void Serve() {
+    for (int client; (client = accept(listener_, nullptr, nullptr)) >= 0;) {
+      const int server = socket(AF_INET, SOCK_STREAM, 0);
+      const sockaddr_in to = Loopback(server_port_);
+      EXPECT_EQ(connect(server, reinterpret_cast<const sockaddr*>(&to), sizeof(to)), 0);
+      pumps_.emplace_back(Pump, client, server);
+      pumps_.emplace_back([this, client, server] {
+        absl::SleepFor(delay_);
+        Pump(server, client);
+      });
+    }
+  }
+
+  const absl::Duration delay_;
+  int server_port_ = 0, listener_ = -1;
+  std::string address_;
+  std::vector<std::thread> pumps_;
+  std::thread thread_;
 };
 
 class ServerTest : public ::testing::Test {
@@ -78,6 +145,13 @@ class ServerTest : public ::testing::Test {
   std::unique_ptr<Server> server_;
   std::shared_ptr<grpc::Channel> channel_;
 };
+
+TEST_F(ServerTest, AHandshakeMayTakeLongerThanAPauseBetweenAttempts) {
+  auto door = std::make_unique<SlowDoor>(server_->address(), 2 * kMaxReconnectPause);
+  channel_ = Connect(door->address());
+  EXPECT_TRUE(Score(0).ok());
+  channel_.reset();
+}
 
 TEST_F(ServerTest, CountsCallsByMethodAndCode) {
   EXPECT_TRUE(Score(0).ok());
