@@ -54,8 +54,9 @@ const Message* Below(const Message* holder, const FieldDescriptor& field) {
 void AllKeys(const Descriptor& type, const std::string& path, std::vector<std::string>& keys) {
   for (int i = 0; i < type.field_count(); ++i) {
     const FieldDescriptor& field = *type.field(i);
-    keys.push_back(Dotted(path, field.name()));
-    if (IsMessage(field)) AllKeys(*field.message_type(), keys.back(), keys);
+    const std::string key = Dotted(path, field.name());
+    keys.push_back(key);
+    if (IsMessage(field)) AllKeys(*field.message_type(), key, keys);
   }
 }
 

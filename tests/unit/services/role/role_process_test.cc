@@ -104,8 +104,7 @@ TEST(RoleProcessTest, VersionNamesTheProgramAndItsSources) {
 }
 
 TEST(RoleProcessTest, ATakenPortIsExitCode7) {
-  rpc::FenceGuard* none = nullptr;
-  FencedService service(*none);
+  v1::RewardService::Service service;
   auto holder = rpc::Server::Create("127.0.0.1:0", &service);
   ASSERT_TRUE(holder.ok());
   int code = RunReward({"--log-file", "/dev/null", "--listen", (*holder)->address()},
