@@ -80,19 +80,19 @@ absl::StatusOr<bool> EngineCore::Step() {
   ++totals_.steps;
   totals_.computed_tokens += batch.tokens.size();
   std::optional<UnderWay> before = std::exchange(under_way_, std::move(step));
-  if (before.has_value()) REIN_RETURN_IF_ERROR(CollectEarliest(std::move(before)));
+  if (before.has_value()) REIN_RETURN_IF_ERROR(CollectEarliest(*before));
   if (!model_.limits().ahead) REIN_RETURN_IF_ERROR(Settle());
   return true;
 }
 
 absl::Status EngineCore::Settle() {
   if (!under_way_.has_value()) return absl::OkStatus();
-  return CollectEarliest(std::exchange(under_way_, std::nullopt));
+  return CollectEarliest(*std::exchange(under_way_, std::nullopt));
 }
 
-absl::Status EngineCore::CollectEarliest(std::optional<UnderWay> step) {
+absl::Status EngineCore::CollectEarliest(const UnderWay& step) {
   REIN_ASSIGN_OR_RETURN(Draws draws, model_.Collect());
-  return Commit(draws, *step);
+  return Commit(draws, step);
 }
 
 EngineSnapshot EngineCore::Snapshot() const {

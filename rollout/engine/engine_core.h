@@ -117,7 +117,7 @@ class EngineCore {
   void ForkSiblings(Sequence& leader, int64_t last_token, StepBatch& batch,
                     std::vector<SequencePtr>& drawing);
   bool Fork(const Sequence& leader, Sequence& follower, StepBatch& batch);
-  absl::Status CollectEarliest(std::optional<UnderWay> step);
+  absl::Status CollectEarliest(const UnderWay& step);
   absl::Status Commit(const Draws& draws, const UnderWay& step);
   void RememberPages(Sequence& sequence);
   void ReleasePages(Sequence& sequence);

@@ -4,13 +4,11 @@
 #include <cstdlib>
 #include <filesystem>
 #include <functional>
-#include <iostream>
 #include <set>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include <nlohmann/json.hpp>
-#include <unistd.h>
 #include <yaml-cpp/yaml.h>
 
 #include "common/status/status_macros.h"
@@ -169,14 +167,6 @@ std::vector<std::string> Missing(const Cluster& cluster, const ClusterNeeds& nee
                                        : "rein certs init and rein certs secrets make it, or component tls-cert-manager"));
   }
   return missing;
-}
-
-bool Confirmed(const std::string& question, bool yes) {
-  if (yes) return true;
-  if (isatty(STDIN_FILENO) == 0) return false;
-  Hint(question + " [y/N] ");
-  std::string answer;
-  return std::getline(std::cin, answer) && (answer == "y" || answer == "yes");
 }
 
 int Pass(const std::vector<std::string>& command, const std::string& input) {

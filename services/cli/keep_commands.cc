@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <iostream>
 #include <map>
 
 #include "absl/strings/ascii.h"
@@ -10,7 +9,6 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
-#include <unistd.h>
 
 #include "common/status/status_macros.h"
 #include "services/cli/exit_code.h"
@@ -25,15 +23,6 @@ namespace fs = std::filesystem;
 // Of a training checkpoint, and no part of a model.
 constexpr const char* kTrainingFiles[] = {"optimizer.safetensors", "critic.safetensors", "trainer.json",
                                           "controller_state.bin", "manifest.json"};
-
-// Asks on a terminal; elsewhere only --yes says so.
-bool Confirmed(const std::string& question, bool yes) {
-  if (yes) return true;
-  if (isatty(STDIN_FILENO) == 0) return false;
-  Hint(question + " [y/N] ");
-  std::string answer;
-  return std::getline(std::cin, answer) && (answer == "y" || answer == "yes");
-}
 
 int Declined() {
   Hint("error: nothing was deleted; --yes deletes without asking\n");

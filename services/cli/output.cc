@@ -52,6 +52,14 @@ int PrintError(const absl::Status& status) {
 
 void Hint(const std::string& text) { std::cerr << text << std::flush; }
 
+bool Confirmed(const std::string& question, bool yes) {
+  if (yes) return true;
+  if (isatty(STDIN_FILENO) == 0) return false;
+  Hint(question + " [y/N] ");
+  std::string answer;
+  return std::getline(std::cin, answer) && (answer == "y" || answer == "yes");
+}
+
 bool IsLiveTerminal() {
   const char* term = std::getenv("TERM");
   return isatty(STDOUT_FILENO) == 1 && term != nullptr && std::strcmp(term, "dumb") != 0;

@@ -23,6 +23,8 @@ void Print(const std::string& text);
 int PrintError(const absl::Status& status);
 // Hints and progress go to standard error.
 void Hint(const std::string& text);
+// Asks on a terminal; elsewhere only `yes`, a flag, says so.
+bool Confirmed(const std::string& question, bool yes);
 
 // Standard output is a terminal that understands colour and cursor movement.
 bool IsLiveTerminal();

@@ -35,6 +35,10 @@ class ReferenceServiceTest : public testing::Test {
     v1::LoadModelRequest request;
     *request.mutable_fence() = NewFence(job);
     request.mutable_model()->set_path(kFolder);
+    return Send(request);
+  }
+
+  absl::StatusOr<v1::LoadModelReply> Send(const v1::LoadModelRequest& request) {
     grpc::ClientContext context;
     rpc::SetDeadline(context, absl::Seconds(30));
     v1::LoadModelReply reply;
@@ -161,12 +165,7 @@ class RewardModelTest : public ReferenceServiceTest {
     *request.mutable_fence() = NewFence("job");
     if (policy) request.mutable_model()->set_path(kFolder);
     *request.add_reward_models() = Config(folder);
-    grpc::ClientContext context;
-    rpc::SetDeadline(context, absl::Seconds(30));
-    v1::LoadModelReply reply;
-    grpc::Status status = stub_->Load(&context, request, &reply);
-    if (!status.ok()) return rpc::FromGrpc(status);
-    return reply;
+    return Send(request);
   }
 
   static v1::ModelReward Config(const std::string& folder) {
