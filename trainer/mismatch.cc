@@ -6,6 +6,7 @@
 
 #include <ATen/ATen.h>
 
+#include "common/kernels/exactness.h"
 #include "common/models/row_bits.h"
 
 namespace rein::trainer {
@@ -17,7 +18,7 @@ constexpr double kPromisedInFloat = 1e-3;
 
 double PromisedMismatch(const models::Decoder& decoder) {
   if (decoder.dtype() == at::kFloat) return kPromisedInFloat;
-  const bool exact = decoder.device().is_cuda() && models::KeepsRowBits(decoder.spec());
+  const bool exact = decoder.device().is_cuda() && kernels::KeepsBits() && models::KeepsRowBits(decoder.spec());
   return exact ? 0 : std::numeric_limits<double>::infinity();
 }
 

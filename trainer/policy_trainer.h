@@ -96,6 +96,7 @@ class PolicyTrainer {
   const TrainerProgress& progress() const { return progress_; }
   const weights::Registry& registry() const { return policy_->registry(); }
   const models::ModelDescription& model() const { return policy_->model(); }
+  const models::Decoder& decoder() const { return policy_->decoder(); }
   const at::Tensor& compute() const { return policy_->compute(); }
   const std::string& dtype() const { return settings_.dtype; }
 

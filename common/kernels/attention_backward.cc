@@ -13,6 +13,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
+#include "common/kernels/exactness.h"
 #include "common/kernels/ragged_offsets.h"
 #include "common/status/status_macros.h"
 
@@ -113,7 +114,7 @@ class Plan {
                        .set_seq_len_kv(key_length)
                        .set_max_total_seq_len_q(sizes.tokens)
                        .set_max_total_seq_len_kv(sizes.tokens)
-                       .set_deterministic_algorithm(true);
+                       .set_deterministic_algorithm(KeepsBits());
     auto [dq, dk, dv] = graph.sdpa_backward(q, k, v, out, dout, lse, options);
     auto gradient = [&](Tensor& tensor, int64_t id, int64_t heads, int64_t length, int64_t dense, int64_t offset_id) {
       tensor->set_output(true)
@@ -154,7 +155,7 @@ class Plan {
 
 // The plans of one device.
 struct Plans {
-  using Key = std::tuple<bool, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, float>;
+  using Key = std::tuple<bool, bool, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, float>;
 
   std::mutex mutex;
   cudnnHandle_t handle = nullptr;
@@ -187,7 +188,7 @@ absl::Status AttendBackward(const AttentionBackward& run,
   std::lock_guard<std::mutex> lock(plans->mutex);
   const Sizes sizes(run);
   std::unique_ptr<Plan>& plan =
-      plans->plans[{run.causal, sizes.sequences, sizes.longest_query, sizes.longest_key, sizes.tokens, run.heads, run.kv_heads, run.head_dim,
+      plans->plans[{KeepsBits(), run.causal, sizes.sequences, sizes.longest_query, sizes.longest_key, sizes.tokens, run.heads, run.kv_heads, run.head_dim,
                     run.q_stride, run.k_stride, run.v_stride, run.scale}];
   if (plan == nullptr) {
     REIN_ASSIGN_OR_RETURN(plan, Plan::Build(run, sizes, plans->handle));

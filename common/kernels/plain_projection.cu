@@ -22,7 +22,11 @@ struct Layout {
   static constexpr int kBytes = kStages * kStage * 2;
 };
 
-template <int kWarps>
+__device__ void StorePair(bf16* to, float a, float b) { *reinterpret_cast<uint32_t*>(to) = PackBf16(a, b); }
+__device__ void StorePair(float* to, float a, float b) { *reinterpret_cast<float2*>(to) = {a, b}; }
+
+// y is [rows, columns] of Out.
+template <int kWarps, typename Out>
 __global__ void __launch_bounds__(Layout<kWarps>::kThreads) PlainProjectionKernel(Projection p) {
   using L = Layout<kWarps>;
   extern __shared__ __align__(16) bf16 shared[];
@@ -95,30 +99,34 @@ __global__ void __launch_bounds__(Layout<kWarps>::kThreads) PlainProjectionKerne
   for (int i = 0; i < 2; ++i) {
     const int64_t row = first_row + warp * 16 + lane / 4 + 8 * i;
     if (row >= p.rows) continue;
-    *reinterpret_cast<uint32_t*>(static_cast<bf16*>(p.y) + row * p.columns + column) =
-        PackBf16(sum[2 * i] + bias.x, sum[2 * i + 1] + bias.y);
+    StorePair(static_cast<Out*>(p.y) + row * p.columns + column, sum[2 * i] + bias.x, sum[2 * i + 1] + bias.y);
   }
 }
 
-template <int kWarps>
+template <int kWarps, typename Out>
 absl::Status Launch(const Projection& p, void* stream) {
   using L = Layout<kWarps>;
-  cudaFuncSetAttribute(PlainProjectionKernel<kWarps>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+  cudaFuncSetAttribute(PlainProjectionKernel<kWarps, Out>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                        L::kBytes);
   const dim3 grid(static_cast<unsigned>(p.columns / kColumns),
                   static_cast<unsigned>((p.rows + L::kRows - 1) / L::kRows));
-  PlainProjectionKernel<kWarps>
+  PlainProjectionKernel<kWarps, Out>
       <<<grid, L::kThreads, L::kBytes, static_cast<cudaStream_t>(stream)>>>(p);
   return LaunchStatus("PlainProjection");
 }
 
+template <typename Out>
+absl::Status Run(const Projection& run, void* stream) {
+  if (run.rows == 0) return absl::OkStatus();
+  if (run.rows <= 16) return Launch<1, Out>(run, stream);
+  if (run.rows <= 32) return Launch<2, Out>(run, stream);
+  return Launch<4, Out>(run, stream);
+}
+
 }  // namespace
 
-absl::Status RunPlainProjection(const Projection& run, void* stream) {
-  if (run.rows == 0) return absl::OkStatus();
-  if (run.rows <= 16) return Launch<1>(run, stream);
-  if (run.rows <= 32) return Launch<2>(run, stream);
-  return Launch<4>(run, stream);
-}
+absl::Status RunPlainProjection(const Projection& run, void* stream) { return Run<bf16>(run, stream); }
+
+absl::Status RunPlainProjectionToFloat(const Projection& run, void* stream) { return Run<float>(run, stream); }
 
 }  // namespace rein::kernels

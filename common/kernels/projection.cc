@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <cstring>
 #include <limits>
 #include <map>
 #include <memory>
@@ -15,7 +16,10 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "common/kernels/choice_file.h"
 #include "common/kernels/compare_bits.h"
+#include "common/kernels/exactness.h"
 #include "common/status/status_macros.h"
 
 namespace rein::kernels {
@@ -75,14 +79,17 @@ class Product {
   Product(const Product&) = delete;
   Product& operator=(const Product&) = delete;
 
-  std::vector<cublasLtMatmulAlgo_t> Candidates(cublasLtHandle_t handle) const {
+  // `exact`: only those that do not split the sum.
+  std::vector<cublasLtMatmulAlgo_t> Candidates(cublasLtHandle_t handle, bool exact) const {
     cublasLtMatmulPreference_t preference = nullptr;
     if (cublasLtMatmulPreferenceCreate(&preference) != CUBLAS_STATUS_SUCCESS) return {};
     const uint32_t no_reduction = CUBLASLT_REDUCTION_SCHEME_NONE;
     cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
                                          &kWorkspaceBytes, sizeof(kWorkspaceBytes));
-    cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
-                                         &no_reduction, sizeof(no_reduction));
+    if (exact) {
+      cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
+                                           &no_reduction, sizeof(no_reduction));
+    }
     std::array<cublasLtMatmulHeuristicResult_t, kCandidates> found{};
     int count = 0;
     cublasLtMatmulAlgoGetHeuristic(handle, description_, weight_, x_, y_, y_, preference, kCandidates,
@@ -114,9 +121,15 @@ class Product {
   cublasLtMatrixLayout_t weight_ = nullptr, x_ = nullptr, y_ = nullptr;
 };
 
+// What an algorithm does with an input.
+enum class Verdict { kRefuses, kDiffers, kAgrees };
+
+bool Takes(Verdict verdict) { return verdict == Verdict::kAgrees || (verdict == Verdict::kDiffers && !KeepsBits()); }
+
 struct Choice {
   std::optional<cublasLtMatmulAlgo_t> algorithm;  // none: the plain kernel
   std::string description;
+  bool kept = false;  // an earlier process chose it
 };
 
 // The choices of one device.
@@ -131,19 +144,24 @@ class ProjectionPlans {
     cudaGetDevice(&device);
     cudaDeviceGetAttribute(&cache_bytes, cudaDevAttrL2CacheSize, device);
     plans->flush_bytes_ = 2 * static_cast<size_t>(cache_bytes);
+    cudaDeviceProp properties{};
+    REIN_RETURN_IF_ERROR(Check(cudaGetDeviceProperties(&properties, device), "properties"));
+    plans->kept_.emplace(CacheFolder(), absl::StrCat("projections-", properties.name, "-cublaslt-", cublasLtGetVersion()));
     return plans;
   }
 
   absl::Status Run(const Projection& run, cudaStream_t stream) {
-    const Key key{run.columns, run.inner, Bucket(run.rows), run.bias != nullptr};
+    const Key key{run.columns, run.inner, Bucket(run.rows), run.bias != nullptr, KeepsBits()};
     std::lock_guard<std::mutex> lock(mutex_);  // the workspace is one; launches are short
     if (auto it = choices_.find(key); it != choices_.end()) {
       absl::Status status = RunChoice(it->second, run, stream);
       if (!absl::IsUnimplemented(status)) return status;
       // What takes one number of rows may refuse another of the same bucket: the choice is made anew.
     }
-    REIN_ASSIGN_OR_RETURN(std::optional<Choice> choice, Choose(run, stream));
+    const std::string name = NameOf(key);
+    REIN_ASSIGN_OR_RETURN(std::optional<Choice> choice, Choose(run, kept_->Find(name), stream));
     if (!choice.has_value()) return RunPlainProjection(run, stream);
+    if (!choice->kept) kept_->Add(name, WordsOf(*choice));
     return RunChoice(choices_.insert_or_assign(key, *std::move(choice)).first->second, run, stream);
   }
 
@@ -151,17 +169,27 @@ class ProjectionPlans {
     std::lock_guard<std::mutex> lock(mutex_);
     std::vector<std::string> lines;
     for (const auto& [key, choice] : choices_) {
-      const auto& [columns, inner, bucket, bias] = key;
-      lines.push_back(absl::StrCat(columns, " x ", inner, bias ? " with bias" : "", ", rows <= ",
-                                   bucket, ": ", choice.description));
+      const auto& [columns, inner, bucket, bias, exact] = key;
+      lines.push_back(absl::StrCat(columns, " x ", inner, bias ? " with bias" : "", exact ? "" : " of any bits",
+                                   ", rows <= ", bucket, ": ", choice.description));
     }
     return lines;
   }
 
  private:
-  using Key = std::tuple<int64_t, int64_t, int64_t, bool>;
+  using Key = std::tuple<int64_t, int64_t, int64_t, bool, bool>;
 
   ProjectionPlans() = default;
+
+  static std::string NameOf(const Key& key) {
+    return std::apply([](auto... parts) { return absl::StrJoin({absl::StrCat(parts)...}, " "); }, key);
+  }
+  static ChoiceFile::Algorithm WordsOf(const Choice& choice) {
+    ChoiceFile::Algorithm words{};
+    static_assert(sizeof(words) == sizeof(choice.algorithm->data));
+    if (choice.algorithm.has_value()) std::memcpy(words.data(), choice.algorithm->data, sizeof(words));
+    return words;
+  }
 
   static int64_t Bucket(int64_t rows) {
     if (rows == 1) return 1;
@@ -191,7 +219,7 @@ class ProjectionPlans {
       Projection other = run;
       other.rows = count;
       REIN_ASSIGN_OR_RETURN(std::unique_ptr<Product> product, Product::Create(other));
-      for (const cublasLtMatmulAlgo_t& one : product->Candidates(handle_)) {
+      for (const cublasLtMatmulAlgo_t& one : product->Candidates(handle_, KeepsBits())) {
         auto same = [&](const cublasLtMatmulAlgo_t& known) {
           return std::equal(std::begin(one.data), std::end(one.data), std::begin(known.data));
         };
@@ -202,7 +230,9 @@ class ProjectionPlans {
   }
 
   // Nothing when the input is no touchstone: its outputs are zeros, which every algorithm gets right.
-  absl::StatusOr<std::optional<Choice>> Choose(const Projection& run, cudaStream_t stream) {
+  // `kept`: what an earlier process chose, which is taken if it still is right.
+  absl::StatusOr<std::optional<Choice>> Choose(const Projection& run, const std::optional<ChoiceFile::Algorithm>& kept,
+                                               cudaStream_t stream) {
     const auto begin = std::chrono::steady_clock::now();
     const int64_t compared = std::min(run.rows, kComparedRows);
     const size_t reference_bytes = static_cast<size_t>(4 * compared * run.columns + 255) / 256 * 256;
@@ -212,7 +242,7 @@ class ProjectionPlans {
         Check(cudaMallocAsync(&memory, reference_bytes + (cold ? flush_bytes_ : 0), stream), "memory"));
     auto* scratch = static_cast<char*>(memory);
     absl::StatusOr<std::optional<Choice>> choice =
-        ChooseAgainst(run, compared, scratch, cold ? scratch + reference_bytes : nullptr, stream);
+        ChooseAgainst(run, kept, compared, scratch, cold ? scratch + reference_bytes : nullptr, stream);
     cudaFreeAsync(memory, stream);
     if (choice.ok() && choice->has_value()) {
       const std::chrono::duration<double, std::milli> took = std::chrono::steady_clock::now() - begin;
@@ -223,7 +253,8 @@ class ProjectionPlans {
 
   // `reference` takes the rows that are compared; clearing `flush`, unless it is null, leaves nothing of the weights
   // in the cache.
-  absl::StatusOr<std::optional<Choice>> ChooseAgainst(const Projection& run, int64_t compared,
+  absl::StatusOr<std::optional<Choice>> ChooseAgainst(const Projection& run,
+                                                      const std::optional<ChoiceFile::Algorithm>& kept, int64_t compared,
                                                       char* reference, char* flush, cudaStream_t stream) {
     const size_t row_bytes = static_cast<size_t>(2 * run.columns);
     auto part = [&](const void* base, int64_t row, int64_t width) {
@@ -241,7 +272,29 @@ class ProjectionPlans {
     if (zeros) return std::optional<Choice>();
 
     REIN_ASSIGN_OR_RETURN(std::unique_ptr<Product> product, Product::Create(run));
+    // Whether the algorithm runs, and gives the bits of the plain kernel.
+    auto agrees = [&](const cublasLtMatmulAlgo_t& algorithm) -> absl::StatusOr<Verdict> {
+      if (product->Run(handle_, run, algorithm, workspace_, stream) != CUBLAS_STATUS_SUCCESS) return Verdict::kRefuses;
+      for (int64_t first : {int64_t{0}, tail}) {
+        REIN_ASSIGN_OR_RETURN(
+            bool same, SameBits(part(run.y, first, run.columns),
+                                part(reference, first == 0 ? 0 : compared, run.columns),
+                                static_cast<int64_t>(compared * row_bytes), stream));
+        if (!same) return Verdict::kDiffers;
+      }
+      return Verdict::kAgrees;
+    };
     Choice best;
+    if (kept.has_value()) {
+      best.kept = true;
+      best.description = "chosen earlier";
+      if (*kept == ChoiceFile::Algorithm{}) return std::optional<Choice>(std::move(best));
+      best.algorithm.emplace();
+      std::memcpy(best.algorithm->data, kept->data(), sizeof(best.algorithm->data));
+      REIN_ASSIGN_OR_RETURN(Verdict verdict, agrees(*best.algorithm));
+      if (Takes(verdict)) return std::optional<Choice>(std::move(best));
+      best = Choice();
+    }
     double best_us = std::numeric_limits<double>::infinity();
     double flush_us = 0;
     if (flush != nullptr) {
@@ -257,18 +310,10 @@ class ProjectionPlans {
     int agree = 0, tried = 0;
     REIN_ASSIGN_OR_RETURN(std::vector<cublasLtMatmulAlgo_t> candidates, Candidates(run));
     for (const cublasLtMatmulAlgo_t& algorithm : candidates) {
-      if (product->Run(handle_, run, algorithm, workspace_, stream) != CUBLAS_STATUS_SUCCESS) continue;
-      ++tried;
-      bool equal = true;
-      for (int64_t first : {int64_t{0}, tail}) {
-        REIN_ASSIGN_OR_RETURN(
-            bool same, SameBits(part(run.y, first, run.columns),
-                                part(reference, first == 0 ? 0 : compared, run.columns),
-                                static_cast<int64_t>(compared * row_bytes), stream));
-        equal = equal && same;
-      }
-      if (!equal) continue;
-      ++agree;
+      REIN_ASSIGN_OR_RETURN(Verdict verdict, agrees(algorithm));
+      tried += verdict != Verdict::kRefuses;
+      agree += verdict == Verdict::kAgrees;
+      if (!Takes(verdict)) continue;
       REIN_ASSIGN_OR_RETURN(double us, time([&](cudaStream_t on) {
         return Check(product->Run(handle_, run, algorithm, workspace_, on), "product");
       }));
@@ -323,6 +368,7 @@ class ProjectionPlans {
   cudaStream_t capture_ = nullptr;  // only captured from, never run on
   size_t flush_bytes_ = 0;
   std::map<Key, Choice> choices_;
+  std::optional<ChoiceFile> kept_;  // of this GPU and library
 };
 
 // One table for each device, made at its first product and kept until the process ends: cuBLASLt's handle

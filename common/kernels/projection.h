@@ -37,6 +37,8 @@ absl::Status RunProjection(const Projection& run, void* stream);
 
 // The plain kernel: mma.sync, one chain. Any M; meant for at most 64 rows at a time.
 absl::Status RunPlainProjection(const Projection& run, void* stream);
+// The same with y in fp32.
+absl::Status RunPlainProjectionToFloat(const Projection& run, void* stream);
 
 // What was chosen so far, one line for each shape: "N K rows<=R: algorithm 66 tile 20 ... 7 of 9 agree, 12.3 us".
 std::vector<std::string> ChosenProjections();

@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/models/kv_size.h"
+#include "common/models/layer_watch.h"
 #include "common/nn/activation.h"
 #include "common/nn/delta_net.h"
 #include "common/nn/norm.h"
@@ -164,12 +165,16 @@ at::Tensor Decoder::Hidden(const at::Tensor& token_T, const nn::SequenceView& vi
   }
   nn::Residual residual{Embedded(token_T, view), {}};
   if (noise_TD.defined()) residual.x_TD = residual.x_TD + noise_TD.to(residual.x_TD.options().requires_grad(false));
+  LayerWatch::Tell(residual.x_TD, {});
   for (int n = 0; n < spec_.num_layers; ++n) {
     auto block = [this, n, pass](const nn::Residual& in) { return Block(n, in, *pass); };
     residual = recompute ? nn::Recompute(block, residual) : block(residual);
+    LayerWatch::Tell(residual.x_TD, residual.delta_TD);
   }
   if (routers != nullptr) routers->Close();
-  return nn::AddNorm(residual.x_TD, residual.delta_TD, spec_.norm, weights_.norm, spec_.norm_epsilon).norm;
+  at::Tensor normed = nn::AddNorm(residual.x_TD, residual.delta_TD, spec_.norm, weights_.norm, spec_.norm_epsilon).norm;
+  LayerWatch::Tell(normed, {});
+  return normed;
 }
 
 std::shared_ptr<nn::RouterRecord> Decoder::NewRouterRecord() const {

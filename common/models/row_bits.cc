@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <set>
 
+#include "common/kernels/expert_rows.h"
+
 namespace rein::models {
 
 namespace {
@@ -13,11 +15,19 @@ const std::set<int64_t>& HeadDims() {  // that the attention kernels take
   return dims;
 }
 
+// What nn/grouped_experts.h runs, and no gate of the shared expert, which is one column wide.
+bool ExpertsKeepRowBits(const DecoderSpec& spec) {
+  const ExpertSpec& experts = spec.experts;
+  auto multiple = [](int64_t n) { return n % 8 == 0; };
+  return !experts.shared_gate && multiple(experts.routing.experts) && multiple(experts.ffn_dim) && multiple(spec.model_dim) &&
+         experts.routing.experts <= kernels::kMostTopColumns;
+}
+
 }  // namespace
 
 bool KeepsRowBits(const DecoderSpec& spec) {
-  const bool plain_layers = std::none_of(spec.layers.begin(), spec.layers.end(), [](const LayerSpec& layer) {
-    return layer.sparse || layer.recurrent || layer.rope < 0;
+  const bool plain_layers = std::none_of(spec.layers.begin(), spec.layers.end(), [&](const LayerSpec& layer) {
+    return (layer.sparse && !ExpertsKeepRowBits(spec)) || layer.recurrent || layer.rope < 0;
   });
   const bool plain_norms = spec.norm == nn::NormKind::kRms && spec.norm_weights && !spec.norm_bias &&
                            spec.block.pre_norm && !spec.block.post_norm && !spec.block.parallel &&

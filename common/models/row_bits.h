@@ -7,8 +7,8 @@
 namespace rein::models {
 
 // Whether in bf16 on a GPU of Hopper every operation of such a decoder is one that keeps a row's bits: then the
-// generator's log-prob of a token is the trainer's. Other parts (experts, latent attention, windows beside softcaps,
-// interleaved rotation, LayerNorm) run by LibTorch, whose bits may change with the number of rows.
+// generator's log-prob of a token is the trainer's. Other parts (latent attention, windows beside softcaps, interleaved
+// rotation, LayerNorm, a gated shared expert) run by LibTorch, whose bits may change with the number of rows.
 bool KeepsRowBits(const DecoderSpec& spec);
 
 }  // namespace rein::models

@@ -5,8 +5,10 @@
 #include <limits>
 #include <vector>
 
+#include "common/kernels/expert_rows.h"
 #include "common/nn/functions.h"
-#include "common/nn/leaf.h"
+#include "common/nn/grouped_experts.h"
+#include "common/nn/launched.h"
 
 namespace rein::nn {
 namespace {
@@ -31,6 +33,15 @@ at::Tensor Scores(const at::Tensor& logits_TE, RoutingRule::Score score) {
   return logits_TE;
 }
 
+// The `count` largest of each row; on a GPU the lower index among equals, whatever the number of rows.
+at::Tensor Largest(const at::Tensor& value_TE, int64_t count) {
+  if (!value_TE.is_cuda() || value_TE.size(1) > kernels::kMostTopColumns) return std::get<1>(value_TE.topk(count, -1));
+  at::Tensor value = value_TE.contiguous(), index = at::empty({value.size(0), count}, value.options().dtype(at::kLong));
+  Launched(kernels::TopColumns(value.const_data_ptr<float>(), index.mutable_data_ptr<int64_t>(), value.size(0),
+                               value.size(1), count, Stream()));
+  return index;
+}
+
 // Scores outside the chosen groups become -inf.
 at::Tensor WithinGroups(const at::Tensor& score_TE, const RoutingRule& rule) {
   if (rule.groups == 1) return score_TE;
@@ -39,7 +50,7 @@ at::Tensor WithinGroups(const at::Tensor& score_TE, const RoutingRule& rule) {
       rule.group_score == RoutingRule::GroupScore::kHighest
           ? grouped.amax(-1)
           : std::get<0>(grouped.topk(std::min<int64_t>(2, grouped.size(2)), -1)).sum(-1);
-  at::Tensor best = std::get<1>(group_score.topk(rule.chosen_groups, -1));
+  at::Tensor best = Largest(group_score, rule.chosen_groups);
   at::Tensor out = at::ones_like(group_score, at::kBool).scatter_(1, best, false);
   return grouped.masked_fill(out.unsqueeze(-1), -std::numeric_limits<double>::infinity()).flatten(1);
 }
@@ -76,15 +87,13 @@ Choice ChooseExperts(const at::Tensor& logits_TE, const at::Tensor& correction_E
                      const RoutingRule& rule) {
   at::Tensor score_TE = Scores(logits_TE, rule.score), wanted = score_TE.detach();
   if (correction_E.defined()) wanted = wanted + correction_E;
-  at::Tensor expert_TK = std::get<1>(WithinGroups(wanted, rule).topk(rule.chosen, -1));
+  at::Tensor expert_TK = Largest(WithinGroups(wanted, rule), rule.chosen);
   return {expert_TK, WeightsOf(score_TE, expert_TK, rule)};
 }
 
 at::Tensor MixtureOfExperts(const at::Tensor& x_TD, const ExpertWeights& weights,
                             const RoutingRule& rule, const Gate& gate, const RouterPlace& place) {
-  at::Tensor logits = at::linear(
-      x_TD.to(at::kFloat), Leaf(weights.router_ED, at::kFloat),
-      weights.router_bias_E.defined() ? Leaf(weights.router_bias_E, at::kFloat) : at::Tensor());
+  at::Tensor logits = RouterLogits(x_TD, weights);
   at::Tensor correction;
   if (weights.correction_E.defined()) correction = weights.correction_E.value.to(at::kFloat);
   Choice choice = ChooseExperts(logits, correction, rule);
@@ -92,6 +101,7 @@ at::Tensor MixtureOfExperts(const at::Tensor& x_TD, const ExpertWeights& weights
     logits = Recorded(logits, choice.expert_TK, place.layer, place.layers, place.record);
     choice.weight_TK = WeightsOf(Scores(logits, rule.score), choice.expert_TK, rule);
   }
+  if (GroupedExpertsTake(x_TD, weights)) return GroupedExperts(x_TD, choice, weights, gate);
   // Each token once for each of its experts, sorted by expert, and back.
   at::Tensor expert_N = choice.expert_TK.flatten();
   at::Tensor order_N = expert_N.argsort(/*stable=*/true, /*dim=*/0);

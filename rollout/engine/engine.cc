@@ -102,6 +102,15 @@ void Engine::AbortRequest(uint64_t id) {
   });
 }
 
+void Engine::BetweenSteps(const std::function<void()>& call) {
+  std::promise<void> done;
+  Post([&](EngineCore&) {
+    call();
+    done.set_value();
+  });
+  done.get_future().get();
+}
+
 void Engine::Pause() {
   // Waits for the step that runs.
   std::promise<void> between_steps;

@@ -51,6 +51,9 @@ class Engine {
   uint32_t Abort(const std::vector<GroupId>& groups);
   void AbortRequest(uint64_t id);
 
+  // Runs `call` on the engine's thread while no step computes, and waits for it.
+  void BetweenSteps(const std::function<void()>& call);
+
   // No step begins after Pause() until Resume(); requests queue meanwhile.
   void Pause();
   void Resume();

@@ -9,61 +9,13 @@
 #include <CLI/CLI.hpp>
 
 #include "common/config/nearest_name.h"
-#include "services/cli/access_commands.h"
 #include "services/cli/app_text.h"
-#include "services/cli/connection.h"
+#include "services/cli/command_flags.h"
 #include "services/cli/context.h"
-#include "services/cli/data_commands.h"
-#include "services/cli/deploy_command.h"
-#include "services/cli/doctor_command.h"
 #include "services/cli/exit_code.h"
-#include "services/cli/job_commands.h"
-#include "services/cli/keep_commands.h"
-#include "services/cli/local_command.h"
-#include "services/cli/report_commands.h"
 
 namespace rein::cli {
 namespace {
-
-// What the flags set; one of each is enough, since one command runs.
-struct Flags {
-  Connection connection;
-  std::string context;
-  CertificateFlags certificates;
-  TokenFlags token;
-  DeployFlags deploy;
-  DataBuildFlags data_build;
-  Format format = Format::kTable;
-  std::string name, what, key;
-  SubmitFlags submit;
-  RolloutsFlags rollouts;
-  LocalOptions local;
-  std::vector<std::string> overrides;
-  bool foreground = false, follow = false, check = false;
-  unsigned tail = 0;
-  double timeout_seconds = 0;
-  MetricsFlags metrics;
-  ExportFlags exports;
-  CollectFlags collect;
-  BundleFlags bundle;
-  std::string other, diff;
-  std::vector<std::string> names;
-  unsigned window = 10, number = 0;
-  bool yes = false, once = false;
-  std::function<int()> run;
-};
-
-// A command that needs the controller.
-std::function<int()> WithController(Flags& flags, std::function<int(ControllerClient&)> call) {
-  return [&flags, call = std::move(call)] {
-    absl::StatusOr<Connection> connection = FindConnection(flags.connection, flags.context);
-    if (!connection.ok()) return PrintError(connection.status());
-    absl::StatusOr<std::string> token = UseConnection(*connection);
-    if (!token.ok()) return PrintError(token.status());
-    ControllerClient client(connection->server, *token);
-    return call(client);
-  };
-}
 
 int WriteManual(const CLI::App& app, const std::string& folder) {
   std::error_code error;
@@ -76,39 +28,6 @@ int WriteManual(const CLI::App& app, const std::string& folder) {
   }
   Print(folder + "\n");
   return kExitOk;
-}
-
-CLI::App* Command(CLI::App& app, Flags& flags, const std::string& name, const std::string& help,
-                  std::function<int()> run) {
-  CLI::App* command = app.add_subcommand(name, help);
-  command->callback([&flags, run = std::move(run)] { flags.run = run; });
-  return command;
-}
-
-// Where the controller is, and who asks; before or after the command.
-void AddConnection(CLI::App* command, Flags& flags) {
-  command->add_option("--server", flags.connection.server, "host:port of the controller; default: of rein up");
-  command->add_option("--context", flags.context, "A remembered server (rein context list)");
-  command->add_option("--tls", flags.connection.tls, "Folder with your ca.crt, tls.crt and tls.key");
-  command->add_option("--ca", flags.connection.ca, "The server's authority, for a user with a token");
-  command->add_option("--token-file", flags.connection.token_file, "File with your token");
-}
-
-CLI::App* ControllerCommand(CLI::App& app, Flags& flags, const std::string& name,
-                            const std::string& help, std::function<int(ControllerClient&)> call) {
-  CLI::App* command = Command(app, flags, name, help, WithController(flags, std::move(call)));
-  AddConnection(command, flags);
-  return command;
-}
-
-void AddFormat(CLI::App* command, Flags& flags) {
-  const std::map<std::string, Format> formats = {{"table", Format::kTable},
-                                                 {"json", Format::kJson},
-                                                 {"yaml", Format::kYaml},
-                                                 {"name", Format::kName}};
-  command->add_option("-o,--output", flags.format, "table, json, yaml or name")
-      ->transform(CLI::Transformer(formats))
-      ->option_text("FORMAT");
 }
 
 void AddLocalCommands(CLI::App& app, Flags& flags) {
@@ -334,38 +253,6 @@ void AddDeployCommands(CLI::App& app, Flags& flags) {
       command->add_flag("-y,--yes", flags.deploy.yes, "Do not ask");
     }
   }
-}
-
-void AddReportCommands(CLI::App& app, Flags& flags) {
-  CLI::App* metrics = ControllerCommand(app, flags, "metrics", "Figures of each update", [&flags](ControllerClient& client) {
-    return RunMetrics(client, flags.metrics, flags.format);
-  });
-  metrics->add_option("job", flags.metrics.name, "Default: the newest");
-  metrics->add_option("--keys", flags.metrics.keys, "Which, with commas; -o name lists all")->delimiter(',');
-  metrics->add_flag("--csv", flags.metrics.csv, "As CSV, all figures unless --keys");
-  metrics->add_option("--last", flags.metrics.last, "Only the last so many updates");
-  AddFormat(metrics, flags);
-  CLI::App* compare = ControllerCommand(app, flags, "compare", "Two jobs side by side", [&flags](ControllerClient& client) {
-    return RunCompare(client, flags.name, flags.other, flags.window);
-  });
-  compare->add_option("job", flags.name, "The first")->required();
-  compare->add_option("other_job", flags.other, "The second")->required();
-  compare->add_option("--window", flags.window, "Figures are means over the last so many updates")->check(CLI::Range(1, 1000000))->capture_default_str();
-  CLI::App* top = ControllerCommand(app, flags, "top", "Services and jobs, live", [&flags](ControllerClient& client) {
-    return RunTop(client, flags.once, flags.format);
-  });
-  top->add_flag("--once", flags.once, "Once, not again and again");
-  AddFormat(top, flags);
-  Command(app, flags, "doctor", "What is wrong, and what to do", [&flags] {
-    return RunDoctor(FindConnection(flags.connection, flags.context));
-  });
-  CLI::App* debug = app.add_subcommand("debug", "For a report of a fault");
-  debug->require_subcommand(1);
-  CLI::App* bundle = Command(*debug, flags, "bundle", "Pack logs, states and figures; secrets are taken out", [&flags] {
-    return RunDebugBundle(FindConnection(flags.connection, flags.context), flags.bundle);
-  });
-  bundle->add_option("job", flags.bundle.job, "The job that it is about");
-  bundle->add_option("--to", flags.bundle.file, "The .tar.gz; default: rein-debug-TIME.tar.gz");
 }
 
 void AddKeepCommands(CLI::App& app, Flags& flags) {

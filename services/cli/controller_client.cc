@@ -12,6 +12,7 @@ namespace rein::cli {
 namespace {
 
 constexpr absl::Duration kDeadline = absl::Seconds(30);
+constexpr absl::Duration kTraceDeadline = absl::Minutes(3);   // actors may be busy
 constexpr absl::Duration kSubmitDeadline = absl::Minutes(5);  // the data is read and checked
 
 }  // namespace
@@ -103,6 +104,10 @@ absl::StatusOr<v1::LedgerSummary> ControllerClient::GetLedger(const std::string&
 absl::StatusOr<v1::ListRolloutsReply> ControllerClient::ListRollouts(
     const v1::ListRolloutsRequest& request) {
   return stub_->Call(&Stub::Rpc::ListRollouts, request);
+}
+
+absl::StatusOr<v1::TraceRolloutReply> ControllerClient::TraceRollout(const v1::TraceRolloutRequest& request) {
+  return stub_->Call(&Stub::Rpc::TraceRollout, request, kTraceDeadline);
 }
 
 absl::StatusOr<v1::Job> ControllerClient::Cancel(const std::string& name) {

@@ -25,6 +25,7 @@ class ControllerClient {
   absl::StatusOr<v1::ListActorsReply> ListActors();
   absl::StatusOr<v1::LedgerSummary> GetLedger(const std::string& name);
   absl::StatusOr<v1::ListRolloutsReply> ListRollouts(const v1::ListRolloutsRequest& request);
+  absl::StatusOr<v1::TraceRolloutReply> TraceRollout(const v1::TraceRolloutRequest& request);
   absl::StatusOr<v1::Job> Cancel(const std::string& name);
   absl::StatusOr<v1::Job> Pause(const std::string& name);
   absl::StatusOr<v1::DeleteJobReply> Delete(const std::string& name);

@@ -1,12 +1,16 @@
 #include "services/cli/report_commands.h"
 
+#include <fstream>
+
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 
 #include "common/status/status_macros.h"
+#include "services/cli/chrome_trace.h"
 #include "services/cli/exit_code.h"
 #include "services/cli/report_text.h"
+#include "services/cli/mismatch_text.h"
 
 namespace rein::cli {
 namespace {
@@ -81,6 +85,42 @@ int RunTop(ControllerClient& client, bool once, Format format) {
     Print(absl::StrCat(live ? "\x1b[H\x1b[2J" : "", TopText(*actors, *jobs, absl::Now())));
     if (live) absl::SleepFor(kTopPause);
   } while (live);
+  return kExitOk;
+}
+
+int RunTrace(ControllerClient& client, const TraceFlags& flags) {
+  absl::StatusOr<std::string> name = JobOrNewest(client, flags.name);
+  if (!name.ok()) return PrintError(name.status());
+  v1::ListUpdatesRequest request;
+  request.set_name(*name);
+  request.set_limit(flags.last);
+  request.set_spans(true);
+  absl::StatusOr<v1::ListUpdatesReply> updates = client.ListUpdates(request);
+  if (!updates.ok()) return PrintError(updates.status());
+  if (updates->updates().empty()) {
+    return PrintError(absl::NotFoundError(absl::StrCat("job ", *name, " has made no update yet")));
+  }
+  const std::string path = flags.file.empty() ? absl::StrCat(*name, "-trace.json") : flags.file;
+  std::ofstream file(path);
+  file << ChromeTrace(*updates);
+  file.close();
+  if (!file) return PrintError(absl::PermissionDeniedError(absl::StrCat("cannot write ", path)));
+  Print(absl::StrCat("wrote ", path, ": ", updates->updates_size(),
+                     " updates; open it in https://ui.perfetto.dev or chrome://tracing\n"));
+  return kExitOk;
+}
+
+int RunDebugMismatch(ControllerClient& client, const RolloutsFlags& flags, Format format) {
+  absl::StatusOr<std::string> name = JobOrNewest(client, flags.name);
+  if (!name.ok()) return PrintError(name.status());
+  v1::TraceRolloutRequest request;
+  request.set_name(*name);
+  request.set_update(flags.update);
+  if (flags.prompt) request.set_prompt(*flags.prompt);
+  if (flags.sibling) request.set_sibling(*flags.sibling);
+  absl::StatusOr<v1::TraceRolloutReply> reply = client.TraceRollout(request);
+  if (!reply.ok()) return PrintError(reply.status());
+  Print(format == Format::kJson ? ToJson(*reply) : format == Format::kYaml ? ToYamlText(*reply) : MismatchText(*reply));
   return kExitOk;
 }
 

@@ -340,6 +340,9 @@ absl::StatusOr<v1::ListUpdatesReply> Controller::ListUpdates(
   const size_t first = records.size() > limit ? records.size() - limit : 0;
   v1::ListUpdatesReply reply;
   reply.mutable_updates()->Add(records.begin() + static_cast<std::ptrdiff_t>(first), records.end());
+  for (v1::UpdateRecord& record : *reply.mutable_updates()) {
+    if (!request.spans()) record.clear_spans();
+  }
   return reply;
 }
 

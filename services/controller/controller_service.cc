@@ -13,6 +13,7 @@
 #include "common/rpc/grpc_status.h"
 #include "common/status/status_macros.h"
 #include "services/controller/log_reader.h"
+#include "services/role/debug_client.h"
 
 namespace rein::services {
 namespace {
@@ -247,6 +248,46 @@ grpc::Status ControllerServiceImpl::ListRollouts(Context* context,
     return c.ListRollouts(named);
   };
   return Look<v1::ListRolloutsReply>(context, request->name(), list, reply);
+}
+
+grpc::Status ControllerServiceImpl::TraceRollout(Context* context, const v1::TraceRolloutRequest* request,
+                                                 v1::TraceRolloutReply* reply) {
+  std::vector<v1::Actor> actors;
+  v1::TraceLayersRequest trace;
+  auto find = [&](Controller& c, const std::string& name) -> absl::StatusOr<v1::StoredRollout> {
+    v1::ListRolloutsRequest list;
+    list.set_name(name);
+    list.set_update(request->update());
+    list.set_tokens(true);
+    list.set_limit(1);
+    if (request->has_prompt()) list.set_prompt(request->prompt());
+    if (request->has_sibling()) list.set_sibling(request->sibling());
+    REIN_ASSIGN_OR_RETURN(v1::ListRolloutsReply found, c.ListRollouts(list));
+    if (found.rollouts().empty()) {
+      return absl::NotFoundError(absl::StrCat("update ", found.update(), " has no such rollout: rein rollouts ", name,
+                                              " --update ", found.update(), " lists them"));
+    }
+    REIN_ASSIGN_OR_RETURN(v1::Job job, c.GetJob(name));
+    const v1::GrpoConfig* rl = config::PolicyGradientOf(job.config());
+    reply->set_temperature(rl != nullptr && rl->temperature() > 0 ? rl->temperature() : 1);
+    reply->set_filtered(rl != nullptr && (rl->top_k() > 0 || rl->top_p() < 1));
+    trace.set_job(job.name());
+    reply->set_job(job.name());
+    actors = c.registry().Actors();
+    return found.rollouts(0);
+  };
+  grpc::Status found = Look<v1::StoredRollout>(context, request->name(), find, reply->mutable_rollout());
+  if (!found.ok()) return found;
+  const v1::Rollout& rollout = reply->rollout().rollout();
+  *trace.mutable_token_ids() = rollout.prompt_token_ids();
+  trace.mutable_token_ids()->MergeFrom(rollout.completion().token_ids());
+  trace.set_prefix(static_cast<uint32_t>(rollout.prompt_token_ids_size()));
+  trace.set_temperature(reply->temperature());
+  for (v1::ActorTrace& actor : TraceOnActors(actors, trace)) *reply->add_traces() = std::move(actor);
+  if (reply->traces().empty()) {
+    return rpc::ToGrpc(absl::FailedPreconditionError("no trainer, rollout service or reference is ready: rein get actors"));
+  }
+  return grpc::Status::OK;
 }
 
 grpc::Status ControllerServiceImpl::ListActors(Context* context, const v1::ListActorsRequest*,

@@ -57,6 +57,8 @@ class ControllerServiceImpl final : public v1::ControllerService::Service {
                     grpc::ServerWriter<v1::LogLine>* writer) override;
   grpc::Status ListRollouts(Context* context, const v1::ListRolloutsRequest* request,
                             v1::ListRolloutsReply* reply) override;
+  grpc::Status TraceRollout(Context* context, const v1::TraceRolloutRequest* request,
+                            v1::TraceRolloutReply* reply) override;
   grpc::Status ListActors(Context* context, const v1::ListActorsRequest*,
                           v1::ListActorsReply* reply) override;
   grpc::Status GetLedger(Context* context, const v1::GetLedgerRequest* request,

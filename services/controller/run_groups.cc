@@ -141,6 +141,8 @@ bool RunLoop::Finish(std::map<Key, Work>& under_way, Key key, uint64_t call,
                      const absl::Status& status) {
   auto work = under_way.find(key);
   if (work == under_way.end() || work->second.call != call) return false;
+  state_.NoteSpan(&under_way == &generating_ ? "generate" : &under_way == &scoring_ ? "score" : "reference",
+                  work->second.actor, absl::StrCat(key.first ? "held-out " : "group ", key.second), work->second.started);
   if (PooledActor* actor = pool_.Find(work->second.actor)) {
     --actor->view.in_flight;
     if (status.ok()) {

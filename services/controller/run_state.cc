@@ -7,6 +7,11 @@
 #include "common/rpc/fence_guard.h"
 
 namespace rein::services {
+namespace {
+
+constexpr size_t kMostSpans = 4096;  // of one Update
+
+}  // namespace
 
 bool RunState::Commit() { return Check(ledger.Sync()) && Check(deps.store.Commit()); }
 
@@ -29,6 +34,18 @@ void RunState::Tell(const std::string& message) {
   v1::JobEvent event;
   event.set_message(message);
   Emit(std::move(event));
+}
+
+void RunState::NoteSpan(const std::string& work, const std::string& actor, const std::string& about,
+                        absl::Time begin) {
+  if (times.spans.size() >= kMostSpans) return;
+  v1::WorkSpan span;
+  span.set_work(work);
+  span.set_actor(actor);
+  span.set_about(about);
+  span.set_begin(absl::ToDoubleSeconds(begin - absl::UnixEpoch()));
+  span.set_end(absl::ToDoubleSeconds(deps.clock.Now() - absl::UnixEpoch()));
+  times.spans.push_back(std::move(span));
 }
 
 v1::Fence RunState::FenceOf(const v1::Actor& actor, const std::string& effect) const {

@@ -61,7 +61,7 @@ struct WorkTimes {
   absl::Time score_begin = absl::InfiniteFuture();
   absl::Time score_end = absl::InfinitePast();
   absl::Duration sync;
-  absl::Duration save;
+  std::vector<v1::WorkSpan> spans;
 };
 
 struct RunState {
@@ -86,6 +86,8 @@ struct RunState {
   void SaveJob() { Check(deps.store.UpdateJob(job)); }
   void Emit(v1::JobEvent event);
   void Tell(const std::string& message);
+  // A call that ends now, for the next Update's record.
+  void NoteSpan(const std::string& work, const std::string& actor, const std::string& about, absl::Time begin);
 
   Version Current() const { return {.lineage = job.lineage, .number = job.updates_done}; }
   // A request id that carries the same text when the same effect is asked for again.

@@ -43,6 +43,11 @@ rpc::Done<Reply> TrainerWork::Expect(void (TrainerWork::*on_reply)(absl::StatusO
   };
 }
 
+void TrainerWork::NoteSpan(const std::string& work, const std::string& about) {
+  const PooledActor* trainer = run_.pool.trainer();
+  run_.NoteSpan(work, trainer == nullptr ? "" : trainer->view.name, about, started_);
+}
+
 TrainerView TrainerWork::View() const {
   return {.present = run_.pool.trainer() != nullptr,
           .known = known_,
@@ -196,6 +201,7 @@ void TrainerWork::Publish(const std::vector<std::string>& actors) {
 
 void TrainerWork::OnPublished(absl::StatusOr<v1::PublishReply> reply) {
   run_.times.sync += run_.deps.clock.Now() - started_;
+  NoteSpan("publish", absl::StrCat("version ", version_.lineage, ".", version_.number));
   if (!reply.ok() && !IsTransient(reply.status())) return Failed("publish", reply.status());
   if (!reply.ok()) Failed("publish", reply.status());
   for (size_t i = 0; i < receivers_.size(); ++i) {
@@ -238,7 +244,7 @@ void TrainerWork::Save() {
 }
 
 void TrainerWork::OnSaved(absl::StatusOr<v1::SaveReply> reply) {
-  run_.times.save += run_.deps.clock.Now() - started_;
+  NoteSpan("save", absl::StrCat("checkpoint ", checkpoint_.number()));
   if (!reply.ok()) {
     std::string kept =
         run_.checkpoints.empty()
@@ -431,10 +437,12 @@ void TrainerWork::Record(const v1::UpdateReply& reply) {
     AddMetric(record, "tokens_per_second", metric.value() / absl::ToDoubleSeconds(total));
   }
   AddMetric(record, "lineage", static_cast<double>(wanted_.lineage));
-  times = WorkTimes{.last_update = now};
-  run_.Check(run_.deps.store.PutUpdate(run_.job.name, record));
   v1::JobEvent event;
   *event.mutable_update() = record;
+  NoteSpan("train", absl::StrCat("update ", wanted_.number));
+  record.mutable_spans()->Assign(times.spans.begin(), times.spans.end());
+  times = WorkTimes{.last_update = now};
+  run_.Check(run_.deps.store.PutUpdate(run_.job.name, record));
   run_.Emit(std::move(event));
   if (reply.has_mismatch()) {
     const v1::Mismatch& first = reply.mismatch();

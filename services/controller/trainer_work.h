@@ -56,6 +56,8 @@ class TrainerWork {
   void RollBack(uint64_t checkpoint_update);
   void Skip(const absl::Status& status);
   void Record(const v1::UpdateReply& reply);
+  // The call that was begun last ends now.
+  void NoteSpan(const std::string& work, const std::string& about);
   void RemoveOldCheckpoints();
   void ForgetOldRollouts();
   // Asks the trainer again later, or ends the run when it makes no sense to.

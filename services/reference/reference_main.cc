@@ -12,6 +12,7 @@
 #include "services/reference/models_command.h"
 #include "services/reference/reference_service.h"
 #include "services/reference/score_command.h"
+#include "services/role/debug_service.h"
 #include "services/role/role_process.h"
 
 int main(int argc, char** argv) {
@@ -33,7 +34,8 @@ int main(int argc, char** argv) {
         [&service] { return service.receiver(); }, process.fence(), &syncs,
         [&process](const absl::Status& status) { process.deps().GiveUpIfFatal(status); });
     services::RewardModelServiceImpl reward_models(service, process.deps());
-    return process.Serve({&service, &reward_models, &weights}, [&service] {
+    services::DebugServiceImpl debug([&service](const auto& request) { return service.Trace(request); });
+    return process.Serve({&service, &reward_models, &weights, &debug}, [&service] {
       v1::ActorStatusReply standing = service.Standing();
       services::ActorReport report;
       report.version = standing.version();

@@ -74,6 +74,15 @@ grpc::Status ReferenceServiceImpl::Score(grpc::ServerContext*,
   return rpc::Answer(std::move(result), reply);
 }
 
+absl::StatusOr<v1::TraceLayersReply> ReferenceServiceImpl::Trace(const v1::TraceLayersRequest& request) {
+  v1::Fence of_job;
+  of_job.set_job(request.job());
+  REIN_ASSIGN_OR_RETURN(std::shared_ptr<ReferenceSession> session, slot_.ForJob(of_job));
+  absl::StatusOr<v1::TraceLayersReply> trace = session->Trace(request);
+  deps_.GiveUpIfFatal(trace.status());
+  return trace;
+}
+
 grpc::Status ReferenceServiceImpl::Status(grpc::ServerContext*, const v1::ActorStatusRequest*,
                                           v1::ActorStatusReply* reply) {
   *reply = Standing();

@@ -4,9 +4,11 @@
 
 #include "absl/strings/str_cat.h"
 
+#include "common/kernels/exactness.h"
 #include "common/policy/opened_model.h"
 #include "common/policy/sequence_scorer.h"
 #include "common/status/status_macros.h"
+#include "services/role/debug_service.h"
 
 namespace rein::services {
 namespace {
@@ -40,6 +42,7 @@ absl::StatusOr<std::unique_ptr<ReferenceSession>> ReferenceSession::Open(
   }
   if (!request.has_model()) return session;
   const v1::ModelConfig& config = request.model();
+  kernels::KeepBits(!config.has_exact() || config.exact());
   REIN_ASSIGN_OR_RETURN(
       policy::OpenedModel model,
       policy::OpenModel({.path = config.has_path() ? config.path() : config.config(),
@@ -107,6 +110,19 @@ absl::StatusOr<v1::ScoreTokensReply> ReferenceSession::Score(
     reply.add_sequences()->mutable_logprobs()->Add(sequence.begin(), sequence.end());
   }
   tokens_ += tokens;
+  return reply;
+}
+
+absl::StatusOr<v1::TraceLayersReply> ReferenceSession::Trace(const v1::TraceLayersRequest& request) {
+  std::lock_guard<std::mutex> no_swap(forward_mutex_);
+  const v1::ActorStatusReply standing = Status();
+  if (slots_ == nullptr) return absl::FailedPreconditionError("only reward models are loaded");
+  if (!standing.has_version()) return absl::FailedPreconditionError("no weights have come yet");
+  REIN_ASSIGN_OR_RETURN(policy::LayerTrace trace,
+                        policy::TraceAtOnce(slots_->decoder(), SequenceOf(request), request.temperature()));
+  v1::TraceLayersReply reply = ToProto(trace);
+  *reply.mutable_version() = standing.version();
+  reply.set_digest(standing.digest());
   return reply;
 }
 

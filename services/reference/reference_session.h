@@ -15,6 +15,7 @@
 #include "common/policy/policy_slots.h"
 #include "common/sync/clock.h"
 #include "common/weights/weight_receiver.h"
+#include "rein/v1/debug.pb.h"
 #include "rein/v1/reference.pb.h"
 #include "services/reference/reward_model.h"
 
@@ -36,6 +37,9 @@ class ReferenceSession {
   // FAILED_PRECONDITION before the first weights, and without a policy; INVALID_ARGUMENT names the sequence that is
   // wrong.
   absl::StatusOr<v1::ScoreTokensReply> Score(const v1::ScoreTokensRequest& request);
+
+  // FAILED_PRECONDITION before the first weights, and without a policy.
+  absl::StatusOr<v1::TraceLayersReply> Trace(const v1::TraceLayersRequest& request);
 
   // The reward model that was loaded for this rule; null when it was not.
   RewardModel* FindRewardModel(const v1::ModelReward& config) const;

@@ -10,6 +10,7 @@
 #include "common/tensor/torch_runtime.h"
 #include "common/version/build_version.h"
 #include "common/weights/channel/weight_service.h"
+#include "services/role/debug_service.h"
 #include "services/role/role_process.h"
 #include "services/rollout/generate_command.h"
 #include "services/rollout/openai_door.h"
@@ -57,7 +58,8 @@ int main(int argc, char** argv) {
       process.log().Info("OpenAI's clients are served", {{"address", http->address()}});
     }
     process.OnStopping([&door] { door.Stop(); });
-    return process.Serve({&service, &weights}, report,
+    services::DebugServiceImpl debug([&service](const auto& request) { return service.Trace(request); });
+    return process.Serve({&service, &weights, &debug}, report,
                          [&service](uint64_t) { service.DropRequests(); });
   });
 }

@@ -191,6 +191,15 @@ grpc::Status RolloutServiceImpl::Resume(grpc::ServerContext*, const v1::ResumeRe
   });
 }
 
+absl::StatusOr<v1::TraceLayersReply> RolloutServiceImpl::Trace(const v1::TraceLayersRequest& request) {
+  v1::Fence of_job;
+  of_job.set_job(request.job());
+  REIN_ASSIGN_OR_RETURN(std::shared_ptr<RolloutSession> session, slot_.ForJob(of_job));
+  absl::StatusOr<v1::TraceLayersReply> trace = session->Trace(request);
+  deps_.GiveUpIfFatal(trace.status());
+  return trace;
+}
+
 grpc::Status RolloutServiceImpl::Status(grpc::ServerContext*, const v1::ActorStatusRequest*,
                                         v1::ActorStatusReply* reply) {
   *reply = Standing();

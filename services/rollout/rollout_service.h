@@ -35,6 +35,9 @@ class RolloutServiceImpl final
   grpc::Status Status(grpc::ServerContext* context, const v1::ActorStatusRequest* request,
                       v1::ActorStatusReply* reply) override;
 
+  // FAILED_PRECONDITION when another job is loaded, and before the first weights.
+  absl::StatusOr<v1::TraceLayersReply> Trace(const v1::TraceLayersRequest& request);
+
   // Where this process stands.
   v1::ActorStatusReply Standing() const { return slot_.Status(); }
   // Of the loaded model; null before one is loaded. For WeightServiceImpl.

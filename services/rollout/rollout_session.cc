@@ -4,8 +4,11 @@
 
 #include "absl/strings/str_cat.h"
 
+#include "common/kernels/exactness.h"
 #include "common/policy/opened_model.h"
 #include "common/status/status_macros.h"
+#include "rollout/engine/step_trace.h"
+#include "services/role/debug_service.h"
 
 namespace rein::services {
 namespace {
@@ -35,6 +38,7 @@ absl::StatusOr<std::unique_ptr<RolloutSession>> RolloutSession::Open(
     const v1::LoadModelRequest& request, const std::string& device, const sync::Clock& clock,
     telemetry::Metrics& metrics, std::function<void(const absl::Status&)> on_failure) {
   const v1::ModelConfig& config = request.model();
+  kernels::KeepBits(!config.has_exact() || config.exact());
   REIN_ASSIGN_OR_RETURN(
       policy::OpenedModel model,
       policy::OpenModel({.path = config.has_path() ? config.path() : config.config(),
@@ -107,6 +111,22 @@ v1::ActorStatusReply RolloutSession::Status() const {
   status.set_kv_usage(stats.kv_usage);
   status.set_tokens_total(stats.generated_tokens);
   return status;
+}
+
+absl::StatusOr<v1::TraceLayersReply> RolloutSession::Trace(const v1::TraceLayersRequest& request) {
+  absl::StatusOr<policy::LayerTrace> trace = absl::FailedPreconditionError("no weights have come yet");
+  v1::ActorStatusReply standing;
+  engine_->BetweenSteps([&] {
+    standing = Status();
+    if (!standing.has_version()) return;
+    trace = rollout::TraceInSteps(*slots_, SequenceOf(request), request.temperature());
+  });
+  REIN_RETURN_IF_ERROR(trace.status());
+  v1::TraceLayersReply reply = ToProto(*trace);
+  *reply.mutable_version() = standing.version();
+  reply.set_digest(standing.digest());
+  reply.set_in_steps(true);
+  return reply;
 }
 
 }  // namespace rein::services

@@ -16,6 +16,7 @@
 #include "common/telemetry/metrics.h"
 #include "common/text/model_text.h"
 #include "common/weights/weight_receiver.h"
+#include "rein/v1/debug.pb.h"
 #include "rein/v1/rollout.pb.h"
 #include "rollout/engine/decoder_step_model.h"
 #include "rollout/engine/engine.h"
@@ -44,6 +45,8 @@ class RolloutSession {
   const text::ModelText& text() const { return *text_; }
   weights::WeightReceiver* receiver() { return &receiver_; }
   v1::ActorStatusReply Status() const;
+  // FAILED_PRECONDITION before the first weights.
+  absl::StatusOr<v1::TraceLayersReply> Trace(const v1::TraceLayersRequest& request);
   // Requests under way end with FINISH_REASON_ABORT.
   void Close() { engine_->Abort({}); }
 

@@ -6,6 +6,7 @@
 #include "common/status/status_macros.h"
 #include "common/tensor/torch_runtime.h"
 #include "common/version/build_version.h"
+#include "services/role/debug_service.h"
 #include "services/role/role_process.h"
 #include "services/trainer/trainer_service.h"
 
@@ -48,7 +49,8 @@ int main(int argc, char** argv) {
     ranks.host = advertise.empty() ? listen.substr(0, listen.rfind(':')) : advertise;
     ranks.timeout = absl::Seconds(timeout_seconds);
     services::TrainerServiceImpl service(device, ranks, process.deps());
-    return process.Serve({&service}, [&service] {
+    services::DebugServiceImpl debug([&service](const auto& request) { return service.Trace(request); });
+    return process.Serve({&service, &debug}, [&service] {
       services::ActorReport report;
       report.trainer = service.Standing();
       report.version = report.trainer->version();

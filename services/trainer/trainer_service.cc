@@ -219,6 +219,16 @@ grpc::Status TrainerServiceImpl::Score(grpc::ServerContext*,
   return rpc::Answer(std::move(scores), reply);
 }
 
+absl::StatusOr<v1::TraceLayersReply> TrainerServiceImpl::Trace(const v1::TraceLayersRequest& request) {
+  std::lock_guard<std::mutex> lock(session_mutex_);
+  if (session_ == nullptr || session_->job() != request.job()) {
+    return absl::FailedPreconditionError(absl::StrCat("job '", request.job(), "' is not loaded"));
+  }
+  absl::StatusOr<v1::TraceLayersReply> trace = session_->Trace(request);
+  deps_.GiveUpIfFatal(trace.status());
+  return trace;
+}
+
 grpc::Status TrainerServiceImpl::Status(grpc::ServerContext*, const v1::TrainerStatusRequest*,
                                         v1::TrainerStatusReply* reply) {
   *reply = Standing();

@@ -45,6 +45,9 @@ class TrainerServiceImpl final : public v1::TrainerService::Service {
   grpc::Status Status(grpc::ServerContext* context, const v1::TrainerStatusRequest* request,
                       v1::TrainerStatusReply* reply) override;
 
+  // Of the loaded job; waits for a call that is running.
+  absl::StatusOr<v1::TraceLayersReply> Trace(const v1::TraceLayersRequest& request);
+
   // Where the trainer stands, also while a call is running.
   v1::TrainerStatusReply Standing() const;
 

@@ -5,9 +5,11 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/kernels/exactness.h"
 #include "common/models/arena.h"
 #include "common/status/status_macros.h"
 #include "common/weights/digest.h"
+#include "services/role/debug_service.h"
 #include "services/trainer/settings_from_job.h"
 #include "trainer/algorithms/from_job.h"
 #include "trainer/trainer_checkpoint.h"
@@ -71,6 +73,7 @@ absl::StatusOr<std::unique_ptr<TrainerSession>> TrainerSession::Open(
   auto session = std::unique_ptr<TrainerSession>(new TrainerSession);
   REIN_ASSIGN_OR_RETURN(trainer::TrainerSettings settings, SettingsFromJob(request.job(), device));
   REIN_ASSIGN_OR_RETURN(trainer::Algorithm algorithm, trainer::AlgorithmFromJob(request.job()));
+  kernels::KeepBits(!request.job().model().has_exact() || request.job().model().exact());
   namespace fs = std::filesystem;
   const fs::path path(settings.model_path);
   session->tokenizer_folder_ = (fs::is_directory(path) ? path : path.parent_path()).string();
@@ -234,6 +237,15 @@ absl::StatusOr<v1::ScorePolicyReply> TrainerSession::Score(const v1::ScorePolicy
   v1::ScorePolicyReply reply;
   AddLogprobs(logprobs, reply.mutable_sequences());
   *reply.mutable_version() = version();
+  return reply;
+}
+
+absl::StatusOr<v1::TraceLayersReply> TrainerSession::Trace(const v1::TraceLayersRequest& request) {
+  REIN_ASSIGN_OR_RETURN(policy::LayerTrace trace,
+                        policy::TraceAtOnce(trainer_->decoder(), SequenceOf(request), request.temperature()));
+  v1::TraceLayersReply reply = ToProto(trace);
+  *reply.mutable_version() = version();
+  reply.set_digest(digest());
   return reply;
 }
 

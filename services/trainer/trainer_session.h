@@ -15,6 +15,7 @@
 #include "absl/status/statusor.h"
 #include "common/parallel/process_group.h"
 #include "common/weights/channel/weight_channel.h"
+#include "rein/v1/debug.pb.h"
 #include "rein/v1/trainer.pb.h"
 #include "trainer/policy_trainer.h"
 
@@ -38,6 +39,7 @@ class TrainerSession {
   absl::StatusOr<v1::PublishReply> Publish(const v1::PublishRequest& request);
   absl::StatusOr<v1::SaveReply> Save(const v1::SaveRequest& request);
   absl::StatusOr<v1::ScorePolicyReply> Score(const v1::ScorePolicyRequest& request);
+  absl::StatusOr<v1::TraceLayersReply> Trace(const v1::TraceLayersRequest& request);
 
   const std::string& job() const { return job_; }
   // Whether `request` asks for what is already loaded and untouched.

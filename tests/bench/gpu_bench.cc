@@ -8,7 +8,7 @@
 //   rein-gpu-bench update SHAPE PROMPTS SIBLINGS IN OUT UPDATES          generate, train and copy the weights, in turn
 //   rein-gpu-bench kernels
 //
-// REIN_EAGER=1: no captured graphs. REIN_MICROBATCH_TOKENS=N, REIN_RECOMPUTE=1, REIN_COPY_PROMPTS=1 (a prompt for each
+// REIN_EXACT=0: equal bits are not kept (model.exact: false). REIN_EAGER=1: no captured graphs. REIN_MICROBATCH_TOKENS=N, REIN_RECOMPUTE=1, REIN_COPY_PROMPTS=1 (a prompt for each
 // sibling): of training.
 
 #include <ATen/ATen.h>
@@ -25,10 +25,12 @@
 #include <random>
 #include <string>
 
+#include "common/kernels/exactness.h"
 #include "common/kernels/filter_logits.h"
 #include "common/kernels/logits.h"
 #include "common/kernels/projection.h"
 #include "common/nn/attention.h"
+#include "common/nn/experts.h"
 #include "common/nn/functions.h"
 #include "common/nn/head.h"
 #include "common/nn/query_key_value.h"
@@ -74,8 +76,9 @@ const ShapeOfModel& Shape(const std::string& name) {
 // FLOP of one trained token: products of body and head three times over (embedding lookup not counted), and
 // causal attention.
 double FlopPerToken(const ShapeOfModel& s, double length) {
+  const double ffn = static_cast<double>(s.experts > 0 ? s.chosen * s.expert_ffn : s.ffn);
   const double body = s.layers * (1.0 * s.width * (s.heads + 2 * s.kv_heads) * s.head_dim +
-                                  1.0 * s.heads * s.head_dim * s.width + 3.0 * s.width * s.ffn);
+                                  1.0 * s.heads * s.head_dim * s.width + 3.0 * s.width * ffn);
   const double attention = s.layers * 2.0 * length * s.heads * s.head_dim;  // causal forward
   return 6 * (body + 1.0 * s.vocabulary * s.width) + 3 * attention;
 }
@@ -392,6 +395,11 @@ void Kernels() {
     Line(kernel + " forward", shape, forward, forward_bytes, forward_flop);
     for (at::Tensor& x : in) x.requires_grad_(true);
     at::Tensor dy = at::randn_like(function(in));
+    Wait();
+    const auto begin = steady_clock::now();
+    function(in).backward(dy);
+    Wait();
+    Line(kernel + " forward and backward, first call", shape, 1e6 * Seconds(begin), 0, 0);
     const double all = Microseconds([&] {
       function(in).backward(dy);
       for (at::Tensor& x : in) x.mutable_grad() = at::Tensor();
@@ -415,6 +423,20 @@ void Kernels() {
     both("Attention", "16/8 heads of 128, 16384 tokens, length " + std::to_string(length),
          {at::randn({kTokens, 16, 128}, bf16), at::randn({kTokens, 8, 128}, bf16), at::randn({kTokens, 8, 128}, bf16)}, 0, 0,
          flop, 2.5 * flop, [&](const std::vector<at::Tensor>& x) { return nn::Attention(x[0], x[1], x[2], view, 0, 0.088); });
+  }
+  {  // a layer of Qwen3-30B-A3B
+    nn::ExpertWeights w;
+    w.router_ED = weight({128, 2048});
+    w.gate_up = weight({128, 2 * 768, 2048});
+    w.down = weight({128, 2048, 768});
+    nn::RoutingRule rule;
+    rule.experts = 128;
+    rule.chosen = 8;
+    for (int64_t tokens : {kTokens, int64_t{256}}) {
+      const double flop = 2.0 * static_cast<double>(tokens) * 8 * 3 * 2048 * 768, bytes = tokens < kTokens ? 2.0 * 128 * 3 * 768 * 2048 : 0;
+      both("MixtureOfExperts", std::to_string(tokens) + " tokens, 8 of 128 experts of 768, width 2048", {at::randn({tokens, 2048}, bf16)},
+           bytes, 0, flop, 2 * flop, [&](const std::vector<at::Tensor>& x) { return nn::MixtureOfExperts(x[0], w, rule, {}); });
+    }
   }
   // Decoding: B sequences of one length, pages in random order.
   at::NoGradGuard no_grad;
@@ -504,6 +526,7 @@ int Main(int argc, char** argv) {
   auto number = [&](int i) { return i < argc ? std::atoll(argv[i]) : 0; };
   const std::string what = argc > 1 ? argv[1] : "";
   if (tensor::CudaDeviceCount() == 0) Die("this host shows no GPU");
+  if (const char* exact = std::getenv("REIN_EXACT")) kernels::KeepBits(std::string(exact) != "0");
   if (what == "train" && argc == 6) {
     Train(Shape(argv[2]), number(3), number(4), static_cast<int>(number(5)));
   } else if (what == "train-groups" && argc == 8) {

@@ -139,6 +139,17 @@ class OperateTest(unittest.TestCase):
         self.assertRegex(text, r"- +learning_rate: 0.001\n\+ +learning_rate: 0.002")
         self.assertIn("no job third", self.rein("compare", "first", "third", code=4))
 
+    def test_a_timeline_for_the_trace_viewer(self):
+        self.assertIn("wrote t.json: 4 updates", self.rein("trace", "first", "--to", "t.json"))
+        slices = [e for e in json.loads((self.folder / "t.json").read_text())["traceEvents"] if e["ph"] == "X"]
+        names = [e["name"] for e in slices]
+        self.assertEqual(names.count("generate") >= 32 and names.count("train"), 4)  # 8 groups an update, and held-out prompts
+        self.assertLessEqual({"score", "publish", "save", "update 1", "update 4"}, set(names))
+        self.assertTrue(all(e["ts"] >= 0 and e["dur"] >= 0 for e in slices))
+        train = [e for e in slices if e["name"] == "train"]
+        self.assertTrue(all(a["ts"] + a["dur"] <= b["ts"] + 1 for a, b in zip(train, train[1:])))
+        self.rein("trace", "nothing", code=4)
+
     def test_rollouts_by_what_they_are(self):
         everything = json.loads(self.rein("rollouts", "first", "--update", "2", "--limit", "1000", "-o", "json"))
         self.assertEqual(everything["matching"], 32)
@@ -156,6 +167,28 @@ class OperateTest(unittest.TestCase):
         self.assertIn("no prompt was in both update 1 and update 2", self.rein("rollouts", "first", "--update", "1", "--diff", "2"))
         self.assertIn("prompts in both first update 4 and first update 4",
                       self.rein("rollouts", "first", "--diff", "first"))
+
+    def test_where_trainer_and_generator_begin_to_differ(self):
+        self.rein("submit", "-f", "job.yaml", "--name", "traced", *absolute(self.folder), "grpo.updates=2")
+        self.rein("wait", "traced", "--timeout", "120")
+        reply = json.loads(self.rein("debug", "mismatch", "traced", "-o", "json"))
+        self.assertEqual([trace["error"] for trace in reply["traces"] if trace.get("error")], [])
+        traces = {trace["actor"]: trace["trace"] for trace in reply["traces"]}
+        self.assertEqual({actor: trace.get("in_steps", False) for actor, trace in traces.items()},
+                         {"trainer-0": False, "rollout-0": True})
+        trainer, rollout = traces["trainer-0"], traces["rollout-0"]
+        self.assertEqual((trainer["version"], trainer["digest"]), (rollout["version"], rollout["digest"]))
+        tokens = len(reply["rollout"]["rollout"]["prompt_token_ids"]) + len(reply["rollout"]["rollout"]["completion"]["token_ids"])
+        self.assertEqual(len(trainer["state_digests"]), trainer["stages"] * tokens)
+        for ours, theirs in zip(trainer["logprobs"], rollout["logprobs"], strict=True):
+            self.assertAlmostEqual(ours, theirs, places=4)
+        text = self.rein("debug", "mismatch", "traced", "--update", "2", "--sibling", "1")
+        self.assertRegex(text, r"update 2 · prompt \d+ · sibling 1 · policy 1\.1 · \d+ \+ \d tokens\n")
+        self.assertIn("token by token  not comparable: 1.1 sampled it", text)
+        self.assertRegex(text, r"trainer-0 and rollout-0: log-probs (equal in all|differ in) \d")
+        self.assertRegex(self.rein("debug", "mismatch", "first"), r"(is not loaded|the call is for 'first')")
+        self.assertIn("update 2 has no such rollout", self.rein("debug", "mismatch", "traced", "--update", "2", "--prompt", "99999999", code=4))
+        self.rein("debug", "mismatch", "traced", user="bob", code=4)
 
     def test_checkpoints_and_exports(self):
         self.assertEqual(self.rein("checkpoint", "list", "first", "-o", "name"), "1\n2\n")

@@ -11,9 +11,11 @@
 #include <map>
 #include <random>
 
+#include "common/policy/layer_trace.h"
 #include "common/policy/sequence_scorer.h"
 #include "rollout/engine/decoder_step_model.h"
 #include "rollout/engine/engine_core.h"
+#include "rollout/engine/step_trace.h"
 #include "tests/gpu/random_policy.h"
 
 namespace rein::gpu {
@@ -176,8 +178,29 @@ TEST_P(ExactnessTest, GeneratorTrainerAndReferenceGiveTheSameBits) {
   }
 }
 
+// What `rein debug mismatch` shows where nothing is wrong: not only the log-probs are equal.
+TEST_P(ExactnessTest, EveryLayerOfEveryTokenHasTheSameBits) {
+  constexpr int64_t kLayers = 4;
+  RandomPolicy policy(WriteModelFolder(*FindShape(GetParam()), kLayers), {}, trainer::Sft(trainer::Aggregation::kTokenMean));
+  std::mt19937 random(5);
+  for (uint32_t prefix : {1u, 300u}) {
+    policy::ScoredSequence sequence{.prefix = prefix};
+    for (uint32_t i = 0; i < prefix + 150; ++i) {
+      sequence.tokens.push_back(static_cast<uint32_t>(random() % static_cast<uint32_t>(policy.trainer().model().spec.vocab_size)));
+    }
+    auto once = policy::TraceAtOnce(policy.trainer().decoder(), sequence, 0.8);
+    auto steps = rollout::TraceInSteps(policy.slots(), sequence, 0.8);
+    ASSERT_TRUE(once.ok() && steps.ok()) << once.status() << steps.status();
+    EXPECT_EQ(once->stages(), static_cast<size_t>(kLayers + 2));
+    EXPECT_EQ(once->digest, steps->digest);
+    EXPECT_EQ(once->norm, steps->norm);
+    EXPECT_EQ(once->logprob, steps->logprob);
+    EXPECT_EQ(once->logprob.size(), 150u);
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Shapes, ExactnessTest,
-                         testing::Values("qwen3-0.6b", "qwen2.5-0.5b", "llama3.2-1b", "smollm2-135m"));
+                         testing::Values("qwen3-0.6b", "qwen2.5-0.5b", "llama3.2-1b", "smollm2-135m", "olmoe-1b-7b-4l", "mixtral-small-4l"));
 
 }  // namespace
 }  // namespace rein::gpu

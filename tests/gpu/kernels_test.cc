@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 
 #include "common/kernels/digest.h"
+#include "common/kernels/exactness.h"
 #include "common/kernels/filter_logits.h"
 #include "common/kernels/logits.h"
 #include "common/kernels/projection.h"
@@ -298,6 +299,21 @@ TEST(ProjectionGpuTest, ARowKeepsItsBitsWhateverTheNumberOfRows) {
     }
   }
   for (const std::string& line : kernels::ChosenProjections()) std::printf("%s\n", line.c_str());
+}
+
+TEST(ProjectionGpuTest, WithoutThePromiseItIsStillTheProduct) {
+  kernels::KeepBits(false);
+  for (auto [columns, inner] : {std::pair{1024, 3072}, {576, 1536}, {24, 40}}) {
+    at::Tensor weight = at::randn({columns, inner}, Bf16()) * 0.05, x = at::randn({300, inner}, Bf16());
+    at::Tensor wide = at::linear(x.to(at::kDouble), weight.to(at::kDouble));
+    for (int64_t rows : {1, 16, 64, 300}) {
+      for (int call = 0; call < 2; ++call) {  // chooses, uses the choice
+        at::Tensor y = Project(x.narrow(0, 0, rows).contiguous(), weight, {}, /*plain=*/false);
+        EXPECT_LE(RelativeError(y, wide.narrow(0, 0, rows)), 1e-2);
+      }
+    }
+  }
+  kernels::KeepBits(true);
 }
 
 TEST(AdamWGpuTest, MatchesItsReference) {

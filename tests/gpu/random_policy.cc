@@ -21,6 +21,9 @@ const ShapeOfModel kShapes[] = {
     {"qwen2.5-7b", "Qwen2ForCausalLM", "qwen2", 28, 3584, 28, 4, 128, 18944, 152064, false},
     {"llama3.2-1b", "LlamaForCausalLM", "llama", 16, 2048, 32, 8, 64, 8192, 128256},
     {"smollm2-135m", "LlamaForCausalLM", "llama", 30, 576, 9, 3, 64, 1536, 49152},
+    {"qwen3-30b-a3b-4l", "Qwen3MoeForCausalLM", "qwen3_moe", 4, 2048, 32, 4, 128, 6144, 151936, false, 128, 8, 768},
+    {"mixtral-small-4l", "MixtralForCausalLM", "mixtral", 4, 2048, 16, 4, 128, 3584, 32000, false, 8, 2, 3584},
+    {"olmoe-1b-7b-4l", "Qwen3MoeForCausalLM", "qwen3_moe", 4, 2048, 16, 16, 128, 1024, 50304, false, 64, 8, 1024},
 };
 
 template <typename T>
@@ -63,6 +66,11 @@ std::string WriteModelFolder(const ShapeOfModel& shape, int64_t layers) {
                            {"hidden_act", "silu"},
                            {"eos_token_id", 0},
                            {"tie_word_embeddings", shape.tied}};
+  if (shape.experts > 0) config["num_experts_per_tok"] = shape.chosen;
+  if (shape.model_type == "mixtral") config["num_local_experts"] = shape.experts;
+  if (shape.model_type == "qwen3_moe") {
+    config.update({{"num_experts", shape.experts}, {"moe_intermediate_size", shape.expert_ffn}, {"norm_topk_prob", true}});
+  }
   std::ofstream(folder / "config.json") << config.dump(2);
   return folder;
 }

@@ -13,7 +13,9 @@
 #include <gtest/gtest.h>
 
 #include "common/models/model_folder.h"
+#include "common/policy/layer_trace.h"
 #include "rollout/engine/engine_core.h"
+#include "rollout/engine/step_trace.h"
 #include "tests/golden/golden_folders.h"
 
 namespace rein::rollout {
@@ -74,6 +76,53 @@ class DecoderStepModelTest : public testing::TestWithParam<std::string> {
   std::unique_ptr<text::ModelText> text_;
   sync::RealClock clock_;
 };
+
+// Largest relative difference of norms, by stage.
+std::vector<double> NormDifferences(const policy::LayerTrace& a, const policy::LayerTrace& b) {
+  std::vector<double> largest(a.stages(), 0);
+  for (size_t s = 0; s < a.stages(); ++s) {
+    EXPECT_EQ(a.norm[s].size(), b.norm[s].size());
+    for (size_t t = 0; t < a.norm[s].size(); ++t) {
+      largest[s] = std::max(largest[s], std::abs(double{a.norm[s][t]} - double{b.norm[s][t]}) / double{a.norm[s][t]});
+    }
+  }
+  return largest;
+}
+
+TEST_P(DecoderStepModelTest, ATraceInStepsIsTheTraceOfOneForwardPass) {
+  policy::ScoredSequence sequence{.prefix = 7};
+  for (uint32_t i = 0; i < 23; ++i) sequence.tokens.push_back((i * 11 + 3) % 50);
+  auto once = policy::TraceAtOnce(slots_->decoder(), sequence, 0.7);
+  ASSERT_TRUE(once.ok()) << once.status();
+  auto steps = TraceInSteps(*slots_, sequence, 0.7);
+  ASSERT_TRUE(steps.ok()) << steps.status();
+  ASSERT_EQ(once->stages(), static_cast<size_t>(description_.spec.num_layers) + 2);
+  ASSERT_EQ(steps->stages(), once->stages());
+  EXPECT_EQ(steps->digest[0], once->digest[0]);  // the embeddings are copies of rows
+  const double tolerance = description_.spec.delta.key_heads > 0 ? 1e-4 : 1e-5;
+  for (double difference : NormDifferences(*once, *steps)) EXPECT_LT(difference, tolerance);
+  ASSERT_EQ(steps->logprob.size(), 16u);
+  for (size_t i = 0; i < 16; ++i) EXPECT_NEAR(steps->logprob[i], once->logprob[i], tolerance);
+}
+
+// What the trace is for: the first stage that differs is the layer whose weights do.
+TEST_P(DecoderStepModelTest, ATraceNamesTheLayerThatComputesSomethingElse) {
+  const weights::Registry& registry = slots_->registry();
+  at::Tensor arena = at::zeros({registry.arena_elements()});
+  ASSERT_TRUE(models::LoadWeights(folder_, description_, registry, arena).ok());
+  const int last = description_.spec.num_layers - 1;
+  for (const weights::Parameter& parameter : registry.parameters()) {
+    if (parameter.spec.partition.layer == last) arena.narrow(0, parameter.offset, parameter.elements) *= 1.5;
+  }
+  auto changed = *models::Decoder::Create(description_.spec, registry, arena);
+  const policy::ScoredSequence sequence{.tokens = {3, 14, 15, 9, 26, 5}, .prefix = 2};
+  auto right = policy::TraceAtOnce(slots_->decoder(), sequence, 1), wrong = policy::TraceAtOnce(*changed, sequence, 1);
+  ASSERT_TRUE(right.ok() && wrong.ok()) << right.status() << wrong.status();
+  const auto stage = static_cast<size_t>(last) + 1;  // behind the embeddings
+  for (size_t s = 0; s < stage; ++s) EXPECT_EQ(right->digest[s], wrong->digest[s]) << s;
+  EXPECT_NE(right->digest[stage], wrong->digest[stage]);
+  EXPECT_GT(NormDifferences(*right, *wrong)[stage], 1e-3);
+}
 
 TEST_P(DecoderStepModelTest, LogprobsAreThoseOfOneForwardPass) {
   at::NoGradGuard no_grad;
