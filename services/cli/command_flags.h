@@ -35,11 +35,12 @@ struct Flags {
   std::string name, what, key;
   SubmitFlags submit;
   RolloutsFlags rollouts;
+  WaitFlags wait;
+  LogsFlags logs;
   TraceFlags trace;
   LocalOptions local;
   std::vector<std::string> overrides;
-  bool foreground = false, follow = false, check = false;
-  unsigned tail = 0;
+  bool foreground = false, check = false;
   double timeout_seconds = 0;
   MetricsFlags metrics;
   ExportFlags exports;

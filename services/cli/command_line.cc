@@ -128,20 +128,22 @@ void AddLookCommands(CLI::App& app, Flags& flags) {
   CLI::App* wait = ControllerCommand(
       app, flags, "wait", "Wait for a job's end; its exit code is the job's",
       [&flags](ControllerClient& client) {
-        absl::Duration timeout = flags.timeout_seconds > 0 ? absl::Seconds(flags.timeout_seconds)
-                                                           : absl::Hours(24 * 365);
-        return RunWait(client, flags.name, timeout);
+        flags.wait.timeout = flags.timeout_seconds > 0 ? absl::Seconds(flags.timeout_seconds) : absl::Hours(24 * 365);
+        return RunWait(client, flags.wait);
       });
-  wait->add_option("job", flags.name, "The job")->required();
+  wait->add_option("job", flags.wait.name, "The job")->required();
+  wait->add_option("--for", flags.wait.what, "end, state=NAME or update=N; then the exit code is 0, or 1 when it ended without")
+      ->capture_default_str();
   wait->add_option("--timeout", flags.timeout_seconds,
                    "Give up after so many seconds (exit code 124)");
   CLI::App* logs = ControllerCommand(app, flags, "logs", "Log lines of a job or an actor",
                                      [&flags](ControllerClient& client) {
-                                       return RunLogs(client, flags.name, flags.follow, flags.tail);
+                                       return RunLogs(client, flags.logs);
                                      });
-  logs->add_option("name", flags.name, "A job or an actor")->required();
-  logs->add_flag("-f,--follow", flags.follow, "Go on with new lines");
-  logs->add_option("--tail", flags.tail, "Only the last so many");
+  logs->add_option("name", flags.logs.name, "A job or an actor")->required();
+  logs->add_flag("-f,--follow", flags.logs.follow, "Go on with new lines");
+  logs->add_option("--tail", flags.logs.tail, "Only the last so many");
+  logs->add_option("--since", flags.logs.since, "Only what is not older: 90s, 10m, 2h, 1d");
   CLI::App* rollouts = ControllerCommand(app, flags, "rollouts", "Read what the model said",
                                          [&flags](ControllerClient& client) {
                                            if (!flags.diff.empty()) return RunRolloutsDiff(client, flags.rollouts, flags.diff);

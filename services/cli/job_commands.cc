@@ -2,7 +2,10 @@
 
 #include <algorithm>
 #include <iostream>
+#include <optional>
 
+#include "absl/strings/ascii.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include <signal.h>
@@ -12,6 +15,7 @@
 #include "common/version/build_version.h"
 #include "services/cli/describe_text.h"
 #include "services/cli/exit_code.h"
+#include "services/cli/keep_commands.h"
 #include "services/cli/text_table.h"
 #include "services/cli/watch_view.h"
 
@@ -68,6 +72,37 @@ class LiveLines {
   size_t drawn_ = 0;
   absl::Time drawn_at_ = absl::InfinitePast();
 };
+
+// What `rein wait --for` waits for.
+struct Wanted {
+  bool end = false;
+  std::optional<v1::JobState> state;
+  uint64_t update = 0;
+
+  bool Holds(const v1::Job& job) const { return state.has_value() ? job.state() == *state : job.update() >= update; }
+  bool MayHold(const v1::JobEvent& event) const {
+    return state.has_value() ? event.has_state() : event.has_update() && event.update().update() >= update;
+  }
+};
+
+absl::StatusOr<Wanted> ReadWanted(const std::string& text) {
+  Wanted wanted;
+  const size_t equals = text.find('=');
+  const std::string key = text.substr(0, equals), value = equals == std::string::npos ? "" : text.substr(equals + 1);
+  v1::JobState state;
+  if (text == "end") {
+    wanted.end = true;
+    return wanted;
+  }
+  if (key == "state" && v1::JobState_Parse("JOB_STATE_" + absl::AsciiStrToUpper(value), &state)) {
+    wanted.state = state;
+    return wanted;
+  }
+  if (key == "update" && absl::SimpleAtoi(value, &wanted.update)) return wanted;
+  return absl::InvalidArgumentError(
+      absl::StrCat("--for: wants end, state=NAME (queued, starting, running, paused, succeeded, failed, cancelled) or update=N, got '",
+                   text, "'"));
+}
 
 }  // namespace
 
@@ -219,37 +254,54 @@ int RunWatch(ControllerClient& client, const std::string& name, Format format) {
   return job->state() == v1::JOB_STATE_PAUSED ? kExitOk : ExitCodeOf(job->state());
 }
 
-int RunWait(ControllerClient& client, const std::string& name, absl::Duration timeout) {
+int RunWait(ControllerClient& client, const WaitFlags& flags) {
+  const std::string& name = flags.name;
+  absl::StatusOr<Wanted> wanted = ReadWanted(flags.what);
+  if (!wanted.ok()) return PrintError(wanted.status());
   v1::WatchRequest request;
   request.set_name(name);
-  const absl::Time until = absl::Now() + timeout;
+  const absl::Time until = absl::Now() + flags.timeout;
   while (absl::Now() < until) {
-    absl::Status status =
-        client.Watch(request, until - absl::Now(), [&](const v1::JobEvent& event) {
-          request.set_after(event.sequence());
-          return true;
-        });
-    // A controller that restarts is waited for, and so is a paused job.
-    bool goes_on = status.ok() || absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status);
-    if (!goes_on) return PrintError(status);
     absl::StatusOr<v1::Job> job = client.GetJob(name);
-    if (job.ok() && HasEnded(job->state())) {
-      Print(EndText(*job));
-      return ExitCodeOf(job->state());
+    if (job.ok() && (wanted->end ? HasEnded(job->state()) : wanted->Holds(*job))) {
+      Print(wanted->end ? EndText(*job) : absl::StrCat("job ", job->name(), " is at ", flags.what, "\n"));
+      return wanted->end ? ExitCodeOf(job->state()) : kExitOk;
     }
+    if (job.ok() && HasEnded(job->state())) {
+      Hint(absl::StrCat("error: job ", job->name(), " ended without ", flags.what, "\n"));
+      return kExitFailed;
+    }
+    absl::Status status = client.Watch(request, until - absl::Now(), [&](const v1::JobEvent& event) {
+      request.set_after(event.sequence());
+      return wanted->end || !wanted->MayHold(event);
+    });
+    // A controller that restarts is waited for, and so is a paused job.
+    bool goes_on = status.ok() || absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status) || absl::IsCancelled(status);
+    if (!goes_on) return PrintError(status);
     if (absl::Now() + kWaitPause < until) absl::SleepFor(kWaitPause);
   }
-  Hint(absl::StrCat("error: job ", name, " has not ended within the time\n"));
+  Hint(absl::StrCat("error: job ", name, wanted->end ? " has not ended" : absl::StrCat(" is not at ", flags.what),
+                    " within the time\n"));
   return kExitTimeout;
 }
 
-int RunLogs(ControllerClient& client, const std::string& name, bool follow, unsigned tail) {
+int RunLogs(ControllerClient& client, const LogsFlags& flags) {
+  absl::Time from = absl::InfinitePast();
+  if (!flags.since.empty()) {
+    absl::StatusOr<absl::Duration> age = ParseAge(flags.since);
+    if (!age.ok()) return PrintError(age.status());
+    from = absl::Now() - *age;
+  }
   v1::LogsRequest request;
-  request.set_name(name);
-  request.set_follow(follow);
-  request.set_tail(tail);
-  absl::Status status = client.Logs(request, kForever, [](const v1::LogLine& line) {
-    Print(absl::StrCat(line.text(), "\n"));
+  request.set_name(flags.name);
+  request.set_follow(flags.follow);
+  request.set_tail(flags.tail);
+  bool shown = from == absl::InfinitePast();  // a line without a time belongs to the one before it
+  absl::Status status = client.Logs(request, kForever, [&](const v1::LogLine& line) {
+    absl::Time at;
+    std::string error;
+    if (absl::ParseTime(absl::RFC3339_full, line.text().substr(0, line.text().find(' ')), &at, &error)) shown = at >= from;
+    if (shown) Print(absl::StrCat(line.text(), "\n"));
     return true;
   });
   return status.ok() ? kExitOk : PrintError(status);

@@ -40,8 +40,24 @@ int RunResume(ControllerClient& client, const std::string& name,
               const std::vector<std::string>& overrides);
 // An empty name: the newest job that has not ended, else the newest.
 int RunWatch(ControllerClient& client, const std::string& name, Format format);
-int RunWait(ControllerClient& client, const std::string& name, absl::Duration timeout);
-int RunLogs(ControllerClient& client, const std::string& name, bool follow, unsigned tail);
+
+struct WaitFlags {
+  std::string name;
+  std::string what = "end";  // end, state=PAUSED, update=20
+  absl::Duration timeout;
+};
+
+// The exit code of the end is the job's; of another thing, kExitOk, or kExitFailed when the job ended without it.
+int RunWait(ControllerClient& client, const WaitFlags& flags);
+
+struct LogsFlags {
+  std::string name;
+  bool follow = false;
+  unsigned tail = 0;  // 0: all
+  std::string since;  // 90s, 10m, 2h, 1d; empty: all
+};
+
+int RunLogs(ControllerClient& client, const LogsFlags& flags);
 
 struct RolloutsFlags {
   std::string name;

@@ -139,6 +139,23 @@ class OperateTest(unittest.TestCase):
         self.assertRegex(text, r"- +learning_rate: 0.001\n\+ +learning_rate: 0.002")
         self.assertIn("no job third", self.rein("compare", "first", "third", code=4))
 
+    def test_waiting_for_a_state_or_an_update(self):
+        self.assertIn("first is at state=succeeded", self.rein("wait", "first", "--for", "state=succeeded"))
+        self.assertIn("first is at update=3", self.rein("wait", "first", "--for", "update=3"))
+        self.assertIn("ended without update=99", self.rein("wait", "first", "--for", "update=99", code=1))
+        self.assertIn("wants end, state=NAME", self.rein("wait", "first", "--for", "state=happy", code=3))
+        self.rein("submit", "-f", "job.yaml", "--name", "watched", *absolute(self.folder), "grpo.updates=3", "seed=5")
+        self.rein("wait", "watched", "--for", "update=1", "--timeout", "120")
+        self.assertGreaterEqual(int(self.stack.job("watched")["update"]), 1)
+        self.rein("wait", "watched", "--timeout", "120")
+
+    def test_log_lines_of_the_last_while(self):
+        lines = self.rein("logs", "first", "--since", "1d")
+        self.assertGreater(len(lines.splitlines()), 2)
+        self.assertEqual(lines, self.rein("logs", "first"))
+        self.assertEqual(self.rein("logs", "first", "--since", "0s"), "")
+        self.assertIn("wants an age", self.rein("logs", "first", "--since", "soon", code=3))
+
     def test_a_timeline_for_the_trace_viewer(self):
         self.assertIn("wrote t.json: 4 updates", self.rein("trace", "first", "--to", "t.json"))
         slices = [e for e in json.loads((self.folder / "t.json").read_text())["traceEvents"] if e["ph"] == "X"]

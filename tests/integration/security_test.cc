@@ -14,6 +14,7 @@
 #include "common/rpc/grpc_status.h"
 #include "common/rpc/server.h"
 #include "rein/v1/controller.grpc.pb.h"
+#include "rein/v1/debug.grpc.pb.h"
 #include "rein/v1/reference.grpc.pb.h"
 #include "rein/v1/reward.grpc.pb.h"
 #include "rein/v1/rollout.grpc.pb.h"
@@ -83,7 +84,7 @@ class SecurityTest : public ::testing::Test {
                                      const std::string& certificate = "good/controller") {
     auto server = rpc::Server::Create(
         {.address = "127.0.0.1:0", .credentials = rpc::Credentials::Tls(Files(certificate), gate_, wanted)},
-        {&controller_, &reference_, &reward_, &rollout_, &trainer_, &weights_});
+        {&controller_, &debug_, &reference_, &reward_, &rollout_, &trainer_, &weights_});
     EXPECT_TRUE(server.ok()) << server.status();
     return *std::move(server);
   }
@@ -108,11 +109,11 @@ class SecurityTest : public ::testing::Test {
   std::vector<const google::protobuf::MethodDescriptor*> Methods() {
     std::vector<const google::protobuf::MethodDescriptor*> methods;
     const auto* pool = google::protobuf::DescriptorPool::generated_pool();
-    for (const char* name : {"Controller", "Reference", "Reward", "Rollout", "Trainer", "Weight"}) {
+    for (const char* name : {"Controller", "Debug", "Reference", "Reward", "Rollout", "Trainer", "Weight"}) {
       const auto* service = pool->FindServiceByName(std::string("rein.v1.") + name + "Service");
       for (int i = 0; i < service->method_count(); ++i) methods.push_back(service->method(i));
     }
-    EXPECT_GE(methods.size(), 39);
+    EXPECT_GE(methods.size(), 41);
     return methods;
   }
   static std::string PathOf(const google::protobuf::MethodDescriptor* method) {
@@ -127,6 +128,7 @@ class SecurityTest : public ::testing::Test {
   std::shared_ptr<rpc::AccessGate> gate_;
   std::atomic<int> refused_ = 0;
   v1::ControllerService::Service controller_;
+  v1::DebugService::Service debug_;
   v1::ReferenceService::Service reference_;
   v1::RewardService::Service reward_;
   v1::RolloutService::Service rollout_;

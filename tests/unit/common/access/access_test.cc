@@ -10,6 +10,7 @@
 #include "common/access/method_access.h"
 #include "common/access/user_tokens.h"
 #include "rein/v1/controller.pb.h"
+#include "rein/v1/debug.pb.h"
 #include "rein/v1/reference.pb.h"
 #include "rein/v1/reward.pb.h"
 #include "rein/v1/rollout.pb.h"
@@ -48,7 +49,8 @@ TEST(MethodAccessTest, EveryMethodHasCallersAndRefusesAllOthers) {
   const google::protobuf::FileDescriptor* files[] = {
       v1::SubmitRequest::descriptor()->file(),       v1::LoadModelRequest::descriptor()->file(),
       v1::ScoreTokensRequest::descriptor()->file(),  v1::ScoreRewardsRequest::descriptor()->file(),
-      v1::LoadTrainerRequest::descriptor()->file(),  v1::BeginWeightsRequest::descriptor()->file()};
+      v1::LoadTrainerRequest::descriptor()->file(),  v1::BeginWeightsRequest::descriptor()->file(),
+      v1::TraceLayersRequest::descriptor()->file()};
   int methods = 0;
   for (const auto* file : files) {
     for (int s = 0; s < file->service_count(); ++s) {
@@ -70,7 +72,7 @@ TEST(MethodAccessTest, EveryMethodHasCallersAndRefusesAllOthers) {
       }
     }
   }
-  EXPECT_GE(methods, 39);
+  EXPECT_GE(methods, 41);
 }
 
 TEST(MethodAccessTest, WhatIsNotInTheProtosIsOpenToNobody) {
