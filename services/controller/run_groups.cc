@@ -26,6 +26,13 @@ std::vector<uint32_t> NextSiblings(const Group& group, const Plan& plan) {
   return missing;
 }
 
+template <typename Config>
+void SetPenalties(const Config& config, v1::SamplingParams& sampling) {
+  sampling.set_repetition_penalty(config.repetition_penalty());
+  sampling.set_presence_penalty(config.presence_penalty());
+  sampling.set_frequency_penalty(config.frequency_penalty());
+}
+
 v1::SamplingParams SamplingOf(const v1::JobConfig& config) {
   v1::SamplingParams sampling;
   const v1::GrpoConfig* rl = config::PolicyGradientOf(config);
@@ -37,12 +44,14 @@ v1::SamplingParams SamplingOf(const v1::JobConfig& config) {
     sampling.set_top_p(generate.top_p());
     sampling.set_min_p(generate.min_p());
     sampling.set_max_tokens(generate.max_completion_tokens());
+    SetPenalties(generate, sampling);
     return sampling;
   }
   sampling.set_temperature(rl->temperature());
   sampling.set_top_k(rl->top_k());
   sampling.set_top_p(rl->top_p());
   sampling.set_max_tokens(rl->max_completion_tokens());
+  SetPenalties(*rl, sampling);
   return sampling;
 }
 
