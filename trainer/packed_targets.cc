@@ -81,7 +81,10 @@ TargetFigures ForwardTargets(const models::Decoder& decoder, const PackedTargets
                              double temperature, bool recompute, const ForwardExtras& extras) {
   at::Tensor hidden_ND = HiddenAt(decoder, packed, packed.source, recompute, extras);
   at::Tensor target_N = at::tensor(packed.target, at::kLong).to(decoder.device());
-  TargetFigures figures{decoder.Logprobs(hidden_ND, target_N, temperature), {}};
+  TargetFigures figures{decoder.Logprobs(hidden_ND, target_N, temperature), {}, {}};
+  if (extras.candidate_NK.defined()) {
+    figures.candidate_NK = decoder.CandidateLogprobs(hidden_ND, extras.candidate_NK, temperature);
+  }
   if (extras.log_partition) {
     figures.log_partition_N =
         decoder.TargetLogits(hidden_ND, target_N, temperature) - figures.logprob_N;

@@ -45,10 +45,12 @@ struct ForwardExtras {
   Routers routers;              // as in Decoder::Hidden()
   at::Tensor noise_TD;          // added to the embeddings of the packed tokens; undefined: none
   bool log_partition = false;
+  at::Tensor candidate_NK;      // ids whose log-probs are wanted beside the target's; undefined: none
 };
 
 struct TargetFigures : nn::TokenLogprobs {
   at::Tensor log_partition_N;  // log of the sum of exp(logits / temperature); undefined unless asked for
+  at::Tensor candidate_NK;     // log-probs of the candidates; undefined unless asked for
 };
 
 // The figures of every target, in packed order. Throws as LibTorch does; see CatchTorch().

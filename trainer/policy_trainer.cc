@@ -51,8 +51,9 @@ absl::StatusOr<std::unique_ptr<PolicyTrainer>> PolicyTrainer::Create(
   // Noise is of each sequence's own: a prompt that is computed once could not have it.
   s.share_prompts = s.share_prompts && model.spec.shares_prompts() &&
                     trainer->algorithm_.embedding_noise == 0;
-  if (trainer->algorithm_.log_partition && model.spec.normalised_head) {
-    return absl::InvalidArgumentError("z_loss is not computed for a model with a normalised head");
+  const bool whole_head = trainer->algorithm_.log_partition || trainer->algorithm_.needs_teacher;
+  if (whole_head && model.spec.normalised_head) {
+    return absl::InvalidArgumentError("z_loss and distill do not take a model with a normalised head");
   }
   if (trainer->algorithm_.frozen_reference) REIN_RETURN_IF_ERROR(trainer->FreezeReference());
   if (trainer->algorithm_.critic) {
@@ -96,7 +97,7 @@ absl::Status PolicyTrainer::Microbatch(const UpdateBatch& batch, const std::vect
     in.score_S = ScoreSequences(decoder, packed, settings_.recompute, routers);
   } else {
     const ForwardExtras extras{routers, EmbeddingNoise(batch.sequences, members),
-                               algorithm_.log_partition};
+                               algorithm_.log_partition, in.candidate_TK};
     TargetFigures out =
         ForwardTargets(decoder, packed, algorithm_.temperature, settings_.recompute, extras);
     REIN_RETURN_IF_ERROR(
@@ -107,6 +108,8 @@ absl::Status PolicyTrainer::Microbatch(const UpdateBatch& batch, const std::vect
     in.policy_logprob_T = out.logprob_N;
     in.entropy_T = out.entropy_N;
     in.log_partition_T = out.log_partition_N;
+    in.candidate_logprob_TK = out.candidate_NK;
+    in.vocabulary = decoder.spec().vocab_size;
   }
   LossTerms terms = algorithm_.loss(in);
   at::Tensor weight_T = LossWeights(batch, algorithm_, members).to(decoder.device());
@@ -118,7 +121,7 @@ absl::Status PolicyTrainer::Microbatch(const UpdateBatch& batch, const std::vect
                                            batch.sequences[members[0]].id));
   }
   loss.backward();
-  sums->loss += value;
+  if (!algorithm_.outside) sums->loss += value;  // else it is the service's
   sums->routers.Add(routers.get());
   AddSums(terms.token_means, &sums->token_sums);
   AddSums(terms.sequence_means, &sums->sequence_sums);
@@ -234,27 +237,6 @@ absl::Status PolicyTrainer::Agree(const absl::Status& own) {
   return absl::AbortedError("another rank of the trainer gave up on this batch");
 }
 
-// Every rank holds the log-probs of its own sequences; afterwards all hold all.
-absl::Status PolicyTrainer::ShareLogprobs(const std::vector<TrainingSequence>& sequences,
-                                          std::vector<std::vector<float>>* logprobs) {
-  if (group_.size() == 1) return absl::OkStatus();
-  std::vector<float> flat;
-  for (size_t i = 0; i < sequences.size(); ++i) {
-    std::vector<float> own = (*logprobs)[i];
-    own.resize(static_cast<size_t>(sequences[i].targets()),
-               0);  // zeros where another rank has them
-    flat.insert(flat.end(), own.begin(), own.end());
-  }
-  at::Tensor sum = at::tensor(flat, at::kFloat);
-  REIN_RETURN_IF_ERROR(group_.AllReduceSum(sum));
-  const auto* value = sum.const_data_ptr<float>();
-  for (size_t i = 0; i < sequences.size(); ++i) {
-    (*logprobs)[i].assign(value, value + sequences[i].targets());
-    value += sequences[i].targets();
-  }
-  return absl::OkStatus();
-}
-
 absl::StatusOr<double> PolicyTrainer::Step(double learning_rate) {
   REIN_ASSIGN_OR_RETURN(double norm,
                         policy_->Step(settings_.adamw, learning_rate, settings_.max_grad_norm,
@@ -282,61 +264,6 @@ absl::Status PolicyTrainer::StepCritic(const UpdateBatch& batch, const std::vect
   return critic_->parameters()
       .Step(settings_.adamw, rate, settings_.max_grad_norm, progress_.optimizer_steps)
       .status();
-}
-
-// Figures of every target, each rank computing those of its share.
-absl::StatusOr<std::vector<std::vector<float>>> PolicyTrainer::OfTargets(
-    const std::vector<TrainingSequence>& sequences, const TargetPass& pass) {
-  std::vector<size_t> all(sequences.size());
-  std::iota(all.begin(), all.end(), size_t{0});
-  std::vector<std::vector<float>> figures(sequences.size());
-  absl::Status status;
-  for (const auto& members : OwnMicrobatches(sequences, all)) {
-    status.Update(CatchTorch("forward", [&] {
-      if (status.ok()) status = pass(sequences, members, &figures);
-    }));
-  }
-  REIN_RETURN_IF_ERROR(Agree(status));
-  REIN_RETURN_IF_ERROR(ShareLogprobs(sequences, &figures));
-  return figures;
-}
-
-PolicyTrainer::TargetPass PolicyTrainer::LogprobsBy(const models::Decoder& decoder) const {
-  return [this, &decoder](const std::vector<TrainingSequence>& sequences,
-                          const std::vector<size_t>& members,
-                          std::vector<std::vector<float>>* logprobs) {
-    at::NoGradGuard no_grad;
-    const PackedTargets packed = PackTargets(sequences, members, settings_.share_prompts);
-    if (packed.target.empty()) return absl::OkStatus();
-    nn::TokenLogprobs out = ForwardTargets(decoder, packed, algorithm_.temperature, false);
-    return SplitTargets(out.logprob_N, packed, sequences, members, "policy_logprob", logprobs);
-  };
-}
-
-// All passes that come before the first step.
-absl::StatusOr<UpdateBatch> PolicyTrainer::Prepare(
-    const std::vector<TrainingSequence>& sequences) {
-  std::vector<std::vector<float>> values;
-  if (critic_ != nullptr) {
-    REIN_ASSIGN_OR_RETURN(values, OfTargets(sequences, [this](auto& all, auto& members, auto* out) {
-                            return critic_->Values(all, members, out);
-                          }));
-  }
-  UpdateBatch batch = PrepareBatch(sequences, algorithm_, kl_coefficient(), values,
-                                   random::DeriveKey(settings_.seed, progress_.updates));
-  if (algorithm_.recomputes_old) {
-    REIN_ASSIGN_OR_RETURN(batch.old_logprobs, OfTargets(sequences, LogprobsBy(policy_->decoder())));
-  }
-  if (algorithm_.frozen_reference) {
-    REIN_ASSIGN_OR_RETURN(batch.frozen_logprobs, OfTargets(sequences, LogprobsBy(*reference_)));
-  }
-  if (algorithm_.needs_mismatch_kl) {
-    const std::vector<TrainingSequence> mixed = Mismatched(sequences, settings_.max_length);
-    REIN_ASSIGN_OR_RETURN(auto policy, OfTargets(mixed, LogprobsBy(policy_->decoder())));
-    REIN_ASSIGN_OR_RETURN(auto reference, OfTargets(mixed, LogprobsBy(*reference_)));
-    batch.mismatch_kl = std::max(0.0, MeanDifference(policy, reference));
-  }
-  return batch;
 }
 
 absl::StatusOr<UpdateResult> PolicyTrainer::Update(const std::vector<TrainingSequence>& sequences) {
@@ -372,6 +299,7 @@ absl::StatusOr<UpdateResult> PolicyTrainer::Update(const std::vector<TrainingSeq
     return status;
   };
 
+  outside_metrics_.clear();
   UpdateSums sums(algorithm_);
   CriticSums critic_sums;
   double norm = 0;
@@ -379,7 +307,9 @@ absl::StatusOr<UpdateResult> PolicyTrainer::Update(const std::vector<TrainingSeq
     const std::vector<size_t>& minibatch = minibatches[step % minibatches.size()];
     batch.counts = CountTargets(sequences, minibatch, algorithm_);
     batch.policy_moved = step > 0;
-    absl::Status status =
+    absl::Status status = AskOutsideLoss(minibatch, step, &batch, &sums);
+    if (!status.ok()) return undo(status);
+    status =
         Agree(Accumulate(batch, WithSignal(batch, minibatch, algorithm_), &sums, nullptr));
     if (!status.ok()) return undo(status);
     absl::StatusOr<double> step_norm = Step(learning_rate);
@@ -408,6 +338,7 @@ absl::StatusOr<UpdateResult> PolicyTrainer::Update(const std::vector<TrainingSeq
     result.metrics.push_back({"kl_coefficient", batch.kl_coefficient});
     progress_.kl_coefficient = NextKlCoefficientOf(batch, algorithm_);
   }
+  AddOutsideMetrics(&result.metrics);
   result.advantages = batch.MeanAdvantages();
   result.mismatched = std::move(sums.mismatch.first);
   return result;
@@ -428,6 +359,7 @@ absl::StatusOr<PassResult> PolicyTrainer::ForwardBackward(
   UpdateSums sums(algorithm_);
   PassResult result;
   result.logprobs.resize(sequences.size());
+  REIN_RETURN_IF_ERROR(AskOutsideLoss(all, /*step=*/0, &batch, &sums));
   absl::Status status = Agree(Accumulate(batch, all, &sums, &result.logprobs));
   if (status.ok()) status = sums.ReduceOver(group_);
   if (status.ok()) status = ShareLogprobs(sequences, &result.logprobs);
@@ -437,6 +369,7 @@ absl::StatusOr<PassResult> PolicyTrainer::ForwardBackward(
   }
   has_gradients_ = true;
   result.metrics = sums.Metrics(algorithm_);
+  AddOutsideMetrics(&result.metrics);
   return result;
 }
 

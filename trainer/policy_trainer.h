@@ -132,6 +132,9 @@ class PolicyTrainer {
                           UpdateSums* sums, std::vector<std::vector<float>>* logprobs);
   absl::Status Microbatch(const UpdateBatch& batch, const std::vector<size_t>& members, UpdateSums* sums,
                           std::vector<std::vector<float>>* logprobs);
+  absl::Status AskOutsideLoss(const std::vector<size_t>& minibatch, size_t step, UpdateBatch* batch,
+                              UpdateSums* sums);
+  void AddOutsideMetrics(std::vector<Metric>* metrics);
   at::Tensor EmbeddingNoise(const std::vector<TrainingSequence>& sequences,
                             const std::vector<size_t>& members) const;
   absl::Status Agree(const absl::Status& own);
@@ -153,6 +156,7 @@ class PolicyTrainer {
   std::unique_ptr<models::Decoder> reference_;
   TrainerProgress progress_;
   bool has_gradients_ = false;
+  std::vector<Metric> outside_metrics_;  // of the Update in hand
 };
 
 }  // namespace rein::trainer

@@ -1,5 +1,6 @@
 #include "trainer/sequence_check.h"
 
+#include <algorithm>
 #include <cmath>
 #include <string>
 
@@ -25,6 +26,20 @@ std::string ShapeProblem(const TrainingSequence& s, const SequenceLimits& limits
   return "";
 }
 
+// Empty: each turn has its reward, or none has.
+std::string TurnProblem(const TrainingSequence& s) {
+  if (s.turn_rewards.empty()) return "";
+  size_t turns = 0;
+  for (size_t t = 1; t < s.loss_mask.size(); ++t) turns += s.loss_mask[t] == 1 && s.loss_mask[t - 1] == 0;
+  if (s.turn_rewards.size() != turns) {
+    return absl::StrCat("has ", s.turn_rewards.size(), " turn_rewards for ", turns, " runs of targets");
+  }
+  for (double reward : s.turn_rewards) {
+    if (!std::isfinite(reward)) return absl::StrCat("has a turn reward of ", reward);
+  }
+  return "";
+}
+
 // Empty: the sequence has what the algorithm's loss reads.
 std::string LossProblem(const TrainingSequence& s, const Algorithm& algorithm) {
   const auto targets = static_cast<size_t>(s.targets());
@@ -38,6 +53,7 @@ std::string LossProblem(const TrainingSequence& s, const Algorithm& algorithm) {
   }
   if (!std::isfinite(s.reward)) return absl::StrCat("reward is ", s.reward);
   if (!std::isfinite(s.greedy_reward)) return absl::StrCat("greedy_reward is ", s.greedy_reward);
+  if (std::string problem = TurnProblem(s); !problem.empty()) return problem;
   if (algorithm.advantage && algorithm.advantage->kind == AdvantageKind::kPerReward &&
       s.reward_parts.size() != algorithm.advantage->part_weights.size()) {
     return absl::StrCat("has ", s.reward_parts.size(), " reward_parts for ",
@@ -51,6 +67,34 @@ std::string LossProblem(const TrainingSequence& s, const Algorithm& algorithm) {
     }
   }
   return "";
+}
+
+// Empty: the sequence has the teacher's tokens, `candidates` for each target, or needs none.
+std::string TeacherProblem(const TrainingSequence& s, const SequenceLimits& limits, size_t candidates) {
+  const auto wanted = static_cast<size_t>(s.targets()) * candidates;
+  if (s.teacher_ids.size() != wanted || s.teacher_logprobs.size() != wanted) {
+    return absl::StrCat("has ", s.teacher_ids.size(), " teacher_ids and ", s.teacher_logprobs.size(),
+                        " teacher_logprobs, want ", wanted, ": ", candidates, " for each of ", s.targets(),
+                        " targets");
+  }
+  for (int64_t id : s.teacher_ids) {
+    if (id < 0 || id >= limits.vocab_size) {
+      return absl::StrCat("teacher id ", id, " is outside the vocabulary of ", limits.vocab_size);
+    }
+  }
+  for (float x : s.teacher_logprobs) {
+    if (!std::isfinite(x) || x > 1e-3f) return absl::StrCat("has a teacher logprob of ", x);
+  }
+  return "";
+}
+
+// Of the first sequence with targets; at least 1.
+size_t CandidatesOf(const std::vector<TrainingSequence>& sequences) {
+  for (const TrainingSequence& s : sequences) {
+    const auto targets = static_cast<size_t>(s.targets());
+    if (targets > 0) return std::max<size_t>(1, s.teacher_ids.size() / targets);
+  }
+  return 1;
 }
 
 // Empty: the sequence is one of a pair, or need not be.
@@ -70,9 +114,13 @@ std::string PairProblem(const std::vector<TrainingSequence>& sequences, size_t i
 absl::Status CheckSequences(const std::vector<TrainingSequence>& sequences,
                             const SequenceLimits& limits, const Algorithm* algorithm) {
   if (sequences.empty()) return absl::InvalidArgumentError("batch: has no sequences");
+  const size_t candidates = CandidatesOf(sequences);
   for (size_t i = 0; i < sequences.size(); ++i) {
     const TrainingSequence& s = sequences[i];
     std::string problem = ShapeProblem(s, limits);
+    if (problem.empty() && algorithm != nullptr && algorithm->needs_teacher) {
+      problem = TeacherProblem(s, limits, candidates);
+    }
     if (problem.empty() && algorithm != nullptr) problem = PairProblem(sequences, i, *algorithm);
     if (problem.empty() && algorithm != nullptr) problem = LossProblem(s, *algorithm);
     if (problem.empty()) continue;

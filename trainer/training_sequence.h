@@ -18,7 +18,11 @@ struct TrainingSequence {
   uint32_t group = 0;                  // RL only
   double reward = 0;                   // RL only
   std::vector<double> reward_parts;    // the score of each reward of the job; RL only
+  std::vector<int64_t> teacher_ids;      // equally many for each target; distillation only
+  std::vector<float> teacher_logprobs;   // of them
   double greedy_reward = 0;            // of a greedy completion of the same prompt; RL only
+  // What of `reward` belongs to each run of targets (a turn), in order; empty: all of it to the last target.
+  std::vector<double> turn_rewards;
   bool truncated = false;
   // Every target was sampled by the weights in training, from their whole distribution at the job's temperature.
   bool on_policy = false;

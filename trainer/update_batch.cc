@@ -35,6 +35,18 @@ std::vector<int64_t> TurnOfTargets(const TrainingSequence& s) {
   return labels;
 }
 
+// Each turn's reward at its last target; empty where all of it is at the very last one.
+std::vector<double> EarnedByTargets(const TrainingSequence& s) {
+  if (s.turn_rewards.empty()) return {};
+  const std::vector<int64_t> turns = TurnOfTargets(s);
+  std::vector<double> earned(turns.size(), 0.0);
+  for (size_t t = 0; t < turns.size(); ++t) {
+    const bool last = t + 1 == turns.size() || turns[t + 1] != turns[t];
+    if (last) earned[t] = s.turn_rewards[static_cast<size_t>(turns[t])];
+  }
+  return earned;
+}
+
 void Select(const TokenSelection& selection, uint64_t draw_key, UpdateBatch* batch) {
   TokenRows logprobs;
   for (const TrainingSequence& s : batch->sequences) {
@@ -74,6 +86,7 @@ UpdateBatch PrepareBatch(const std::vector<TrainingSequence>& sequences, const A
     in.targets.push_back(s.targets());
     in.parts.push_back(s.reward_parts);
     in.greedy_reward.push_back(s.greedy_reward);
+    in.earned.push_back(EarnedByTargets(s));
     if (algorithm.advantage->turns) in.turn.push_back(TurnOfTargets(s));
   }
   if (algorithm.kl.in_reward && kl_coefficient > 0) in.penalty = SampledKl(sequences, kl_coefficient);
@@ -139,15 +152,21 @@ at::Tensor LossWeights(const UpdateBatch& batch, const Algorithm& algorithm,
 LossInputs InputsOfLoss(const UpdateBatch& batch, const Algorithm& algorithm,
                         const std::vector<size_t>& members, at::Device device) {
   std::vector<float> behaviour, old, reference, advantage, label, selected;
-  std::vector<int64_t> lengths;
+  std::vector<int64_t> lengths, candidates;
+  std::vector<float> teacher;
+  std::vector<float> logprob_gradient, entropy_gradient;
   auto append = [](auto& to, const auto& from) { to.insert(to.end(), from.begin(), from.end()); };
   for (size_t i : members) {
     const TrainingSequence& s = batch.sequences[i];
+    if (!batch.logprob_gradients.empty()) append(logprob_gradient, batch.logprob_gradients[i]);
+    if (!batch.entropy_gradients.empty()) append(entropy_gradient, batch.entropy_gradients[i]);
     lengths.push_back(s.targets());
     label.push_back(static_cast<float>(s.reward));
     if (!batch.advantages.empty()) append(advantage, batch.advantages[i]);
     if (!batch.selected.empty()) append(selected, batch.selected[i]);
     append(behaviour, s.behaviour_logprobs);
+    append(candidates, s.teacher_ids);
+    append(teacher, s.teacher_logprobs);
     append(reference,
            batch.frozen_logprobs.empty() ? s.reference_logprobs : batch.frozen_logprobs[i]);
     if (!batch.old_logprobs.empty()) append(old, batch.old_logprobs[i]);
@@ -160,7 +179,15 @@ LossInputs InputsOfLoss(const UpdateBatch& batch, const Algorithm& algorithm,
     in.reference_logprob_T = on_device(reference);
   }
   if (!advantage.empty()) in.advantage_T = on_device(advantage);
+  int64_t targets = 0;
+  for (int64_t length : lengths) targets += length;
+  if (algorithm.needs_teacher && targets > 0) {
+    in.candidate_TK = at::tensor(candidates, at::kLong).view({targets, -1}).to(device);
+    in.teacher_logprob_TK = on_device(teacher).view({targets, -1});
+  }
   if (!selected.empty()) in.selected_T = on_device(selected);
+  if (!logprob_gradient.empty()) in.logprob_gradient_T = on_device(logprob_gradient);
+  if (!entropy_gradient.empty()) in.entropy_gradient_T = on_device(entropy_gradient);
   in.segments = Segments::Of(lengths, device);
   in.kl_coefficient = batch.kl_coefficient;
   in.label_S = on_device(label);

@@ -21,6 +21,8 @@ struct UpdateBatch {
   std::vector<std::vector<float>> frozen_logprobs;  // of the frozen reference; empty: the sequences' own
   double mismatch_kl = 0;                           // z of KTO
   std::vector<std::vector<uint8_t>> selected;       // of each target, with Algorithm::selection
+  // Of each sequence of the minibatch in hand, with Algorithm::outside; entropies' may be empty.
+  std::vector<std::vector<float>> logprob_gradients, entropy_gradients;
   GlobalCounts counts;                         // of the minibatch in hand
   bool policy_moved = false;                   // a step of this Update was made
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 
 #include "common/config/defaults.h"
@@ -51,6 +52,7 @@ class Checker {
 
   void CheckAll() {
     CheckBatch();
+    CheckService();
     CheckAdvantage();
     CheckRatio();
     CheckKl();
@@ -74,6 +76,26 @@ class Checker {
     if (c_.dynamic_sampling() && c_.group_size() < 2) {
       add_("dynamic_sampling", "wants group_size 2 or more: a single reward is always equal to itself");
     }
+  }
+
+  // A loss from outside is the whole loss.
+  void CheckService() {
+    if (!c_.has_service()) {
+      if (kind_ == "custom") add_("service", "is required by custom: host:port of your rein.v1.LossService");
+      return;
+    }
+    for (const char* key : {"aggregation", "ratio", "entropy_coefficient", "recompute_old", "mask_negative_above",
+                            "correction.mode", "reject.statistic", "clip_cov.share", "kl_cov.share",
+                            "kl.estimator", "kl.importance_weighted"}) {
+      if (std::string(key).rfind("kl.", 0) == 0 && c_.kl().place() == v1::KL_PLACE_REWARD) continue;
+      Unused(key, "with service, whose loss is taken as it is");
+    }
+    const std::string& address = c_.service().address();
+    const size_t colon = address.rfind(':');
+    uint32_t port = 0;
+    const bool good = colon != std::string::npos && colon > 0 &&
+                      absl::SimpleAtoi(address.substr(colon + 1), &port) && port > 0 && port < 65536;
+    if (!address.empty() && !good) add_("service.address", absl::StrCat("wants host:port, got '", address, "'"));
   }
 
   void CheckAdvantage() {

@@ -45,8 +45,9 @@ void FillMessage(Message& message, const FieldDescriptor& field) {
     return;
   }
   bool there = reflection.HasField(message, &field);
+  // One without keys says something by being there.
   bool make = ChoiceOf(field) == nullptr && !RulesOf(field).required() &&
-              !NeedsTheUser(*field.message_type());
+              field.message_type()->field_count() > 0 && !NeedsTheUser(*field.message_type());
   if (!there && !make) return;
   Message& child = *reflection.MutableMessage(&message, &field);
   if (!RulesOf(field).defaults().empty()) ApplyPreset(child, field);

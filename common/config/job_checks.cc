@@ -28,6 +28,7 @@ class JobChecker {
     CheckName();
     CheckModel();
     CheckRewards(job_, [this](const std::string& key, const std::string& text) { Add(key, text); });
+    CheckEnvironment();
     CheckEval();
     CheckPlacement();
     CheckLengths();
@@ -79,6 +80,52 @@ class JobChecker {
     }
   }
 
+  // What answers the policy between its turns.
+  void CheckEnvironment() {
+    for (int i = 0; i < job_.rewards_size(); ++i) {
+      if (!job_.rewards(i).has_environment() || job_.has_environment()) continue;
+      Add(absl::StrCat("rewards.", i, ".environment"), "wants an environment, and there is none: the key `environment`");
+    }
+    if (!job_.has_environment()) return;
+    const v1::EnvironmentConfig& environment = job_.environment();
+    const std::string kind = KindOf(job_);
+    const bool generates = PolicyGradientOf(job_) != nullptr || job_.has_evaluate() || job_.has_generate() ||
+                           (job_.data().has_eval() && !job_.rewards().empty());
+    if (!generates) Add("environment", absl::StrCat("has no effect in ", kind, ", which generates nothing"));
+    if (environment.has_remote()) CheckAddress("environment.remote.address", environment.remote().address());
+    const v1::GrpoConfig* rl = PolicyGradientOf(job_);
+    const uint64_t turn = rl != nullptr         ? rl->max_completion_tokens()
+                          : job_.has_generate() ? job_.generate().max_completion_tokens()
+                                                : 0;
+    if (environment.has_max_tokens() && environment.max_tokens() < turn) {
+      Add("environment.max_tokens", absl::StrCat("is ", environment.max_tokens(), ", less than the ", turn,
+                                                 " tokens of one turn (", kind, ".max_completion_tokens)"));
+    }
+    if (environment.step_timeout_seconds() > environment.timeout_seconds()) {
+      Add("environment.step_timeout_seconds",
+          absl::StrCat("is ", environment.step_timeout_seconds(), ", more than timeout_seconds ",
+                       environment.timeout_seconds(), " of the whole episode"));
+    }
+    if (!environment.has_tools()) return;
+    if (!environment.tools().has_calculator() && !environment.tools().has_code()) {
+      Add("environment.tools", "wants at least one tool: calculator: {}, code: {seconds: 5}");
+    }
+    for (const auto& [key, data] : {std::pair("data.train", &job_.data().train()), {"data.eval", &job_.data().eval()}}) {
+      if (Given(key) && data->has_chat_template() && !data->chat_template()) {
+        Add(absl::StrCat(key, ".chat_template"), "is false, but environment.tools are shown by the chat template");
+      }
+    }
+  }
+
+  // host:port.
+  void CheckAddress(const std::string& key, const std::string& address) {
+    const size_t colon = address.rfind(':');
+    uint32_t port = 0;
+    const bool good = colon != std::string::npos && colon > 0 &&
+                      absl::SimpleAtoi(address.substr(colon + 1), &port) && port > 0 && port < 65536;
+    if (!address.empty() && !good) Add(key, absl::StrCat("wants host:port, got '", address, "'"));
+  }
+
   void CheckEval() {
     const bool goes_through = job_.has_generate() || job_.has_score();
     bool has_data = job_.data().has_eval() && !goes_through;
@@ -86,12 +133,12 @@ class JobChecker {
       Add("eval.every", job_.has_pretrain() ? "has no effect without a held-out share: pretrain.split"
                                             : "has no effect without data.eval");
     }
-    if (has_data && job_.rewards().empty() && !job_.has_sft()) {
+    if (has_data && job_.rewards().empty() && !LearnsAnswers(job_)) {
       Add("data.eval", "is scored by rewards, and there are none: add rewards, or leave it out");
     }
     CheckEvalSettings(has_data && !job_.rewards().empty());
     if (job_.eval().patience() > 0) {
-      const bool loss = (job_.has_sft() && has_data) || HoldsOut(job_);
+      const bool loss = (LearnsAnswers(job_) && has_data) || HoldsOut(job_);
       if (!loss) Add("eval.patience", "watches the held-out loss of sft and pretrain, and there is none");
       if (loss && job_.eval().every() == 0) Add("eval.patience", "wants eval.every above 0");
     }

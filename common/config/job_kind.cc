@@ -47,6 +47,8 @@ std::optional<TextJob> TextJobOf(const v1::JobConfig& job) {
   switch (job.kind_case()) {
     case v1::JobConfig::kSft:
       return Text(job.sft(), job.sft().sequences(), Answers::kOne);
+    case v1::JobConfig::kDistill:
+      return Text(job.distill(), job.distill().sequences(), Answers::kOne);
     case v1::JobConfig::kPretrain:
       return Text(job.pretrain(), job.pretrain().sequences(), Answers::kOne);
     case v1::JobConfig::kDpo:
@@ -69,6 +71,8 @@ std::optional<TextJob::Answers> AnswersOf(const v1::JobConfig& job) {
   if (!text) return std::nullopt;
   return text->answers;
 }
+
+bool LearnsAnswers(const v1::JobConfig& job) { return job.has_sft() || job.has_distill(); }
 
 const v1::DatasetConfig* DataOf(const v1::JobConfig& job) {
   if (job.has_generate() || job.has_score()) {

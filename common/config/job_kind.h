@@ -28,6 +28,9 @@ std::optional<TextJob> TextJobOf(const v1::JobConfig& job);
 // What every line of its training data must have; absent for other jobs, where answers may lack.
 std::optional<TextJob::Answers> AnswersOf(const v1::JobConfig& job);
 
+// Whether a job's held-out loss is that of given answers: sft and distill.
+bool LearnsAnswers(const v1::JobConfig& job);
+
 // The data that a job goes through: what it learns from, or, of generate and score, the held-out data. Null for a job
 // that has none of this kind.
 const v1::DatasetConfig* DataOf(const v1::JobConfig& job);

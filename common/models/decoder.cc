@@ -11,6 +11,7 @@
 #include "common/nn/activation.h"
 #include "common/nn/delta_net.h"
 #include "common/nn/norm.h"
+#include "common/nn/candidate_logprobs.h"
 #include "common/nn/scalar_head.h"
 #include "common/status/status_macros.h"
 
@@ -197,6 +198,11 @@ at::Tensor Decoder::TargetLogits(const at::Tensor& hidden_ND, const at::Tensor& 
     logit_N = at::tanh(logit_N / head_rule_.softcap) * head_rule_.softcap;
   }
   return logit_N / temperature;
+}
+
+at::Tensor Decoder::CandidateLogprobs(const at::Tensor& hidden_ND, const at::Tensor& candidate_NK,
+                                      double temperature) const {
+  return nn::CandidateLogprobs(hidden_ND, weights_.head, candidate_NK, temperature, head_rule_);
 }
 
 at::Tensor Decoder::Scores(const at::Tensor& hidden_ND) const {

@@ -58,6 +58,10 @@ class Decoder {
   at::Tensor TargetLogits(const at::Tensor& hidden_ND, const at::Tensor& target_N,
                           double temperature) const;
 
+  // fp32 [N, K]: log-probs of several tokens at each place; see nn/candidate_logprobs.h.
+  at::Tensor CandidateLogprobs(const at::Tensor& hidden_ND, const at::Tensor& candidate_NK,
+                               double temperature) const;
+
   // fp32 [N], of a model with a scalar head (which has no log-probs); see nn/scalar_head.h.
   at::Tensor Scores(const at::Tensor& hidden_ND) const;
 

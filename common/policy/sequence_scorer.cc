@@ -156,6 +156,38 @@ absl::StatusOr<std::vector<std::vector<float>>> ScoreSequences(
   return result;
 }
 
+absl::StatusOr<std::vector<TopTokens>> ScoreTopTokens(const models::Decoder& decoder,
+                                                      const std::vector<ScoredSequence>& sequences,
+                                                      double temperature, int64_t k) {
+  if (!(temperature > 0) || k < 1 || decoder.spec().scalar_head) {
+    return absl::InvalidArgumentError(absl::StrCat("temperature is ", temperature, " and top_k ", k,
+                                                   ", want above 0, of a model with a vocabulary"));
+  }
+  k = std::min(k, decoder.spec().vocab_size);
+  std::vector<TopTokens> result(sequences.size());
+  REIN_RETURN_IF_ERROR(ForEachPack(decoder, sequences, [&](size_t begin, size_t end) {
+    at::Tensor hidden_TD = HiddenOfPack(decoder, sequences, begin, end);
+    int64_t first = 0;
+    for (size_t s = begin; s < end; ++s) {
+      const auto length = static_cast<int64_t>(sequences[s].tokens.size());
+      // The state before a token predicts it.
+      for (int64_t at = sequences[s].prefix - 1; at + 1 < length; at += kHeadRows) {
+        const int64_t rows = std::min(kHeadRows, length - 1 - at);
+        at::Tensor logits = decoder.Logits(hidden_TD.narrow(0, first + at, rows)).to(at::kFloat);
+        auto [logprob, id] = at::log_softmax(logits / temperature, 1).topk(k, 1);
+        logprob = logprob.to(at::kCPU).contiguous();
+        id = id.to(at::kCPU).contiguous();
+        const int64_t* ids = id.const_data_ptr<int64_t>();
+        const float* logprobs = logprob.const_data_ptr<float>();
+        result[s].ids.insert(result[s].ids.end(), ids, ids + rows * k);
+        result[s].logprobs.insert(result[s].logprobs.end(), logprobs, logprobs + rows * k);
+      }
+      first += length;
+    }
+  }));
+  return result;
+}
+
 absl::StatusOr<std::vector<float>> ScoreLastTokens(const models::Decoder& decoder,
                                                    const std::vector<ScoredSequence>& sequences) {
   if (!decoder.spec().scalar_head) {

@@ -28,6 +28,17 @@ absl::StatusOr<std::vector<std::vector<float>>> ScoreSequences(
     const models::Decoder& decoder, const std::vector<ScoredSequence>& sequences,
     double temperature);
 
+// The likeliest tokens at each scored place of one sequence.
+struct TopTokens {
+  std::vector<uint32_t> ids;    // k of each, the likeliest first
+  std::vector<float> logprobs;  // of softmax(logits / temperature) over the whole vocabulary
+};
+
+// For each sequence the `k` likeliest tokens (all, where the vocabulary is smaller) at each token after the prefix.
+absl::StatusOr<std::vector<TopTokens>> ScoreTopTokens(const models::Decoder& decoder,
+                                                      const std::vector<ScoredSequence>& sequences,
+                                                      double temperature, int64_t k);
+
 // Of a model with a scalar head (else INVALID_ARGUMENT): its score at the last token of each sequence, as
 // ...ForSequenceClassification reads it. The prefixes do not matter; packing, padding and errors are as above.
 absl::StatusOr<std::vector<float>> ScoreLastTokens(const models::Decoder& decoder,

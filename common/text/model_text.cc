@@ -1,5 +1,6 @@
 #include "common/text/model_text.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <set>
 #include <utility>
@@ -16,6 +17,9 @@ namespace {
 
 constexpr uint64_t kMaxTokenizerBytes = 64 << 20;
 constexpr uint64_t kMaxTemplateBytes = 1 << 20;
+// Stands for what the assistant wrote; no template writes it by itself.
+constexpr char kTurnMark[] = "rein1turn2mark3";
+constexpr size_t kShownBytes = 60;
 
 // The object in a JSON file, or an empty one when there is no such file.
 absl::StatusOr<nlohmann::json> ReadObject(const std::string& path) {
@@ -160,7 +164,8 @@ absl::Status ModelText::RequireTokenizer() const {
 }
 
 absl::StatusOr<std::string> ModelText::RenderChat(const std::vector<ChatMessage>& messages,
-                                                  bool add_generation_prompt) const {
+                                                  bool add_generation_prompt,
+                                                  const std::vector<std::string>& tools) const {
   REIN_RETURN_IF_ERROR(RequireTokenizer());
   if (!has_chat_template()) {
     return absl::FailedPreconditionError(
@@ -174,6 +179,13 @@ absl::StatusOr<std::string> ModelText::RenderChat(const std::vector<ChatMessage>
   for (const ChatMessage& message : messages) {
     list.push_back({{"role", message.role}, {"content", message.content}});
   }
+  for (const std::string& tool : tools) {
+    nlohmann::ordered_json schema = nlohmann::ordered_json::parse(tool, nullptr, /*allow_exceptions=*/false);
+    if (!schema.is_object()) {
+      return absl::InvalidArgumentError(absl::StrCat("a tool's schema is no JSON object: ", tool.substr(0, 100)));
+    }
+    variables["tools"].push_back(std::move(schema));
+  }
   REIN_ASSIGN_OR_RETURN(std::string json, Dump(variables));
   absl::StatusOr<std::string> text = chat_template_->Render(json);
   if (!text.ok()) {
@@ -183,9 +195,56 @@ absl::StatusOr<std::string> ModelText::RenderChat(const std::vector<ChatMessage>
 }
 
 absl::StatusOr<std::vector<uint32_t>> ModelText::EncodePrompt(
-    const std::vector<ChatMessage>& messages) const {
-  REIN_ASSIGN_OR_RETURN(std::string text, RenderChat(messages, /*add_generation_prompt=*/true));
+    const std::vector<ChatMessage>& messages, const std::vector<std::string>& tools) const {
+  REIN_ASSIGN_OR_RETURN(std::string text,
+                        RenderChat(messages, /*add_generation_prompt=*/true, tools));
   return Encode(text, /*add_special_tokens=*/false);
+}
+
+absl::StatusOr<std::string> ModelText::RenderContinuation(
+    const std::vector<ChatMessage>& messages, const std::vector<ChatMessage>& next,
+    const std::vector<std::string>& tools) const {
+  REIN_ASSIGN_OR_RETURN(std::string before,
+                        RenderChat(messages, /*add_generation_prompt=*/false, tools));
+  std::vector<ChatMessage> whole = messages;
+  whole.push_back({"assistant", kTurnMark});
+  whole.insert(whole.end(), next.begin(), next.end());
+  REIN_ASSIGN_OR_RETURN(std::string after, RenderChat(whole, /*add_generation_prompt=*/true, tools));
+  auto unfit = [&](const std::string& why) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        folder_, ": the chat template cannot go on after a turn of the assistant: it ", why));
+  };
+  if (after.compare(0, before.size(), before) != 0) {
+    size_t same = 0;
+    while (same < before.size() && same < after.size() && before[same] == after[same]) ++same;
+    return unfit(absl::StrCat("changes what stands before the turn, from '",
+                              before.substr(same, kShownBytes), "' to '",
+                              after.substr(same, kShownBytes), "'"));
+  }
+  const size_t turn = after.find(kTurnMark, before.size());
+  if (turn == std::string::npos) return unfit("does not show the turn");
+  const size_t end = turn + sizeof(kTurnMark) - 1;
+  if (after.find(kTurnMark, end) != std::string::npos) return unfit("shows the turn twice");
+  return after.substr(end);
+}
+
+absl::StatusOr<std::vector<uint32_t>> ModelText::EncodeContinuation(
+    const std::vector<ChatMessage>& messages, const std::vector<ChatMessage>& next, uint32_t last,
+    const std::vector<std::string>& tools) const {
+  REIN_ASSIGN_OR_RETURN(std::string text, RenderContinuation(messages, next, tools));
+  REIN_ASSIGN_OR_RETURN(std::vector<uint32_t> ids, Encode(text, /*add_special_tokens=*/false));
+  const bool ended = std::find(stop_token_ids_.begin(), stop_token_ids_.end(), last) != stop_token_ids_.end();
+  if (ended && !ids.empty() && ids.front() == last) ids.erase(ids.begin());
+  return ids;
+}
+
+absl::StatusOr<bool> ModelText::ShowsTools() const {
+  const std::vector<ChatMessage> messages = {{"user", "?"}};
+  const std::string tool =
+      R"({"type": "function", "function": {"name": "probe", "description": "A probe.",)"
+      R"( "parameters": {"type": "object", "properties": {}}}})";
+  REIN_ASSIGN_OR_RETURN(std::string with, RenderChat(messages, true, {tool}));
+  return with.find("probe") != std::string::npos;
 }
 
 absl::StatusOr<std::vector<uint32_t>> ModelText::Encode(std::string_view text,

@@ -41,12 +41,28 @@ class ModelText {
   // chat_template.jinja, generation_config.json and config.json. INVALID_ARGUMENT names the file.
   static absl::StatusOr<std::unique_ptr<ModelText>> Load(const std::string& folder);
 
-  // The ids of a conversation, up to where the assistant's answer begins.
+  // The ids of a conversation, up to where the assistant's answer begins. `tools`: schemas that the template is given,
+  // each a JSON object.
   absl::StatusOr<std::vector<uint32_t>> EncodePrompt(
-      const std::vector<ChatMessage>& messages) const;
+      const std::vector<ChatMessage>& messages, const std::vector<std::string>& tools = {}) const;
   // The text that the chat template makes of a conversation.
   absl::StatusOr<std::string> RenderChat(const std::vector<ChatMessage>& messages,
-                                         bool add_generation_prompt) const;
+                                         bool add_generation_prompt,
+                                         const std::vector<std::string>& tools = {}) const;
+  // What the template adds after a turn of the assistant that answers `messages`, when `next` follows and the assistant
+  // writes again: the end of the turn, `next`, and the beginning of the next turn. INVALID_ARGUMENT for a template that
+  // changes what stood before the turn, or does not show it.
+  absl::StatusOr<std::string> RenderContinuation(const std::vector<ChatMessage>& messages,
+                                                 const std::vector<ChatMessage>& next,
+                                                 const std::vector<std::string>& tools = {}) const;
+  // The ids of that, to follow a turn whose last token is `last`: an end of turn that the assistant wrote itself is not
+  // repeated.
+  absl::StatusOr<std::vector<uint32_t>> EncodeContinuation(const std::vector<ChatMessage>& messages,
+                                                           const std::vector<ChatMessage>& next,
+                                                           uint32_t last,
+                                                           const std::vector<std::string>& tools = {}) const;
+  // Whether the chat template shows tools to the model. FAILED_PRECONDITION without a template.
+  absl::StatusOr<bool> ShowsTools() const;
   // `add_special_tokens`: as the tokenizer puts them around plain text; off for rendered chats.
   absl::StatusOr<std::vector<uint32_t>> Encode(std::string_view text,
                                                bool add_special_tokens) const;

@@ -115,13 +115,10 @@ absl::StatusOr<Rule> MakeScript(const v1::ScriptReward& config) {
   });
 }
 
-// Asked for at every call: whether this host has a sandbox is found out once.
-absl::StatusOr<sandbox::Sandbox> HostSandbox(bool weak) {
-  static const auto& full = *new absl::StatusOr<sandbox::Sandbox>(sandbox::Sandbox::Open({}));
-  if (!weak || full.ok()) return full;
-  static const auto& weaker =
-      *new absl::StatusOr<sandbox::Sandbox>(sandbox::Sandbox::Open({.weak = true}));
-  return weaker;
+// What an environment gave is known to whoever played the episode.
+absl::StatusOr<Verdict> Given(const v1::RewardItem& item) {
+  if (item.has_environment_reward()) return Verdict(item.environment_reward());
+  return absl::InvalidArgumentError("no environment gave a reward: this completion is no episode");
 }
 
 absl::StatusOr<Rule> MakeCode(const v1::RewardConfig& reward) {
@@ -141,7 +138,7 @@ absl::StatusOr<Rule> MakeCode(const v1::RewardConfig& reward) {
   const double seconds = reward.has_timeout_seconds() ? reward.timeout_seconds() : 10;
   options.all_tests = absl::Seconds(0.9 * seconds);
   REIN_ASSIGN_OR_RETURN(sandbox::Sandbox sandbox,
-                        HostSandbox(config.isolation() == v1::ISOLATION_WEAK));
+                        sandbox::HostSandbox(config.isolation() == v1::ISOLATION_WEAK));
   return Rule([options, sandbox](const v1::RewardItem& item, const Expired&) {
     return Code(item, options, sandbox);
   });
@@ -173,6 +170,8 @@ absl::StatusOr<Rule> MakeAnyRule(const v1::RewardConfig& config) {
       return MakeScript(config.script());
     case v1::RewardConfig::kCode:
       return MakeCode(config);
+    case v1::RewardConfig::kEnvironment:
+      return Rule([](const v1::RewardItem& item, const Expired&) { return Given(item); });
     case v1::RewardConfig::kRemote:
     case v1::RewardConfig::kModel:
       return absl::UnimplementedError("a scorer of another process is no rule of this one");

@@ -293,4 +293,11 @@ absl::StatusOr<Outcome> Sandbox::Run(const Program& program) const {
   return outcome;
 }
 
+absl::StatusOr<Sandbox> HostSandbox(bool weak) {
+  static const auto& full = *new absl::StatusOr<Sandbox>(Sandbox::Open({}));
+  if (!weak || full.ok()) return full;
+  static const auto& weaker = *new absl::StatusOr<Sandbox>(Sandbox::Open({.weak = true}));
+  return weaker;
+}
+
 }  // namespace rein::reward::sandbox

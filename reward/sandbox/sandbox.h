@@ -87,4 +87,7 @@ class Sandbox {
   SandboxOptions options_;
 };
 
+// Asked for at every call: whether this host has a sandbox is found out once. `weak`: the weak mode will do.
+absl::StatusOr<Sandbox> HostSandbox(bool weak);
+
 }  // namespace rein::reward::sandbox

@@ -304,16 +304,19 @@ DeviceStep::Outputs DeviceStep::LaunchOrReplay(const models::Decoder& decoder, c
   return captured.outputs;
 }
 
-// Draws again, from what filters and bans leave, the rows that have any. The log-prob at temperature 1 is of all
+// Draws again, from what penalties, filters and bans leave, the rows that have any. The log-prob at temperature 1 is of all
 // tokens, as the trainer's.
 void DeviceStep::DrawFiltered(const StepBatch& batch, const Sizes& sizes, const Outputs& outputs) {
   std::vector<int64_t> row_of;
   std::vector<RowDraw> rows;
+  std::vector<at::Tensor> awaited;  // a token that the step before drew and the host has not seen
   for (size_t d = 0; d < batch.draws.size(); ++d) {
     const RowDraw& draw = batch.draws[d].draw;
-    if (!HasFilters(draw) && draw.banned.empty()) continue;
+    if (!HasFilters(draw) && draw.banned.empty() && !draw.penalties.any()) continue;
     row_of.push_back(sizes.draw_row[d]);
     rows.push_back(draw);
+    const int64_t last = batch.tokens[static_cast<size_t>(batch.draws[d].at_token)];
+    awaited.push_back(last < 0 ? drawn_.narrow(0, last_draw_row_[static_cast<size_t>(-1 - last)], 1) : at::Tensor());
   }
   if (rows.empty()) return;
   std::vector<kernels::DrawRow> draws;
@@ -326,6 +329,7 @@ void DeviceStep::DrawFiltered(const StepBatch& batch, const Sizes& sizes, const 
   const at::Device device = outputs.packed.device();
   at::Tensor row_F = OnDevice(row_of, device).view(at::kLong), filter_F = OnDevice(filters, device);
   at::Tensor own_FV = outputs.logits_NV.index_select(0, row_F), left_FV = own_FV.clone();
+  Penalise(rows, left_FV, awaited);
   Ban(rows, left_FV);
   const kernels::LogitFilter run{left_FV.mutable_data_ptr(), left_FV.size(1),
                                  static_cast<const kernels::FilterRow*>(filter_F.const_data_ptr()), filtered,

@@ -24,13 +24,17 @@ absl::Span<const uint32_t> Reusable(const Sequence& sequence) {
 
 RowDraw MakeDraw(const Sequence& sequence) {
   const SamplingSettings& sampling = sequence.request->spec.sampling;
+  const bool penalised = sampling.penalties.any();
   return {.temperature = sampling.temperature,
           .top_k = sampling.top_k,
           .top_p = sampling.top_p,
           .min_p = sampling.min_p,
           .noise = {sequence.noise_key, sequence.completion_tokens()},
           .banned = sequence.stop.banned(sequence.completion_tokens()),
-          .untempered = sampling.untempered_logprobs};
+          .untempered = sampling.untempered_logprobs,
+          .penalties = sampling.penalties,
+          .seen = penalised ? sequence.tokens : std::vector<uint32_t>(),
+          .prompt_tokens = sequence.prompt_tokens};
 }
 
 }  // namespace

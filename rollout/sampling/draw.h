@@ -13,7 +13,18 @@ struct NoiseKey {
   uint32_t position = 0;  // of the token in the completion
 };
 
-// How one row is drawn: temperature first, then top_k, then top_p of what is left, then min_p.
+// Penalties on tokens that stand in the prompt or were written, as transformers and vLLM define them: first the
+// repetition penalty (arXiv 1909.05858) divides positive logits of tokens seen at all and multiplies others, then the
+// other two are taken from logits of tokens that were written, once, and once for each time.
+struct Penalties {
+  double repetition = 1.0;
+  double presence = 0.0;
+  double frequency = 0.0;
+
+  bool any() const { return repetition != 1 || presence != 0 || frequency != 0; }
+};
+
+// How one row is drawn: penalties first, then temperature, top_k, top_p of what is left, min_p.
 struct RowDraw {
   double temperature = 1.0;  // 0: the likeliest token, the lowest id among equals
   uint32_t top_k = 0;        // 0: all
@@ -22,6 +33,9 @@ struct RowDraw {
   NoiseKey noise;
   std::vector<uint32_t> banned;  // never drawn
   bool untempered = false;       // wants the untempered log-prob too
+  Penalties penalties;
+  std::vector<uint32_t> seen;  // only with penalties: the prompt, then what was written
+  size_t prompt_tokens = 0;    // how many of `seen` are the prompt
 };
 
 // Whether a row leaves out tokens by its settings.
@@ -32,9 +46,9 @@ inline bool HasFilters(const RowDraw& row) {
 struct Draws {
   std::vector<uint32_t> token;
   // Under the distribution that was drawn from, renormalised after filters. Greedy rows: under the
-  // untempered distribution without the banned tokens, since the greedy one says nothing.
+  // untempered distribution, penalised and without the banned tokens, since the greedy one says nothing.
   std::vector<float> logprob;
-  // Under softmax(logits), nothing filtered or banned; empty when no row wants it.
+  // Under softmax(logits), nothing penalised, filtered or banned; empty when no row wants it.
   std::vector<float> untempered_logprob;
 };
 

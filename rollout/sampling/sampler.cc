@@ -63,8 +63,23 @@ void Filter(const std::vector<RowDraw>& rows, const at::Tensor& logits_BV) {
   }
 }
 
-// Tempered logits, -infinity for what is banned or filtered.
-at::Tensor DrawnFrom(const at::Tensor& logits_BV, const std::vector<RowDraw>& rows) {
+bool HavePenalties(const std::vector<RowDraw>& rows) {
+  return std::any_of(rows.begin(), rows.end(), [](const RowDraw& row) { return row.penalties.any(); });
+}
+
+// Token ids on the device of `like`; nothing waits.
+at::Tensor Ids(const uint32_t* begin, const uint32_t* end, const at::Tensor& like) {
+  at::Tensor host = at::tensor(std::vector<int64_t>(begin, end), at::kLong);
+  return like.is_cuda() ? host.pin_memory().to(like.device(), /*non_blocking=*/true) : host;
+}
+
+// Penalised and tempered logits, -infinity for what is banned or filtered.
+at::Tensor DrawnFrom(const at::Tensor& raw_BV, const std::vector<RowDraw>& rows) {
+  at::Tensor logits_BV = raw_BV;
+  if (HavePenalties(rows)) {
+    logits_BV = raw_BV.clone();
+    Penalise(rows, logits_BV);
+  }
   std::vector<float> temperature;
   for (const RowDraw& row : rows) {
     temperature.push_back(row.temperature > 0 ? static_cast<float>(row.temperature) : 1.0f);
@@ -85,6 +100,31 @@ at::Tensor Chosen(const at::Tensor& logits_BV, const at::Tensor& token_B1) {
 }
 
 }  // namespace
+
+void Penalise(const std::vector<RowDraw>& rows, at::Tensor& logits_BV, const std::vector<at::Tensor>& awaited) {
+  const auto floats = logits_BV.options().dtype(at::kFloat);
+  for (size_t b = 0; b < rows.size(); ++b) {
+    const RowDraw& row = rows[b];
+    if (!row.penalties.any()) continue;
+    at::Tensor logit_V = logits_BV[static_cast<int64_t>(b)];
+    at::Tensor written_V = at::zeros(logit_V.sizes(), floats), asked_V = at::zeros(logit_V.sizes(), floats);
+    auto count = [&](const at::Tensor& ids_N, at::Tensor& to_V) {  // whole numbers: exact in any order
+      to_V.index_add_(0, ids_N, at::ones(ids_N.sizes(), floats));
+    };
+    const uint32_t* seen = row.seen.data();
+    const size_t prompt = std::min(row.prompt_tokens, row.seen.size());
+    if (prompt > 0) count(Ids(seen, seen + prompt, logit_V), asked_V);
+    if (prompt < row.seen.size()) count(Ids(seen + prompt, seen + row.seen.size(), logit_V), written_V);
+    if (b < awaited.size() && awaited[b].defined()) count(awaited[b].view({1}), written_V);
+    at::Tensor x_V = logit_V.to(at::kFloat);
+    if (const double r = row.penalties.repetition; r != 1) {
+      at::Tensor penalised_V = at::where(x_V > 0, x_V / r, x_V * r);
+      x_V = at::where(asked_V.add_(written_V) > 0, penalised_V, x_V);
+    }
+    x_V = x_V - row.penalties.frequency * written_V - row.penalties.presence * (written_V > 0).to(at::kFloat);
+    logit_V.copy_(x_V);
+  }
+}
 
 void Ban(const std::vector<RowDraw>& rows, at::Tensor& logits_BV) {
   std::vector<int64_t> row, token;

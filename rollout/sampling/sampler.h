@@ -14,6 +14,11 @@ namespace rein::rollout {
 // least one token that is not banned.
 Draws Sample(const at::Tensor& logits_BV, const std::vector<RowDraw>& rows);
 
+// Penalises in place the rows that have penalties. `awaited`, where not empty, holds for each row the id of a token that
+// was written behind `seen` and is known on the device alone (int64 [1]); undefined: there is none. Does not wait for the
+// device.
+void Penalise(const std::vector<RowDraw>& rows, at::Tensor& logits_BV, const std::vector<at::Tensor>& awaited = {});
+
 // Writes -infinity where a row bans a token; does not wait for the device.
 void Ban(const std::vector<RowDraw>& rows, at::Tensor& logits_BV);
 

@@ -40,6 +40,16 @@ absl::StatusOr<SamplingSettings> MakeSettings(const v1::SamplingParams& params) 
   settings.stop_strings.assign(params.stop_strings().begin(), params.stop_strings().end());
   settings.ignore_eos = params.ignore_eos();
   settings.untempered_logprobs = params.untempered_logprobs();
+  Penalties& penalties = settings.penalties;
+  if (params.has_repetition_penalty()) penalties.repetition = params.repetition_penalty();
+  if (params.has_presence_penalty()) penalties.presence = params.presence_penalty();
+  if (params.has_frequency_penalty()) penalties.frequency = params.frequency_penalty();
+  problems.Want(penalties.repetition > 0 && penalties.repetition <= 100, "repetition_penalty", penalties.repetition,
+                "above 0 and at most 100");
+  problems.Want(penalties.presence >= -100 && penalties.presence <= 100, "presence_penalty", penalties.presence,
+                "-100 to 100");
+  problems.Want(penalties.frequency >= -100 && penalties.frequency <= 100, "frequency_penalty", penalties.frequency,
+                "-100 to 100");
 
   problems.Want(
       settings.temperature == 0 || (settings.temperature >= 1e-3 && settings.temperature <= 100),

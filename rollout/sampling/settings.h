@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 
 #include "rein/v1/policy.pb.h"
+#include "rollout/sampling/draw.h"
 
 namespace rein::rollout {
 
@@ -32,6 +33,7 @@ struct SamplingSettings {
   bool ignore_eos = false;
   uint64_t seed = 0;
   bool untempered_logprobs = false;
+  Penalties penalties;
 };
 
 inline constexpr size_t kMaxStopStrings = 64;

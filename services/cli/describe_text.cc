@@ -57,6 +57,14 @@ std::string FinishName(v1::FinishReason reason) {
       return "cut";
     case v1::FINISH_REASON_ABORT:
       return "aborted";
+    case v1::FINISH_REASON_DONE:
+      return "done";
+    case v1::FINISH_REASON_MAX_TURNS:
+      return "cut: max_turns";
+    case v1::FINISH_REASON_MAX_TOKENS:
+      return "cut: max_tokens";
+    case v1::FINISH_REASON_TIMEOUT:
+      return "cut: timeout";
     default:
       return "?";
   }
@@ -86,14 +94,63 @@ std::string RolloutHead(const v1::StoredRollout& stored) {
   if (rollout.has_advantage()) {
     absl::StrAppend(&head, absl::StrFormat(" · advantage %+.2f", rollout.advantage()));
   }
-  return absl::StrCat(head, " · ", completion.token_ids_size(), " tokens · ",
-                      FinishName(completion.finish_reason()));
+  absl::StrAppend(&head, " · ", completion.token_ids_size(), " tokens");
+  if (!rollout.turns().empty()) {
+    uint64_t observed = 0;
+    for (const v1::Turn& turn : rollout.turns()) observed += turn.observation_tokens();
+    absl::StrAppend(&head, " (", observed, " of them shown) · ", rollout.turns_size(),
+                    rollout.turns_size() == 1 ? " turn" : " turns");
+  }
+  return absl::StrCat(head, " · ", FinishName(completion.finish_reason()));
 }
 
 // "  role   first line" and the other lines under it.
 std::string Turn(const std::string& role, const std::string& text) {
   return absl::StrCat("  ", PadTo(role, 7), absl::StrReplaceAll(text, {{"\n", "\n         "}}),
                       "\n");
+}
+
+// The turns of an episode and what was shown between them; long observations are folded.
+std::string TurnsText(const v1::Rollout& rollout) {
+  constexpr size_t kShownBytes = 600;
+  std::string text;
+  for (const v1::Turn& turn : rollout.turns()) {
+    absl::StrAppend(&text, Turn("model", turn.text()));
+    std::string about = turn.note();
+    if (turn.reward() != 0) absl::StrAppend(&about, about.empty() ? "" : " · ", "reward ", Figure(turn.reward()));
+    if (!about.empty()) absl::StrAppend(&text, Turn("", absl::StrCat("(", about, ")")));
+    for (const v1::Message& message : turn.observation()) {
+      std::string shown = message.content();
+      if (shown.size() > kShownBytes) {
+        size_t end = kShownBytes;
+        while (end > 0 && (static_cast<unsigned char>(shown[end]) & 0xC0) == 0x80) --end;
+        shown = absl::StrCat(shown.substr(0, end), " ... (", message.content().size() - end, " more bytes)");
+      }
+      absl::StrAppend(&text, Turn(message.role(), shown));
+    }
+  }
+  return text;
+}
+
+// Each token's id with its log-prob where the policy wrote it.
+std::string TokensText(const v1::Rollout& rollout) {
+  const v1::Completion& completion = rollout.completion();
+  std::string line;
+  int sampled = 0, turn = 0;
+  uint32_t in_turn = 0;  // tokens of the turn in hand that were passed
+  for (int i = 0; i < completion.token_ids_size(); ++i) {
+    absl::StrAppend(&line, i > 0 ? " " : "", completion.token_ids(i));
+    const bool written = turn >= rollout.turns_size() || in_turn < rollout.turns(turn).tokens();
+    if (written && sampled < completion.behaviour_logprobs_size()) {
+      absl::StrAppend(&line, absl::StrFormat(":%.4f", completion.behaviour_logprobs(sampled++)));
+    }
+    if (turn >= rollout.turns_size()) continue;
+    if (++in_turn == rollout.turns(turn).tokens() + rollout.turns(turn).observation_tokens()) {
+      ++turn;
+      in_turn = 0;
+    }
+  }
+  return line;
 }
 
 // What rules said of their scores, a line each.
@@ -208,19 +265,11 @@ std::string RolloutsText(const v1::ListRolloutsReply& reply, bool tokens) {
     for (const v1::Message& message : stored.prompt()) {
       absl::StrAppend(&text, Turn(message.role(), message.content()));
     }
-    const v1::Completion& completion = stored.rollout().completion();
-    absl::StrAppend(&text, Turn("model", completion.text()));
+    const v1::Rollout& rollout = stored.rollout();
+    absl::StrAppend(&text, rollout.turns().empty() ? Turn("model", rollout.completion().text()) : TurnsText(rollout));
     if (!stored.answer().empty()) absl::StrAppend(&text, Turn("answer", stored.answer()));
     absl::StrAppend(&text, Notes(stored.rollout().reward()));
-    if (!tokens) continue;
-    std::string line;
-    for (int i = 0; i < completion.token_ids_size(); ++i) {
-      absl::StrAppend(&line, i > 0 ? " " : "", completion.token_ids(i));
-      if (i < completion.behaviour_logprobs_size()) {
-        absl::StrAppend(&line, absl::StrFormat(":%.4f", completion.behaviour_logprobs(i)));
-      }
-    }
-    absl::StrAppend(&text, Turn("tokens", line));
+    if (tokens) absl::StrAppend(&text, Turn("tokens", TokensText(rollout)));
   }
   return text;
 }

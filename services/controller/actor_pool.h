@@ -12,6 +12,7 @@
 
 #include "rein/v1/controller.pb.h"
 #include "services/controller/decision.h"
+#include "services/environment/environment_client.h"
 #include "services/reference/reference_client.h"
 #include "services/reward/reward_client.h"
 #include "services/rollout/rollout_client.h"
@@ -27,6 +28,8 @@ class ActorConnector {
   virtual std::unique_ptr<Generator> ConnectGenerator(const v1::Actor& actor) = 0;
   virtual std::unique_ptr<Reference> ConnectReference(const v1::Actor& actor) = 0;
   virtual std::unique_ptr<Rewarder> ConnectRewarder(const v1::Actor& actor) = 0;
+  // `address` is host:port: of a reward service for the tools, or of a user's environment.
+  virtual std::unique_ptr<EnvironmentClient> ConnectEnvironment(const std::string& address) = 0;
 };
 
 struct PooledActor {

@@ -70,7 +70,10 @@ bool Wanted(const v1::StoredRollout& stored, const v1::ListRolloutsRequest& requ
       rollout.completion().finish_reason() != request.finish_reason()) {
     return false;
   }
-  return rollout.completion().text().find(request.contains()) != std::string::npos;
+  auto says = [&](const std::string& text) { return text.find(request.contains()) != std::string::npos; };
+  return says(rollout.completion().text()) ||
+         std::any_of(rollout.turns().begin(), rollout.turns().end(),
+                     [&](const v1::Turn& turn) { return says(turn.text()); });
 }
 
 double SortKey(const v1::StoredRollout& stored, const std::string& sort) {

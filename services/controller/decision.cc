@@ -200,16 +200,25 @@ class Decider {
     if (!trainer.known) return Action{.kind = ActionKind::kAskTrainer};
     if (MaybeAction action = ServeReferences()) return action;
     if (!TrainerInPlace()) return Action{.kind = ActionKind::kLoadTrainer};
-    if (s_.training_pending) return Train();
+    if (s_.training_pending) return TrainIfTaught();
     if (MaybeAction action = Publish()) return action;
     if (SaveDue()) return Action{.kind = ActionKind::kSave};
     if (s_.validating) return Action{.kind = ActionKind::kValidate};
     if (s_.evaluating || EvalDue()) return std::nullopt;
-    if (BatchReady()) return Train();
+    if (BatchReady()) return TrainIfTaught();
     if (Final() && s_.plan.kind != Plan::Kind::kEvaluate && !Collects() && !s_.exported) {
       return Action{.kind = ActionKind::kExport};
     }
     return std::nullopt;
+  }
+
+  // A teacher has to be there first.
+  MaybeAction TrainIfTaught() const {
+    const bool there = std::any_of(s_.references.begin(), s_.references.end(), [this](const ActorView& reference) {
+      return reference.loaded && reference.has_weights && Ready(reference.not_before);
+    });
+    if (s_.plan.teacher && !there) return std::nullopt;
+    return Train();
   }
 
   Action Train() const {

@@ -28,6 +28,7 @@ struct Plan {
   bool needs_signal = false;       // a group of equal rewards is dropped, and another prompt drawn
   uint32_t staleness = 0;          // updates that rollouts may be behind
   bool reference = false;          // a KL term is used
+  bool teacher = false;            // every batch is scored by a reference before it is trained on
   bool reward_models = false;      // references serve the job's reward models
   bool generates = true;           // groups are completed by generators; false: they come with their tokens
   bool scores = true;              // completions have rewards

@@ -96,7 +96,8 @@ absl::StatusOr<Evaluation> Evaluation::Begin(const std::vector<HeldOutData>& dat
   for (const HeldOutData& dataset : data) {
     const size_t first = evaluation.slices_.size();
     for (const v1::EvalSampling& setting : settings) {
-      evaluation.slices_.push_back({.dataset = dataset.name, .sampling = setting});
+      evaluation.slices_.push_back(
+          {.dataset = dataset.name, .sampling = setting, .prompts = dataset.prompts});
     }
     for (uint64_t line = 0; line < dataset.prompts->size(); ++line) {
       REIN_ASSIGN_OR_RETURN(Prompt read, dataset.prompts->Read(line));

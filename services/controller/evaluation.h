@@ -35,6 +35,7 @@ class Evaluation {
   // One completion.
   struct Sample {
     std::optional<v1::Rollout> rollout;
+    std::vector<v1::Message> prompt;  // that it answers
     std::optional<v1::RewardResult> result;
     std::string given_up;  // why it has no result; such a sample scores 0
 
@@ -60,6 +61,8 @@ class Evaluation {
 
   // How the draws of an item are keyed: no training group has such a name.
   v1::GroupId GroupOf(uint64_t item) const;
+  // Where its prompt comes from.
+  PromptSource& SourceOf(uint64_t item) const { return *slices_.at(items_.at(item).slice).prompts; }
   // How an item is sampled.
   v1::SamplingParams SamplingOf(uint64_t item) const;
 
@@ -74,6 +77,7 @@ class Evaluation {
   struct Slice {
     std::string dataset;
     v1::EvalSampling sampling;
+    PromptSource* prompts = nullptr;
   };
 
   Evaluation(const v1::JobConfig& job, uint64_t update) : job_(job), update_(update) {}

@@ -170,6 +170,11 @@ absl::StatusOr<bool> Ledger::StoreRollout(uint64_t order, const v1::StoredRollou
   Sibling& sibling = group.siblings[rollout.sibling()];
   bool open = group.state == GroupState::kIssued || group.state == GroupState::kGenerating;
   if (sibling.stored || !open) return false;
+  v1::Rollout verdict;
+  if (!rollout.reward().error().empty()) {
+    *verdict.mutable_reward() = rollout.reward();
+    sibling.scored = sibling.failed = true;
+  }
   REIN_ASSIGN_OR_RETURN(sibling.place, segments_->Append(stored.SerializeAsString()));
   REIN_RETURN_IF_ERROR(store_.database()
                            .Prepare("INSERT INTO rollouts VALUES (?, ?, ?, ?, ?, ?, NULL)")
@@ -178,7 +183,7 @@ absl::StatusOr<bool> Ledger::StoreRollout(uint64_t order, const v1::StoredRollou
                            .Bind(3, uint64_t{rollout.sibling()})
                            .Bind(4, uint64_t{sibling.place.segment})
                            .Bind(5, sibling.place.offset)
-                           .Bind(6, std::string())
+                           .Bind(6, verdict.SerializeAsString())
                            .Run());
   sibling.stored = true;
   if (!group.MissingSiblings().empty()) return true;

@@ -67,7 +67,8 @@ class Ledger {
   // A new group; `siblings` 0 for a job that generates nothing: then it is scored at once.
   absl::StatusOr<uint64_t> Issue(const v1::GroupId& id, uint32_t siblings);
   absl::Status Generating(uint64_t order, const v1::PolicyVersion& version);
-  // Keeps a finished sibling. A sibling that is stored already is left alone: false.
+  // Keeps a finished sibling. A sibling that is stored already is left alone: false. One that brings an error as its
+  // reward (an episode that failed) is scored with it.
   absl::StatusOr<bool> StoreRollout(uint64_t order, const v1::StoredRollout& stored);
   // The verdict on a stored sibling. `final` false: an error that will be tried again.
   absl::Status Score(uint64_t order, uint32_t sibling, const v1::RewardResult& reward,

@@ -28,6 +28,19 @@ struct Marks {
   std::string column;                            // of the label, or of the margin of a pair; empty: none
 };
 
+std::vector<text::ChatMessage> ToChat(const std::vector<v1::Message>& messages) {
+  std::vector<text::ChatMessage> chat;
+  for (const v1::Message& message : messages) chat.push_back({message.role(), message.content()});
+  return chat;
+}
+
+// As it is read without a chat template.
+std::string Joined(const std::vector<v1::Message>& messages) {
+  std::string text;
+  for (const v1::Message& message : messages) text += message.content();
+  return text;
+}
+
 class JsonlPrompts final : public PromptSource {
  public:
   JsonlPrompts(std::string file, std::unique_ptr<text::ModelText> text,
@@ -38,6 +51,7 @@ class JsonlPrompts final : public PromptSource {
         answers_required_(answers_required),
         text_(std::move(text)),
         rows_(std::move(rows)),
+        chat_template_(options.chat_template),
         encoder_(*text_, std::move(options)),
         marks_(std::move(marks)) {}
 
@@ -59,6 +73,25 @@ class JsonlPrompts final : public PromptSource {
       return Named(index, absl::InvalidArgumentError(std::string(parsed.message())));
     }
     return prompt;
+  }
+
+  absl::StatusOr<std::vector<uint32_t>> EncodeMessages(const std::vector<v1::Message>& messages,
+                                                       const std::vector<std::string>& tools) override {
+    if (chat_template_) return text_->EncodePrompt(ToChat(messages), tools);
+    if (!tools.empty()) return absl::InvalidArgumentError("tools want a chat template, and chat_template is false");
+    return text_->Encode(Joined(messages), /*add_special_tokens=*/true);
+  }
+
+  absl::StatusOr<std::vector<uint32_t>> EncodeObservation(const std::vector<v1::Message>& messages,
+                                                          const std::vector<v1::Message>& next, uint32_t last,
+                                                          const std::vector<std::string>& tools) override {
+    if (chat_template_) return text_->EncodeContinuation(ToChat(messages), ToChat(next), last, tools);
+    return text_->Encode(Joined(next), /*add_special_tokens=*/false);
+  }
+
+  absl::StatusOr<bool> ShowsTools() override {
+    if (!chat_template_) return false;
+    return text_->ShowsTools();
   }
 
   absl::StatusOr<std::vector<LearnedText>> ReadTexts(uint64_t index) override {
@@ -112,6 +145,7 @@ class JsonlPrompts final : public PromptSource {
   const bool answers_required_;
   std::unique_ptr<text::ModelText> text_;
   std::unique_ptr<data::JsonlDataset> rows_;
+  const bool chat_template_;
   data::PromptEncoder encoder_;
   const Marks marks_;
 };
@@ -133,6 +167,28 @@ absl::Status CheckLengths(PromptSource& train, const v1::JobConfig& job, uint64_
   }
   if (kept > 0 || begin > 0 || lines < train.size()) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat("every prompt is too long: ", first));
+}
+
+// Whether episodes can be played with these prompts: the chat template goes on after a turn, and shows tools.
+absl::Status CheckEpisodes(PromptSource& prompts, const v1::JobConfig& job) {
+  if (!job.has_environment()) return absl::OkStatus();
+  const bool tools = job.environment().has_tools();
+  if (tools) {
+    REIN_ASSIGN_OR_RETURN(bool shown, prompts.ShowsTools());
+    if (!shown) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "environment.tools: the chat template of ", ModelFolder(job.model()),
+          " does not show tools to the model: a template with `tools` is wanted, or an environment that tells of its "
+          "tools in the prompt"));
+    }
+  }
+  REIN_ASSIGN_OR_RETURN(Prompt first, prompts.Read(0));
+  std::vector<v1::Message> next(1);
+  next[0].set_role(tools ? "tool" : "user");
+  next[0].set_content("?");
+  absl::Status status = prompts.EncodeObservation(first.messages, next, /*last=*/0, {}).status();
+  if (status.ok()) return status;
+  return absl::Status(status.code(), absl::StrCat("environment: ", std::string(status.message())));
 }
 
 }  // namespace
@@ -209,7 +265,7 @@ absl::StatusOr<std::unique_ptr<PromptSource>> OpenPrompts(
 }
 
 std::optional<config::TextJob::Answers> ValidatedAnswers(const v1::JobConfig& job) {
-  const bool loss = job.has_sft() && (job.rewards().empty() || job.eval().patience() > 0);
+  const bool loss = config::LearnsAnswers(job) && (job.rewards().empty() || job.eval().patience() > 0);
   if (!loss) return std::nullopt;
   return config::TextJob::Answers::kOne;
 }
@@ -231,6 +287,7 @@ absl::Status CheckPrompts(const v1::JobConfig& job) {
   for (const v1::DatasetConfig* dataset : held_out) {
     REIN_ASSIGN_OR_RETURN(auto prompts, OpenPrompts(*dataset, job.model(), ValidatedAnswers(job)));
     REIN_RETURN_IF_ERROR(prompts->Read(0).status());
+    REIN_RETURN_IF_ERROR(CheckEpisodes(*prompts, job));
   }
   const v1::DatasetConfig* dataset = config::DataOf(job);
   if (dataset == nullptr) return absl::OkStatus();
@@ -239,6 +296,7 @@ absl::Status CheckPrompts(const v1::JobConfig& job) {
                         OpenPrompts(*dataset, job.model(), answers, LearnsAllTurns(job)));
   const bool texts = answers.has_value() || job.has_score();
   REIN_RETURN_IF_ERROR(texts ? train->ReadTexts(0).status() : train->Read(0).status());
+  if (!texts) REIN_RETURN_IF_ERROR(CheckEpisodes(*train, job));
   return CheckLengths(*train, job, 0, kCheckedLines, [] { return true; });
 }
 

@@ -40,6 +40,22 @@ class PromptSource {
   // Longest sequence that the model takes, in tokens; 0: not known here.
   virtual uint64_t context_tokens() const = 0;
   virtual absl::StatusOr<Prompt> Read(uint64_t index) = 0;
+  // Ids of a conversation, up to where the policy writes; `tools`: schemas for the chat template. INVALID_ARGUMENT where
+  // the prompts are no conversations.
+  virtual absl::StatusOr<std::vector<uint32_t>> EncodeMessages(const std::vector<v1::Message>& /*messages*/,
+                                                               const std::vector<std::string>& /*tools*/) {
+    return absl::InvalidArgumentError("these prompts are no conversations");
+  }
+  // Ids that follow a turn of the policy which answers `messages` and ends with the token `last`, when `next` is shown
+  // and the policy writes again.
+  virtual absl::StatusOr<std::vector<uint32_t>> EncodeObservation(const std::vector<v1::Message>& /*messages*/,
+                                                                  const std::vector<v1::Message>& /*next*/,
+                                                                  uint32_t /*last*/,
+                                                                  const std::vector<std::string>& /*tools*/) {
+    return absl::InvalidArgumentError("these prompts are no conversations");
+  }
+  // Whether the model is shown tools that EncodeMessages() is given.
+  virtual absl::StatusOr<bool> ShowsTools() { return false; }
   // The texts of a line: one; of a pair the chosen one, then the rejected one.
   virtual absl::StatusOr<std::vector<LearnedText>> ReadTexts(uint64_t index) = 0;
 };

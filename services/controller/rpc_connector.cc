@@ -18,4 +18,8 @@ std::unique_ptr<Rewarder> RpcConnector::ConnectRewarder(const v1::Actor& actor) 
   return services::ConnectRewarder(actor.address());
 }
 
+std::unique_ptr<EnvironmentClient> RpcConnector::ConnectEnvironment(const std::string& address) {
+  return services::ConnectEnvironment(address);
+}
+
 }  // namespace rein::services

@@ -12,6 +12,7 @@ class RpcConnector final : public ActorConnector {
   std::unique_ptr<Generator> ConnectGenerator(const v1::Actor& actor) override;
   std::unique_ptr<Reference> ConnectReference(const v1::Actor& actor) override;
   std::unique_ptr<Rewarder> ConnectRewarder(const v1::Actor& actor) override;
+  std::unique_ptr<EnvironmentClient> ConnectEnvironment(const std::string& address) override;
 };
 
 }  // namespace rein::services

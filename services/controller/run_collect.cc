@@ -21,6 +21,14 @@ std::string NameOf(v1::FinishReason reason) {
       return "stop";
     case v1::FINISH_REASON_LENGTH:
       return "length";
+    case v1::FINISH_REASON_DONE:
+      return "done";
+    case v1::FINISH_REASON_MAX_TURNS:
+      return "max_turns";
+    case v1::FINISH_REASON_MAX_TOKENS:
+      return "max_tokens";
+    case v1::FINISH_REASON_TIMEOUT:
+      return "timeout";
     default:
       return "abort";
   }
@@ -44,7 +52,16 @@ nlohmann::ordered_json CompletionJson(const v1::Rollout& rollout, bool several, 
                             .finish_reason = NameOf(completion.finish_reason())};
   if (several) line.sibling = rollout.sibling();
   nlohmann::ordered_json out = data::ToJson(line);
-  if (!scored) return out;
+  for (const v1::Turn& turn : rollout.turns()) {
+    nlohmann::ordered_json said = {{"text", turn.text()}, {"tokens", turn.tokens()}};
+    for (const v1::Message& message : turn.observation()) {
+      said["observation"].push_back({{"role", message.role()}, {"content", message.content()}});
+    }
+    if (turn.observation_tokens() > 0) said["observation_tokens"] = turn.observation_tokens();
+    if (turn.reward() != 0) said["reward"] = turn.reward();
+    out["turns"].push_back(std::move(said));
+  }
+  if (!scored && rollout.reward().error().empty()) return out;
   if (!rollout.reward().error().empty()) {
     out["error"] = rollout.reward().error();
     return out;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <set>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 
 #include "common/config/job_kind.h"
@@ -25,6 +26,13 @@ std::vector<uint32_t> NextSiblings(const Group& group, const Plan& plan) {
   return missing;
 }
 
+template <typename Config>
+void SetPenalties(const Config& config, v1::SamplingParams& sampling) {
+  sampling.set_repetition_penalty(config.repetition_penalty());
+  sampling.set_presence_penalty(config.presence_penalty());
+  sampling.set_frequency_penalty(config.frequency_penalty());
+}
+
 v1::SamplingParams SamplingOf(const v1::JobConfig& config) {
   v1::SamplingParams sampling;
   const v1::GrpoConfig* rl = config::PolicyGradientOf(config);
@@ -36,13 +44,24 @@ v1::SamplingParams SamplingOf(const v1::JobConfig& config) {
     sampling.set_top_p(generate.top_p());
     sampling.set_min_p(generate.min_p());
     sampling.set_max_tokens(generate.max_completion_tokens());
+    SetPenalties(generate, sampling);
     return sampling;
   }
   sampling.set_temperature(rl->temperature());
   sampling.set_top_k(rl->top_k());
   sampling.set_top_p(rl->top_p());
   sampling.set_max_tokens(rl->max_completion_tokens());
+  SetPenalties(*rl, sampling);
   return sampling;
+}
+
+// The values of sampled tokens among those of all.
+std::vector<float> OfSampled(const std::vector<float>& values, const std::string& mask) {
+  std::vector<float> sampled;
+  for (size_t i = 0; i < std::min(values.size(), mask.size()); ++i) {
+    if (mask[i] == 1) sampled.push_back(values[i]);
+  }
+  return sampled;
 }
 
 // What a call of several texts says of one. Which of them was wrong is not known: each is asked for again.
@@ -61,6 +80,10 @@ absl::StatusOr<v1::ScoreTokensReply> PartOf(const absl::StatusOr<v1::ScoreTokens
 absl::StatusOr<Prompt> RunLoop::PromptOf(Key key) {
   if (key.first) return *evaluation_->items().at(key.second).prompt;
   return state_.deps.train->Read(ledger_->Find(key.second)->id.prompt());
+}
+
+PromptSource& RunLoop::SourceOf(Key key) {
+  return key.first ? evaluation_->SourceOf(key.second) : *state_.deps.train;
 }
 
 void RunLoop::Generate(const Action& action) {
@@ -100,6 +123,12 @@ void RunLoop::StartGenerate(PooledActor& generator, Key key) {
   generating_[key] = {
       .actor = generator.view.name, .call = call, .started = state_.deps.clock.Now()};
   ++generator.view.in_flight;
+  if (plays()) {
+    return episodes_.Play(
+        call, generator, request, SourceOf(key), *std::move(prompt),
+        [this, key, call](PlayedEpisode episode) { OnEpisode(key, call, std::move(episode)); },
+        [this, key, call](const absl::Status& status) { OnGenerated(key, call, status); });
+  }
   generator.generator->Generate(
       request, kGenerateDeadline,
       [this, key, call](v1::Rollout rollout) {
@@ -121,20 +150,39 @@ void RunLoop::OnRollout(Key key, uint64_t call, v1::Rollout rollout) {
   if (!state_.Check(prompt.status())) return;
   rollout.mutable_prompt_token_ids()->Clear();
   rollout.mutable_prompt_token_ids()->Add(prompt->token_ids.begin(), prompt->token_ids.end());
+  Keep(key, std::move(rollout), prompt->messages, prompt->answer);
+}
+
+void RunLoop::OnEpisode(Key key, uint64_t call, PlayedEpisode episode) {
+  auto work = generating_.find(key);
+  if (work == generating_.end() || work->second.call != call) return;
+  absl::StatusOr<Prompt> prompt = PromptOf(key);
+  if (!state_.Check(prompt.status())) return;
+  Keep(key, std::move(episode.rollout), episode.prompt, prompt->answer);
+}
+
+void RunLoop::Keep(Key key, v1::Rollout rollout, const std::vector<v1::Message>& messages,
+                   const std::string& answer) {
   state_.times.generate_end = state_.deps.clock.Now();
   if (key.first) {
     auto& samples = evaluation_->items().at(key.second).samples;
-    if (rollout.sibling() < samples.size()) {
-      samples[rollout.sibling()].rollout = std::move(rollout);
-    }
+    if (rollout.sibling() >= samples.size()) return;
+    Evaluation::Sample& sample = samples[rollout.sibling()];
+    sample.given_up = rollout.reward().error();
+    sample.rollout = std::move(rollout);
+    sample.prompt = messages;
     return;
   }
   *rollout.mutable_group() = ledger_->Find(key.second)->id;
   v1::StoredRollout stored;
   *stored.mutable_rollout() = std::move(rollout);
-  for (v1::Message& message : prompt->messages) *stored.add_prompt() = std::move(message);
-  stored.set_answer(prompt->answer);
+  for (const v1::Message& message : messages) *stored.add_prompt() = message;
+  stored.set_answer(answer);
   state_.Check(ledger_->StoreRollout(key.second, stored).status());
+}
+
+bool RunLoop::Referenced(const Group& group) const {
+  return !state_.plan.reference || group.Usable() == 0 || references_.count({group.order, 0}) > 0;
 }
 
 bool RunLoop::Finish(std::map<Key, Work>& under_way, Key key, uint64_t call,
@@ -239,14 +287,13 @@ void RunLoop::Score(const Action& action) {
       v1::RewardItem* item = request.add_items();
       item->set_id(absl::StrCat(state_.job.name, "/", key.second, "/", sibling));
       if (key.first) {
-        *item->mutable_completion() =
-            evaluation_->items()[key.second].samples[sibling].rollout->completion();
+        const Evaluation::Sample& sample = evaluation_->items()[key.second].samples[sibling];
+        FillRewardItem(*sample.rollout, sample.prompt, item);
       } else {
         absl::StatusOr<v1::StoredRollout> stored = ledger_->Read(key.second, sibling);
         if (!state_.Check(stored.status())) return;
-        *item->mutable_completion() = stored->rollout().completion();
+        FillRewardItem(stored->rollout(), {stored->prompt().begin(), stored->prompt().end()}, item);
       }
-      for (const v1::Message& message : prompt->messages) *item->add_prompt() = message;
       *item->mutable_columns() = prompt->columns;
       item->set_answer(prompt->answer);
     }
@@ -332,6 +379,7 @@ void RunLoop::AskReference(const std::string& actor, const std::vector<uint64_t>
     request.set_temperature(rl != nullptr ? rl->temperature()
                                           : state_.job.config.score().temperature());
     for (uint32_t i = 0; i < group.siblings.size(); ++i) {
+      if (group.siblings[i].failed) continue;
       absl::StatusOr<v1::StoredRollout> stored = ledger_->Read(order, i);
       if (!state_.Check(stored.status())) return;
       const v1::Rollout& rollout = stored->rollout();
@@ -361,13 +409,20 @@ void RunLoop::OnReference(uint64_t order, uint64_t call,
   const Group& group = *ledger_->Find(order);
   if (group.state != GroupState::kFinished) return;
   if (!reply.ok()) return GroupFailed({false, order}, "score by the reference", reply.status());
-  if (reply->sequences_size() != static_cast<int>(group.siblings.size())) {
+  if (reply->sequences_size() != static_cast<int>(group.Usable())) {
     return GroupFailed({false, order}, "score by the reference",
                        absl::InternalError("another number of sequences came back"));
   }
+  references_[{order, 0}] = {};  // says that the group has been answered, also where sibling 0 failed
+  int next = 0;
   for (uint32_t i = 0; i < group.siblings.size(); ++i) {
-    const auto& logprobs = reply->sequences(static_cast<int>(i)).logprobs();
-    references_[{order, i}] = {logprobs.begin(), logprobs.end()};
+    if (group.siblings[i].failed) continue;
+    const auto& logprobs = reply->sequences(next++).logprobs();
+    std::vector<float>& kept = references_[{order, i}] = {logprobs.begin(), logprobs.end()};
+    if (!plays()) continue;
+    absl::StatusOr<v1::StoredRollout> stored = ledger_->Read(order, i);
+    if (!state_.Check(stored.status())) return;
+    kept = OfSampled(kept, SampledMask(stored->rollout()));
   }
   CloseIfScored(order);
 }
@@ -375,12 +430,19 @@ void RunLoop::OnReference(uint64_t order, uint64_t call,
 void RunLoop::CloseIfScored(uint64_t order) {
   const Group& group = *ledger_->Find(order);
   if (group.state != GroupState::kFinished || !SiblingsToScore({false, order}).empty()) return;
-  if (state_.plan.reference && references_.count({order, 0}) == 0) return;
+  if (!Referenced(group)) return;
   std::string error;
   size_t usable = 0;
   std::set<double> values;
   bool baseline = !state_.plan.greedy_sibling;
   for (uint32_t i = 0; i < group.siblings.size(); ++i) {
+    if (group.siblings[i].failed) {  // it came with its error
+      absl::StatusOr<v1::StoredRollout> stored = ledger_->Read(order, i);
+      if (!state_.Check(stored.status())) return;
+      error = stored->rollout().reward().error();
+      references_.erase({order, i});
+      continue;
+    }
     const v1::RewardResult& reward = rewards_[{order, i}];
     if (!reward.error().empty()) {
       error = reward.error();
@@ -402,7 +464,7 @@ void RunLoop::CloseIfScored(uint64_t order) {
   NotePassRate(group);
   // One sibling alone has nothing to be compared with, unless it was meant to be alone.
   if (usable < std::min<size_t>(2, state_.plan.group_size) || !baseline) {
-    return GiveUp({false, order}, absl::StrCat("score: ", error));
+    return GiveUp({false, order}, absl::StrCat(absl::StartsWith(error, "environment: ") ? "" : "score: ", error));
   }
   if (state_.plan.needs_signal && values.size() < 2) {
     return GiveUp({false, order}, absl::StrCat("dynamic_sampling: every reward is ", *values.begin()));

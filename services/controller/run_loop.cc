@@ -45,7 +45,7 @@ Plan PlanOf(const v1::JobConfig& config, uint64_t prompts) {
   const bool collects = config.has_generate() || config.has_score();  // then data.eval is what they go through
   const bool held_out = config.data().has_eval() && !collects;
   plan.evaluates = held_out && !config.rewards().empty();
-  plan.validates = (held_out && config.has_sft() &&
+  plan.validates = (held_out && config::LearnsAnswers(config) &&
                     (config.rewards().empty() || config.eval().patience() > 0)) ||
                    config::HoldsOut(config);
   plan.eval_every = config.eval().every();
@@ -64,6 +64,7 @@ Plan PlanOf(const v1::JobConfig& config, uint64_t prompts) {
     plan.kind = Plan::Kind::kTexts;
     plan.groups_per_update = text->lines;
     plan.generates = plan.scores = false;
+    plan.reference = plan.teacher = config.has_distill();
   } else if (config.has_generate()) {
     plan.kind = Plan::Kind::kCollect;
     plan.one_pass = true;
@@ -117,6 +118,7 @@ RunLoop::RunLoop(RunDependencies deps, JobRecord& job, std::unique_ptr<Ledger> l
                  state_.plan.kind != Plan::Kind::kCollect,
              job.config.seed()),
       kept_epoch_(job.cursor_epoch),
+      episodes_(state_),
       trainer_(state_) {}
 
 RunLoop::~RunLoop() { pool_.Refresh({}); }  // ends every call before the members go
@@ -134,7 +136,8 @@ absl::Time RunLoop::Step() {
         EndEvaluation();
       }
     }
-    if (!state_.plan.scores && !state_.plan.reference) CloseFinished();
+    // An episode that failed is scored when it comes, so that a group may have nothing left to wait for.
+    if (plays() || (!state_.plan.scores && !state_.plan.reference)) CloseFinished();
     Snapshot snapshot = TakeSnapshot();
     Action action = NextAction(snapshot);
     if (action.kind == ActionKind::kWait) {
@@ -198,7 +201,11 @@ void RunLoop::CompareBuilds() {
 }
 
 void RunLoop::Forget(std::map<Key, Work>& under_way, const std::string& actor) {
-  std::erase_if(under_way, [&](const auto& item) { return item.second.actor == actor; });
+  std::erase_if(under_way, [&](const auto& item) {
+    if (item.second.actor != actor) return false;
+    episodes_.Forget(item.second.call);
+    return true;
+  });
 }
 
 Snapshot RunLoop::TakeSnapshot() const {
@@ -247,7 +254,7 @@ void RunLoop::AddGroups(Snapshot& snapshot) const {
       if (scoring_.count(key) == 0 && !SiblingsToScore(key).empty()) {
         snapshot.to_score.push_back(waiting);
       }
-      bool referenced = !state_.plan.reference || references_.count({order, 0}) > 0;
+      const bool referenced = Referenced(*ledger_->Find(order));
       if (!referenced && referencing_.count(key) == 0) snapshot.to_reference.push_back(waiting);
     }
   }
@@ -323,10 +330,11 @@ void RunLoop::LoadReference(const std::string& name) {
   *request.mutable_fence() = state_.FreshFence(actor.actor, "load-reference");
   if (state_.plan.reference) *request.mutable_model() = state_.job.config.model();
   const v1::GrpoConfig* rl = config::PolicyGradientOf(state_.job.config);
-  if (rl != nullptr && state_.plan.reference && rl->kl().has_reference()) {
+  const std::string teacher = rl != nullptr ? rl->kl().reference() : state_.job.config.distill().teacher();
+  if (state_.plan.reference && !teacher.empty()) {
     request.mutable_model()->clear_config();
-    request.mutable_model()->set_path(rl->kl().reference());
-    request.set_weights_path(rl->kl().reference());
+    request.mutable_model()->set_path(teacher);
+    request.set_weights_path(teacher);
   }
   for (const v1::RewardConfig& reward : state_.job.config.rewards()) {
     if (reward.has_model()) *request.add_reward_models() = reward.model();
@@ -426,7 +434,9 @@ void RunLoop::ForgetEvaluation() {
   for (auto* under_way : {&generating_, &scoring_}) {
     for (auto work = under_way->begin(); work != under_way->end();) {
       const auto [key, item] = *work++;
-      if (key.first) Finish(*under_way, key, item.call, absl::OkStatus());
+      if (!key.first) continue;
+      episodes_.Forget(item.call);
+      Finish(*under_way, key, item.call, absl::OkStatus());
     }
   }
 }

@@ -23,6 +23,7 @@
 #include "absl/status/statusor.h"
 
 #include "common/data/data_order.h"
+#include "services/controller/episodes.h"
 #include "services/controller/evaluation.h"
 #include "services/controller/result_file.h"
 #include "services/controller/run_state.h"
@@ -110,6 +111,8 @@ class RunLoop {
   void Generate(const Action& action);
   void StartGenerate(PooledActor& generator, Key key);
   void OnRollout(Key key, uint64_t call, v1::Rollout rollout);
+  void OnEpisode(Key key, uint64_t call, PlayedEpisode episode);
+  void Keep(Key key, v1::Rollout rollout, const std::vector<v1::Message>& messages, const std::string& answer);
   void OnGenerated(Key key, uint64_t call, const absl::Status& status);
 
   void Score(const Action& action);
@@ -134,6 +137,10 @@ class RunLoop {
   void GroupFailed(Key key, const std::string& doing, const absl::Status& status);
   void GiveUp(Key key, const std::string& reason);
   absl::StatusOr<Prompt> PromptOf(Key key);
+  PromptSource& SourceOf(Key key);
+  bool plays() const { return state_.job.config.has_environment(); }
+  // Whether a reference has said what it has to say of the group, or has nothing to say.
+  bool Referenced(const Group& group) const;
   std::vector<uint32_t> SiblingsToScore(Key key) const;
   uint64_t OldestVersion(uint64_t position) const;
 
@@ -158,6 +165,7 @@ class RunLoop {
   // Rewards that wait for the reference's log-probs, and the other way round, by (order, sibling).
   std::map<std::pair<uint64_t, uint32_t>, v1::RewardResult> rewards_;
   std::map<std::pair<uint64_t, uint32_t>, std::vector<float>> references_;
+  Episodes episodes_;
   TrainerWork trainer_;  // last: it uses the members above
 };
 

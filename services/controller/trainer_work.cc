@@ -5,20 +5,23 @@
 #include "absl/strings/str_cat.h"
 
 #include "common/config/job_kind.h"
+#include "common/config/job_reader.h"
 #include "common/rpc/limits.h"
 
 namespace rein::services {
 namespace {
 
 constexpr absl::Duration kLoadDeadline = absl::Minutes(30);
-constexpr absl::Duration kUpdateDeadline = absl::Hours(2);
 constexpr absl::Duration kSaveDeadline = absl::Minutes(30);
 constexpr absl::Duration kPublishDeadline = absl::Minutes(2);
 constexpr int kMaxRefusals = 8;
 constexpr uint64_t kValidatedTokens = 1 << 18;  // in one call
 
 // Whether a completion's log-probs are of the policy's whole distribution.
-bool DrawsFromAll(const v1::GrpoConfig& rl) { return rl.temperature() > 0 && rl.top_k() == 0 && rl.top_p() == 1; }
+bool DrawsFromAll(const v1::GrpoConfig& rl) {
+  const bool penalised = rl.repetition_penalty() != 1 || rl.presence_penalty() != 0 || rl.frequency_penalty() != 0;
+  return rl.temperature() > 0 && rl.top_k() == 0 && rl.top_p() == 1 && !penalised;
+}
 
 bool OnGpu(const std::string& device) { return device.rfind("gpu", 0) == 0; }
 
@@ -29,19 +32,6 @@ void AddMetric(v1::UpdateRecord& record, const std::string& name, double value) 
 }
 
 }  // namespace
-
-template <typename Reply>
-rpc::Done<Reply> TrainerWork::Expect(void (TrainerWork::*on_reply)(absl::StatusOr<Reply>)) {
-  call_ = run_.next_call++;
-  started_ = run_.deps.clock.Now();
-  return [this, call = call_, on_reply](absl::StatusOr<Reply> reply) {
-    run_.mailbox.Post([this, call, on_reply, reply = std::move(reply)]() mutable {
-      if (call != call_) return;
-      call_ = 0;
-      (this->*on_reply)(std::move(reply));
-    });
-  };
-}
 
 void TrainerWork::NoteSpan(const std::string& work, const std::string& about) {
   const PooledActor* trainer = run_.pool.trainer();
@@ -309,7 +299,11 @@ absl::StatusOr<TrainingBatch> TrainerWork::Batch(uint64_t update,
     std::optional<Version> current;
     const v1::GrpoConfig* rl = config::PolicyGradientOf(run_.job.config);
     if (rl != nullptr && DrawsFromAll(*rl)) current = run_.Current();
-    return BatchOfRollouts(run_.ledger, orders, update, run_.plan.greedy_sibling, current);
+    std::string environment;
+    for (const v1::RewardConfig& reward : run_.job.config.rewards()) {
+      if (reward.has_environment()) environment = config::NameOfReward(reward);
+    }
+    return BatchOfRollouts(run_.ledger, orders, update, run_.plan.greedy_sibling, current, environment);
   }
   return BatchOfTexts(run_.ledger, *run_.deps.train, orders,
                       run_.job.config.sft().train_on_prompt());
@@ -358,16 +352,17 @@ void TrainerWork::Train(uint64_t count) {
   if (!run_.Check(batch.status())) return;
   batch_metrics_ = std::move(batch->metrics);
   PooledActor& trainer = *run_.pool.trainer();
-  v1::UpdateRequest request;
-  *request.mutable_fence() =
+  update_.Clear();
+  *update_.mutable_fence() =
       run_.FenceOf(trainer.actor, absl::StrCat("update/", run_.job.lineage, "/", update));
-  request.set_update(update);
-  request.mutable_sequences()->Reserve(static_cast<int>(batch->sequences.size()));
+  update_.set_update(update);
+  update_.mutable_sequences()->Reserve(static_cast<int>(batch->sequences.size()));
   for (v1::TrainingSequence& sequence : batch->sequences) {
-    *request.add_sequences() = std::move(sequence);
+    *update_.add_sequences() = std::move(sequence);
   }
   wanted_ = {.lineage = run_.job.lineage, .number = update};
-  trainer.trainer->Update(request, kUpdateDeadline, Expect(&TrainerWork::OnUpdated));
+  taught_ = 0;
+  return run_.plan.teacher ? AskTeacher() : SendUpdate();
 }
 
 void TrainerWork::OnUpdated(absl::StatusOr<v1::UpdateReply> reply) {

@@ -50,6 +50,10 @@ class TrainerWork {
   void OnSaved(absl::StatusOr<v1::SaveReply> reply);
   void OnExported(absl::StatusOr<v1::SaveReply> reply);
   void OnUpdated(absl::StatusOr<v1::UpdateReply> reply);
+  // Asks a reference for what the teacher finds likeliest; the Update follows.
+  void AskTeacher();
+  void OnTaught(absl::StatusOr<v1::ScoreTokensReply> reply);
+  void SendUpdate();
   void OnValidated(absl::StatusOr<v1::ScorePolicyReply> reply);
 
   absl::StatusOr<TrainingBatch> Batch(uint64_t update, const std::vector<uint64_t>& orders);
@@ -79,8 +83,26 @@ class TrainerWork {
   std::vector<uint64_t> orders_;
   std::vector<v1::Metric> batch_metrics_;
   v1::Checkpoint checkpoint_;
+  v1::UpdateRequest update_;  // that waits for the teacher
+  std::string teacher_;       // the reference that was asked
+  int taught_ = 0, asked_ = 0;  // sequences of update_ that have their answers, and that are asked for
   OnLoss on_loss_;
   uint64_t validated_lines_ = 0;
 };
+
+inline constexpr absl::Duration kUpdateDeadline = absl::Hours(2);
+
+template <typename Reply>
+rpc::Done<Reply> TrainerWork::Expect(void (TrainerWork::*on_reply)(absl::StatusOr<Reply>)) {
+  call_ = run_.next_call++;
+  started_ = run_.deps.clock.Now();
+  return [this, call = call_, on_reply](absl::StatusOr<Reply> reply) {
+    run_.mailbox.Post([this, call, on_reply, reply = std::move(reply)]() mutable {
+      if (call != call_) return;
+      call_ = 0;
+      (this->*on_reply)(std::move(reply));
+    });
+  };
+}
 
 }  // namespace rein::services

@@ -6,7 +6,9 @@
 
 #include "absl/strings/str_cat.h"
 
+#include "common/config/schema.h"
 #include "common/status/status_macros.h"
+#include "services/controller/episodes.h"
 
 namespace rein::services {
 namespace {
@@ -27,6 +29,9 @@ struct BatchSums {
   double lag = 0;  // of all completion tokens
   std::map<uint64_t, uint64_t> lags;  // completion tokens by the Updates that they are behind
   double logprob = 0;
+  uint64_t episodes = 0, turns = 0, observation_tokens = 0;
+  uint64_t failed = 0;  // siblings that are not in the batch
+  std::map<v1::FinishReason, uint64_t> ends;  // of episodes
 };
 
 void AddMetric(std::vector<v1::Metric>& metrics, const std::string& name, double value) {
@@ -64,7 +69,29 @@ std::vector<v1::Metric> ToMetrics(const BatchSums& sums) {
     AddMetric(metrics, absl::StrCat("lag/", lag), static_cast<double>(count) / tokens);
   }
   AddMetric(metrics, "behaviour_logprob", sums.logprob / tokens);
+  if (sums.episodes == 0) return metrics;
+  const auto episodes = static_cast<double>(sums.episodes);
+  AddMetric(metrics, "turns", static_cast<double>(sums.turns) / episodes);
+  AddMetric(metrics, "observation_tokens", static_cast<double>(sums.observation_tokens) / episodes);
+  AddMetric(metrics, "failed_episodes", static_cast<double>(sums.failed));
+  for (const auto& [reason, count] : sums.ends) {
+    AddMetric(metrics, absl::StrCat("end/", config::NameOf(*v1::FinishReason_descriptor()->FindValueByNumber(reason))),
+              static_cast<double>(count) / episodes);
+  }
   return metrics;
+}
+
+// Whether a limit ended it, and not the policy or its environment.
+bool IsTruncated(const v1::Completion& completion) {
+  switch (completion.finish_reason()) {
+    case v1::FINISH_REASON_LENGTH:
+    case v1::FINISH_REASON_MAX_TURNS:
+    case v1::FINISH_REASON_MAX_TOKENS:
+    case v1::FINISH_REASON_TIMEOUT:
+      return true;
+    default:
+      return false;
+  }
 }
 
 void Count(const v1::Rollout& rollout, uint64_t update, BatchSums& sums) {
@@ -74,10 +101,18 @@ void Count(const v1::Rollout& rollout, uint64_t update, BatchSums& sums) {
     sums.parts[part.name()].sum += part.score();
     ++sums.parts[part.name()].rollouts;
   }
-  sums.completion_tokens += static_cast<uint64_t>(completion.token_ids_size());
+  uint64_t observed = 0;
+  for (const v1::Turn& turn : rollout.turns()) observed += turn.observation_tokens();
+  if (!rollout.turns().empty()) {
+    ++sums.episodes;
+    sums.turns += static_cast<uint64_t>(rollout.turns_size());
+    sums.observation_tokens += observed;
+    ++sums.ends[completion.finish_reason()];
+  }
+  sums.completion_tokens += static_cast<uint64_t>(completion.token_ids_size()) - observed;
   sums.tokens +=
       static_cast<uint64_t>(rollout.prompt_token_ids_size() + completion.token_ids_size());
-  sums.truncated += completion.finish_reason() == v1::FINISH_REASON_LENGTH ? 1 : 0;
+  sums.truncated += IsTruncated(completion) ? 1 : 0;
   for (float logprob : completion.behaviour_logprobs()) sums.logprob += logprob;
   for (const v1::VersionSpan& span : completion.versions()) {
     double behind = static_cast<double>(update) - 1 - static_cast<double>(span.version().number());
@@ -86,19 +121,42 @@ void Count(const v1::Rollout& rollout, uint64_t update, BatchSums& sums) {
   }
 }
 
+// What each turn earned, with the environment's weight; the rest of the reward is the last turn's. None where the reward
+// is another than the sum of its parts, or of their turns: a clip or a gate has no turns.
+std::vector<double> RewardsOfTurns(const v1::Rollout& rollout, const std::string& name) {
+  double sum = 0, parts = 0;
+  for (const v1::Turn& turn : rollout.turns()) sum += turn.reward();
+  const v1::RewardPart* environment = nullptr;
+  for (const v1::RewardPart& part : rollout.reward().parts()) {
+    parts += part.weight() * part.score();
+    if (part.name() == name) environment = &part;
+  }
+  const bool plain = environment != nullptr && environment->score() == sum && rollout.reward().gated_by().empty() &&
+                     rollout.reward().reward() == parts;
+  if (!plain || rollout.turns_size() < 2) return {};
+  std::vector<double> rewards;
+  double left = parts;
+  for (int i = 0; i + 1 < rollout.turns_size(); ++i) {
+    rewards.push_back(environment->weight() * rollout.turns(i).reward());
+    left -= rewards.back();
+  }
+  rewards.push_back(left);
+  return rewards;
+}
+
 bool SampledBy(const Version& version, const v1::Completion& completion) {
   if (completion.versions_size() != 1) return false;
   const v1::PolicyVersion& sampler = completion.versions(0).version();
   return sampler.lineage() == version.lineage && sampler.number() == version.number;
 }
 
-v1::TrainingSequence ToSequence(const v1::Rollout& rollout, uint32_t group_index) {
+v1::TrainingSequence ToSequence(const v1::Rollout& rollout, uint32_t group_index, const std::string& environment) {
   v1::TrainingSequence sequence;
   const v1::Completion& completion = rollout.completion();
   *sequence.mutable_token_ids() = rollout.prompt_token_ids();
   sequence.mutable_token_ids()->MergeFrom(completion.token_ids());
   sequence.set_loss_mask(std::string(static_cast<size_t>(rollout.prompt_token_ids_size()), '\0') +
-                         std::string(static_cast<size_t>(completion.token_ids_size()), '\1'));
+                         SampledMask(rollout));
   *sequence.mutable_behaviour_logprobs() = completion.behaviour_logprobs();
   *sequence.mutable_reference_logprobs() = rollout.reference_logprobs();
   sequence.set_group(group_index);
@@ -107,7 +165,8 @@ v1::TrainingSequence ToSequence(const v1::Rollout& rollout, uint32_t group_index
     sequence.add_reward_parts(part.score());
   }
   sequence.set_id(absl::StrCat(rollout.group().prompt(), "/", rollout.sibling()));
-  sequence.set_truncated(completion.finish_reason() == v1::FINISH_REASON_LENGTH);
+  sequence.set_truncated(IsTruncated(completion));
+  for (double reward : RewardsOfTurns(rollout, environment)) sequence.add_turn_rewards(reward);
   return sequence;
 }
 
@@ -115,7 +174,8 @@ v1::TrainingSequence ToSequence(const v1::Rollout& rollout, uint32_t group_index
 
 absl::StatusOr<TrainingBatch> BatchOfRollouts(Ledger& ledger, const std::vector<uint64_t>& orders,
                                               uint64_t update, bool greedy_sibling,
-                                              std::optional<Version> current) {
+                                              std::optional<Version> current,
+                                              const std::string& environment) {
   TrainingBatch batch;
   BatchSums sums;
   for (uint32_t index = 0; index < orders.size(); ++index) {
@@ -125,14 +185,17 @@ absl::StatusOr<TrainingBatch> BatchOfRollouts(Ledger& ledger, const std::vector<
     double reward = 0;
     const size_t trained = group->siblings.size() - (greedy_sibling ? 1 : 0);
     for (uint32_t i = 0; i < trained; ++i) {
-      if (group->siblings[i].failed) continue;
+      if (group->siblings[i].failed) {
+        ++sums.failed;
+        continue;
+      }
       REIN_ASSIGN_OR_RETURN(v1::StoredRollout stored, ledger.Read(orders[index], i));
       const v1::Rollout& rollout = stored.rollout();
       if (first) reward = rollout.reward().reward();
       equal = equal && rollout.reward().reward() == reward;
       first = false;
       Count(rollout, update, sums);
-      batch.sequences.push_back(ToSequence(rollout, index));
+      batch.sequences.push_back(ToSequence(rollout, index, environment));
       batch.sequences.back().set_on_policy(current.has_value() && SampledBy(*current, rollout.completion()));
       if (!greedy_sibling) continue;
       const double baseline = group->siblings.back().reward;

@@ -23,10 +23,12 @@ struct TrainingBatch {
 // From stored rollouts; siblings that could not be scored are left out. `update` is the number that
 // this batch makes. `greedy_sibling`: the last sibling of each group is no part of the batch; its reward
 // is the greedy_reward of the others. `current`: the weights to be trained, where generators draw from their whole
-// distribution; what they sampled alone is marked on_policy.
+// distribution; what they sampled alone is marked on_policy. `environment`: name of the reward that an environment
+// gives, whose turns earn their own.
 absl::StatusOr<TrainingBatch> BatchOfRollouts(Ledger& ledger, const std::vector<uint64_t>& orders,
                                               uint64_t update, bool greedy_sibling = false,
-                                              std::optional<Version> current = std::nullopt);
+                                              std::optional<Version> current = std::nullopt,
+                                              const std::string& environment = "");
 
 // What a line of the data teaches, as sequences of group number `group`. `train_on_prompt`: prompts are targets too.
 absl::StatusOr<std::vector<v1::TrainingSequence>> SequencesOfLine(PromptSource& prompts,

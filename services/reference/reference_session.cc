@@ -109,6 +109,15 @@ absl::StatusOr<v1::ScoreTokensReply> ReferenceSession::Score(
   for (const std::vector<float>& sequence : logprobs) {
     reply.add_sequences()->mutable_logprobs()->Add(sequence.begin(), sequence.end());
   }
+  if (request.top_k() > 0) {
+    REIN_ASSIGN_OR_RETURN(auto top, policy::ScoreTopTokens(slots_->decoder(), sequences, temperature,
+                                                           request.top_k()));
+    for (size_t i = 0; i < top.size(); ++i) {
+      v1::TokenLogprobs* sequence = reply.mutable_sequences(static_cast<int>(i));
+      sequence->mutable_top_ids()->Add(top[i].ids.begin(), top[i].ids.end());
+      sequence->mutable_top_logprobs()->Add(top[i].logprobs.begin(), top[i].logprobs.end());
+    }
+  }
   tokens_ += tokens;
   return reply;
 }

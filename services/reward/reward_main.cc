@@ -5,8 +5,10 @@
 
 #include "common/status/status_macros.h"
 #include "common/version/build_version.h"
+#include "services/environment/environment_service.h"
 #include "services/reward/remote_scorer.h"
 #include "services/reward/reward_service.h"
+#include "services/reward/tool_programs.h"
 #include "services/role/role_process.h"
 
 int main(int argc, char** argv) {
@@ -21,6 +23,9 @@ int main(int argc, char** argv) {
                                              .observer = services::MeasureRules(process.metrics())},
                                             process.clock()));
     services::RewardServiceImpl service(*scorer, process.clock());
-    return process.Serve({&service}, [] { return services::ActorReport(); });
+    // The tools of environments run here too: what a model wrote runs where the sandbox is.
+    rollout::ToolEnvironment tools(services::RunToolProgram);
+    services::EnvironmentServiceImpl environments(tools);
+    return process.Serve({&service, &environments}, [] { return services::ActorReport(); });
   });
 }

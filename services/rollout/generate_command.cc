@@ -29,7 +29,7 @@ constexpr weights::Version kOnlyVersion = {1, 0};
 constexpr size_t kMaxAhead = 4096;
 
 struct Flags : OneShotFlags {
-  double top_p = 1.0, min_p = 0.0;
+  double top_p = 1.0, min_p = 0.0, repetition_penalty = 1.0, presence_penalty = 0.0, frequency_penalty = 0.0;
   uint32_t top_k = 0, max_tokens = 16, min_tokens = 0, n = 1;
   uint64_t seed = 0;
   bool ignore_eos = false, no_prefix_cache = false, resume = false;
@@ -44,6 +44,9 @@ void AddFlags(CLI::App& app, Flags& flags) {
   app.add_option("--top-k", flags.top_k, "Only the k likeliest tokens; 0: all");
   app.add_option("--top-p", flags.top_p, "Only the likeliest tokens of this mass");
   app.add_option("--min-p", flags.min_p, "Only tokens this likely, relative to the likeliest");
+  app.add_option("--repetition-penalty", flags.repetition_penalty, "Divides positive logits of tokens that were seen, multiplies others");
+  app.add_option("--presence-penalty", flags.presence_penalty, "Taken from the logits of tokens that were written");
+  app.add_option("--frequency-penalty", flags.frequency_penalty, "The same for each time that they were written");
   app.add_option("--max-tokens", flags.max_tokens, "Longest completion")->capture_default_str();
   app.add_option("--min-tokens", flags.min_tokens, "No stop before so many tokens");
   app.add_option("--n", flags.n, "Completions of each prompt");
@@ -69,6 +72,9 @@ LineSettings Defaults(const Flags& flags) {
   settings.sampling.set_top_k(flags.top_k);
   settings.sampling.set_top_p(flags.top_p);
   settings.sampling.set_min_p(flags.min_p);
+  settings.sampling.set_repetition_penalty(flags.repetition_penalty);
+  settings.sampling.set_presence_penalty(flags.presence_penalty);
+  settings.sampling.set_frequency_penalty(flags.frequency_penalty);
   settings.sampling.set_max_tokens(flags.max_tokens);
   settings.sampling.set_min_tokens(flags.min_tokens);
   settings.sampling.set_seed(flags.seed);

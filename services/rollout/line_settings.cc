@@ -76,6 +76,9 @@ absl::StatusOr<LineSettings> SettingsOfLine(const Json& line, const LineSettings
   reader.Number("temperature", [&](double x) { sampling.set_temperature(x); });
   reader.Number("top_p", [&](double x) { sampling.set_top_p(x); });
   reader.Number("min_p", [&](double x) { sampling.set_min_p(x); });
+  reader.Number("repetition_penalty", [&](double x) { sampling.set_repetition_penalty(x); });
+  reader.Number("presence_penalty", [&](double x) { sampling.set_presence_penalty(x); });
+  reader.Number("frequency_penalty", [&](double x) { sampling.set_frequency_penalty(x); });
   reader.Count("top_k", UINT32_MAX, count([&](uint32_t n) { sampling.set_top_k(n); }));
   reader.Count("max_tokens", UINT32_MAX, count([&](uint32_t n) { sampling.set_max_tokens(n); }));
   reader.Count("min_tokens", UINT32_MAX, count([&](uint32_t n) { sampling.set_min_tokens(n); }));

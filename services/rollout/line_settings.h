@@ -16,7 +16,8 @@ struct LineSettings {
   uint32_t completions = 1;
 };
 
-// `defaults`, replaced by the line's temperature, top_k, top_p, min_p, max_tokens, min_tokens,
+// `defaults`, replaced by the line's temperature, top_k, top_p, min_p, repetition_penalty, presence_penalty,
+// frequency_penalty, max_tokens, min_tokens,
 // seed, ignore_eos, stop (a text or a list), stop_token_ids and n. INVALID_ARGUMENT names the key.
 absl::StatusOr<LineSettings> SettingsOfLine(const nlohmann::json& line,
                                             const LineSettings& defaults);

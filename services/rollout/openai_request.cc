@@ -60,8 +60,10 @@ absl::StatusOr<std::vector<std::string>> ReadStops(const json& body) {
 
 absl::Status ReadSampling(const json& body, bool chat, uint64_t random_seed, v1::SamplingParams& params) {
   const double most = std::numeric_limits<double>::max();
-  std::optional<double> temperature, top_p, min_p;
-  for (auto [key, value] : {std::pair{"temperature", &temperature}, {"top_p", &top_p}, {"min_p", &min_p}}) {
+  std::optional<double> temperature, top_p, min_p, repetition, presence, frequency;
+  for (auto [key, value] : {std::pair{"temperature", &temperature}, {"top_p", &top_p}, {"min_p", &min_p},
+                            {"repetition_penalty", &repetition}, {"presence_penalty", &presence},
+                            {"frequency_penalty", &frequency}}) {
     double number = most;
     REIN_RETURN_IF_ERROR(Read(body, key, "a number", &json::is_number, number));
     if (number != most) *value = number;
@@ -69,6 +71,9 @@ absl::Status ReadSampling(const json& body, bool chat, uint64_t random_seed, v1:
   params.set_temperature(temperature.value_or(1));
   params.set_top_p(top_p.value_or(1));
   params.set_min_p(min_p.value_or(0));
+  params.set_repetition_penalty(repetition.value_or(1));
+  params.set_presence_penalty(presence.value_or(0));
+  params.set_frequency_penalty(frequency.value_or(0));
   const uint32_t any = std::numeric_limits<uint32_t>::max();
   std::optional<uint32_t> top_k, min_tokens, max_tokens;
   REIN_RETURN_IF_ERROR(ReadCount(body, "top_k", any, top_k));
@@ -155,7 +160,7 @@ absl::StatusOr<std::vector<std::vector<uint32_t>>> TextPrompts(const json& body,
 }
 
 absl::Status RefuseUnknown(const json& body, bool chat) {
-  for (const char* key : {"frequency_penalty", "presence_penalty", "logit_bias", "tools", "functions", "response_format",
+  for (const char* key : {"logit_bias", "tools", "functions", "response_format",
                           "top_logprobs", "echo", "suffix", "audio", "modalities"}) {
     if (!IsAsked(body, key)) continue;
     if (std::string(key) == "response_format" && body[key].value("type", "") == "text") continue;

@@ -2,7 +2,7 @@
 //
 // Fields that would change the answer and are not known here are refused, not passed over: penalties, top_logprobs,
 // tools, response_format, echo, suffix, best_of, logit_bias. Fields that say who asks (user, metadata, store) are
-// passed over. Beyond OpenAI's: top_k, min_p, min_tokens, ignore_eos, return_token_ids, and prompts as token ids.
+// passed over. Beyond OpenAI's: top_k, min_p, repetition_penalty, min_tokens, ignore_eos, return_token_ids, and prompts as token ids.
 
 #pragma once
 

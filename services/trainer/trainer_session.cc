@@ -10,6 +10,7 @@
 #include "common/status/status_macros.h"
 #include "common/weights/digest.h"
 #include "services/role/debug_service.h"
+#include "services/trainer/loss_client.h"
 #include "services/trainer/settings_from_job.h"
 #include "trainer/algorithms/from_job.h"
 #include "trainer/trainer_checkpoint.h"
@@ -36,6 +37,9 @@ std::vector<TrainingSequence> FromProto(
     s.reward = proto.reward();
     s.reward_parts.assign(proto.reward_parts().begin(), proto.reward_parts().end());
     s.greedy_reward = proto.greedy_reward();
+    s.turn_rewards.assign(proto.turn_rewards().begin(), proto.turn_rewards().end());
+    s.teacher_ids.assign(proto.teacher_ids().begin(), proto.teacher_ids().end());
+    s.teacher_logprobs.assign(proto.teacher_logprobs().begin(), proto.teacher_logprobs().end());
     s.truncated = proto.truncated();
     s.on_policy = proto.on_policy();
   }
@@ -74,6 +78,7 @@ absl::StatusOr<std::unique_ptr<TrainerSession>> TrainerSession::Open(
   REIN_ASSIGN_OR_RETURN(trainer::TrainerSettings settings, SettingsFromJob(request.job(), device));
   REIN_ASSIGN_OR_RETURN(trainer::Algorithm algorithm, trainer::AlgorithmFromJob(request.job()));
   kernels::KeepBits(!request.job().model().has_exact() || request.job().model().exact());
+  if (algorithm.outside) algorithm.outside->evaluate = RemoteLoss(request.fence().job(), *algorithm.outside);
   namespace fs = std::filesystem;
   const fs::path path(settings.model_path);
   session->tokenizer_folder_ = (fs::is_directory(path) ? path : path.parent_path()).string();

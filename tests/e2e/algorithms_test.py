@@ -59,6 +59,17 @@ PREFERRED = {"dpo": ("pairs", "pairs: 64", "1e-3"), "kto": ("marked", "sequences
              "orpo": ("pairs", "pairs: 64", "1e-3"), "simpo": ("pairs", "pairs: 64", "1e-4")}
 
 
+# On answers that are mostly wrong: what is learned is what the teacher makes of the questions.
+DISTILL = """name: %s
+model: {job: start}
+data: {train: data/sft.jsonl, eval: {file: data/eval.jsonl, limit: 200}}
+distill: {teacher: %s, updates: 50, %s}
+rewards: [{exact_match: {}}]
+trainer: {learning_rate: 1e-3}
+eval: {max_completion_tokens: 3}
+"""
+
+
 class AlgorithmsTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -120,12 +131,19 @@ class AlgorithmsTest(unittest.TestCase):
 
 
     def test_a_teacher_teaches_what_the_policy_writes(self):
-        if not wanted("on_policy_distillation"):
+        if not wanted("on_policy_distillation") and not wanted("distill"):
             return
         self.stack.end_of("name: teacher\nmodel: {job: start}\ndata: {train: data/train.jsonl}\n"
                           "sft: {updates: 150}\ntrainer: {learning_rate: 1e-3}\n", code=0, patience=270)
         teacher = self.stack.job("teacher")["output"] + "/model"
-        self.rises(DISTILLED % teacher, "distilled", 0.15)
+        if wanted("on_policy_distillation"):
+            self.rises(DISTILLED % teacher, "distilled", 0.15)
+        if wanted("distill"):
+            self.rises(DISTILL % ("distill-top", teacher, "top_k: 4"), "distill-top", 0.15)
+            self.rises(DISTILL % ("distill-reverse", teacher, "top_k: 0, divergence: reverse"), "distill-reverse", 0.15)
+            losses = [line["loss"] for line in self.stack.metrics("distill-top")]
+            self.assertLess(losses[-1], 0.5 * losses[0])
+            self.assertGreater(self.stack.metrics("distill-top")[-1]["teacher_agreement"], 0.8)
 
 
 def wanted(algorithm):

@@ -183,7 +183,7 @@ class OpenAiTest(unittest.TestCase):
         with self.assertRaises(openai.NotFoundError):
             client.chat.completions.create(**{**ask, "model": "gpt"})
         with self.assertRaises(openai.BadRequestError):
-            client.chat.completions.create(**ask, presence_penalty=1)
+            client.chat.completions.create(**ask, presence_penalty=1000)
 
 
 if __name__ == "__main__":

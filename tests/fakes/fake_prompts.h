@@ -26,6 +26,24 @@ class FakePrompts final : public services::PromptSource {
     return prompt;
   }
 
+  // 900, then the lengths of the messages.
+  absl::StatusOr<std::vector<uint32_t>> EncodeMessages(const std::vector<v1::Message>& messages,
+                                                       const std::vector<std::string>& tools) override {
+    std::vector<uint32_t> ids = {900};
+    for (const v1::Message& message : messages) ids.push_back(static_cast<uint32_t>(message.content().size()));
+    for (const std::string& tool : tools) ids.push_back(static_cast<uint32_t>(tool.size()));
+    return ids;
+  }
+  // 901, the lengths of the messages, 902.
+  absl::StatusOr<std::vector<uint32_t>> EncodeObservation(const std::vector<v1::Message>&,
+                                                          const std::vector<v1::Message>& next, uint32_t,
+                                                          const std::vector<std::string>&) override {
+    std::vector<uint32_t> ids = {901};
+    for (const v1::Message& message : next) ids.push_back(static_cast<uint32_t>(message.content().size()));
+    ids.push_back(902);
+    return ids;
+  }
+
   absl::StatusOr<std::vector<services::LearnedText>> ReadTexts(uint64_t index) override {
     return std::vector<services::LearnedText>{
         {.token_ids = {static_cast<uint32_t>(index) + 1, 7, 9, 2},

@@ -141,7 +141,37 @@ class FakeRewarder final : public services::Rewarder {
   FakeServices& fakes_;
 };
 
+class FakeEnvironment final : public services::EnvironmentClient {
+ public:
+  explicit FakeEnvironment(FakeServices& fakes) : fakes_(fakes) {}
+
+  void Reset(const v1::EnvironmentResetRequest& request, absl::Duration,
+             rpc::Done<v1::EnvironmentResetReply> done) override {
+    fakes_.episodes[request.episode()] = request;
+    absl::StatusOr<v1::EnvironmentResetReply> reply = v1::EnvironmentResetReply();
+    if (fakes_.on_reset) reply = fakes_.on_reset(request);
+    fakes_.Later([reply, done] { done(reply); });
+  }
+  void Step(const v1::EnvironmentStepRequest& request, absl::Duration,
+            rpc::Done<v1::EnvironmentStepReply> done) override {
+    absl::StatusOr<v1::EnvironmentStepReply> reply =
+        fakes_.on_step ? fakes_.on_step(request) : simulation::StepEpisode(fakes_.episodes[request.episode()], request);
+    fakes_.Later([reply, done] { done(reply); });
+  }
+  void Close(const v1::EnvironmentCloseRequest& request, absl::Duration) override {
+    fakes_.closed.push_back(request.episode());
+  }
+
+ private:
+  FakeServices& fakes_;
+};
+
 }  // namespace
+
+std::unique_ptr<services::EnvironmentClient> FakeServices::ConnectEnvironment(const std::string& address) {
+  environments.push_back(address);
+  return std::make_unique<FakeEnvironment>(*this);
+}
 
 std::unique_ptr<services::Trainer> FakeServices::ConnectTrainer(const v1::Actor&) {
   return std::make_unique<FakeTrainer>(*this);

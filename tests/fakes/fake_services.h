@@ -7,9 +7,11 @@
 #include <deque>
 #include <functional>
 #include <iterator>
+#include <map>
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "services/controller/actor_pool.h"
 #include "tests/simulation/sim_services.h"
@@ -29,6 +31,12 @@ class FakeServices final : public services::ActorConnector {
   std::function<absl::Status(const v1::ScoreRewardsRequest&)> on_score;
   std::function<absl::Status(const v1::ScoreTokensRequest&)> on_reference;
   std::function<void(const v1::LoadModelRequest&)> on_load_reference;  // looks
+  // Answers of environments; unset: the simulated one's.
+  std::function<absl::StatusOr<v1::EnvironmentResetReply>(const v1::EnvironmentResetRequest&)> on_reset;
+  std::function<absl::StatusOr<v1::EnvironmentStepReply>(const v1::EnvironmentStepRequest&)> on_step;
+  std::vector<std::string> closed;        // episodes
+  std::vector<std::string> environments;  // addresses that were connected to
+  std::map<std::string, v1::EnvironmentResetRequest> episodes;
   std::function<void(v1::Rollout&)> on_rollout;  // changes what was generated
 
   simulation::SimTruth truth;
@@ -57,6 +65,7 @@ class FakeServices final : public services::ActorConnector {
   std::unique_ptr<services::Generator> ConnectGenerator(const v1::Actor&) override;
   std::unique_ptr<services::Reference> ConnectReference(const v1::Actor&) override;
   std::unique_ptr<services::Rewarder> ConnectRewarder(const v1::Actor&) override;
+  std::unique_ptr<services::EnvironmentClient> ConnectEnvironment(const std::string& address) override;
 
  private:
   std::deque<std::function<void()>> answers_;

@@ -2,6 +2,8 @@
 // repeated messages. REIN_SIMULATION_SEEDS and REIN_SIMULATION_FIRST choose other seeds.
 
 #include <cstdlib>
+#include <map>
+#include <tuple>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -24,6 +26,7 @@ SimOptions OptionsOf(uint64_t seed) {
   options.staleness = seed % 4 == 3 ? 1 : 0;
   options.reference = seed % 3 == 1;
   options.texts = seed % 10 == 9;
+  options.episodes = seed % 5 == 2;
   return options;
 }
 
@@ -36,7 +39,7 @@ uint64_t UndisturbedDigest(SimOptions options) {
 }
 
 TEST(RunSimulationTest, AnUndisturbedJobSucceedsAndRepeatsItself) {
-  for (uint64_t seed : {0, 1, 3, 9}) {
+  for (uint64_t seed : {0, 1, 2, 3, 7, 9}) {
     SimOptions options = OptionsOf(seed);
     uint64_t digest = UndisturbedDigest(options);
     EXPECT_NE(digest, 0);
@@ -49,12 +52,13 @@ TEST(RunSimulationTest, AnUndisturbedJobSucceedsAndRepeatsItself) {
 TEST(RunSimulationTest, TheLedgerIsExactAfterAnyFaults) {
   const uint64_t seeds = FromEnvironment("REIN_SIMULATION_SEEDS", 1200);
   const uint64_t first = FromEnvironment("REIN_SIMULATION_FIRST", 1);
-  std::map<std::pair<bool, bool>, uint64_t> undisturbed;  // by (reference, texts)
+  std::map<std::tuple<bool, bool, bool>, uint64_t> undisturbed;  // by (reference, texts, episodes)
   int crashes = 0, restarts = 0;
   uint64_t trained_again = 0;
   for (uint64_t seed = first; seed < first + seeds; ++seed) {
     SimOptions options = OptionsOf(seed);
-    auto [digest, added] = undisturbed.emplace(std::make_pair(options.reference, options.texts), 0);
+    auto [digest, added] =
+        undisturbed.emplace(std::make_tuple(options.reference, options.texts, options.episodes), 0);
     if (added) {
       SimOptions calm = options;
       calm.staleness = 0;

@@ -318,6 +318,52 @@ class SimRewarder final : public Linked<Rewarder> {
   }
 };
 
+// Has no lease and no fence: a user's process. Its episodes are gone when it dies.
+class SimEnvironment final : public Linked<services::EnvironmentClient> {
+ public:
+  using Linked::Linked;
+
+  void Reset(const v1::EnvironmentResetRequest& request, absl::Duration deadline,
+             rpc::Done<v1::EnvironmentResetReply> done) override {
+    Within<v1::EnvironmentResetReply>(
+        deadline, std::move(done), [request](SimProcess& p) -> absl::StatusOr<v1::EnvironmentResetReply> {
+          p.episodes[request.episode()] = request;
+          v1::EnvironmentResetReply reply;
+          if (request.seed() % 2 == 0) {
+            v1::Message* message = reply.add_messages();
+            message->set_role("user");
+            message->set_content("begin");
+          }
+          return reply;
+        });
+  }
+  void Step(const v1::EnvironmentStepRequest& request, absl::Duration deadline,
+            rpc::Done<v1::EnvironmentStepReply> done) override {
+    Within<v1::EnvironmentStepReply>(
+        deadline, std::move(done), [request](SimProcess& p) -> absl::StatusOr<v1::EnvironmentStepReply> {
+          auto found = p.episodes.find(request.episode());
+          if (found == p.episodes.end()) return absl::NotFoundError("there is no such episode");
+          return StepEpisode(found->second, request);
+        });
+  }
+  void Close(const v1::EnvironmentCloseRequest& request, absl::Duration) override {
+    link_->Deliver(absl::Milliseconds(10), link_->process().life,
+                   [id = request.episode()](SimProcess& p) { p.episodes.erase(id); });
+  }
+
+ private:
+  template <typename Reply>
+  void Within(absl::Duration deadline, rpc::Done<Reply> done,
+              std::function<absl::StatusOr<Reply>(SimProcess&)> serve) {
+    auto answered = std::make_shared<bool>(false);
+    auto once = [answered, done = std::move(done)](absl::StatusOr<Reply> reply) {
+      if (!std::exchange(*answered, true)) done(std::move(reply));
+    };
+    link_->Return(deadline, [once] { once(absl::DeadlineExceededError("no answer in time")); });
+    link_->template Call<Reply>(Work(0.05, 0.5), once, std::move(serve));
+  }
+};
+
 class SimConnector final : public services::ActorConnector {
  public:
   explicit SimConnector(SimWorld& world) : world_(world) {}
@@ -333,6 +379,9 @@ class SimConnector final : public services::ActorConnector {
   }
   std::unique_ptr<Rewarder> ConnectRewarder(const v1::Actor& actor) override {
     return std::make_unique<SimRewarder>(world_, actor.name());
+  }
+  std::unique_ptr<services::EnvironmentClient> ConnectEnvironment(const std::string& address) override {
+    return std::make_unique<SimEnvironment>(world_, address);
   }
 
  private:

@@ -1,6 +1,7 @@
 #include "tests/simulation/sim_services.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -160,6 +161,10 @@ v1::Rollout SimModelService::Generate(const v1::GenerateRequest& request, uint32
                          request.group().attempt(), uint64_t{sibling}}) {
     hash = Mix(hash, value);
   }
+  if (request.turn() > 0) {  // depends on all that came before
+    hash = Mix(hash, request.turn());
+    for (uint32_t id : request.prompt_token_ids()) hash = Mix(hash, id);
+  }
   v1::Rollout rollout;
   *rollout.mutable_group() = request.group();
   rollout.set_sibling(sibling);
@@ -186,6 +191,10 @@ absl::StatusOr<v1::ScoreTokensReply> SimModelService::Score(
     for (int i = static_cast<int>(sequence.prefix()); i < sequence.token_ids_size(); ++i) {
       uint64_t hash = Mix(weights_.digest, sequence.token_ids(i));
       logprobs->add_logprobs(-static_cast<float>(hash % 100) / 100);
+      for (uint32_t k = 0; k < std::min(request.top_k(), 32u); ++k) {  // a vocabulary of 32, the token's neighbours first
+        logprobs->add_top_ids((sequence.token_ids(i) + k) % 32);
+        logprobs->add_top_logprobs(-1 - static_cast<float>(k));
+      }
     }
   }
   return reply;
@@ -204,11 +213,33 @@ v1::ScoreRewardsReply ScoreRewards(const v1::ScoreRewardsRequest& request) {
     }
     double score = item.completion().text() == item.answer() ? 1 : 0;
     result->set_reward(score);
+    if (item.has_environment_reward()) {
+      v1::RewardPart* given = result->add_parts();
+      given->set_name("environment");
+      given->set_score(item.environment_reward());
+      given->set_weight(1);
+      result->set_reward(score + item.environment_reward());
+    }
     v1::RewardPart* part = result->add_parts();
     part->set_name("numeric");
     part->set_score(score);
     part->set_weight(1);
   }
+  return reply;
+}
+
+v1::EnvironmentStepReply StepEpisode(const v1::EnvironmentResetRequest& begun, const v1::EnvironmentStepRequest& step) {
+  uint64_t hash = Mix(begun.seed(), step.turn());
+  for (char c : step.text()) hash = Mix(hash, static_cast<uint64_t>(c));
+  v1::EnvironmentStepReply reply;
+  reply.set_reward(static_cast<double>(hash % 5) / 4);
+  reply.set_done(step.turn() + 1 >= 1 + begun.seed() % 3);
+  uint64_t prompt = 0;
+  const bool number = absl::SimpleAtoi(begun.answer(), &prompt);
+  if (number && prompt % 9 == 4 && begun.sibling() == 0) reply.set_reward(std::nan(""));
+  v1::Message* message = reply.add_messages();
+  message->set_role("user");
+  message->set_content(std::string(1 + hash % 7, 'x'));
   return reply;
 }
 

@@ -15,6 +15,7 @@
 #include "absl/status/statusor.h"
 
 #include "common/rpc/fence_guard.h"
+#include "rein/v1/environment.pb.h"
 #include "rein/v1/reference.pb.h"
 #include "rein/v1/reward.pb.h"
 #include "rein/v1/rollout.pb.h"
@@ -87,5 +88,9 @@ class SimModelService {
 // Prompts 3, 10, 17, ... have one sibling that nobody can score; prompts 5, 16, ... have none that
 // can.
 v1::ScoreRewardsReply ScoreRewards(const v1::ScoreRewardsRequest& request);
+
+// Episodes have 1 to 3 turns by their seed; what is shown and earned depends on the seed, the turn and the text alone.
+// Sibling 0 of prompts 4, 13, ... earns NaN.
+v1::EnvironmentStepReply StepEpisode(const v1::EnvironmentResetRequest& begun, const v1::EnvironmentStepRequest& step);
 
 }  // namespace rein::simulation

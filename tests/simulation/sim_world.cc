@@ -32,7 +32,8 @@ SimWorld::SimWorld(SimOptions options)
   for (const auto& [role, count] : {std::pair<std::string, int>{"trainer", 1},
                                     {"rollout", 2},
                                     {"reference", options_.reference ? 1 : 0},
-                                    {"reward", 2}}) {
+                                    {"reward", 2},
+                                    {"environment", options_.episodes ? 1 : 0}}) {
     for (int i = 0; i < count; ++i) {
       auto process = std::make_unique<SimProcess>();
       process->role = role;
@@ -70,6 +71,15 @@ v1::JobConfig SimWorld::MakeConfig() const {
   grpo.set_group_size(kSiblings);
   grpo.set_staleness(options_.staleness);
   if (options_.reference) grpo.mutable_kl()->set_coefficient(0.1);
+  if (!options_.episodes) return config;
+  v1::EnvironmentConfig& environment = *config.mutable_environment();
+  environment.mutable_remote()->set_address("environment-0");
+  environment.set_max_turns(8);
+  environment.set_timeout_seconds(100000);  // or faults would decide which turns there are
+  environment.set_step_timeout_seconds(60);
+  environment.set_concurrency(5);
+  config.mutable_failure()->set_max_attempts(12);
+  config.add_rewards()->mutable_environment();
   return config;
 }
 
@@ -150,11 +160,12 @@ void SimWorld::StartProcess(SimProcess& process) {
   process.alive = true;
   process.frozen_until = absl::InfinitePast();
   process.guard = std::make_unique<rpc::FenceGuard>(clock_);
+  process.episodes.clear();
   if (process.role == "trainer") process.trainer = std::make_unique<SimTrainerService>(truth_);
   if (process.role == "rollout" || process.role == "reference") {
     process.model = std::make_unique<SimModelService>();
   }
-  Beat(process, process.life);
+  if (process.role != "environment") Beat(process, process.life);
 }
 
 // What LeaseClient does, without its thread.

@@ -25,6 +25,7 @@ struct SimOptions {
   uint32_t staleness = 0;
   bool reference = false;
   bool texts = false;  // SFT instead of GRPO
+  bool episodes = false;  // completions of several turns, with an environment
   std::string folder;
 };
 
@@ -38,6 +39,7 @@ struct SimProcess {
   std::unique_ptr<rpc::FenceGuard> guard;
   std::unique_ptr<SimTrainerService> trainer;
   std::unique_ptr<SimModelService> model;
+  std::map<std::string, v1::EnvironmentResetRequest> episodes;  // of an environment
 };
 
 class SimWorld {

@@ -34,6 +34,9 @@ std::vector<double> PenalizedRewards(const AdvantageInputs& in) {
 
 TokenRows TokenRewards(const AdvantageInputs& in) {
   TokenRows reward = RewardAtEnd(in.reward, in.targets);
+  for (size_t i = 0; i < in.earned.size(); ++i) {
+    if (!in.earned[i].empty()) reward[i] = in.earned[i];
+  }
   for (size_t i = 0; i < in.penalty.size(); ++i) {
     for (size_t t = 0; t < in.penalty[i].size(); ++t) reward[i][t] -= in.penalty[i][t];
   }

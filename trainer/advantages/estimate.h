@@ -41,6 +41,7 @@ struct AdvantageInputs {
   std::vector<int64_t> targets;
   std::vector<std::vector<double>> parts;  // kPerReward: the score of each reward
   std::vector<double> greedy_reward;       // kGreedyBaseline
+  TokenRows earned;  // what of `reward` each target earned, where it is not all at the last one; empty rows: it is
   TokenRows value;    // kGae: the critic's, of each target
   std::vector<std::vector<int64_t>> turn;  // kGae with turns: a label of each target's turn
   TokenRows penalty;  // taken from each token's reward (KL, times its coefficient); empty: none

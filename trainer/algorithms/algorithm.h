@@ -11,9 +11,12 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/statusor.h"
+
 #include "trainer/advantages/estimate.h"
 #include "trainer/losses/aggregation.h"
 #include "trainer/losses/covariance.h"
+#include "trainer/losses/distillation.h"
 #include "trainer/losses/kto.h"
 #include "trainer/losses/segments.h"
 #include "trainer/losses/simpo.h"
@@ -38,8 +41,12 @@ struct LossInputs {
   at::Tensor label_S;         // TrainingSequence::reward of each sequence
   at::Tensor log_partition_T;  // differentiable; only with z_loss
   at::Tensor selected_T;       // with `selection`: 1 for the tokens that it chose, else 0
+  at::Tensor candidate_TK, teacher_logprob_TK;  // needs_teacher: ids, and their log-probs under the teacher
+  at::Tensor candidate_logprob_TK;              // and under the policy, differentiable
+  int64_t vocabulary = 0;
   at::Tensor score_S;         // of a model with a scalar head, differentiable; then there are no log-probs
   double mismatch_kl = 0;     // needs_mismatch_kl: z of KTO
+  at::Tensor logprob_gradient_T, entropy_gradient_T;  // with a loss from outside; the latter may be undefined
 };
 
 struct LossTerms {
@@ -64,6 +71,36 @@ struct CriticSettings {
   std::optional<double> clip = 0.2;
 };
 
+struct TrainingSequence;
+
+// One minibatch as a loss from outside sees it; [sequence][target] each.
+struct OutsideBatch {
+  uint64_t update = 0;  // from 1
+  size_t step = 0;      // optimizer step of the Update, from 0
+  std::vector<const TrainingSequence*> sequences;
+  std::vector<std::vector<float>> policy_logprobs;
+  std::vector<std::vector<float>> entropies;  // empty unless asked for
+  TokenRows advantages;
+  double kl_coefficient = 0;  // 0: reference log-probs do not count
+};
+
+// What it answers: the loss, and its derivatives by each log-prob (and entropy; empty: zeros), shaped as they were.
+struct OutsideLoss {
+  double loss = 0;
+  std::vector<std::vector<float>> logprob_gradients, entropy_gradients;
+  std::vector<Metric> metrics;
+};
+
+// A loss from outside. The gradient is that of the sum of log-probs times their derivatives (Tinker's
+// forward_backward_custom): the same as of the loss itself, at the price of one more forward pass.
+struct OutsideLossSettings {
+  std::string address;
+  double timeout_seconds = 60;
+  bool entropies = false;
+  // Makes the call; set by who has the connection.
+  std::function<absl::StatusOr<OutsideLoss>(const OutsideBatch&)> evaluate;
+};
+
 // Which tokens of an Update lower the entropy most; see losses/covariance.h.
 struct TokenSelection {
   std::optional<CovarianceRange> range;  // Clip-Cov: a share of those in it, at random; absent: the highest ones
@@ -77,6 +114,7 @@ struct Algorithm {
   size_t minibatches = 1;   // optimizer steps per pass
   bool needs_behaviour = false;
   bool needs_reference = false;
+  bool needs_teacher = false;   // sequences bring the teacher's likeliest tokens
   bool recomputes_old = false;  // a forward pass before the first step
   bool pairs = false;              // sequences come in twos, the chosen one first: never split apart
   bool scalar_head = false;        // the model gives one score at its last token
@@ -96,11 +134,15 @@ struct Algorithm {
   std::function<std::vector<Metric>(const std::vector<double>&)> derived;
   std::optional<AdvantageSettings> advantage;  // absent: there are none
   std::optional<CriticSettings> critic;        // with kGae
+  std::optional<OutsideLossSettings> outside;  // then `loss` has figures only
   std::function<LossTerms(const LossInputs&)> loss;
 };
 
 // Cross-entropy on the targets, plus z_loss * log^2 of the partition function.
 Algorithm Sft(Aggregation aggregation, double z_loss = 0);
+
+// losses/distillation.h as a job.
+Algorithm Distillation(TeacherDivergence divergence, double temperature);
 
 // Preference optimisation and reward models: losses/{dpo,simpo,orpo,kto,bradley_terry}.h as jobs.
 Algorithm DirectPreference(const DpoSettings& settings, bool reference_free);

@@ -82,6 +82,9 @@ Surrogate SurrogateFrom(const v1::GrpoConfig& config) {
       return MaskFrom(config.dppo_kl(), Divergence::kKl);
     case v1::GrpoConfig::kReinforce:
       return PlainGradient{};
+    case v1::GrpoConfig::kService:
+      return OutsideLossSettings{config.service().address(), config.service().timeout_seconds(),
+                                 config.service().entropies(), {}};
     default:
       break;
   }
@@ -177,6 +180,11 @@ absl::StatusOr<Algorithm> AlgorithmFromJob(const v1::JobConfig& job) {
       sft.embedding_noise = job.sft().neftune_alpha();
       return sft;
     }
+    case v1::JobConfig::kDistill:
+      return Distillation(job.distill().divergence() == v1::DIVERGENCE_REVERSE
+                              ? TeacherDivergence::kReverse
+                              : TeacherDivergence::kForward,
+                          job.distill().temperature());
     case v1::JobConfig::kPretrain: {
       Algorithm pretrain = Sft(Aggregation::kTokenMean, job.pretrain().z_loss());
       pretrain.name = "pretrain";

@@ -36,6 +36,7 @@ SurrogateLoss Objective(const Settings& s, const LossInputs& in) {
     SurrogateLoss operator()(const DivergenceMask& mask) const {
       return DivergenceMasked(in.policy_logprob_T, in.old_logprob_T, in.advantage_T, mask);
     }
+    SurrogateLoss operator()(const OutsideLossSettings&) const { return {}; }
     SurrogateLoss operator()(const PlainGradient&) const {
       return Reinforce(in.policy_logprob_T, log_ratio_T, in.advantage_T);
     }
@@ -114,9 +115,42 @@ LossTerms Terms(const Settings& s, const LossInputs& in) {
   return terms;
 }
 
+// What is reported of a loss from outside, and the sum whose gradient is that of the loss.
+LossTerms OutsideTerms(const LossInputs& in) {
+  LossTerms terms;
+  terms.loss_T = in.policy_logprob_T * in.logprob_gradient_T;
+  if (in.entropy_gradient_T.defined()) terms.loss_T = terms.loss_T + in.entropy_T * in.entropy_gradient_T;
+  OffPolicyFigures off = MeasureOffPolicy((in.policy_logprob_T - in.behaviour_logprob_T).detach());
+  terms.token_means = {in.entropy_T.detach(), off.k3_T, off.k1_T, off.abs_T};
+  terms.token_maxima = {off.abs_T};
+  return terms;
+}
+
+// The derivatives are of the whole loss: nothing is averaged, corrected or added here.
+Algorithm OutsideGradient(const Settings& s) {
+  Algorithm algorithm;
+  algorithm.name = s.name;
+  algorithm.temperature = s.temperature;
+  algorithm.epochs = s.epochs;
+  algorithm.minibatches = s.minibatches;
+  algorithm.mask_truncated = s.mask_truncated;
+  algorithm.aggregation = Aggregation::kTokenSum;
+  algorithm.needs_behaviour = true;
+  algorithm.needs_reference = s.kl.coefficient > 0;
+  algorithm.kl = s.kl;
+  algorithm.advantage = s.advantage;
+  algorithm.critic = s.critic;
+  algorithm.outside = std::get<OutsideLossSettings>(s.surrogate);
+  algorithm.token_mean_names = {"entropy", "approx_kl", "approx_kl_k1", "logprob_diff_mean"};
+  algorithm.token_max_names = {"logprob_diff_max"};
+  algorithm.loss = OutsideTerms;
+  return algorithm;
+}
+
 }  // namespace
 
 Algorithm PolicyGradient(const Settings& s) {
+  if (std::holds_alternative<OutsideLossSettings>(s.surrogate)) return OutsideGradient(s);
   Algorithm algorithm;
   algorithm.name = s.name;
   algorithm.temperature = s.temperature;

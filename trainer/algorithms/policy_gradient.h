@@ -19,7 +19,9 @@ namespace rein::trainer {
 
 struct PlainGradient {};  // reinforce.h
 
-using Surrogate = std::variant<ClipRange, WeightRange, SoftGate, DivergenceMask, PlainGradient>;
+// OutsideLossSettings: the loss of a service, algorithm.h.
+using Surrogate =
+    std::variant<ClipRange, WeightRange, SoftGate, DivergenceMask, PlainGradient, OutsideLossSettings>;
 
 struct PolicyGradientSettings {
   std::string name = "grpo";

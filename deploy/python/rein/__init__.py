@@ -1,4 +1,4 @@
-"""A client of Rein's controller, and rewards written in Python.
+"""A client of Rein's controller, and rewards, environments and losses written in Python.
 
     import rein
     lab = rein.connect()                                  # as the rein command: environment, or rein up on this machine
@@ -11,6 +11,14 @@
 
     rein.verl(compute_score).serve(...)                   # functions written for verl and for TRL, unchanged;
     rein.trl(reward_func).serve(...)                      # from a shell: python -m rein.serve --trl FILE.py:reward_func
+
+    @rein.environment
+    class Game:                                           # environment: {remote: "127.0.0.1:7600"}
+        def reset(self, seed): return "Your move."
+        def step(self, text): return "Again.", 0.0, False # what is shown next, reward, done
+
+    @rein.loss                                            # custom: {service: "127.0.0.1:7700"}; rein.torch_loss: by autograd
+    def mine(batch): return loss, [[derivative, ...] for sequence in batch.sequences]
 """
 from __future__ import annotations
 
@@ -22,10 +30,14 @@ from typing import Any, Iterator
 
 import grpc
 
-from rein.scoring import GRPC_OPTIONS as _OPTIONS, Reward, judge, read as _read, reasoning_gym, reward, trl, verl
+from rein.environments import Environment, environment
+from rein.losses import Batch, Loss, Trained, loss, torch_loss
+from rein.scoring import Reward, judge, reasoning_gym, reward, trl, verl
+from rein.service import GRPC_OPTIONS as _OPTIONS, read as _read
 from rein.v1 import controller_pb2 as pb, controller_pb2_grpc
 
-__all__ = ["Client", "Reward", "connect", "judge", "reasoning_gym", "reward", "trl", "verl"]
+__all__ = ["Batch", "Client", "Environment", "Loss", "Reward", "Trained", "connect", "environment", "judge", "loss", "reasoning_gym", "reward",
+           "torch_loss", "trl", "verl"]
 
 
 class Client:

@@ -4,8 +4,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
-import os
-import pathlib
 import re
 import time
 import urllib.error
@@ -16,9 +14,9 @@ from typing import Any, Callable, Sequence
 import grpc
 from google.protobuf.json_format import MessageToDict
 
+from rein.service import Service
 from rein.v1 import policy_pb2, reward_pb2, reward_pb2_grpc
 
-GRPC_OPTIONS = [("grpc.max_receive_message_length", 256 << 20), ("grpc.max_send_message_length", 256 << 20)]
 _NOTE_BYTES = 512
 Item = reward_pb2.RewardItem
 # Scores of some items in order, each a float, (float, note) or the exception that cost this item its score; one that is
@@ -26,16 +24,12 @@ Item = reward_pb2.RewardItem
 Batch = Callable[[Sequence[Item]], Sequence[Any]]
 
 
-def read(path: str | os.PathLike[str]) -> bytes:
-    return pathlib.Path(path).read_bytes()
-
-
 def messages(item: Item) -> list[dict[str, str]]:
     """The prompt as [{role, content}, ...]."""
     return [{"role": m.role, "content": m.content} for m in item.prompt]
 
 
-def columns(item: Item) -> dict[str, Any]:
+def columns(item: Any) -> dict[str, Any]:
     """The dataset's columns, with `answer`; whole numbers are int, which their carrier does not tell from float."""
     def plain(value: Any) -> Any:
         if isinstance(value, float) and value.is_integer():
@@ -51,11 +45,13 @@ def _call(function: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any
     return asyncio.run(result) if inspect.isawaitable(result) else result
 
 
-class Reward(reward_pb2_grpc.RewardServiceServicer):
+class Reward(Service, reward_pb2_grpc.RewardServiceServicer):
     """A scorer as a service. Its errors are those of the completion that caused them; calling it calls the function."""
 
+    _add = staticmethod(reward_pb2_grpc.add_RewardServiceServicer_to_server)
+
     def __init__(self, function: Callable[..., Any], batch: Batch) -> None:
-        self._function, self._batch, self.__doc__, self._server = function, batch, function.__doc__, None
+        self._function, self._batch, self.__doc__ = function, batch, function.__doc__
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
         return self._function(*arguments, **keywords)
@@ -81,28 +77,6 @@ class Reward(reward_pb2_grpc.RewardServiceServicer):
         value, note = score if isinstance(score, tuple) else (score, "")
         note = note.encode()[:_NOTE_BYTES].decode(errors="ignore")
         return policy_pb2.RewardResult(reward=float(value), parts=[policy_pb2.RewardPart(score=float(value), weight=1, note=note)])
-
-    def start(self, address: str, tls: str | None = None, threads: int = 8) -> int:
-        """Serves from here on, in threads; the port that was taken. `tls`: a folder, where other machines call."""
-        self._server = grpc.server(futures.ThreadPoolExecutor(threads), options=GRPC_OPTIONS)
-        reward_pb2_grpc.add_RewardServiceServicer_to_server(self, self._server)
-        if tls:
-            creds = grpc.ssl_server_credentials([(read(f"{tls}/tls.key"), read(f"{tls}/tls.crt"))], read(f"{tls}/ca.crt"), True)
-            port = self._server.add_secure_port(address, creds)
-        else:
-            port = self._server.add_insecure_port(address)
-        self._server.start()
-        return port
-
-    def stop(self) -> None:
-        self._server.stop(1).wait()
-
-    def wait(self) -> None:
-        self._server.wait_for_termination()
-
-    def serve(self, address: str, tls: str | None = None, threads: int = 8) -> None:
-        self.start(address, tls, threads)
-        self.wait()
 
 
 def reward(function: Callable[[list[dict[str, str]], str, str, dict[str, Any]], float]) -> Reward:

@@ -1,5 +1,5 @@
-"""Serves a reward function of a file: python -m rein.serve --verl FILE.py[:NAME] | --trl FILE.py:NAME | --reward FILE.py:NAME | --reasoning-gym
-| --judge URL --model NAME
+"""Serves what a file holds: python -m rein.serve --verl FILE.py[:NAME] | --trl FILE.py:NAME | --reward FILE.py:NAME | --reasoning-gym
+| --judge URL --model NAME | --environment FILE.py:NAME | --loss FILE.py:NAME | --torch-loss FILE.py:NAME
 
     python -m rein.serve --trl rewards.py:format_reward --address 127.0.0.1:7500      # rewards: [{remote: "127.0.0.1:7500"}]
 
@@ -14,7 +14,8 @@ import pathlib
 import sys
 from typing import Any, Callable
 
-from rein import scoring
+from rein import environments, losses, scoring
+from rein.service import Service
 
 
 def load(place: str, default: str = "") -> Callable[..., Any]:
@@ -48,13 +49,16 @@ def keyword(text: str) -> tuple[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m rein.serve", description="Serves a reward function.")
+    parser = argparse.ArgumentParser(prog="python -m rein.serve", description="Serves a reward function, an environment or a loss.")
     kind = parser.add_mutually_exclusive_group(required=True)
     kind.add_argument("--verl", metavar="FILE[:NAME]", help="a verl compute_score function (the default name)")
     kind.add_argument("--trl", metavar="FILE:NAME", help="a TRL reward function")
     kind.add_argument("--reward", metavar="FILE:NAME", help="f(prompt, completion, answer, columns)")
     kind.add_argument("--reasoning-gym", action="store_true", help="reasoning-gym's verifiers")
     kind.add_argument("--judge", metavar="URL", help="a model behind an OpenAI-compatible endpoint, such as http://127.0.0.1:8000/v1")
+    kind.add_argument("--environment", metavar="FILE:NAME", help="a class with reset and step")
+    kind.add_argument("--loss", metavar="FILE:NAME", help="f(batch) -> (loss, gradients)")
+    kind.add_argument("--torch-loss", metavar="FILE:NAME", help="f(batch) -> loss, a torch.Tensor")
     parser.add_argument("--model", help="the judge's name there")
     parser.add_argument("--prompt-file", help="what the judge is asked, with {prompt}, {completion} and {answer}")
     parser.add_argument("--key-file", help="file with the judge's API key")
@@ -78,9 +82,11 @@ def main() -> None:
         service = scoring.verl(load(arguments.verl, "compute_score"), **keywords)
     elif arguments.trl:
         service = scoring.trl(load(arguments.trl), arguments.chat)
-    elif arguments.reward:
-        function = load(arguments.reward)
-        service = function if isinstance(function, scoring.Reward) else scoring.reward(function)
+    elif arguments.reward or arguments.environment or arguments.loss or arguments.torch_loss:
+        turn = scoring.reward if arguments.reward else environments.environment if arguments.environment \
+            else losses.loss if arguments.loss else losses.torch_loss
+        found = load(arguments.reward or arguments.environment or arguments.loss or arguments.torch_loss)
+        service = found if isinstance(found, Service) else turn(found)
     elif arguments.judge:
         if arguments.prompt_file:
             keywords["prompt"] = pathlib.Path(arguments.prompt_file).read_text()

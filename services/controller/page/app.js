@@ -232,16 +232,37 @@ async function ledgerPage(turn, name) {
 
 // ---- rollouts
 
+// Ids of the tokens that the policy wrote: of an episode those of its turns, without what was shown between them.
+function sampledIds(rollout) {
+  const ids = (rollout.completion || {}).token_ids || [];
+  if (!(rollout.turns || []).length) return ids;
+  let at = 0;
+  return rollout.turns.flatMap((turn) => {
+    const own = ids.slice(at, at + (turn.tokens || 0));
+    at += (turn.tokens || 0) + (turn.observation_tokens || 0);
+    return own;
+  });
+}
+
 // One bar for each token: its height and colour say how unlikely it was.
-function tokenBars(completion) {
-  const logprobs = (completion.behaviour_logprobs || []).map(number);
+function tokenBars(rollout) {
+  const logprobs = ((rollout.completion || {}).behaviour_logprobs || []).map(number), ids = sampledIds(rollout);
   if (logprobs.length === 0) return null;
   const width = 300 / logprobs.length;
   return make("svg", { class: "tokens", viewBox: "0 0 300 34", preserveAspectRatio: "none", role: "img",
     "aria-label": `log-probs of ${logprobs.length} tokens, least ${figure(Math.min(...logprobs))}` },
   logprobs.map((logprob, i) => make("rect", { class: logprob < -3 ? "f1" : "f0", x: (i * width).toFixed(2), width: Math.max(width - 0.5, 0.4).toFixed(2),
     y: (34 - Math.min(34, 3 - logprob * 5)).toFixed(1), height: Math.min(34, 3 - logprob * 5).toFixed(1) },
-  make("title", {}, `token ${(completion.token_ids || [])[i]}: log-prob ${figure(logprob)}`))));
+  make("title", {}, `token ${ids[i]}: log-prob ${figure(logprob)}`))));
+}
+
+// What was said: one text, or the turns of an episode with what was shown between them, folded.
+function saidIn(rollout) {
+  if (!(rollout.turns || []).length) return make("div", { class: "said" }, (rollout.completion || {}).text || "");
+  return rollout.turns.map((turn) => make("div", {}, make("div", { class: "said" }, turn.text || ""),
+    (turn.note || turn.reward) && make("div", { class: "dim" }, [turn.note, turn.reward && `reward ${figure(number(turn.reward))}`].filter(Boolean).join(" · ")),
+    (turn.observation || []).map((m) => make("details", { open: (m.content || "").length < 400 }, make("summary", { class: "role" }, m.role),
+      make("div", { class: "said" }, m.content || "")))));
 }
 
 function rolloutCard(stored) {
@@ -251,7 +272,7 @@ function rolloutCard(stored) {
     make("div", { class: "role" }, `sibling ${rollout.sibling || 0} · reward ${figure(number(reward.reward ?? 0))} (` +
       (reward.parts || []).map((p) => `${p.name} ${figure(number(p.score ?? 0))}`).join(", ") + `) · advantage ${figure(advantage)} · ` +
       `${(completion.token_ids || []).length} tokens · ${(completion.finish_reason || "").replace("FINISH_REASON_", "").toLowerCase()}`),
-    make("div", { class: "said" }, completion.text || ""), tokenBars(completion));
+    reward.error && make("div", { class: "dim" }, `not scored: ${reward.error}`), saidIn(rollout), tokenBars(rollout));
 }
 
 async function rolloutsPage(turn, name, query) {

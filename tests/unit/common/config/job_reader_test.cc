@@ -306,6 +306,53 @@ TEST_F(JobReaderTest, ContradictionsOfEntropyCurriculumAndTeachersExplainThemsel
   EXPECT_EQ(job->on_policy_distillation().kl().place(), v1::KL_PLACE_REWARD);
 }
 
+TEST_F(JobReaderTest, EnvironmentsExplainThemselves) {
+  const std::string game = "name: a\nmodel: model\ndata: {train: train.jsonl}\nrewards: [{environment: {}}]\ngrpo: {}\n";
+  auto report = [&](const std::string& environment) { return Report(game + "environment: " + environment + "\n"); };
+  EXPECT_THAT(Report(game), HasSubstr("wants an environment, and there is none"));
+  EXPECT_THAT(report("{max_turns: 3}"), HasSubstr("environment"));
+  EXPECT_THAT(report("{remote: game}"), HasSubstr("environment.remote.address  wants host:port, got 'game'"));
+  EXPECT_THAT(report("{remote: 'game:0'}"), HasSubstr("wants host:port"));
+  EXPECT_THAT(report("{tools: {}}"), HasSubstr("wants at least one tool"));
+  EXPECT_THAT(report("{tools: {code: {}}}"), HasSubstr("environment.tools.code.seconds"));
+  EXPECT_THAT(report("{tools: {calculator: {}, format: xml}}"), HasSubstr("environment.tools.format"));
+  EXPECT_THAT(report("{remote: 'game:1', max_tokens: 100}"), HasSubstr("is 100, less than the 256 tokens of one turn"));
+  EXPECT_THAT(report("{remote: 'game:1', timeout_seconds: 5}"),
+              HasSubstr("environment.step_timeout_seconds  is 60, more than timeout_seconds 5"));
+  EXPECT_THAT(Report(game + "environment: {tools: {calculator: {}}}\n", {"data.train.chat_template=false"}),
+              HasSubstr("are shown by the chat template"));
+  EXPECT_THAT(Report("name: a\nmodel: model\ndata: {train: train.jsonl}\nsft: {}\nenvironment: {remote: 'game:1'}\n"),
+              HasSubstr("has no effect in sft, which generates nothing"));
+  auto job = Read(game + "environment: {tools: {calculator: {}}}\n");
+  ASSERT_TRUE(job.ok()) << job.status();
+  EXPECT_TRUE(job->environment().tools().has_calculator());
+  EXPECT_FALSE(job->environment().tools().has_code()) << "a tool that was not asked for";
+  EXPECT_EQ(job->environment().max_turns(), 8u);
+  EXPECT_FALSE(Read(kShortest)->has_environment());
+  job = Read(game + "environment: {tools: {code: 2}}\n");
+  ASSERT_TRUE(job.ok()) << job.status();
+  EXPECT_EQ(job->environment().tools().code().seconds(), 2);
+  EXPECT_FALSE(job->environment().tools().has_calculator());
+}
+
+TEST_F(JobReaderTest, ALossFromOutsideIsTheWholeLoss) {
+  auto report = [&](const std::string& block) {
+    return Report("name: a\nmodel: model\ndata: {train: train.jsonl}\nrewards: [{numeric: {}}]\n" + block);
+  };
+  EXPECT_THAT(report("custom: {}"), HasSubstr("custom.service  is required by custom"));
+  EXPECT_THAT(report("custom: {service: loss}"), HasSubstr("wants host:port, got 'loss'"));
+  EXPECT_THAT(report("custom: {service: 'loss:7700', aggregation: sequence_sum}"),
+              HasSubstr("custom.aggregation  has no effect with service"));
+  EXPECT_THAT(report("grpo: {service: 'loss:7700', entropy_coefficient: 0.1}"),
+              HasSubstr("grpo.entropy_coefficient  has no effect with service"));
+  EXPECT_THAT(report("custom: {service: 'loss:7700', clip: {low: 0.1}}"), HasSubstr("clip"));
+  auto job = Read("name: a\nmodel: model\ndata: {train: train.jsonl}\nrewards: [{numeric: {}}]\n"
+                  "custom: {service: 'loss:7700', advantage: leave_one_out}\n");
+  ASSERT_TRUE(job.ok()) << job.status();
+  EXPECT_EQ(job->custom().service().address(), "loss:7700");
+  EXPECT_EQ(job->custom().service().timeout_seconds(), 60);
+}
+
 TEST_F(JobReaderTest, ARewardModelIsAFolderOrAJob) {
   auto report = [&](const std::string& rewards) { return Report(kShortest, {"rewards=[{model: " + rewards + "}]"}); };
   EXPECT_THAT(report("{}"), HasSubstr("wants a folder (path) or a job"));

@@ -8,6 +8,7 @@
 #include <gtest/gtest.h>
 
 #include "common/nn/attention.h"
+#include "common/nn/candidate_logprobs.h"
 #include "common/nn/head.h"
 #include "common/nn/query_key_value.h"
 
@@ -226,6 +227,24 @@ TEST(FunctionsTest, RowsMayBeTakenSeveralTimes) {
   EXPECT_TRUE(at::allclose(x.grad()[4], dy[0] + dy[2] + dy[3]));
   EXPECT_TRUE(at::equal(x.grad()[1], dy[1]));
   EXPECT_EQ(x.grad()[2].abs().max().item<float>(), 0);
+}
+
+// The target's neighbours, some of them twice.
+TEST(CandidateLogprobsTest, AreThoseOfTheWholeHead) {
+  at::manual_seed(5);
+  const at::Tensor candidate = at::randint(23, {40, 6}, at::kLong);
+  for (double softcap : {0.0, 3.0}) {
+    const Weight head = RandomWeight({23, 8});
+    at::Tensor plain_head = Leaf(head.value);
+    Compare(
+        at::randn({40, 8}), [&](const at::Tensor& x) { return CandidateLogprobs(x, head, candidate, 0.7, {.softcap = softcap}); },
+        [&](const at::Tensor& x) {
+          at::Tensor logits = at::linear(x, plain_head);
+          if (softcap > 0) logits = softcap * (logits / softcap).tanh();
+          return at::log_softmax(logits / 0.7, 1).gather(1, candidate);
+        });
+    ExpectClose(head.grad, plain_head.grad(), "head gradient");
+  }
 }
 
 }  // namespace

@@ -71,6 +71,53 @@ TEST_F(ModelTextTest, EncodesAConversation) {
   EXPECT_THAT(text->stop_token_ids(), ElementsAre(8));
 }
 
+// What the template adds after a turn, and no token of the turn itself again.
+TEST_F(ModelTextTest, AnObservationFollowsATurn) {
+  Write("tokenizer.json", kTokenizer);
+  WriteConfig({{"eos_token", {{"content", "<|end|>"}}}, {"chat_template", kTemplate}});
+  auto text = Load();
+  EXPECT_EQ(*text->RenderContinuation({{"user", "a"}}, {{"user", "b"}}), "<|end|><|user|>b<|end|><|bot|>");
+  EXPECT_THAT(*text->EncodeContinuation({{"user", "a"}}, {{"user", "b"}}, /*last=*/8), ElementsAre(6, 1, 8, 7))
+      << "the policy wrote the end itself";
+  EXPECT_THAT(*text->EncodeContinuation({{"user", "a"}}, {{"user", "b"}}, /*last=*/0), ElementsAre(8, 6, 1, 8, 7))
+      << "it did not";
+  // The prompt, the turn and what follows it are what the template makes of the whole conversation.
+  std::vector<uint32_t> whole = *text->EncodePrompt({{"user", "a"}});
+  for (uint32_t id : {3u, 8u}) whole.push_back(id);  // "ab", the end
+  const std::vector<uint32_t> shown = *text->EncodeContinuation({{"user", "a"}}, {{"user", "b"}}, 8);
+  whole.insert(whole.end(), shown.begin(), shown.end());
+  // (This template writes the assistant's role as it is: bot.)
+  EXPECT_THAT(*text->EncodePrompt({{"user", "a"}, {"bot", "ab"}, {"user", "b"}}), testing::ElementsAreArray(whole));
+}
+
+TEST_F(ModelTextTest, ATemplateThatRewritesWhatCameBeforeIsRefused) {
+  Write("tokenizer.json", kTokenizer);
+  auto error = [&](const std::string& jinja) {
+    WriteConfig({{"chat_template", jinja}});
+    return std::string(Load()->RenderContinuation({{"user", "a"}}, {{"user", "b"}}).status().message());
+  };
+  EXPECT_THAT(error("{{ messages | length }}{% for m in messages %}{{ m.content }}{% endfor %}"),
+              HasSubstr("the chat template cannot go on after a turn of the assistant: it changes what stands before the turn, "
+                        "from '1a' to '3a"));
+  EXPECT_THAT(error("{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% endif %}{% endfor %}"),
+              HasSubstr("it does not show the turn"));
+  EXPECT_THAT(error("{% for m in messages %}{{ m.content }}{{ m.content }}{% endfor %}"), HasSubstr("it shows the turn twice"));
+  EXPECT_THAT(error("{% if messages | length > 1 %}{{ raise_exception('one turn only') }}{% endif %}a"),
+              HasSubstr("one turn only"));
+}
+
+TEST_F(ModelTextTest, ToolsGoToTheTemplate) {
+  Write("tokenizer.json", kTokenizer);
+  WriteConfig({{"chat_template", "{% if tools %}{% for t in tools %}[{{ t.function.name }}]{% endfor %}{% endif %}{{ messages[0].content }}"}});
+  auto text = Load();
+  EXPECT_EQ(*text->RenderChat({{"user", "a"}}, true, {R"({"function": {"name": "x"}})", R"({"function": {"name": "y"}})"}), "[x][y]a");
+  EXPECT_EQ(*text->RenderChat({{"user", "a"}}, true), "a");
+  EXPECT_TRUE(*text->ShowsTools());
+  EXPECT_THAT(std::string(text->RenderChat({{"user", "a"}}, true, {"[1]"}).status().message()), HasSubstr("no JSON object"));
+  WriteConfig({{"chat_template", kTemplate}});
+  EXPECT_FALSE(*Load()->ShowsTools());
+}
+
 TEST_F(ModelTextTest, TakesTheTemplateFileBeforeTheConfig) {
   Write("tokenizer.json", kTokenizer);
   Write("chat_template.jinja", "{{ messages[0].content }}");

@@ -159,5 +159,51 @@ TEST(SamplerTest, BannedTokensAreNeverDrawn) {
   EXPECT_THAT(greedy.logprob, ElementsAre(FloatNear(-std::log1p(std::exp(-1.0)), 1e-6)));
 }
 
+// Values of transformers 5.23 RepetitionPenaltyLogitsProcessor and of vLLM's apply_penalties, worked out by hand.
+TEST(PenaltiesTest, AreThoseOfTransformersAndVllm) {
+  RowDraw draw;
+  draw.seen = {0, 1, 4, 4, 2};  // the prompt is 0, 1
+  draw.prompt_tokens = 2;
+  draw.penalties = {.repetition = 2, .presence = 0.5, .frequency = 0.25};
+  at::Tensor logits = at::tensor({3.0f, -1.0f, 2.0f, 5.0f, -4.0f, 0.0f}).unsqueeze(0);
+  at::Tensor penalised = logits.clone();
+  Penalise({draw}, penalised);
+  // seen: positive / 2, else * 2; written: 2 once, 4 twice.
+  at::Tensor want = at::tensor({1.5f, -2.0f, 1.0f - 0.75f, 5.0f, -8.0f - 1.0f, 0.0f}).unsqueeze(0);
+  EXPECT_TRUE(at::equal(penalised, want)) << penalised;
+  // A token that only the device knows counts as written.
+  at::Tensor behind = logits.clone();
+  draw.seen.pop_back();
+  Penalise({draw}, behind, {at::tensor({int64_t{2}}, at::kLong)});
+  EXPECT_TRUE(at::equal(behind, want)) << behind;
+  draw.penalties = {};
+  Penalise({draw}, behind = logits.clone());
+  EXPECT_TRUE(at::equal(behind, logits));
+}
+
+TEST(PenaltiesTest, ComeBeforeTemperatureAndFiltersAndCountInTheLogProb) {
+  RowDraw draw;
+  draw.temperature = 0.5;
+  draw.top_k = 2;
+  draw.untempered = true;
+  draw.seen = {0, 0};
+  draw.penalties = {.frequency = 1};
+  at::Tensor row = at::tensor({3.0f, 2.0f, 1.5f, 0.0f});  // penalised: 1, 2, 1.5, 0
+  Draws draws = DrawMany(row, draw, 2000);
+  const double share = std::exp(4.0) / (std::exp(4.0) + std::exp(3.0));
+  double first = 0;
+  for (size_t i = 0; i < draws.token.size(); ++i) {
+    ASSERT_TRUE(draws.token[i] == 1 || draws.token[i] == 2) << draws.token[i];
+    first += draws.token[i] == 1;
+    EXPECT_NEAR(draws.logprob[i], std::log(draws.token[i] == 1 ? share : 1 - share), 1e-5);
+    EXPECT_NEAR(draws.untempered_logprob[i], row.log_softmax(0)[draws.token[i]].item<float>(), 1e-5) << "of the model's own";
+  }
+  EXPECT_NEAR(first / 2000, share, 0.04);
+  draw.temperature = 0;
+  draws = DrawMany(row, draw, 1);
+  EXPECT_EQ(draws.token[0], 1u) << "greedy: the likeliest after penalties";
+  EXPECT_NEAR(draws.logprob[0], at::tensor({1.0f, 2.0f, 1.5f, 0.0f}).log_softmax(0)[1].item<float>(), 1e-5);
+}
+
 }  // namespace
 }  // namespace rein::rollout

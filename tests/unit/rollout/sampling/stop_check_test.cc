@@ -119,6 +119,10 @@ TEST(MakeSettingsTest, NamesEveryProblem) {
   EXPECT_THAT(error, HasSubstr("max_tokens is 0, want at least 1"));
   EXPECT_THAT(error, HasSubstr("min_tokens is 3, want at most max_tokens"));
   EXPECT_THAT(error, HasSubstr("a stop string has 0 bytes"));
+  error = std::string(Settings("repetition_penalty: 0 presence_penalty: 101 frequency_penalty: nan").status().message());
+  EXPECT_THAT(error, HasSubstr("repetition_penalty is 0, want above 0 and at most 100"));
+  EXPECT_THAT(error, HasSubstr("presence_penalty is 101, want -100 to 100"));
+  EXPECT_THAT(error, HasSubstr("frequency_penalty is nan, want"));
   EXPECT_THAT(std::string(Settings("temperature: nan").status().message()),
               HasSubstr("temperature"));
 }

@@ -56,7 +56,8 @@ TEST_F(OpenAiRequestTest, DefaultsAreOpenAis) {
 TEST_F(OpenAiRequestTest, EveryFieldReachesTheEngine) {
   auto request = Chat(R"j(, "n": 3, "temperature": 0.5, "top_p": 0.9, "top_k": 4, "min_p": 0.1, "max_completion_tokens": 9,
     "stop": ["a", "b"], "seed": 11, "stream": true, "stream_options": {"include_usage": true}, "logprobs": true,
-    "ignore_eos": true, "min_tokens": 2, "return_token_ids": true, "model": "m", "user": "ada", "presence_penalty": 0, "tools": [])j");
+    "ignore_eos": true, "min_tokens": 2, "return_token_ids": true, "model": "m", "user": "ada", "presence_penalty": 0.25,
+    "frequency_penalty": -0.5, "repetition_penalty": 1.25, "tools": [])j");
   ASSERT_TRUE(request.ok()) << request.status();
   const rollout::SamplingSettings& sampling = request->sampling;
   EXPECT_EQ(request->n, 3);
@@ -64,6 +65,9 @@ TEST_F(OpenAiRequestTest, EveryFieldReachesTheEngine) {
   EXPECT_EQ(sampling.top_p, 0.9);
   EXPECT_EQ(sampling.top_k, 4);
   EXPECT_EQ(sampling.min_p, 0.1);
+  EXPECT_EQ(sampling.penalties.presence, 0.25);
+  EXPECT_EQ(sampling.penalties.frequency, -0.5);
+  EXPECT_EQ(sampling.penalties.repetition, 1.25);
   EXPECT_EQ(sampling.max_tokens, 9);
   EXPECT_EQ(sampling.min_tokens, 2);
   EXPECT_EQ(sampling.seed, 11);
@@ -96,7 +100,8 @@ TEST_F(OpenAiRequestTest, MistakesNameTheField) {
         {R"j(, "stop": [1])j", "stop: wants a text"},
         {R"j(, "seed": 1.5)j", "seed: wants a whole number"},
         {R"j(, "tools": [{"type": "function"}])j", "tools: is not known to this server"},
-        {R"j(, "presence_penalty": 0.5)j", "presence_penalty: is not known"},
+        {R"j(, "presence_penalty": "much")j", "presence_penalty: wants a number"},
+        {R"j(, "repetition_penalty": 0)j", "repetition_penalty is 0, want above 0"},
         {R"j(, "response_format": {"type": "json_object"})j", "response_format: is not known"},
         {R"j(, "logprobs": true, "top_logprobs": 3)j", "top_logprobs: is not known"}}) {
     EXPECT_THAT(Error(Chat(fields)), HasSubstr(wanted)) << fields;

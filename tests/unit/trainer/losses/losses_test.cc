@@ -8,6 +8,7 @@
 #include <functional>
 #include <numeric>
 
+#include "trainer/losses/distillation.h"
 #include "trainer/losses/bradley_terry.h"
 #include "trainer/losses/cispo.h"
 #include "trainer/losses/clipped_surrogate.h"
@@ -194,6 +195,44 @@ TEST(CovarianceTest, DrawsInsideTheRangeByPlaceAndKeyAlone) {
   EXPECT_NE(first, DrawInRange(covariance, {1, 5}, 0.1, 8));
   EXPECT_EQ(count(DrawInRange(covariance, {1, 5}, 1, 7)), 960) << "no more than there are";
   EXPECT_EQ(count(DrawInRange(covariance, {20, 30}, 0.1, 7)), 0);
+}
+
+// The whole vocabulary against the definition; a part of it never above, never below 0, with a gradient that autograd of the
+// definition confirms at the full size.
+TEST(DistillationTest, IsTheDivergenceOverTheTeachersCandidates) {
+  at::manual_seed(3);
+  const at::Tensor policy = at::randn({5, 12}, at::kDouble), teacher = at::randn({5, 12}, at::kDouble);
+  for (TeacherDivergence direction : {TeacherDivergence::kForward, TeacherDivergence::kReverse}) {
+    at::Tensor a = policy.clone().requires_grad_(true), b = policy.clone().requires_grad_(true);
+    at::Tensor p = teacher.log_softmax(1);
+    at::Tensor ours = DistillationLoss(a.log_softmax(1), p, /*rest=*/false, direction);
+    at::Tensor q = b.log_softmax(1);
+    at::Tensor wanted = direction == TeacherDivergence::kForward ? (p.exp() * (p - q)).sum(1) : (q.exp() * (q - p)).sum(1);
+    EXPECT_LE((ours - wanted).abs().max().item<double>(), 1e-12);
+    ours.sum().backward();
+    wanted.sum().backward();
+    EXPECT_LE((a.grad() - b.grad()).abs().max().item<double>(), 1e-12);
+    at::Tensor before = at::zeros({5}, at::kDouble);
+    for (int64_t k : {1, 3, 8}) {  // more candidates tell more apart
+      auto [top, id] = p.topk(k, 1);
+      at::Tensor part = DistillationLoss(policy.log_softmax(1).gather(1, id), top, /*rest=*/true, direction);
+      EXPECT_TRUE((part >= before - 1e-9).all().item<bool>()) << k;
+      EXPECT_TRUE((part <= wanted.detach() + 1e-9).all().item<bool>()) << k;
+      before = part;
+    }
+    at::Tensor same = DistillationLoss(p, p, /*rest=*/false, direction);
+    EXPECT_LE(same.abs().max().item<double>(), 1e-12);
+  }
+}
+
+TEST(DistillationTest, ATeacherThatIsSureGivesFiniteGradients) {
+  at::Tensor teacher = at::tensor({0.0f, -40.0f}).unsqueeze(0), policy = at::tensor({-1e-9f, -30.0f}).unsqueeze(0).requires_grad_(true);
+  for (TeacherDivergence direction : {TeacherDivergence::kForward, TeacherDivergence::kReverse}) {
+    at::Tensor loss = DistillationLoss(policy, teacher, /*rest=*/true, direction).sum();
+    loss.backward();
+    EXPECT_TRUE(std::isfinite(loss.item<float>()));
+    EXPECT_TRUE(policy.grad().isfinite().all().item<bool>());
+  }
 }
 
 }  // namespace
