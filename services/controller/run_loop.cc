@@ -325,6 +325,8 @@ void RunLoop::LoadReference(const std::string& name) {
   const v1::GrpoConfig* rl = config::PolicyGradientOf(state_.job.config);
   if (rl != nullptr && state_.plan.reference && rl->kl().has_reference()) {
     request.mutable_model()->clear_config();
+    request.mutable_model()->clear_lora();
+    request.mutable_model()->clear_freeze();
     request.mutable_model()->set_path(rl->kl().reference());
     request.set_weights_path(rl->kl().reference());
   }

@@ -6,6 +6,7 @@
 
 #include "common/policy/opened_model.h"
 #include "common/status/status_macros.h"
+#include "services/role/trained_choice.h"
 
 namespace rein::services {
 namespace {
@@ -38,6 +39,7 @@ absl::StatusOr<std::unique_ptr<RolloutSession>> RolloutSession::Open(
   REIN_ASSIGN_OR_RETURN(
       policy::OpenedModel model,
       policy::OpenModel({.path = config.has_path() ? config.path() : config.config(),
+                         .trained = TrainedChoiceOf(config),
                          .dtype = config.dtype(),
                          .device = device}));
   auto session = std::unique_ptr<RolloutSession>(
