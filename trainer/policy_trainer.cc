@@ -7,7 +7,6 @@
 
 #include "absl/strings/str_cat.h"
 #include <ATen/ATen.h>
-#include <ATen/CPUGeneratorImpl.h>
 #include <ATen/core/grad_mode.h>
 
 #include "common/models/arena.h"
@@ -24,9 +23,6 @@
 namespace rein::trainer {
 
 using tensor::CatchTorch;
-
-// So many prompts of a rank at least, or siblings are shared out one by one.
-constexpr size_t kRunsPerRank = 4;
 
 PolicyTrainer::PolicyTrainer(TrainerSettings settings, Algorithm algorithm,
                              parallel::ProcessGroup& group)
@@ -46,10 +42,11 @@ absl::StatusOr<std::unique_ptr<PolicyTrainer>> PolicyTrainer::Create(
   }
   if (s.max_length == 0) s.max_length = context;
   const ParameterSource source{s.model_path, s.random_weights, s.seed,
-                               trainer->algorithm_.scalar_head};
+                               trainer->algorithm_.scalar_head, s.trained};
   REIN_ASSIGN_OR_RETURN(trainer->policy_, ParameterSet::Create(source, s.device, s.dtype, group));
+  REIN_RETURN_IF_ERROR(CheckRouterRules(s.router, model.spec, trainer->registry()));
   // Noise is of each sequence's own: a prompt that is computed once could not have it.
-  s.share_prompts = s.share_prompts && model.spec.shares_prompts() &&
+  s.share_prompts = s.share_prompts && model.spec.shares_prompts() && !s.router.CountsCopies(model.spec) &&
                     trainer->algorithm_.embedding_noise == 0;
   const bool whole_head = trainer->algorithm_.log_partition || trainer->algorithm_.needs_teacher;
   if (whole_head && model.spec.normalised_head) {
@@ -58,7 +55,7 @@ absl::StatusOr<std::unique_ptr<PolicyTrainer>> PolicyTrainer::Create(
   if (trainer->algorithm_.frozen_reference) REIN_RETURN_IF_ERROR(trainer->FreezeReference());
   if (trainer->algorithm_.critic) {
     const CriticSettings& critic = *trainer->algorithm_.critic;
-    ParameterSource start{s.model_path, s.random_weights, s.seed, /*scalar_head=*/true};
+    ParameterSource start{model.base, s.random_weights, s.seed, /*scalar_head=*/true};
     if (!critic.path.empty()) start = {critic.path, /*random=*/false, s.seed, /*scalar_head=*/true};
     REIN_ASSIGN_OR_RETURN(trainer->critic_,
                           Critic::Create(critic, start, s.device, s.dtype, group));
@@ -70,8 +67,9 @@ absl::StatusOr<std::unique_ptr<PolicyTrainer>> PolicyTrainer::Create(
 absl::Status PolicyTrainer::FreezeReference() {
   absl::StatusOr<std::unique_ptr<models::Decoder>> decoder;
   REIN_RETURN_IF_ERROR(CatchTorch("copy of the reference's weights", [&] {
-    reference_compute_ = policy_->compute().clone();
-    decoder = models::Decoder::Create(policy_->model().spec, policy_->registry(), reference_compute_);
+    reference_compute_ = policy_->parts().trained.clone();
+    decoder = models::Decoder::Create(policy_->model().spec, policy_->registry(),
+                                      {policy_->parts().frozen, reference_compute_});
   }));
   REIN_ASSIGN_OR_RETURN(reference_, std::move(decoder));
   return absl::OkStatus();
@@ -79,7 +77,7 @@ absl::Status PolicyTrainer::FreezeReference() {
 
 // Forward, loss and backward of one packed microbatch.
 absl::Status PolicyTrainer::Microbatch(const UpdateBatch& batch, const std::vector<size_t>& members,
-                                       UpdateSums* sums,
+                                       double minibatch_tokens, UpdateSums* sums,
                                        std::vector<std::vector<float>>* logprobs) {
   const PackedTargets packed = PackTargets(batch.sequences, members, settings_.share_prompts);
   for (size_t i : members) sums->tokens += static_cast<double>(batch.sequences[i].token_ids.size());
@@ -89,10 +87,8 @@ absl::Status PolicyTrainer::Microbatch(const UpdateBatch& batch, const std::vect
   if (packed.target.empty()) return absl::OkStatus();
   const models::Decoder& decoder = policy_->decoder();
   LossInputs in = InputsOfLoss(batch, algorithm_, members, decoder.device());
-  const Routers routers = decoder.NewRouterRecord();
-  if (routers != nullptr) {
-    routers->share = static_cast<double>(packed.target.size()) / std::max(batch.counts.tokens, 1.0);
-  }
+  const double share = static_cast<double>(packed.token.size()) / minibatch_tokens;  // routers see every token
+  const Routers routers = NewRecord(settings_.router, decoder, packed, share, even_E_);
   if (algorithm_.scalar_head) {
     in.score_S = ScoreSequences(decoder, packed, settings_.recompute, routers);
   } else {
@@ -131,97 +127,16 @@ absl::Status PolicyTrainer::Microbatch(const UpdateBatch& batch, const std::vect
   return absl::OkStatus();
 }
 
-// NEFTune (arXiv 2310.05914): uniform in +-alpha / sqrt(tokens * width), of each sequence; the draws depend on the
-// seed, the Update and the sequence's place in the batch alone.
-at::Tensor PolicyTrainer::EmbeddingNoise(const std::vector<TrainingSequence>& sequences,
-                                         const std::vector<size_t>& members) const {
-  if (algorithm_.embedding_noise == 0) return {};
-  const int64_t width = policy_->model().spec.model_dim;
-  const uint64_t key = random::DeriveKey(settings_.seed, progress_.updates);
-  std::vector<at::Tensor> parts;
-  for (size_t i : members) {
-    const auto tokens = static_cast<int64_t>(sequences[i].token_ids.size());
-    at::Generator draws = at::detail::createCPUGenerator(random::DeriveKey(key, i));
-    const double most = algorithm_.embedding_noise / std::sqrt(static_cast<double>(tokens * width));
-    parts.push_back(at::rand({tokens, width}, draws, at::kFloat).mul_(2 * most).sub_(most));
-  }
-  return at::cat(parts).to(policy_->decoder().device());
-}
-
-// This rank's share of the members as microbatches; pairs stay together.
-std::vector<std::vector<size_t>> PolicyTrainer::OwnMicrobatches(
-    const std::vector<TrainingSequence>& sequences, const std::vector<size_t>& members,
-    bool whole) const {
-  auto length = [&](size_t i) { return static_cast<int64_t>(sequences[i].token_ids.size()); };
-  auto shared = [&](size_t before, size_t i) {
-    return settings_.share_prompts ? SharedTokens(sequences[before], sequences[i]) : 0;
-  };
-  std::vector<std::vector<size_t>> units;
-  std::vector<int64_t> length_of;  // of each unit, its own prompt once
-  for (size_t k = 0; k < members.size(); ++k) {
-    if (!algorithm_.pairs || k % 2 == 0) {
-      units.push_back({members[k]});
-      length_of.push_back(length(members[k]));
-    } else {
-      units.back().push_back(members[k]);
-      length_of.back() += length(members[k]) - shared(members[k - 1], members[k]);
-    }
-  }
-  auto shared_units = [&](size_t before, size_t u) { return shared(units[before].back(), units[u].front()); };
-
-  std::vector<size_t> own(units.size());
-  std::iota(own.begin(), own.end(), size_t{0});
-  if (!whole && group_.size() > 1) {
-    // Siblings go to one rank, unless that leaves ranks without work.
-    std::vector<std::vector<size_t>> runs;
-    std::vector<int64_t> length_of_run;
-    for (size_t u : own) {
-      const int64_t common = u > 0 ? shared_units(u - 1, u) : 0;
-      if (common == 0) {
-        runs.emplace_back();
-        length_of_run.push_back(0);
-      }
-      runs.back().push_back(u);
-      length_of_run.back() += length_of[u] - common;
-    }
-    const auto ranks = static_cast<size_t>(group_.size());
-    if (runs.size() < kRunsPerRank * ranks) {
-      length_of_run = length_of;
-      runs.clear();
-      for (size_t u : own) runs.push_back({u});
-    }
-    own.clear();
-    const auto shares = BalanceOverRanks(length_of_run, ranks);
-    for (size_t run : shares[static_cast<size_t>(group_.rank())]) {
-      own.insert(own.end(), runs[run].begin(), runs[run].end());
-    }
-  }
-  std::vector<int64_t> own_length, own_shared;
-  for (size_t k = 0; k < own.size(); ++k) {
-    own_length.push_back(length_of[own[k]]);
-    own_shared.push_back(k > 0 ? shared_units(own[k - 1], own[k]) : 0);
-  }
-  const bool free = !algorithm_.pairs && !algorithm_.advantage &&
-                    std::all_of(own_shared.begin(), own_shared.end(), [](int64_t n) { return n == 0; });
-  std::vector<std::vector<size_t>> microbatches;
-  for (const auto& packed : free ? PackBestFit(own_length, settings_.microbatch_tokens)
-                                 : PackMicrobatches(own_length, own_shared, settings_.microbatch_tokens)) {
-    auto& microbatch = microbatches.emplace_back();
-    for (size_t k : packed) {
-      microbatch.insert(microbatch.end(), units[own[k]].begin(), units[own[k]].end());
-    }
-  }
-  return microbatches;
-}
-
 // Adds this rank's share of a minibatch's gradients.
 absl::Status PolicyTrainer::Accumulate(const UpdateBatch& batch,
                                        const std::vector<size_t>& minibatch, UpdateSums* sums,
                                        std::vector<std::vector<float>>* logprobs) {
+  double tokens = 0;
+  for (size_t i : minibatch) tokens += static_cast<double>(batch.sequences[i].token_ids.size());
   for (const auto& members : OwnMicrobatches(batch.sequences, minibatch)) {
     absl::Status status;
     REIN_RETURN_IF_ERROR(CatchTorch("forward and backward",
-                                    [&] { status = Microbatch(batch, members, sums, logprobs); }));
+                                    [&] { status = Microbatch(batch, members, tokens, sums, logprobs); }));
     REIN_RETURN_IF_ERROR(status);
   }
   return absl::OkStatus();
@@ -237,10 +152,11 @@ absl::Status PolicyTrainer::Agree(const absl::Status& own) {
   return absl::AbortedError("another rank of the trainer gave up on this batch");
 }
 
-absl::StatusOr<double> PolicyTrainer::Step(double learning_rate) {
+absl::StatusOr<double> PolicyTrainer::Step(double learning_rate, UpdateSums* sums) {
+  REIN_ASSIGN_OR_RETURN(std::vector<ParameterSet::Shift> shifts, RouterShifts(sums));
   REIN_ASSIGN_OR_RETURN(double norm,
                         policy_->Step(settings_.adamw, learning_rate, settings_.max_grad_norm,
-                                      progress_.optimizer_steps + 1));
+                                      progress_.optimizer_steps + 1, shifts));
   ++progress_.optimizer_steps;
   return norm;
 }
@@ -309,10 +225,11 @@ absl::StatusOr<UpdateResult> PolicyTrainer::Update(const std::vector<TrainingSeq
     batch.policy_moved = step > 0;
     absl::Status status = AskOutsideLoss(minibatch, step, &batch, &sums);
     if (!status.ok()) return undo(status);
-    status =
-        Agree(Accumulate(batch, WithSignal(batch, minibatch, algorithm_), &sums, nullptr));
+    const std::vector<size_t> learned = WithSignal(batch, minibatch, algorithm_);
+    status = CountChoices(batch, learned);
+    if (status.ok()) status = Agree(Accumulate(batch, learned, &sums, nullptr));
     if (!status.ok()) return undo(status);
-    absl::StatusOr<double> step_norm = Step(learning_rate);
+    absl::StatusOr<double> step_norm = Step(learning_rate, &sums);
     if (!step_norm.ok()) return undo(step_norm.status());
     norm = std::max(norm, *step_norm);
     if (critic_ == nullptr) continue;
@@ -350,6 +267,10 @@ absl::StatusOr<PassResult> PolicyTrainer::ForwardBackward(
     return absl::UnimplementedError(
         "ForwardBackward: is for models of one policy; with a critic or a reward model use Update");
   }
+  if (settings_.router.bias_rate > 0 || settings_.router.level == nn::RouterRecord::Level::kGlobal) {
+    return absl::UnimplementedError(
+        "ForwardBackward: trainer.router.bias_rate and a global auxiliary_level want whole Updates");
+  }
   REIN_RETURN_IF_ERROR(CheckSequences(sequences, limits(), &algorithm_));
   REIN_ASSIGN_OR_RETURN(UpdateBatch batch, Prepare(sequences));
   std::vector<size_t> all(sequences.size());
@@ -379,7 +300,7 @@ absl::StatusOr<std::vector<Metric>> PolicyTrainer::OptimStep(std::optional<doubl
   }
   const double rate = learning_rate.value_or(
       LearningRate(settings_.schedule, static_cast<int64_t>(progress_.updates) + 1));
-  absl::StatusOr<double> norm = Step(rate);
+  absl::StatusOr<double> norm = Step(rate, nullptr);
   has_gradients_ = false;
   if (!norm.ok()) {
     policy_->grad().zero_();
@@ -411,7 +332,7 @@ absl::StatusOr<std::vector<std::vector<float>>> PolicyTrainer::Score(
 
 absl::StatusOr<at::Tensor> PolicyTrainer::HostWeights() const {
   at::Tensor host;
-  REIN_RETURN_IF_ERROR(CatchTorch("copy of weights", [&] { host = compute().to(at::kCPU); }));
+  REIN_RETURN_IF_ERROR(CatchTorch("copy of weights", [&] { host = parts().trained.to(at::kCPU); }));
   return host;
 }
 

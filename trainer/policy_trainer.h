@@ -29,6 +29,7 @@
 #include "trainer/optim/lr_schedule.h"
 #include "trainer/mismatch.h"
 #include "trainer/parameter_set.h"
+#include "trainer/router_rules.h"
 #include "trainer/sequence_check.h"
 #include "trainer/training_sequence.h"
 #include "trainer/update_batch.h"
@@ -37,7 +38,8 @@
 namespace rein::trainer {
 
 struct TrainerSettings {
-  std::string model_path;  // Hugging Face folder; or a config for random weights
+  std::string model_path;  // Hugging Face or PEFT adapter folder; or a config for random weights
+  models::TrainedChoice trained;  // of the policy; a critic trains all of its weights
   bool random_weights = false;
   uint64_t seed = 1;
   std::string device = "cpu";  // cpu or cuda:N
@@ -49,6 +51,7 @@ struct TrainerSettings {
   bool share_prompts = true;
   double max_grad_norm = 1;
   AdamWSettings adamw;
+  RouterRules router;
   LrSchedule schedule;
 };
 
@@ -98,12 +101,14 @@ class PolicyTrainer {
   const models::ModelDescription& model() const { return policy_->model(); }
   const models::Decoder& decoder() const { return policy_->decoder(); }
   const at::Tensor& compute() const { return policy_->compute(); }
+  models::ArenaParts parts() const { return policy_->parts(); }
+  uint64_t frozen_digest() const { return policy_->frozen_digest(); }
   const std::string& dtype() const { return settings_.dtype; }
 
   // PPO's critic; null where there is none. A checkpoint keeps its arenas too.
   ParameterSet* critic() { return critic_ == nullptr ? nullptr : &critic_->parameters(); }
 
-  // The compute arena on the CPU; a view when it is there already.
+  // The trained part of the compute arena on the CPU; a view when it is there already.
   absl::StatusOr<at::Tensor> HostWeights() const;
 
   // Whole optimizer arenas of the policy on the CPU for a checkpoint (gathered from all ranks), and back.
@@ -130,8 +135,9 @@ class PolicyTrainer {
                                                    bool whole = false) const;
   absl::Status Accumulate(const UpdateBatch& batch, const std::vector<size_t>& minibatch,
                           UpdateSums* sums, std::vector<std::vector<float>>* logprobs);
-  absl::Status Microbatch(const UpdateBatch& batch, const std::vector<size_t>& members, UpdateSums* sums,
-                          std::vector<std::vector<float>>* logprobs);
+  // `minibatch_tokens`: of all ranks' sequences together.
+  absl::Status Microbatch(const UpdateBatch& batch, const std::vector<size_t>& members, double minibatch_tokens,
+                          UpdateSums* sums, std::vector<std::vector<float>>* logprobs);
   absl::Status AskOutsideLoss(const std::vector<size_t>& minibatch, size_t step, UpdateBatch* batch,
                               UpdateSums* sums);
   void AddOutsideMetrics(std::vector<Metric>* metrics);
@@ -143,7 +149,11 @@ class PolicyTrainer {
   double kl_coefficient() const {
     return progress_.kl_coefficient.value_or(algorithm_.kl.coefficient);
   }
-  absl::StatusOr<double> Step(double learning_rate);
+  // One optimizer step from what `sums` saw since the last one.
+  absl::StatusOr<double> Step(double learning_rate, UpdateSums* sums);
+  absl::StatusOr<std::vector<ParameterSet::Shift>> RouterShifts(UpdateSums* sums);
+  // The even shares of RouterRecord::even_E where the auxiliary loss is global.
+  absl::Status CountChoices(const UpdateBatch& batch, const std::vector<size_t>& minibatch);
   absl::Status StepCritic(const UpdateBatch& batch, const std::vector<size_t>& minibatch,
                           CriticSums* sums);
 
@@ -152,8 +162,9 @@ class PolicyTrainer {
   parallel::ProcessGroup& group_;
   std::unique_ptr<ParameterSet> policy_;
   std::unique_ptr<Critic> critic_;
-  at::Tensor reference_compute_;  // the frozen reference's weights
+  at::Tensor reference_compute_;  // the frozen reference's weights, where training moves the policy's
   std::unique_ptr<models::Decoder> reference_;
+  at::Tensor even_E_;  // of the minibatch in hand; see CountChoices()
   TrainerProgress progress_;
   bool has_gradients_ = false;
   std::vector<Metric> outside_metrics_;  // of the Update in hand

@@ -1,6 +1,7 @@
 #include "trainer/router_sums.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include <ATen/ATen.h>
 
@@ -18,21 +19,46 @@ void RouterSums::Add(const nn::RouterRecord* record) {
   rows_ += static_cast<double>(record->rows);
   balanced_ = record->balance > 0;
   if (balanced_) balance_loss_ += record->share * record->BalanceLoss();
+  small_ = record->z_loss > 0;
+  if (small_) z_loss_ += record->share * record->ZLoss();
+  limited_ = record->capacity > 0;
+  if (limited_) dropped_ += record->dropped.item<double>();
+}
+
+absl::StatusOr<at::Tensor> RouterSums::TakeLoad(parallel::ProcessGroup& group) {
+  at::Tensor shape = at::tensor({static_cast<double>(choices_.size()), layers_}, at::kDouble);
+  if (group.size() > 1) {  // a rank without a microbatch has no shape of its own yet
+    at::Tensor all = at::empty({group.size(), 2}, at::kDouble);
+    std::vector<at::Tensor> rows = all.unbind(0);
+    REIN_RETURN_IF_ERROR(group.AllGather(shape, rows));
+    shape = all.amax(0);
+  }
+  choices_.resize(static_cast<size_t>(shape[0].item<double>()), 0);
+  layers_ = shape[1].item<double>();
+  if (choices_.empty()) return at::Tensor();
+  taken_.resize(choices_.size(), 0);
+  at::Tensor load = at::tensor(choices_, at::kDouble) - at::tensor(taken_, at::kDouble);
+  taken_ = choices_;
+  REIN_RETURN_IF_ERROR(group.AllReduceSum(load));
+  return load.view({static_cast<int64_t>(layers_), -1});
 }
 
 absl::Status RouterSums::ReduceOver(parallel::ProcessGroup& group) {
   if (group.size() == 1) return absl::OkStatus();
   // A rank without a microbatch has no shape of its own yet.
-  at::Tensor shape = at::tensor({static_cast<double>(choices_.size()), layers_, balanced_ ? 1.0 : 0.0}, at::kDouble);
-  at::Tensor all = at::empty({group.size(), 3}, at::kDouble);
+  at::Tensor shape = at::tensor({static_cast<double>(choices_.size()), layers_, balanced_ ? 1.0 : 0.0,
+                                 small_ ? 1.0 : 0.0, limited_ ? 1.0 : 0.0}, at::kDouble);
+  at::Tensor all = at::empty({group.size(), 5}, at::kDouble);
   std::vector<at::Tensor> rows = all.unbind(0);
   REIN_RETURN_IF_ERROR(group.AllGather(shape, rows));
   at::Tensor known = all.amax(0);
   choices_.resize(static_cast<size_t>(known[0].item<double>()), 0);
   layers_ = known[1].item<double>();
   balanced_ = known[2].item<double>() > 0;
+  small_ = known[3].item<double>() > 0;
+  limited_ = known[4].item<double>() > 0;
   std::vector<double> flat = choices_;
-  flat.insert(flat.end(), {balance_loss_, entropy_, rows_});
+  flat.insert(flat.end(), {balance_loss_, entropy_, rows_, z_loss_, dropped_});
   at::Tensor sums = at::tensor(flat, at::kDouble);
   REIN_RETURN_IF_ERROR(group.AllReduceSum(sums));
   const auto* value = sums.const_data_ptr<double>();
@@ -41,6 +67,8 @@ absl::Status RouterSums::ReduceOver(parallel::ProcessGroup& group) {
   balance_loss_ = value[0];
   entropy_ = value[1];
   rows_ = value[2];
+  z_loss_ = value[3];
+  dropped_ = value[4];
   return absl::OkStatus();
 }
 
@@ -65,7 +93,10 @@ std::vector<Metric> RouterSums::Metrics(size_t optimizer_steps) const {
                               {"router_highest_load", highest},
                               {"router_lowest_load", lowest},
                               {"router_idle_experts", idle / counted}};
-  if (balanced_) metrics.push_back({"router_balance_loss", balance_loss_ / static_cast<double>(optimizer_steps)});
+  const auto steps = static_cast<double>(optimizer_steps);
+  if (balanced_) metrics.push_back({"router_balance_loss", balance_loss_ / steps});
+  if (small_) metrics.push_back({"router_z_loss", z_loss_ / steps});
+  if (limited_) metrics.push_back({"router_dropped", dropped_ / std::accumulate(choices_.begin(), choices_.end(), 0.0)});
   return metrics;
 }
 

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "common/checkpoint/checkpoint_folder.h"
 #include "common/checkpoint/durable_file.h"
@@ -24,9 +25,14 @@ using nlohmann::json;
 
 constexpr size_t kMaxStateBytes = size_t{1} << 30;
 
-NamedTensor Part(const std::string& arena, const weights::Parameter& p, const at::Tensor& flat) {
+// `flat` covers the trained part.
+at::Tensor Of(const weights::Registry& registry, const weights::Parameter& p, const at::Tensor& flat) {
+  return flat.narrow(0, p.offset - registry.trained_begin(), p.elements);
+}
+
+NamedTensor Part(const std::string& arena, const weights::Parameter& p, const at::Tensor& of) {
   return {absl::StrCat(arena, "/", p.spec.name),
-          {"F32", p.spec.shape, reinterpret_cast<const char*>(flat.const_data_ptr<float>() + p.offset),
+          {"F32", p.spec.shape, reinterpret_cast<const char*>(of.const_data_ptr<float>()),
            static_cast<size_t>(p.elements) * sizeof(float)}};
 }
 
@@ -35,9 +41,10 @@ absl::Status WriteOptimizer(const weights::Registry& registry, const Arenas& are
                             bool with_master, const std::string& path) {
   std::vector<NamedTensor> tensors;
   for (const weights::Parameter& p : registry.parameters()) {
-    if (with_master) tensors.push_back(Part("master", p, arenas.master));
-    tensors.push_back(Part("moment1", p, arenas.moment1));
-    tensors.push_back(Part("moment2", p, arenas.moment2));
+    if (!registry.InTrainedPart(p)) continue;
+    if (with_master) tensors.push_back(Part("master", p, Of(registry, p, arenas.master)));
+    tensors.push_back(Part("moment1", p, Of(registry, p, arenas.moment1)));
+    tensors.push_back(Part("moment2", p, Of(registry, p, arenas.moment2)));
   }
   return checkpoint::WriteSafetensors(path, tensors);
 }
@@ -45,6 +52,7 @@ absl::Status WriteOptimizer(const weights::Registry& registry, const Arenas& are
 absl::Status ReadArena(const checkpoint::SafetensorsFile& file, const std::string& arena,
                        const weights::Registry& registry, const at::Tensor& flat) {
   for (const weights::Parameter& p : registry.parameters()) {
+    if (!registry.InTrainedPart(p)) continue;
     const std::string name = absl::StrCat(arena, "/", p.spec.name);
     const TensorView* view = file.Find(name);
     if (view == nullptr || view->dtype != "F32" || view->shape != p.spec.shape) {
@@ -54,16 +62,21 @@ absl::Status ReadArena(const checkpoint::SafetensorsFile& file, const std::strin
                           : absl::StrCat(" is ", view->dtype, "[", absl::StrJoin(view->shape, ", "), "]"),
           ", want F32[", absl::StrJoin(p.spec.shape, ", "), "]"));
     }
-    flat.narrow(0, p.offset, p.elements)
+    Of(registry, p, flat)
         .view(p.spec.shape)
         .copy_(at::from_blob(const_cast<char*>(view->data), view->shape, at::kFloat));
   }
   return absl::OkStatus();
 }
 
-// Zeros of the registry's size.
+// Whether the weights that a checkpoint holds are the master weights themselves, and all of them are trained.
+bool WeightsAreMaster(const PolicyTrainer& trainer) {
+  return trainer.dtype() == "float32" && trainer.registry().trains_all();
+}
+
+// Zeros of the trained part's size.
 Arenas EmptyArenas(const weights::Registry& registry) {
-  auto arena = [&] { return at::zeros({registry.arena_elements()}, at::kFloat); };
+  auto arena = [&] { return at::zeros({registry.trained_elements()}, at::kFloat); };
   return {arena(), arena(), arena()};
 }
 
@@ -90,10 +103,13 @@ absl::StatusOr<uint64_t> SaveCheckpoint(PolicyTrainer& trainer, const std::strin
   if (trainer.rank() != 0) return 0;
   REIN_ASSIGN_OR_RETURN(auto writer, checkpoint::CheckpointWriter::Create(path));
   const std::string& folder = writer->folder();
-  REIN_RETURN_IF_ERROR(models::SaveModelFolder(folder, trainer.model(), trainer.registry(),
-                                               trainer.compute(), extras.tokenizer_folder));
+  const bool adapter = !trainer.model().spec.lora.empty();
+  REIN_RETURN_IF_ERROR(adapter ? models::SaveAdapterFolder(folder, trainer.model(), trainer.registry(),
+                                                           trainer.parts(), extras.tokenizer_folder)
+                               : models::SaveModelFolder(folder, trainer.model(), trainer.registry(),
+                                                         trainer.compute(), extras.tokenizer_folder));
   if (!extras.export_only) {
-    REIN_RETURN_IF_ERROR(WriteOptimizer(trainer.registry(), arenas, trainer.dtype() != "float32",
+    REIN_RETURN_IF_ERROR(WriteOptimizer(trainer.registry(), arenas, !WeightsAreMaster(trainer),
                                         folder + "/optimizer.safetensors"));
     if (trainer.critic() != nullptr) {
       REIN_RETURN_IF_ERROR(WriteOptimizer(trainer.critic()->registry(), critic_arenas,
@@ -102,7 +118,8 @@ absl::StatusOr<uint64_t> SaveCheckpoint(PolicyTrainer& trainer, const std::strin
     json state = {{"format", "rein.trainer.v1"},
                   {"updates", trainer.progress().updates},
                   {"optimizer_steps", trainer.progress().optimizer_steps},
-                  {"dtype", trainer.dtype()}};
+                  {"dtype", trainer.dtype()},
+                  {"frozen_digest", trainer.frozen_digest()}};
     if (trainer.progress().kl_coefficient) {
       state["kl_coefficient"] = *trainer.progress().kl_coefficient;
     }
@@ -125,13 +142,19 @@ absl::StatusOr<std::string> RestoreCheckpoint(PolicyTrainer& trainer, const std:
         absl::StrCat(path, ": was trained in ", state.value("dtype", json()).dump(), ", this job computes in ",
                      trainer.dtype(), "; set model.dtype"));
   }
+  if (const uint64_t frozen = state.value("frozen_digest", uint64_t{0}); frozen != trainer.frozen_digest()) {
+    return absl::InvalidArgumentError(absl::StrFormat(
+        "%s: the weights that were not trained had digest %016x, this job's have %016x: start from the same base, with "
+        "the same model.lora and model.freeze",
+        path, frozen, trainer.frozen_digest()));
+  }
   const weights::Registry& registry = trainer.registry();
   Arenas arenas = EmptyArenas(registry);
   REIN_ASSIGN_OR_RETURN(auto file,
                         checkpoint::SafetensorsFile::Open(path + "/optimizer.safetensors"));
   REIN_RETURN_IF_ERROR(ReadArena(*file, "moment1", registry, arenas.moment1));
   REIN_RETURN_IF_ERROR(ReadArena(*file, "moment2", registry, arenas.moment2));
-  if (trainer.dtype() == "float32") {
+  if (WeightsAreMaster(trainer)) {
     REIN_RETURN_IF_ERROR(models::LoadWeights(path, trainer.model(), registry, arenas.master));
   } else {
     REIN_RETURN_IF_ERROR(ReadArena(*file, "master", registry, arenas.master));

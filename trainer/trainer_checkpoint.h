@@ -2,7 +2,8 @@
 // for bit.
 //
 //   config.json, model.safetensors, tokenizer files   the weights in use; loads in `transformers`
-//   optimizer.safetensors   moment1/<name>, moment2/<name>, and master/<name> where it differs (bf16)
+//   adapter_config.json, adapter_model.safetensors    instead, where low-rank updates are trained; loads in `peft`
+//   optimizer.safetensors   moment1/<name>, moment2/<name> of what is trained, and master/<name> unless the weights are all of it (fp32)
 //   critic.safetensors      master, moment1 and moment2 of PPO's critic
 //   trainer.json            Updates consumed, optimizer steps, digest
 //   controller_state.bin    opaque: the controller's data cursor and ledger position

@@ -78,6 +78,21 @@ class JobChecker {
     if (model.has_dtype() && model.dtype() != "float32" && model.dtype() != "bfloat16") {
       Add("model.dtype", absl::StrCat("wants float32 or bfloat16, got ", model.dtype()));
     }
+    const bool trains = !job_.has_evaluate() && !job_.has_generate() && !job_.has_score();
+    for (auto [key, given] : {std::pair{"model.lora", model.has_lora()}, {"model.freeze", model.freeze_size() > 0}}) {
+      if (given && model.has_config()) {
+        Add(key, "wants a model with weights (model.path or model.job): random weights are all trained");
+      }
+      if (given && !trains) Add(key, absl::StrCat("has no effect: ", KindOf(job_), " trains nothing; an adapter folder is used as model.path"));
+    }
+    if (job_.trainer().router().capacity_factor() > 0 && PolicyGradientOf(job_) != nullptr) {
+      Add("trainer.router.capacity_factor", absl::StrCat("has no place in ", KindOf(job_),
+                                                         ": the generator drops nothing, so its log-probs would be other ones"));
+    }
+    if (model.lora().dropout() > 0) {
+      Add("model.lora.dropout", absl::StrCat("is ", model.lora().dropout(),
+                                             ", want 0: the trainer's log-probs would differ from the generator's"));
+    }
   }
 
   // What answers the policy between its turns.

@@ -1,6 +1,7 @@
 #include "common/models/decoder.h"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include <cmath>
 #include <utility>
@@ -39,19 +40,34 @@ absl::StatusOr<std::unique_ptr<Decoder>> Decoder::Create(const DecoderSpec& spec
                                                          const weights::Registry& registry,
                                                          const at::Tensor& compute,
                                                          const at::Tensor& grad) {
-  for (const at::Tensor& arena : {compute, grad}) {
-    if (arena.defined() && arena.numel() != registry.arena_elements()) {
-      return absl::InvalidArgumentError(absl::StrCat("decoder: an arena has ", arena.numel(),
-                                                     " elements, the registry wants ",
-                                                     registry.arena_elements()));
-    }
+  if (compute.numel() != registry.arena_elements()) {
+    return absl::InvalidArgumentError(absl::StrCat("decoder: the arena has ", compute.numel(),
+                                                   " elements, the registry wants ",
+                                                   registry.arena_elements()));
+  }
+  return Create(spec, registry, PartsOf(registry, compute), grad);
+}
+
+absl::StatusOr<std::unique_ptr<Decoder>> Decoder::Create(const DecoderSpec& spec,
+                                                         const weights::Registry& registry,
+                                                         const ArenaParts& parts,
+                                                         const at::Tensor& grad) {
+  auto fits = [](const at::Tensor& arena, int64_t wanted) { return arena.defined() ? arena.numel() == wanted : wanted == 0; };
+  const int64_t trained = registry.trained_elements();
+  if (!fits(parts.frozen, registry.trained_begin()) || !fits(parts.trained, trained) ||
+      (grad.defined() && !fits(grad, trained))) {
+    return absl::InvalidArgumentError(absl::StrCat("decoder: an arena does not fit the registry, which wants ",
+                                                   registry.trained_begin(), " frozen elements and ", trained,
+                                                   " trained ones"));
   }
   auto decoder = std::unique_ptr<Decoder>(new Decoder(spec));
-  REIN_ASSIGN_OR_RETURN(decoder->weights_, CutWeights(spec, registry, compute, grad));
+  decoder->trained_ = grad.defined();
+  REIN_ASSIGN_OR_RETURN(decoder->weights_, CutWeights(spec, registry, parts, grad));
+  const at::Device device = decoder->device();
   decoder->head_rule_ = {spec.logit_multiplier, spec.logit_softcap, spec.normalised_head};
   const double scale = spec.attention_scale();
   at::Tensor slopes;
-  if (spec.alibi != Alibi::kNone) slopes = AlibiSlopes(spec.num_heads).to(compute.device());
+  if (spec.alibi != Alibi::kNone) slopes = AlibiSlopes(spec.num_heads).to(device);
   if (spec.alibi == Alibi::kScaled) slopes = slopes.to(at::kBFloat16).to(at::kFloat).mul_(scale);
   for (int n = 0; n < spec.num_layers; ++n) {
     nn::AttentionRule rule(scale);
@@ -66,7 +82,7 @@ absl::StatusOr<std::unique_ptr<Decoder>> Decoder::Create(const DecoderSpec& spec
                                                   : spec.head_dim;
   for (const RopeSpec& rope : spec.ropes) {
     RopeTable table = MakeRopeTable(rope, dims, spec.max_positions);
-    decoder->tables_.push_back({table.cos.to(compute.device()), table.sin.to(compute.device())});
+    decoder->tables_.push_back({table.cos.to(device), table.sin.to(device)});
   }
   return decoder;
 }
@@ -165,6 +181,8 @@ at::Tensor Decoder::Hidden(const at::Tensor& token_T, const nn::SequenceView& vi
                               table.sin.index_select(0, view.position_T), spec_.rope_interleaved});
   }
   nn::Residual residual{Embedded(token_T, view), {}};
+  // Frozen embeddings are no part of a graph, and what follows them would not be either.
+  if (trained_ && at::GradMode::is_enabled() && !residual.x_TD.requires_grad()) residual.x_TD.requires_grad_(true);
   if (noise_TD.defined()) residual.x_TD = residual.x_TD + noise_TD.to(residual.x_TD.options().requires_grad(false));
   LayerWatch::Tell(residual.x_TD, {});
   for (int n = 0; n < spec_.num_layers; ++n) {

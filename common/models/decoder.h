@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "common/models/arena.h"
 #include "common/models/decoder_parameters.h"
 #include "common/models/decoder_spec.h"
 #include "common/models/rope_table.h"
@@ -34,11 +35,16 @@ namespace rein::models {
 
 class Decoder {
  public:
-  // `compute` is flat, bf16 or fp32; `grad` is flat fp32 of the same length, or undefined for inference.
+  // `compute` is flat, bf16 or fp32; `grad` is flat fp32 of the length of the trained part, or undefined for inference.
   // INVALID_ARGUMENT when the registry or an arena does not fit the spec.
   static absl::StatusOr<std::unique_ptr<Decoder>> Create(const DecoderSpec& spec,
                                                          const weights::Registry& registry,
                                                          const at::Tensor& compute,
+                                                         const at::Tensor& grad = {});
+  // The same over parts that stand apart.
+  static absl::StatusOr<std::unique_ptr<Decoder>> Create(const DecoderSpec& spec,
+                                                         const weights::Registry& registry,
+                                                         const ArenaParts& compute,
                                                          const at::Tensor& grad = {});
 
   // token_T int64 [T] -> [T, D] hidden states after the last norm. `recompute` trades time for memory in
@@ -90,6 +96,7 @@ class Decoder {
   at::Tensor FeedForward(const at::Tensor& x_TD, const FeedForwardWeights& weights) const;
 
   DecoderSpec spec_;
+  bool trained_ = false;  // there is a gradient arena
   DecoderWeights weights_;
   nn::HeadRule head_rule_;
   std::vector<nn::AttentionRule> rules_;  // of each layer

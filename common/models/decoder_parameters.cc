@@ -5,8 +5,10 @@
 #include <cmath>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/strip.h"
 
 namespace rein::models {
 
@@ -132,29 +134,38 @@ void SpecList::Experts(const std::string& at) {
 // Cuts views of consecutive parameters out of the arenas; what the registry does not have stays undefined.
 class ArenaViews {
  public:
-  ArenaViews(const weights::Registry& registry, const at::Tensor& compute, const at::Tensor& grad)
-      : registry_(registry), compute_(compute), grad_(grad) {}
+  ArenaViews(const DecoderSpec& spec, const weights::Registry& registry, const ArenaParts& compute,
+             const at::Tensor& grad)
+      : spec_(spec), registry_(registry), compute_(compute), grad_(grad) {}
 
   // The named neighbours as one weight, stacked along their first dimension.
   Weight Stacked(const std::vector<std::string>& names) const {
     std::vector<int64_t> shape;
-    int64_t begin = 0, elements = 0;
+    std::vector<nn::LowRankUpdate> updates;
+    const weights::Parameter* first = nullptr;
+    int64_t elements = 0;
     for (const std::string& name : names) {
       const weights::Parameter* p = registry_.Find(name);
       if (p == nullptr) continue;
-      if (shape.empty()) {
-        begin = p->offset;
+      if (first == nullptr) {
+        first = p;
         shape = p->local_shape;
-      } else {
-        shape[0] += p->local_shape[0];
+        shape[0] = 0;
       }
+      const std::string matrix(absl::StripSuffix(name, ".weight"));
+      if (auto lora = spec_.lora.find(matrix); lora != spec_.lora.end()) {
+        updates.push_back({shape[0], p->local_shape[0], One(matrix + kLoraDown), One(matrix + kLoraUp), lora->second.scale});
+      }
+      shape[0] += p->local_shape[0];
       elements += p->elements;
     }
-    if (elements == 0) return {};
-    auto view = [&](const at::Tensor& arena) {
-      return arena.defined() ? arena.narrow(0, begin, elements).view(shape) : at::Tensor();
+    if (first == nullptr) return {};
+    const bool trained = registry_.InTrainedPart(*first);
+    const int64_t begin = first->offset - (trained ? registry_.trained_begin() : 0);
+    auto view = [&](const at::Tensor& part) {
+      return part.defined() ? part.narrow(0, begin, elements).view(shape) : at::Tensor();
     };
-    return {view(compute_), view(grad_)};
+    return {view(trained ? compute_.trained : compute_.frozen), trained ? view(grad_) : at::Tensor(), std::move(updates)};
   }
   Weight One(const std::string& name) const { return Stacked({name}); }
   NormWeights Norm(const std::string& name) const {
@@ -175,12 +186,14 @@ class ArenaViews {
     auto split = [&](const at::Tensor& x) {
       return x.defined() ? x.unflatten(0, {experts, -1}) : x;
     };
-    return {split(all.value), split(all.grad)};
+    return {split(all.value), split(all.grad), std::move(all.updates)};
   }
 
  private:
+  const DecoderSpec& spec_;
   const weights::Registry& registry_;
-  at::Tensor compute_, grad_;
+  ArenaParts compute_;
+  at::Tensor grad_;
 };
 
 LayerWeights CutLayer(const ArenaViews& views, const std::string& at, int64_t experts) {
@@ -262,11 +275,28 @@ std::vector<ParameterSpec> DecoderParameters(const DecoderSpec& s) {
   } else if (!s.tied_head) {
     list.Matrix("head.weight", s.vocab_size, s.model_dim, 0);
   }
+  for (size_t i = 0, count = s.lora.empty() ? 0 : list.specs.size(); i < count; ++i) {
+    const std::string matrix(absl::StripSuffix(list.specs[i].name, ".weight"));
+    auto lora = s.lora.find(matrix);
+    if (lora == s.lora.end()) continue;
+    const int64_t rows = list.specs[i].shape[0], columns = list.specs[i].shape[1];
+    list.layer = list.specs[i].partition.layer;
+    list.Matrix(matrix + kLoraDown, lora->second.rank, columns, -1);
+    list.Matrix(matrix + kLoraUp, rows, lora->second.rank, -1);
+  }
+  for (ParameterSpec& spec : list.specs) {
+    const bool base = !s.lora.empty() && !IsLora(spec.name) && spec.name != "score.weight";
+    spec.trained = !base && s.frozen.count(spec.name) == 0;
+  }
   return std::move(list.specs);
 }
 
+bool IsLora(absl::string_view parameter) {
+  return absl::EndsWith(parameter, kLoraDown) || absl::EndsWith(parameter, kLoraUp);
+}
+
 absl::StatusOr<DecoderWeights> CutWeights(const DecoderSpec& spec, const weights::Registry& registry,
-                                          const at::Tensor& compute, const at::Tensor& grad) {
+                                          const ArenaParts& compute, const at::Tensor& grad) {
   std::vector<std::string> missing;
   for (const ParameterSpec& parameter : DecoderParameters(spec)) {
     if (registry.Find(parameter.name) == nullptr) missing.push_back(parameter.name);
@@ -275,7 +305,7 @@ absl::StatusOr<DecoderWeights> CutWeights(const DecoderSpec& spec, const weights
     return absl::InvalidArgumentError(
         absl::StrCat("decoder: the registry lacks ", absl::StrJoin(missing, ", ")));
   }
-  ArenaViews views(registry, compute, grad);
+  ArenaViews views(spec, registry, compute, grad);
   DecoderWeights w;
   w.embedding = views.One("embedding.weight");
   w.positions = views.One("position_embedding.weight");

@@ -5,6 +5,8 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "common/models/arena.h"
 #include "common/models/decoder_spec.h"
 #include "common/nn/delta_net.h"
 #include "common/nn/experts.h"
@@ -15,8 +17,11 @@
 
 namespace rein::models {
 
-// Every parameter of a decoder, in arena order.
+// Every parameter of a decoder. Low-rank updates of a matrix x.weight are x.lora_a [R, columns] and x.lora_b [rows, R].
 std::vector<weights::ParameterSpec> DecoderParameters(const DecoderSpec& spec);
+
+inline constexpr char kLoraDown[] = ".lora_a", kLoraUp[] = ".lora_b";
+bool IsLora(absl::string_view parameter);
 
 // What is undefined, the family does not have.
 struct FeedForwardWeights {
@@ -43,6 +48,6 @@ struct DecoderWeights {
 
 // Views of the arenas. INVALID_ARGUMENT names the parameters that the registry lacks.
 absl::StatusOr<DecoderWeights> CutWeights(const DecoderSpec& spec, const weights::Registry& registry,
-                                          const at::Tensor& compute, const at::Tensor& grad);
+                                          const ArenaParts& compute, const at::Tensor& grad);
 
 }  // namespace rein::models

@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -69,6 +71,12 @@ struct ExpertSpec {
   double balance = 0;            // coefficient of the auxiliary loss; see nn/router_record.h
 };
 
+// The size of a low-rank update, and what it is multiplied by; see nn::LowRankUpdate.
+struct LoraShape {
+  int64_t rank = 0;
+  double scale = 1;
+};
+
 enum class Alibi { kNone, kAdded, kScaled };  // kScaled: rounded to bf16, then times the scale of scores (Falcon)
 
 enum class QkNorm { kNone, kHead, kWhole };  // RMSNorm before the turn: over a head, or over all of q and of k
@@ -121,6 +129,10 @@ struct DecoderSpec {
   bool scalar_head = false;  // one score for a position instead of a vocabulary: reward models, critics
   std::vector<LayerSpec> layers;  // empty: all alike
   std::vector<uint32_t> eos_token_ids;
+
+  // By the matrix that is updated, without ".weight". Where there are any they alone are trained, and a scalar head.
+  std::map<std::string, LoraShape> lora;
+  std::set<std::string> frozen;  // parameters that are not trained
 
   LayerSpec layer(int64_t n) const { return layers.empty() ? LayerSpec() : layers[n]; }
   bool recurrent() const {  // some layer is

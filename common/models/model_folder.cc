@@ -9,7 +9,9 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
+#include "common/checkpoint/model_source.h"
 #include "common/json/parse_json.h"
+#include "common/models/lora.h"
 #include "common/status/status_macros.h"
 
 namespace rein::models {
@@ -48,11 +50,11 @@ absl::Status CheckQuantization(const std::string& file, const json& config) {
                    "weight_scale_inv, or mxfp4"));
 }
 
-}  // namespace
-
-absl::StatusOr<ModelDescription> DescribeModel(const std::string& path) {
+// Of a folder with whole weights.
+absl::StatusOr<ModelDescription> DescribeBase(const std::string& path) {
   const std::string file = fs::is_directory(path) ? path + "/config.json" : path;
   ModelDescription model;
+  model.base = path;
   REIN_ASSIGN_OR_RETURN(json config, ReadJson(file));
   model.config_json = config.dump(2) + "\n";
   const json architectures = config.value("architectures", json::array());
@@ -87,6 +89,15 @@ absl::StatusOr<ModelDescription> DescribeModel(const std::string& path) {
   if (count == 1) return model;
   return absl::InvalidArgumentError(
       absl::StrCat(file, ": has ", count, " labels, a reward model has num_labels 1"));
+}
+
+}  // namespace
+
+absl::StatusOr<ModelDescription> DescribeModel(const std::string& path) {
+  REIN_ASSIGN_OR_RETURN(checkpoint::ModelSource source, checkpoint::FindModel(path));
+  REIN_ASSIGN_OR_RETURN(ModelDescription model, DescribeBase(source.weights));
+  if (source.adapter.empty()) return model;
+  return WithAdapter(model, source.adapter);
 }
 
 absl::StatusOr<ModelDescription> WithScalarHead(const ModelDescription& model) {

@@ -24,10 +24,11 @@ struct ModelDescription {
   const ModelFamily* family = nullptr;
   DecoderSpec spec;
   std::string config_json;  // the text of config.json, written back on save
+  std::string base;         // the folder of the whole weights, or the config.json
 };
 
-// `path` is a folder with a config.json, or the config.json itself. A ...ForSequenceClassification with one
-// label is its family's decoder with a scalar head.
+// `path` is a folder with a config.json, the config.json itself, or a PEFT adapter folder (see lora.h), which is its base
+// with low-rank updates. A ...ForSequenceClassification with one label is its family's decoder with a scalar head.
 absl::StatusOr<ModelDescription> DescribeModel(const std::string& path);
 
 // The same body with a scalar head, as a reward model or critic begins; its folder says
@@ -38,9 +39,12 @@ absl::StatusOr<ModelDescription> WithScalarHead(const ModelDescription& model);
 // (BF16, F16, F32, or F8_E4M3 with a weight_scale_inv for each block of 128 x 128). INVALID_ARGUMENT lists all tensors that are missing, unknown or of another shape.
 // Only what the family names as no parameter, buffers such as rotary_emb.inv_freq, and a head equal to a tied embedding are
 // skipped. A scalar head that the folder of a causal model lacks begins at 0, and that model's own head is
-// skipped.
+// skipped. Low-rank updates come from an adapter folder; where `folder` is none they are left alone.
 absl::Status LoadWeights(const std::string& folder, const ModelDescription& model,
                          const weights::Registry& registry, const at::Tensor& arena);
+// The same into parts that stand apart, whose dtypes may differ.
+absl::Status LoadWeights(const std::string& folder, const ModelDescription& model,
+                         const weights::Registry& registry, const ArenaParts& arena);
 
 // Fills `arena` with random weights: norms 1 (0 where 1 is added to them), biases 0, matrices normal with deviation 0.02, each drawn
 // from (seed, parameter name) alone.
@@ -48,9 +52,12 @@ void InitializeWeights(const DecoderSpec& spec, const weights::Registry& registr
                        const at::Tensor& arena);
 
 // Writes config.json and model.safetensors (dtype of `arena`) into `folder`, and copies the tokenizer's
-// files from `source_folder` when it is not empty. The folder loads in `transformers`.
+// files from `source_folder` when it is not empty. The folder loads in `transformers`. Of a model without low-rank
+// updates; see lora.h.
 absl::Status SaveModelFolder(const std::string& folder, const ModelDescription& model,
                              const weights::Registry& registry, const at::Tensor& arena,
                              const std::string& source_folder);
+// The tokenizer's files alone.
+absl::Status CopyTokenizer(const std::string& source_folder, const std::string& folder);
 
 }  // namespace rein::models

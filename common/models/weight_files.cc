@@ -17,9 +17,11 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/checkpoint/durable_file.h"
+#include "common/checkpoint/model_source.h"
 #include "common/checkpoint/safetensors.h"
 #include "common/files/read_file.h"
 #include "common/json/parse_json.h"
+#include "common/models/lora.h"
 #include "common/models/model_folder.h"
 #include "common/status/status_macros.h"
 #include "common/weights/digest.h"
@@ -108,6 +110,7 @@ class FolderMatch {
   }
 
   void Match(const weights::Parameter& parameter) {
+    if (IsLora(parameter.spec.name)) return;  // of an adapter's file
     const std::vector<TensorPlace> places = model_.family->places(model_.spec, parameter.spec);
     for (const TensorPlace& place : places) {
       const std::vector<int64_t>& wanted = place.shape.empty() ? parameter.spec.shape : place.shape;
@@ -292,30 +295,35 @@ absl::Status CheckWeights(const std::string& folder, const ModelDescription& mod
 
 absl::Status LoadWeights(const std::string& folder, const ModelDescription& model,
                          const weights::Registry& registry, const at::Tensor& arena) {
-  REIN_ASSIGN_OR_RETURN(auto files, OpenWeightFiles(folder));
+  return LoadWeights(folder, model, registry, PartsOf(registry, arena));
+}
+
+absl::Status LoadWeights(const std::string& folder, const ModelDescription& model,
+                         const weights::Registry& registry, const ArenaParts& arena) {
+  REIN_ASSIGN_OR_RETURN(checkpoint::ModelSource source, checkpoint::FindModel(folder));
+  REIN_ASSIGN_OR_RETURN(auto files, OpenWeightFiles(source.weights));
   FolderMatch match(model, files);
   for (const weights::Parameter& parameter : registry.parameters()) match.Match(parameter);
-  REIN_RETURN_IF_ERROR(match.Finish(folder));
-  for (const weights::Parameter* parameter : match.fresh) {
-    arena.narrow(0, parameter->offset, parameter->elements).zero_();
-  }
+  REIN_RETURN_IF_ERROR(match.Finish(source.weights));
+  at::NoGradGuard no_grad;
+  for (const weights::Parameter* parameter : match.fresh) arena.Of(registry, *parameter).zero_();
   // Parameters that share a tensor come one after another.
   std::string wide_name;
   at::Tensor wide;
   for (const FolderMatch::Copy& copy : match.copies) {
-    at::Tensor source = copy.scale == nullptr ? FileTensor(*copy.view) : wide;
+    at::Tensor from = copy.scale == nullptr ? FileTensor(*copy.view) : wide;
     if (copy.scale != nullptr && copy.tensor != wide_name) {
       const bool fp8 = copy.view->dtype == "F8_E4M3";
-      source = wide = fp8 ? Dequantised(*copy.view, *copy.scale) : FromMxfp4(*copy.view, *copy.scale);
+      from = wide = fp8 ? Dequantised(*copy.view, *copy.scale) : FromMxfp4(*copy.view, *copy.scale);
       wide_name = copy.tensor;
     }
     const bool whole = copy.place.shape.empty();
-    if (!whole) source = source.as_strided(copy.place.sizes, copy.place.strides, copy.place.offset);
-    arena.narrow(0, copy.parameter->offset, copy.parameter->elements)
+    if (!whole) from = from.as_strided(copy.place.sizes, copy.place.strides, copy.place.offset);
+    arena.Of(registry, *copy.parameter)
         .view(whole ? copy.parameter->local_shape : copy.place.sizes)
-        .copy_(source);
+        .copy_(from);
   }
-  return absl::OkStatus();
+  return source.adapter.empty() ? absl::OkStatus() : LoadAdapter(source.adapter, model, registry, arena);
 }
 
 void InitializeWeights(const DecoderSpec& spec, const weights::Registry& registry, uint64_t seed,
@@ -399,7 +407,10 @@ absl::Status SaveModelFolder(const std::string& folder, const ModelDescription& 
   config["torch_dtype"] = bf16 ? "bfloat16" : "float32";
   REIN_RETURN_IF_ERROR(
       checkpoint::WriteDurably(folder + "/config.json", config.dump(2) + "\n"));
-  if (source_folder.empty()) return absl::OkStatus();
+  return source_folder.empty() ? absl::OkStatus() : CopyTokenizer(source_folder, folder);
+}
+
+absl::Status CopyTokenizer(const std::string& source_folder, const std::string& folder) {
   for (const char* name : {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
                            "generation_config.json", "chat_template.jinja", "vocab.json",
                            "merges.txt", "tokenizer.model", "added_tokens.json"}) {

@@ -2,6 +2,8 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
+#include <cmath>
 #include <limits>
 #include <vector>
 
@@ -18,7 +20,14 @@ constexpr int64_t kRowPadding = 8;
 
 Weight Of(const Weight& stacked, int64_t expert) {
   if (!stacked.defined()) return {};
-  return {stacked.value[expert], stacked.grad.defined() ? stacked.grad[expert] : at::Tensor()};
+  Weight one{stacked.value[expert], stacked.grad.defined() ? stacked.grad[expert] : at::Tensor()};
+  const int64_t rows = stacked.value.size(1), begin = expert * rows;
+  for (const LowRankUpdate& u : stacked.updates) {
+    if (u.first_row < begin || u.first_row >= begin + rows) continue;
+    one.updates.push_back(u);
+    one.updates.back().first_row -= begin;
+  }
+  return one;
 }
 
 at::Tensor Scores(const at::Tensor& logits_TE, RoutingRule::Score score) {
@@ -62,23 +71,30 @@ at::Tensor WeightsOf(const at::Tensor& score_TE, const at::Tensor& expert_TK, co
   return rule.multiplier == 1 ? weight_TK : weight_TK * rule.multiplier;
 }
 
-// Rows of x, sorted by expert, through each expert's layer.
+// Rows of x, sorted by expert, through each expert's layer; rows of an expert beyond `most` give 0.
 at::Tensor RunExperts(const at::Tensor& x_ND, const at::Tensor& count_E, const ExpertWeights& w,
-                      const Gate& gate) {
+                      const Gate& gate, int64_t most) {
   at::Tensor host = count_E.to(at::kCPU);
   const int64_t* count = host.const_data_ptr<int64_t>();
   std::vector<at::Tensor> parts;
   for (int64_t expert = 0, begin = 0; expert < count_E.size(0); begin += count[expert++]) {
-    const int64_t rows = count[expert];
-    if (rows == 0) continue;
+    const int64_t rows = std::min(count[expert], most);
+    if (count[expert] == 0) continue;
     at::Tensor x = x_ND.narrow(0, begin, rows);
     const int64_t padding = x.is_cpu() ? (kRowPadding - rows % kRowPadding) % kRowPadding : 0;
     if (padding > 0) x = at::constant_pad_nd(x, {0, 0, 0, padding});
     at::Tensor y = Gated(Projection(x, Of(w.gate_up, expert), Of(w.gate_up_bias, expert)), gate);
     y = Projection(y, Of(w.down, expert), Of(w.down_bias, expert));
     parts.push_back(y.narrow(0, 0, rows));
+    if (rows < count[expert]) parts.push_back(at::zeros({count[expert] - rows, y.size(1)}, y.options().requires_grad(false)));
   }
   return at::cat(parts, 0);
+}
+
+// Which choices stand behind the first `most` of their expert; place_N: of each choice, among all sorted by expert.
+at::Tensor BeyondCapacity(const at::Tensor& count_E, const at::Tensor& place_N, const at::Tensor& expert_N, int64_t most) {
+  at::Tensor first_E = count_E.cumsum(0) - count_E;
+  return (place_N - first_E.index_select(0, expert_N)) >= most;
 }
 
 }  // namespace
@@ -98,10 +114,12 @@ at::Tensor MixtureOfExperts(const at::Tensor& x_TD, const ExpertWeights& weights
   if (weights.correction_E.defined()) correction = weights.correction_E.value.to(at::kFloat);
   Choice choice = ChooseExperts(logits, correction, rule);
   if (place.record != nullptr) {
-    logits = Recorded(logits, choice.expert_TK, place.layer, place.layers, place.record);
+    const bool sigmoid = rule.score == RoutingRule::Score::kSigmoid;
+    logits = Recorded(logits, choice.expert_TK, sigmoid, place.layer, place.layers, place.record);
     choice.weight_TK = WeightsOf(Scores(logits, rule.score), choice.expert_TK, rule);
   }
-  if (GroupedExpertsTake(x_TD, weights)) return GroupedExperts(x_TD, choice, weights, gate);
+  const bool limited = place.record != nullptr && place.record->capacity > 0;
+  if (!limited && GroupedExpertsTake(x_TD, weights)) return GroupedExperts(x_TD, choice, weights, gate);
   // Each token once for each of its experts, sorted by expert, and back.
   at::Tensor expert_N = choice.expert_TK.flatten();
   at::Tensor order_N = expert_N.argsort(/*stable=*/true, /*dim=*/0);
@@ -111,7 +129,14 @@ at::Tensor MixtureOfExperts(const at::Tensor& x_TD, const ExpertWeights& weights
       x_TD.unsqueeze(1).expand({-1, rule.chosen, -1}).reshape({-1, x_TD.size(1)});
   at::Tensor count_E = at::zeros({rule.experts}, expert_N.options())
                            .index_add_(0, expert_N, at::ones_like(expert_N));
-  at::Tensor y_ND = RunExperts(copies.index_select(0, order_N), count_E, weights, gate);
+  int64_t most = order_N.size(0);
+  if (place.record != nullptr && place.record->capacity > 0) {
+    most = static_cast<int64_t>(std::ceil(place.record->capacity * static_cast<double>(most) / static_cast<double>(rule.experts)));
+    at::Tensor dropped_TK = BeyondCapacity(count_E, place_N, expert_N, most).view_as(choice.expert_TK);
+    choice.weight_TK = choice.weight_TK.masked_fill(dropped_TK, 0);
+    if (!place.record->closed) place.record->dropped.add_(dropped_TK.sum());
+  }
+  at::Tensor y_ND = RunExperts(copies.index_select(0, order_N), count_E, weights, gate, most);
   at::Tensor y_TKD = y_ND.index_select(0, place_N).view({x_TD.size(0), rule.chosen, -1});
   at::Tensor weighted = y_TKD.to(at::kFloat) * choice.weight_TK.unsqueeze(-1);
   return weighted.sum(1).to(x_TD.scalar_type());

@@ -1,6 +1,7 @@
 // A mixture of experts: a router sends each token to a few of many feed-forward layers (arXiv 1701.06538).
 //
-// The router is fp32 whatever the weights are. No token is dropped. The outputs of a token's experts are added in
+// The router is fp32 whatever the weights are. No token is dropped, unless a training pass limits what an expert takes
+// (RouterRecord::capacity). The outputs of a token's experts are added in
 // the order in which they were chosen, so that a token's result does not depend on the others.
 //
 // T packed tokens, D model, E experts, I width of an expert, K chosen experts.

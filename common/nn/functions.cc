@@ -166,6 +166,19 @@ at::Tensor Multiply(const at::Tensor& x_TD, const Weight& weight_ED, const Weigh
   return y;
 }
 
+// Adds the low-rank update to its columns of y_TE; returns x down^T, [T, R].
+at::Tensor AddUpdate(const at::Tensor& x_TD, const LowRankUpdate& update, const at::Tensor& y_TE) {
+  at::Tensor low_TR = Multiply(x_TD, update.down, {});
+  y_TE.narrow(1, update.first_row, update.rows).add_(Multiply(low_TR, update.up, {}), update.scale);
+  return low_TR;
+}
+
+struct HeldUpdates : torch::CustomClassHolder {
+  explicit HeldUpdates(std::vector<LowRankUpdate> u) : updates(std::move(u)) {}
+  std::vector<LowRankUpdate> updates;
+  std::vector<at::Tensor> lows;  // of each, what AddUpdate() returned
+};
+
 struct ProjectionFunction : public Function<ProjectionFunction> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x_TD,
                             const Weight& weight_ED, const Weight& bias_E) {
@@ -173,15 +186,33 @@ struct ProjectionFunction : public Function<ProjectionFunction> {
     Store(context, "weight", weight_ED.value);
     Store(context, "weight_grad", weight_ED.grad);
     Store(context, "bias_grad", bias_E.grad);
-    return Multiply(x_TD, weight_ED, bias_E);
+    at::Tensor y_TE = Multiply(x_TD, weight_ED, bias_E);
+    if (weight_ED.updates.empty()) return y_TE;
+    auto held = c10::make_intrusive<HeldUpdates>(weight_ED.updates);
+    for (const LowRankUpdate& u : held->updates) held->lows.push_back(AddUpdate(x_TD, u, y_TE));
+    context->saved_data["updates"] = c10::IValue::make_capsule(held);
+    return y_TE;
   }
 
   static tensor_list backward(AutogradContext* context, tensor_list dy) {
-    at::Tensor dy_TE = dy[0].contiguous();
-    AccumulateOuter(Stored(context, "weight_grad"), dy_TE, Stored(context, "x"));
+    at::Tensor dy_TE = dy[0].contiguous(), x_TD = Stored(context, "x");
+    AccumulateOuter(Stored(context, "weight_grad"), dy_TE, x_TD);
     at::Tensor bias_grad = Stored(context, "bias_grad");
     if (bias_grad.defined()) bias_grad.add_(dy_TE.sum(0, /*keepdim=*/false, at::kFloat));
-    return {at::mm(dy_TE, Stored(context, "weight")), at::Tensor(), at::Tensor()};
+    at::Tensor dx_TD = at::mm(dy_TE, Stored(context, "weight"));
+    if (context->saved_data.count("updates") > 0) {
+      auto capsule = context->saved_data["updates"].toCapsule();
+      const auto& held = *static_cast<HeldUpdates*>(capsule.get());
+      for (size_t i = 0; i < held.updates.size(); ++i) {
+        const LowRankUpdate& u = held.updates[i];
+        at::Tensor part = dy_TE.narrow(1, u.first_row, u.rows).contiguous();
+        AccumulateOuter(u.up.grad, part, held.lows[i] * u.scale);
+        at::Tensor dlow_TR = at::mm(part, u.up.value).mul_(u.scale);
+        AccumulateOuter(u.down.grad, dlow_TR, x_TD);
+        dx_TD.addmm_(dlow_TR, u.down.value);
+      }
+    }
+    return {dx_TD, at::Tensor(), at::Tensor()};
   }
 };
 
@@ -297,7 +328,9 @@ at::Tensor RmsNorm(const at::Tensor& x, const Weight& weight_D, double eps) {
 
 at::Tensor Projection(const at::Tensor& x_TD, const Weight& weight_ED, const Weight& bias_E) {
   if (Records(x_TD)) return ProjectionFunction::apply(x_TD, weight_ED, bias_E);
-  return Multiply(x_TD, weight_ED, bias_E);
+  at::Tensor y_TE = Multiply(x_TD, weight_ED, bias_E);
+  for (const LowRankUpdate& u : weight_ED.updates) AddUpdate(x_TD, u, y_TE);
+  return y_TE;
 }
 
 at::Tensor GatedSilu(const at::Tensor& gate_up) {

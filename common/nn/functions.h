@@ -37,7 +37,7 @@ SumAndNorm AddRmsNorm(const at::Tensor& x_TD, const at::Tensor& delta_TD, const 
 // x / sqrt(mean(x^2) + eps), cast, times weight, over the last dimension.
 at::Tensor RmsNorm(const at::Tensor& x, const Weight& weight_D, double eps);
 
-// x_TD weight_ED^T + bias_E; the bias may be undefined.
+// x_TD weight_ED^T + bias_E, and the weight's low-rank updates; the bias may be undefined.
 at::Tensor Projection(const at::Tensor& x_TD, const Weight& weight_ED, const Weight& bias_E);
 
 // silu(gate) * up, where gate_up is [T, 2F] = [gate | up] -> [T, F] (SwiGLU, arXiv 2002.05202).

@@ -156,7 +156,8 @@ struct RouterFunction : public Function<RouterFunction> {
 
 bool GroupedExpertsTake(const at::Tensor& x_TD, const ExpertWeights& weights) {
   auto multiple = [](const at::Tensor& w) { return w.size(1) % 8 == 0 && w.size(2) % 8 == 0; };
-  return RunsKernels(x_TD) && multiple(weights.gate_up.value) && multiple(weights.down.value);
+  return RunsKernels(x_TD) && multiple(weights.gate_up.value) && multiple(weights.down.value) &&
+         weights.gate_up.updates.empty() && weights.down.updates.empty();
 }
 
 at::Tensor GroupedExperts(const at::Tensor& x_TD, const Choice& choice, const ExpertWeights& weights, const Gate& gate) {

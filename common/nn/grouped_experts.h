@@ -11,7 +11,7 @@
 
 namespace rein::nn {
 
-// bf16 on a GPU, with widths that are multiples of 8.
+// bf16 on a GPU, with widths that are multiples of 8 and without low-rank updates.
 bool GroupedExpertsTake(const at::Tensor& x_TD, const ExpertWeights& weights);
 
 // [T, D] as MixtureOfExperts() gives it, after the choice.

@@ -31,7 +31,7 @@ at::Tensor AttendLatent(const at::Tensor& x_TD, const LatentShape& s, const Late
                      layer, rule)
         .flatten(1);
   }
-  at::Tensor up = w.kv_up.value.view({heads, s.plain_dim + s.value_dim, s.latent_dim});
+  at::Tensor up = Merged(w.kv_up).view({heads, s.plain_dim + s.value_dim, s.latent_dim});
   at::Tensor key_up = up.narrow(1, 0, s.plain_dim);                  // [H, N, L]
   at::Tensor value_up = up.narrow(1, s.plain_dim, s.value_dim);      // [H, W, L]
   at::Tensor q_latent = q_plain.transpose(0, 1).matmul(key_up).transpose(0, 1);  // [T, H, L]

@@ -1,6 +1,6 @@
-// What the routers of one training pass did, and the loss that keeps a model's experts evenly busy.
+// What the routers of one training pass did, and the losses that keep them even and small.
 //
-// L layers, E experts, K chosen ones.
+// T packed tokens, L layers, E experts, K chosen ones, S sequences.
 
 #pragma once
 
@@ -11,29 +11,44 @@
 
 namespace rein::nn {
 
-// One for a pass; its routers write into it until Close(), so that what the backward pass runs again is not counted.
+// One for a pass; its routers write into it until Close(), so that what the backward pass runs again is not counted. Gradients
+// of its losses, times `share`, enter at the routers by themselves.
 struct RouterRecord {
-  // The auxiliary loss of Switch Transformers (arXiv 2101.03961, section 2.2), over all layers of the pass as
-  // `transformers` has it: balance * E * sum over experts of (choices of it / rows) * (its mean probability), where rows
-  // are tokens times layers. Its gradient, times `share`, enters at the routers by itself. `share` is the part that this
-  // pass is of what one optimizer step sees. 0: none.
+  enum class Level { kBatch, kSequence, kGlobal };
+
+  // Weight of the auxiliary loss; 0: none.
+  //   kBatch     that of Switch Transformers (arXiv 2101.03961, section 2.2), over all layers of the pass as `transformers` has it:
+  //              E * sum over experts of (choices of it / rows) * (its mean probability); rows are tokens times layers.
+  //   kGlobal    the same with choices / rows of all that an optimizer step sees (arXiv 2501.11873): even_E.
+  //   kSequence  of each layer, the mean over sequences of sum over experts of (its choices * E / (K tokens)) * (its mean
+  //              probability) (arXiv 2412.19437, equation 17); layers are added up. Sigmoid scores are divided by their sum.
   double balance = 0;
-  double share = 1;
+  Level level = Level::kBatch;
+  double z_loss = 0;    // weight of the mean over tokens of log^2 sum exp(logits), layers added up (arXiv 2202.08906)
+  double capacity = 0;  // above 0: an expert takes at most ceil(capacity * T K / E) rows, the first ones
+  double share = 1;     // the part that this pass is of what one optimizer step sees
+  at::Tensor sequence_T;      // kSequence: int64, which sequence a token is of, from 0
+  at::Tensor even_E;          // kGlobal: fp32 choices / rows
 
   at::Tensor choices_LE;       // fp32: how often each layer chose each expert; defined by the first router
   at::Tensor probability_E;    // fp32, summed over rows
   at::Tensor entropy;          // fp32: of the probabilities, nats, summed over rows
+  at::Tensor sequence_loss;    // fp32: kSequence's, without its weight
+  at::Tensor log_partition;    // fp32: log^2 sum exp(logits), summed over rows
+  at::Tensor dropped;          // fp32: choices beyond an expert's capacity
   int64_t rows = 0;
+  int64_t layers = 0;          // that have a router
   bool closed = false;
 
   void Close() { closed = true; }
-  // The auxiliary loss, without `share`.
+  // The auxiliary loss and the z-loss, without `share`.
   double BalanceLoss() const;
+  double ZLoss() const;
 };
 
-// Notes what a router of `layer` (of `layers`) did, and returns its logits_TE, through which the auxiliary loss flows back.
-// A null record changes nothing.
-at::Tensor Recorded(const at::Tensor& logits_TE, const at::Tensor& expert_TK, int64_t layer, int64_t layers,
+// Notes what a router of `layer` (of `layers`) did, and returns its logits_TE, through which its losses flow back; `sigmoid`:
+// scores are sigmoids. A null record changes nothing.
+at::Tensor Recorded(const at::Tensor& logits_TE, const at::Tensor& expert_TK, bool sigmoid, int64_t layer, int64_t layers,
                     const std::shared_ptr<RouterRecord>& record);
 
 }  // namespace rein::nn

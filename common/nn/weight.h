@@ -5,13 +5,34 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cstdint>
+#include <vector>
+
 namespace rein::nn {
+
+struct LowRankUpdate;
 
 struct Weight {
   at::Tensor value;  // compute dtype
-  at::Tensor grad;   // fp32, same shape, accumulated into by backward passes; undefined in inference
+  at::Tensor grad;   // fp32, same shape, accumulated into by backward passes; undefined: frozen, or inference
+  std::vector<LowRankUpdate> updates = {};  // LoRA; only Projection(), and what is built of it, reads them
 
   bool defined() const { return value.defined(); }
 };
+
+// What LoRA (arXiv 2106.09685) adds to rows [first_row, first_row + rows) of a matrix: scale * up down.
+//
+// It is never merged into the matrix while it is trained: trainer, generator and reference all compute
+// x W^T + scale (x down^T) up^T by the same function, so that a token's log-prob is the same in each, and a bf16 matrix
+// does not round updates away that are smaller than its last bit.
+struct LowRankUpdate {
+  int64_t first_row = 0, rows = 0;  // of the matrix, all leading dimensions as one
+  Weight down;                      // "A": [R, D]
+  Weight up;                        // "B": [rows, R]
+  double scale = 1;
+};
+
+// The matrix with its updates added, without a gradient, for formulas that need its entries.
+at::Tensor Merged(const Weight& weight);
 
 }  // namespace rein::nn

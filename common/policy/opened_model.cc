@@ -1,10 +1,9 @@
 #include "common/policy/opened_model.h"
 
-#include <filesystem>
-
 #include "absl/strings/str_cat.h"
 #include <ATen/ATen.h>
 
+#include "common/checkpoint/model_source.h"
 #include "common/status/status_macros.h"
 
 namespace rein::policy {
@@ -27,19 +26,17 @@ absl::StatusOr<OpenedModel> OpenModel(const ModelChoice& choice) {
   OpenedModel model;
   SlotOptions options = {.device = at::Device(choice.device), .keep_idle = choice.keep_idle};
   REIN_ASSIGN_OR_RETURN(options.dtype, ParseDtype(choice.dtype));
-  REIN_ASSIGN_OR_RETURN(model.description, models::DescribeModel(choice.path));
-  std::filesystem::path folder = choice.path;
-  if (!std::filesystem::is_directory(folder)) folder = folder.parent_path();
-  REIN_ASSIGN_OR_RETURN(model.text, text::ModelText::Load(folder.empty() ? "." : folder.string()));
+  REIN_ASSIGN_OR_RETURN(checkpoint::ModelSource source, checkpoint::FindModel(choice.path));
+  REIN_ASSIGN_OR_RETURN(model.description, models::DescribeTrained(choice.path, choice.trained));
+  REIN_ASSIGN_OR_RETURN(model.text, text::ModelText::Load(source.text));
   absl::Status fits =
       text::CheckVocabulary(*model.text, static_cast<uint32_t>(model.description.spec.vocab_size));
   if (!fits.ok()) {
     return absl::Status(fits.code(), absl::StrCat(choice.path, ": ", fits.message()));
   }
   REIN_ASSIGN_OR_RETURN(model.slots, PolicySlots::Create(model.description.spec, options));
-  if (choice.load_weights) {
-    REIN_RETURN_IF_ERROR(model.slots->LoadFolder(choice.path, model.description));
-  }
+  REIN_RETURN_IF_ERROR(choice.load_weights ? model.slots->LoadFolder(choice.path, model.description)
+                                           : model.slots->LoadFrozen(choice.path, model.description));
   return model;
 }
 

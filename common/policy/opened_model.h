@@ -8,6 +8,7 @@
 
 #include "absl/status/statusor.h"
 
+#include "common/models/lora.h"
 #include "common/models/model_folder.h"
 #include "common/policy/policy_slots.h"
 #include "common/text/model_text.h"
@@ -15,7 +16,8 @@
 namespace rein::policy {
 
 struct ModelChoice {
-  std::string path;       // a Hugging Face folder, or a config.json
+  std::string path;       // a Hugging Face folder, a config.json, or a PEFT adapter folder
+  models::TrainedChoice trained;  // what syncs bring; the rest is read from the folder
   std::string dtype;      // float32 or bfloat16; empty: what suits the device
   std::string device;     // cpu or cuda:N
   bool keep_idle = true;  // see SlotOptions

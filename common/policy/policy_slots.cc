@@ -26,6 +26,7 @@ absl::StatusOr<std::unique_ptr<PolicySlots>> PolicySlots::Create(const models::D
   REIN_ASSIGN_OR_RETURN(weights::Registry registry,
                         weights::Registry::Create(models::DecoderParameters(spec)));
   auto slots = std::unique_ptr<PolicySlots>(new PolicySlots(spec, chosen, std::move(registry)));
+  REIN_ASSIGN_OR_RETURN(slots->frozen_, slots->Zeros(slots->registry_.trained_begin()));
   REIN_RETURN_IF_ERROR(slots->Fill(slots->slots_[0]));
   if (options.keep_idle) REIN_RETURN_IF_ERROR(slots->Fill(slots->slots_[1]));
   return slots;
@@ -38,15 +39,21 @@ PolicySlots::PolicySlots(const models::DecoderSpec& spec, const SlotOptions& opt
       registry_(std::move(registry)),
       plan_(weights::PlanOf(registry_, options.dtype == at::kFloat ? "float32" : "bfloat16")) {}
 
-absl::Status PolicySlots::Fill(Slot& slot) {
+absl::StatusOr<at::Tensor> PolicySlots::Zeros(int64_t elements) const {
   if (options_.device.is_cpu()) {
-    REIN_RETURN_IF_ERROR(tensor::CheckHostMemory("the weights", plan_.arena_bytes));
+    REIN_RETURN_IF_ERROR(tensor::CheckHostMemory(
+        "the weights", static_cast<uint64_t>(elements) * c10::elementSize(options_.dtype)));
   }
+  at::Tensor zeros;
   REIN_RETURN_IF_ERROR(tensor::CatchTorch("memory for the weights", [&] {
-    slot.arena = at::zeros({registry_.arena_elements()},
-                           at::TensorOptions(options_.dtype).device(options_.device));
+    zeros = at::zeros({elements}, at::TensorOptions(options_.dtype).device(options_.device));
   }));
-  REIN_ASSIGN_OR_RETURN(slot.decoder, models::Decoder::Create(spec_, registry_, slot.arena));
+  return zeros;
+}
+
+absl::Status PolicySlots::Fill(Slot& slot) {
+  REIN_ASSIGN_OR_RETURN(slot.arena, Zeros(registry_.trained_elements()));
+  REIN_ASSIGN_OR_RETURN(slot.decoder, models::Decoder::Create(spec_, registry_, {frozen_, slot.arena}));
   return absl::OkStatus();
 }
 
@@ -58,11 +65,23 @@ absl::StatusOr<PolicySlots::Slot*> PolicySlots::Idle() {
 
 absl::Status PolicySlots::LoadFolder(const std::string& folder,
                                      const models::ModelDescription& model) {
-  at::Tensor& arena = slots_[in_use_].arena;
-  if (options_.device.is_cpu()) return models::LoadWeights(folder, model, registry_, arena);
-  at::Tensor host = at::zeros({registry_.arena_elements()}, options_.dtype);
-  REIN_RETURN_IF_ERROR(models::LoadWeights(folder, model, registry_, host));
-  return tensor::CatchTorch("copy of the weights to the device", [&] { arena.copy_(host); });
+  const models::ArenaParts parts{frozen_, slots_[in_use_].arena};
+  if (options_.device.is_cpu()) {
+    REIN_RETURN_IF_ERROR(models::LoadWeights(folder, model, registry_, parts));
+  } else {
+    const models::ArenaParts host{at::zeros(frozen_.sizes(), options_.dtype), at::zeros(parts.trained.sizes(), options_.dtype)};
+    REIN_RETURN_IF_ERROR(models::LoadWeights(folder, model, registry_, host));
+    REIN_RETURN_IF_ERROR(tensor::CatchTorch("copy of the weights to the device", [&] {
+      parts.frozen.copy_(host.frozen);
+      parts.trained.copy_(host.trained);
+    }));
+  }
+  REIN_ASSIGN_OR_RETURN(plan_.frozen_digest, models::FrozenDigest(registry_, frozen_));
+  return absl::OkStatus();
+}
+
+absl::Status PolicySlots::LoadFrozen(const std::string& folder, const models::ModelDescription& model) {
+  return registry_.trains_all() ? absl::OkStatus() : LoadFolder(folder, model);
 }
 
 absl::Status PolicySlots::FillWithPattern() {

@@ -2,10 +2,11 @@
 // that a weight sync fills meanwhile.
 //
 //   REIN_ASSIGN_OR_RETURN(auto slots, PolicySlots::Create(model.spec, {.device = at::kCPU}));
+//   REIN_RETURN_IF_ERROR(slots->LoadFrozen(folder, model));            // what syncs do not bring
 //   weights::WeightReceiver receiver(*slots, clock);      // or: slots->LoadFolder(folder, model)
 //   const models::Decoder& decoder = slots->decoder();    // after the first weights
 //
-// What arrives goes to the idle slot only. Which slot is in use changes inside TakeIntoUse(), which
+// What training leaves alone (spec.lora, spec.frozen) is held once, for both. What arrives goes to the idle slot only. Which slot is in use changes inside TakeIntoUse(), which
 // asks `SwapHook` for the right moment: decoder() must not be in use then. Write() and
 // IdleDigests() may run beside forward passes.
 
@@ -55,8 +56,11 @@ class PolicySlots final : public weights::ReceivingArenas {
   // Takes a folder's weights into use, without any sync; for one-shot modes.
   absl::Status LoadFolder(const std::string& folder, const models::ModelDescription& model);
 
+  // Reads what no sync brings, which is nothing where everything is trained. The other side's must have the same digest.
+  absl::Status LoadFrozen(const std::string& folder, const models::ModelDescription& model);
+
   // Numbers to compute with before any weights came, for checks of the machine; to be called before
-  // the first sync.
+  // the first sync. Frozen weights stay.
   absl::Status FillWithPattern();
 
   const weights::WeightPlan& plan() const override { return plan_; }
@@ -73,20 +77,22 @@ class PolicySlots final : public weights::ReceivingArenas {
 
  private:
   struct Slot {
-    at::Tensor arena;
+    at::Tensor arena;  // the trained part
     std::unique_ptr<models::Decoder> decoder;
   };
 
   PolicySlots(const models::DecoderSpec& spec, const SlotOptions& options,
               weights::Registry registry);
 
+  absl::StatusOr<at::Tensor> Zeros(int64_t elements) const;
   absl::Status Fill(Slot& slot);
   absl::StatusOr<Slot*> Idle();
 
   const models::DecoderSpec spec_;
   const SlotOptions options_;
   const weights::Registry registry_;
-  const weights::WeightPlan plan_;
+  weights::WeightPlan plan_;
+  at::Tensor frozen_;
   SwapHook hook_;
   std::array<Slot, 2> slots_;
   size_t in_use_ = 0;

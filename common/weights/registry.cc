@@ -1,6 +1,7 @@
 #include "common/weights/registry.h"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -57,7 +58,7 @@ bool OnStage(const Partition& partition, MeshShape mesh, MeshRank rank, int num_
 absl::StatusOr<Registry> Registry::Create(std::vector<ParameterSpec> specs, MeshShape mesh,
                                           MeshRank rank, int num_layers) {
   Registry registry;
-  int64_t end = 0;
+  std::vector<std::vector<Parameter>> frozen, trained;  // each of neighbours that follow each other; all begin in `frozen`
   for (ParameterSpec& spec : specs) {
     REIN_ASSIGN_OR_RETURN(std::vector<int64_t> local, LocalShape(spec, mesh));
     if (!OnStage(spec.partition, mesh, rank, num_layers)) continue;
@@ -65,15 +66,33 @@ absl::StatusOr<Registry> Registry::Create(std::vector<ParameterSpec> specs, Mesh
     parameter.elements = 1;
     for (int64_t size : local) parameter.elements *= size;
     parameter.local_shape = std::move(local);
-    parameter.offset = spec.follows_previous ? end : RoundUp(end, kAlignElements);
-    parameter.spec = std::move(spec);
-    end = parameter.offset + parameter.elements;
     registry.parameter_count_ += parameter.elements;
-    if (!registry.index_.emplace(parameter.spec.name, registry.parameters_.size()).second) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("parameter ", parameter.spec.name, " is declared twice"));
+    if (spec.trained) registry.trained_count_ += parameter.elements;
+    const bool joins = spec.follows_previous && !frozen.empty();
+    parameter.spec = std::move(spec);
+    if (!joins) frozen.emplace_back();
+    frozen.back().push_back(std::move(parameter));
+  }
+  auto first_trained = std::stable_partition(frozen.begin(), frozen.end(), [](const auto& block) {
+    return std::none_of(block.begin(), block.end(), [](const Parameter& p) { return p.spec.trained; });
+  });
+  trained.assign(std::make_move_iterator(first_trained), std::make_move_iterator(frozen.end()));
+  frozen.erase(first_trained, frozen.end());
+  int64_t end = 0;
+  for (auto* part : {&frozen, &trained}) {
+    if (part == &trained) registry.trained_begin_ = RoundUp(end, kAlignElements);
+    for (std::vector<Parameter>& block : *part) {
+      end = RoundUp(end, kAlignElements);
+      for (Parameter& parameter : block) {
+        parameter.offset = end;
+        end += parameter.elements;
+        if (!registry.index_.emplace(parameter.spec.name, registry.parameters_.size()).second) {
+          return absl::InvalidArgumentError(
+              absl::StrCat("parameter ", parameter.spec.name, " is declared twice"));
+        }
+        registry.parameters_.push_back(std::move(parameter));
+      }
     }
-    registry.parameters_.push_back(std::move(parameter));
   }
   registry.arena_elements_ = RoundUp(end, kAlignElements);
   return registry;
@@ -85,9 +104,9 @@ const Parameter* Registry::Find(absl::string_view name) const {
 }
 
 Registry::Slice Registry::OptimizerSlice(int rank, int size) const {
-  int64_t length = RoundUp((arena_elements_ + size - 1) / size, kAlignElements);
+  int64_t length = RoundUp((trained_elements() + size - 1) / size, kAlignElements);
   Slice slice;
-  slice.begin = std::min(arena_elements_, rank * length);
+  slice.begin = std::min(arena_elements_, trained_begin_ + rank * length);
   slice.end = std::min(arena_elements_, slice.begin + length);
   return slice;
 }

@@ -9,6 +9,10 @@
 // One offset (in elements) holds in every arena: compute (bf16 or fp32), master, grad, moment1 and
 // moment2 (fp32). Offsets are multiples of kAlignElements, so that a parameter starts on 256 bytes in a
 // 2-byte and in a 4-byte arena alike, except where a spec asks to follow its neighbour directly.
+//
+// What is trained stands at the end, from trained_begin() on: gradients, master weights, moments and weight syncs
+// cover that part alone (their element 0 is trained_begin()). Neighbours that follow each other stay together, so that
+// a frozen one of them lies in that part too, and is never stepped.
 // Immutable, copyable, thread-safe.
 
 #pragma once
@@ -50,6 +54,7 @@ struct ParameterSpec {
   Partition partition;
   bool decay = true;             // whether weight decay applies (matrices, not norms and biases)
   bool follows_previous = false;  // no padding before it: the two can be viewed as one matrix
+  bool trained = true;            // false: the optimizer leaves it as it was loaded
 };
 
 struct Parameter {
@@ -69,10 +74,17 @@ class Registry {
   const std::vector<Parameter>& parameters() const { return parameters_; }
   const Parameter* Find(absl::string_view name) const;  // null when there is none
   int64_t arena_elements() const { return arena_elements_; }  // padding included
+  int64_t trained_begin() const { return trained_begin_; }
+  int64_t trained_elements() const { return arena_elements_ - trained_begin_; }  // padding included
+  bool trains_all() const { return trained_begin_ == 0; }
+  // Of parameters that are trained, padding excluded.
+  int64_t trained_count() const { return trained_count_; }
+  // Whether the parameter stands in the part that gradients and weight syncs cover.
+  bool InTrainedPart(const Parameter& parameter) const { return parameter.offset >= trained_begin_; }
   int64_t parameter_count() const { return parameter_count_; }  // padding excluded
 
-  // The part of the arenas whose optimizer state data-parallel rank `rank` of `size` owns: equal slices,
-  // multiples of kAlignElements, the last one shorter.
+  // The part of the compute arena whose optimizer state data-parallel rank `rank` of `size` owns: equal slices of the
+  // trained part, multiples of kAlignElements, the last one shorter.
   struct Slice {
     int64_t begin = 0, end = 0;
   };
@@ -82,6 +94,8 @@ class Registry {
   std::vector<Parameter> parameters_;
   absl::flat_hash_map<std::string, size_t> index_;
   int64_t arena_elements_ = 0;
+  int64_t trained_begin_ = 0;
+  int64_t trained_count_ = 0;
   int64_t parameter_count_ = 0;
 };
 

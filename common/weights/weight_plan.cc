@@ -3,6 +3,7 @@
 #include <map>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 
 namespace rein::weights {
@@ -17,10 +18,11 @@ std::string Describe(const PlannedParameter& p) {
 WeightPlan PlanOf(const Registry& registry, const std::string& dtype) {
   const uint64_t element_bytes = dtype == "float32" ? 4 : 2;
   WeightPlan plan;
-  plan.arena_bytes = registry.arena_elements() * element_bytes;
+  plan.arena_bytes = registry.trained_elements() * element_bytes;
   for (const Parameter& parameter : registry.parameters()) {
+    if (!registry.InTrainedPart(parameter)) continue;
     plan.parameters.push_back({parameter.spec.name, parameter.local_shape, dtype,
-                               parameter.offset * element_bytes,
+                               (parameter.offset - registry.trained_begin()) * element_bytes,
                                parameter.elements * element_bytes});
   }
   return plan;
@@ -48,6 +50,11 @@ absl::Status CheckPlan(const WeightPlan& sent, const WeightPlan& own) {
   if (problems.empty() && sent.arena_bytes != own.arena_bytes) {
     problems.push_back(absl::StrCat("arena: the sender's has ", sent.arena_bytes,
                                     " bytes, the receiver's ", own.arena_bytes));
+  }
+  if (problems.empty() && sent.frozen_digest != own.frozen_digest) {
+    problems.push_back(absl::StrFormat("the weights that are not trained: the sender's have digest %016x, the receiver's "
+                                       "%016x: load the same base model on both",
+                                       sent.frozen_digest, own.frozen_digest));
   }
   if (problems.empty()) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat(

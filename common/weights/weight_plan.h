@@ -24,13 +24,17 @@ struct PlannedParameter {
 struct WeightPlan {
   std::vector<PlannedParameter> parameters;  // in arena order
   uint64_t arena_bytes = 0;
+  // Of the weights that are not sent, because training never changes them (see Registry::trained_begin); 0: there are
+  // none. Both sides must have loaded the same.
+  uint64_t frozen_digest = 0;
 };
 
-// The plan of a whole compute arena whose elements are `dtype` ("bfloat16" or "float32").
+// The plan of the trained part of a compute arena whose elements are `dtype` ("bfloat16" or "float32"); offsets count
+// from that part's first byte. Without a frozen digest.
 WeightPlan PlanOf(const Registry& registry, const std::string& dtype);
 
 // OK when both plans are the same; else INVALID_ARGUMENT that lists every parameter that only one side
-// has, or that has another shape, dtype or place.
+// has, or that has another shape, dtype or place, or says that the frozen weights differ.
 absl::Status CheckPlan(const WeightPlan& sent, const WeightPlan& own);
 
 }  // namespace rein::weights

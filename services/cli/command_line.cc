@@ -13,6 +13,7 @@
 #include "services/cli/command_flags.h"
 #include "services/cli/context.h"
 #include "services/cli/exit_code.h"
+#include "services/cli/models_command.h"
 
 namespace rein::cli {
 namespace {
@@ -281,7 +282,7 @@ void AddKeepCommands(CLI::App& app, Flags& flags) {
   result->add_option("--checkpoint", flags.exports.checkpoint, "Of this checkpoint; default: the result, else the newest");
   for (CLI::App* command : {take, result}) {
     command->add_option("--to", flags.exports.to, "The folder to make")->required();
-    command->add_option("--format", flags.exports.format, "hf: what transformers and vLLM load")->check(CLI::IsMember({"hf"}))->capture_default_str();
+    command->add_option("--format", flags.exports.format, "hf: what transformers, peft and vLLM load; merged: an adapter added to its base, as a whole model")->check(CLI::IsMember({"hf", "merged"}))->capture_default_str();
   }
   CLI::App* deletion = ControllerCommand(app, flags, "delete", "Forget jobs that have ended, with all they left", [&flags](ControllerClient& client) {
     return RunDelete(client, flags.names, flags.yes);
@@ -333,6 +334,13 @@ void AddDataCommands(CLI::App& app, Flags& flags) {
   inspect->add_option("index", flags.what, "The .idx file")->required();
 }
 
+// LibTorch reads the folders, which this program does without: the role that has it answers.
+void AddModelsCommand(CLI::App& app, Flags& flags) {
+  CLI::App* models = app.add_subcommand("models", "What model folders hold: list, inspect, verify, diff, merge, estimate, upcycle, import, export");
+  models->prefix_command()->set_help_flag();
+  models->callback([models, &flags] { flags.run = [words = models->remaining()] { return RunModels(words); }; });
+}
+
 // "did you mean" for a command that does not exist.
 void SuggestCommand(const CLI::App& app, int argc, char** argv) {
   if (argc < 2 || argv[1][0] == '-') return;
@@ -353,6 +361,7 @@ void AddCommands(CLI::App& app, Flags& flags) {
   AddKeepCommands(app, flags);
   AddShellCommands(app, flags);
   AddDataCommands(app, flags);
+  AddModelsCommand(app, flags);
   AddAccessCommands(app, flags);
   AddDeployCommands(app, flags);
 }
@@ -370,8 +379,7 @@ int RunCommandLine(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    int code = app.exit(error);
-    if (code == 0) return kExitOk;
+    if (app.exit(error) == 0) return kExitOk;
     SuggestCommand(app, argc, argv);
     return kExitUsage;
   }

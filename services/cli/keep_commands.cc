@@ -12,6 +12,7 @@
 
 #include "common/status/status_macros.h"
 #include "services/cli/exit_code.h"
+#include "services/cli/models_command.h"
 #include "services/cli/report_text.h"
 #include "services/cli/text_table.h"
 
@@ -111,10 +112,14 @@ int RunExport(ControllerClient& client, const ExportFlags& flags) {
   if (!job.ok()) return PrintError(job.status());
   absl::StatusOr<fs::path> from = SourceOf(*job, flags.checkpoint);
   if (!from.ok()) return PrintError(from.status());
-  absl::Status copied = CopyModel(*from, flags.to);
+  std::error_code error;
+  const bool adapter = fs::exists(*from / "adapter_config.json", error), merged = adapter && flags.format == "merged";
+  absl::Status copied = merged ? MergeAdapter(from->string(), flags.to) : CopyModel(*from, flags.to);
   if (!copied.ok()) return PrintError(copied);
   Print(absl::StrCat(flags.to, "\n"));
-  Hint(absl::StrCat("of ", from->string(), "; loads with AutoModelForCausalLM.from_pretrained\n"));
+  const char* loader = adapter && !merged ? "PeftModel.from_pretrained, over the base that adapter_config.json names"
+                                          : "AutoModelForCausalLM.from_pretrained";
+  Hint(absl::StrCat("of ", from->string(), "; loads with ", loader, "\n"));
   return kExitOk;
 }
 

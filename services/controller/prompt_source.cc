@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include <google/protobuf/util/json_util.h>
 
+#include "common/checkpoint/model_source.h"
 #include "common/config/corpus_split.h"
 #include "common/data/jsonl_dataset.h"
 #include "common/data/prompt_encoder.h"
@@ -195,7 +196,9 @@ absl::Status CheckEpisodes(PromptSource& prompts, const v1::JobConfig& job) {
 
 absl::StatusOr<ModelLimits> ReadLimits(const v1::ModelConfig& model) {
   std::error_code error;
-  const fs::path path = model.has_path() ? model.path() : model.config();
+  REIN_ASSIGN_OR_RETURN(checkpoint::ModelSource source,
+                        checkpoint::FindModel(model.has_path() ? model.path() : model.config()));
+  const fs::path path = source.weights;
   const fs::path file = fs::is_directory(path, error) ? path / "config.json" : path;
   REIN_ASSIGN_OR_RETURN(nlohmann::json config, json::ReadJsonFile(file.string()));
   auto count = [&](const char* key) -> uint64_t {
@@ -211,21 +214,17 @@ absl::StatusOr<ModelLimits> ReadLimits(const v1::ModelConfig& model) {
   return limits;
 }
 
-std::string ModelFolder(const v1::ModelConfig& model) {
-  const std::string& path = model.has_path() ? model.path() : model.config();
-  std::error_code error;
-  if (fs::is_directory(path, error)) return path;
-  return fs::path(path).parent_path().string();
-}
-
 absl::StatusOr<std::unique_ptr<PromptSource>> OpenPrompts(
     const v1::DatasetConfig& dataset, const v1::ModelConfig& model,
     std::optional<config::TextJob::Answers> answers, bool all_turns) {
   using Answers = config::TextJob::Answers;
-  const std::string folder = ModelFolder(model);
+  REIN_ASSIGN_OR_RETURN(checkpoint::ModelSource source,
+                        checkpoint::FindModel(model.has_path() ? model.path() : model.config()));
+  const std::string& folder = source.text;
   std::error_code error;
-  if (!fs::exists(folder + "/config.json", error)) {
-    return absl::InvalidArgumentError(absl::StrCat("model: there is no config.json in ", folder));
+  const bool whole = fs::is_directory(source.weights, error);
+  if (whole && !fs::exists(source.weights + "/config.json", error)) {
+    return absl::InvalidArgumentError(absl::StrCat("model: there is no config.json in ", source.weights));
   }
   REIN_ASSIGN_OR_RETURN(auto text, text::ModelText::Load(folder));
   if (!text->has_tokenizer()) {

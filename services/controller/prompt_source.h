@@ -69,9 +69,6 @@ struct ModelLimits {
 // From config.json and model.max_length. INVALID_ARGUMENT or NOT_FOUND names the file.
 absl::StatusOr<ModelLimits> ReadLimits(const v1::ModelConfig& model);
 
-// The folder that holds the tokenizer of a job's model.
-std::string ModelFolder(const v1::ModelConfig& model);
-
 // Reads a JSONL file with the tokenizer and chat template of `model`, whose vocabulary must fit its
 // weights. `answers`: what every line must have; absent: answers may lack. `all_turns`: every turn of the
 // assistant is learned.

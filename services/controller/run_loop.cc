@@ -333,6 +333,8 @@ void RunLoop::LoadReference(const std::string& name) {
   const std::string teacher = rl != nullptr ? rl->kl().reference() : state_.job.config.distill().teacher();
   if (state_.plan.reference && !teacher.empty()) {
     request.mutable_model()->clear_config();
+    request.mutable_model()->clear_lora();
+    request.mutable_model()->clear_freeze();
     request.mutable_model()->set_path(teacher);
     request.set_weights_path(teacher);
   }

@@ -4,6 +4,11 @@
 //   rein-reference models inspect PATH
 //   rein-reference models verify FOLDER
 //   rein-reference models diff FOLDER FOLDER
+//   rein-reference models merge ADAPTER --to FOLDER
+//   rein-reference models upcycle FOLDER --to FOLDER --experts 8
+//   rein-reference models import FILE.gguf --to FOLDER
+//   rein-reference models export FOLDER --to FILE.gguf
+//   rein-reference models estimate PATH --job rl --length 4096
 
 #pragma once
 

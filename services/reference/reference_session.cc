@@ -9,6 +9,7 @@
 #include "common/policy/sequence_scorer.h"
 #include "common/status/status_macros.h"
 #include "services/role/debug_service.h"
+#include "services/role/trained_choice.h"
 
 namespace rein::services {
 namespace {
@@ -46,6 +47,7 @@ absl::StatusOr<std::unique_ptr<ReferenceSession>> ReferenceSession::Open(
   REIN_ASSIGN_OR_RETURN(
       policy::OpenedModel model,
       policy::OpenModel({.path = config.has_path() ? config.path() : config.config(),
+                         .trained = TrainedChoiceOf(config),
                          .dtype = config.dtype(),
                          .device = device,
                          .keep_idle = false,

@@ -9,6 +9,7 @@
 #include "common/status/status_macros.h"
 #include "rollout/engine/step_trace.h"
 #include "services/role/debug_service.h"
+#include "services/role/trained_choice.h"
 
 namespace rein::services {
 namespace {
@@ -42,6 +43,7 @@ absl::StatusOr<std::unique_ptr<RolloutSession>> RolloutSession::Open(
   REIN_ASSIGN_OR_RETURN(
       policy::OpenedModel model,
       policy::OpenModel({.path = config.has_path() ? config.path() : config.config(),
+                         .trained = TrainedChoiceOf(config),
                          .dtype = config.dtype(),
                          .device = device}));
   auto session = std::unique_ptr<RolloutSession>(

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "common/config/job_kind.h"
+#include "services/role/trained_choice.h"
 
 namespace rein::services {
 namespace {
@@ -40,6 +41,18 @@ LrSchedule ScheduleFromJob(const v1::JobConfig& job) {
   return schedule;
 }
 
+trainer::RouterRules RouterFromJob(const v1::RouterConfig& config) {
+  trainer::RouterRules rules;
+  if (config.has_auxiliary_loss()) rules.auxiliary_loss = config.auxiliary_loss();
+  using Level = nn::RouterRecord::Level;
+  if (config.auxiliary_level() == v1::AUXILIARY_LEVEL_SEQUENCE) rules.level = Level::kSequence;
+  if (config.auxiliary_level() == v1::AUXILIARY_LEVEL_GLOBAL) rules.level = Level::kGlobal;
+  rules.z_loss = config.z_loss();
+  rules.bias_rate = config.bias_rate();
+  rules.capacity = config.capacity_factor();
+  return rules;
+}
+
 }  // namespace
 
 absl::StatusOr<trainer::TrainerSettings> SettingsFromJob(const v1::JobConfig& job,
@@ -50,6 +63,7 @@ absl::StatusOr<trainer::TrainerSettings> SettingsFromJob(const v1::JobConfig& jo
   if (settings.model_path.empty()) {
     return absl::InvalidArgumentError("model: names neither a path nor a config");
   }
+  settings.trained = TrainedChoiceOf(job.model());
   settings.seed = job.seed();
   settings.device = device;
   settings.dtype = job.model().dtype();
@@ -60,6 +74,7 @@ absl::StatusOr<trainer::TrainerSettings> SettingsFromJob(const v1::JobConfig& jo
   settings.max_grad_norm = config.max_grad_norm();
   settings.adamw = {config.beta1(), config.beta2(), config.epsilon(), config.weight_decay()};
   settings.schedule = ScheduleFromJob(job);
+  settings.router = RouterFromJob(config.router());
   return settings;
 }
 

@@ -1,10 +1,10 @@
 #include "services/trainer/trainer_session.h"
 
-#include <filesystem>
 #include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/checkpoint/model_source.h"
 #include "common/kernels/exactness.h"
 #include "common/models/arena.h"
 #include "common/status/status_macros.h"
@@ -79,9 +79,8 @@ absl::StatusOr<std::unique_ptr<TrainerSession>> TrainerSession::Open(
   REIN_ASSIGN_OR_RETURN(trainer::Algorithm algorithm, trainer::AlgorithmFromJob(request.job()));
   kernels::KeepBits(!request.job().model().has_exact() || request.job().model().exact());
   if (algorithm.outside) algorithm.outside->evaluate = RemoteLoss(request.fence().job(), *algorithm.outside);
-  namespace fs = std::filesystem;
-  const fs::path path(settings.model_path);
-  session->tokenizer_folder_ = (fs::is_directory(path) ? path : path.parent_path()).string();
+  REIN_ASSIGN_OR_RETURN(checkpoint::ModelSource source, checkpoint::FindModel(settings.model_path));
+  session->tokenizer_folder_ = source.text;
   session->job_ = request.fence().job();
   session->load_key_ = LoadKey(request);
   session->lineage_ = request.lineage();
@@ -101,7 +100,7 @@ absl::StatusOr<std::unique_ptr<TrainerSession>> TrainerSession::Open(
 
 absl::Status TrainerSession::Digest() {
   REIN_ASSIGN_OR_RETURN(digests_,
-                        models::ArenaDigests(trainer_->registry(), trainer_->compute()));
+                        models::ArenaDigests(trainer_->registry(), trainer_->parts().trained));
   return absl::OkStatus();
 }
 
@@ -184,7 +183,7 @@ absl::StatusOr<v1::PublishReply> TrainerSession::Publish(const v1::PublishReques
         ", the current one is ", current.lineage(), ".", current.number()));
   }
   const bool nccl = request.transport() == v1::WEIGHT_TRANSPORT_NCCL;
-  at::Tensor arena = trainer_->compute();
+  at::Tensor arena = trainer_->parts().trained;
   if (!nccl) {
     REIN_ASSIGN_OR_RETURN(arena, trainer_->HostWeights());
   }
@@ -196,6 +195,7 @@ absl::StatusOr<v1::PublishReply> TrainerSession::Publish(const v1::PublishReques
   publication.fence = request.fence();
   publication.version = {current.lineage(), current.number()};
   publication.plan = weights::PlanOf(trainer_->registry(), trainer_->dtype());
+  publication.plan.frozen_digest = trainer_->frozen_digest();
   publication.digests = digests_;
   publication.arena = arena.mutable_data_ptr();
   publication.device = arena.is_cpu() ? 0 : arena.device().index();

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Makes tests/golden/models/<folder>: tiny folders with random weights saved by `transformers`, and what its
 own implementation computes from them in float32: logits, a greedy continuation, the loss, and of the gradient of
-each tensor of the checkpoint its norm, its sum and its product with the cosine of 0, 1, 2, ...
+each tensor of the checkpoint its norm, its sum and its product with the cosine of 0, 1, 2, ... (golden.json); and of each
+tensor the values after three steps of AdamW where its gradient stayed furthest from 0 (adamw.json).
 
     pip install torch==2.11.0 transformers==5.23.0 && tests/golden/make_model_goldens.py [folder...]
 """
@@ -196,7 +197,44 @@ def make(folder):
     (ROOT / folder / "golden.json").write_text(json.dumps(golden) + "\n")
 
 
+def tensors(model, folder, values):
+    """`values` of each parameter, as the checkpoint names and lays them out."""
+    with tempfile.TemporaryDirectory() as path, torch.no_grad():
+        model = copy.deepcopy(model)
+        for parameter, value in zip(model.parameters(), values):
+            parameter.copy_(value)
+        save(model, folder, pathlib.Path(path))
+        loaded = safetensors.torch.load_file(path + "/model.safetensors")
+    return {name: x.flatten() for name, x in loaded.items() if not name.endswith("e_score_correction_bias")}
+
+
+def three_updates(folder, kept=12):
+    """Where a gradient is near 0 AdamW's first steps magnify its rounding, so those elements are left out."""
+    model = build(folder)
+    tokens = torch.tensor(json.loads((ROOT / folder / "golden.json").read_text())["tokens"])
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.95), eps=1e-8, weight_decay=0)
+    smallest, losses = None, []
+    with alibi_instead_of_rope() if folder == "baichuan2_13b" else contextlib.nullcontext():
+        for _ in range(3):
+            optimizer.zero_grad()
+            loss = model(tokens, labels=tokens).loss
+            loss.backward()
+            now = [torch.zeros_like(p) if p.grad is None else p.grad.abs() for p in model.parameters()]
+            smallest = now if smallest is None else [torch.minimum(a, b) for a, b in zip(smallest, now)]
+            losses.append(loss.item())
+            optimizer.step()
+    gradient = tensors(model, folder, smallest)
+    values = tensors(model, folder, [p.detach() for p in model.parameters()])
+    out = {}
+    for name, x in values.items():
+        where = gradient[name].topk(min(kept, x.numel())).indices.sort().values
+        where = where[gradient[name][where] > 1e-5]
+        out[name] = [where.tolist(), [float(f"{v:.8g}") for v in x[where]]]
+    (ROOT / folder / "adamw.json").write_text(json.dumps({"losses": losses, "values": out}) + "\n")
+
+
 if __name__ == "__main__":
     for folder in sys.argv[1:] or MODELS:
         print(folder)
         make(folder)
+        three_updates(folder)

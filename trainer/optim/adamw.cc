@@ -45,7 +45,7 @@ __attribute__((target_clones("avx512f", "arch=haswell", "default"))) void Update
   }
 }
 
-// Calls `body(parameter, begin, length)` for the part of each parameter inside the slice.
+// Calls `body(parameter, begin, length)` for the part of each parameter inside the slice, frozen ones included.
 void ForEachInSlice(const Registry& registry, const Registry::Slice& slice,
                     const std::function<void(const Parameter&, int64_t, int64_t)>& body) {
   for (const Parameter& p : registry.parameters()) {
@@ -67,7 +67,7 @@ void StepOnDevice(const Registry& registry, const Coefficients& c, float decayed
   range.root_correction = c.root_correction;
   range.epsilon = c.epsilon;
   range.scale = c.scale;
-  int64_t begin = 0, end = 0;  // of the stretch in hand
+  int64_t begin = 0, end = 0;  // of the stretch in hand; empty: none
   auto run = [&] {
     range.gradient = grad.const_data_ptr<float>() + begin;
     range.weight = state.master.mutable_data_ptr<float>() + begin;
@@ -82,10 +82,12 @@ void StepOnDevice(const Registry& registry, const Coefficients& c, float decayed
   };
   ForEachInSlice(registry, state.slice, [&](const Parameter& p, int64_t first, int64_t length) {
     const float keep = p.spec.decay ? decayed : 1.0f;
-    if (end > begin && keep != range.keep) {
+    if (end > begin && (!p.spec.trained || keep != range.keep)) {
       run();
-      begin = first;
+      end = begin;
     }
+    if (!p.spec.trained) return;
+    if (end == begin) begin = first;
     range.keep = keep;
     end = first + length;
   });
@@ -104,6 +106,7 @@ void AdamWStep(const Registry& registry, const AdamWSettings& settings, double l
   auto* m = state.moment1.mutable_data_ptr<float>();
   auto* v = state.moment2.mutable_data_ptr<float>();
   ForEachInSlice(registry, state.slice, [&](const Parameter& p, int64_t begin, int64_t length) {
+    if (!p.spec.trained) return;
     const float keep = p.spec.decay ? decayed : 1.0f;
     at::parallel_for(0, length, /*grain_size=*/1 << 16, [&](int64_t from, int64_t to) {
       UpdateRange(c, keep, g + begin + from, w + begin + from, m + begin + from, v + begin + from,
@@ -121,7 +124,7 @@ void AdamWStepReference(const Registry& registry, const AdamWSettings& settings,
   state.moment2.mul_(settings.beta2).addcmul_(scaled, scaled, 1 - settings.beta2);
   if (settings.weight_decay > 0) {
     ForEachInSlice(registry, state.slice, [&](const Parameter& p, int64_t begin, int64_t length) {
-      if (!p.spec.decay) return;
+      if (!p.spec.decay || !p.spec.trained) return;
       state.master.narrow(0, begin, length).mul_(1 - learning_rate * settings.weight_decay);
     });
   }

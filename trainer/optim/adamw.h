@@ -20,19 +20,20 @@ struct AdamWSettings {
   double beta1 = 0.9, beta2 = 0.95, epsilon = 1e-8, weight_decay = 0;
 };
 
-// Flat tensors of one length: the slice [slice.begin, slice.end) of the arenas.
+// Flat tensors of one length: the slice [slice.begin, slice.end) of the compute arena.
 struct OptimizerState {
   weights::Registry::Slice slice;
   at::Tensor master, moment1, moment2;  // fp32
   at::Tensor rounded;  // bf16: a step leaves the new weights here too; undefined: there is no such copy
 };
 
-// `grad` is the same slice, `scale` multiplies it first (gradient clipping), `step` counts from 1.
+// `grad` is the same slice, `scale` multiplies it first (gradient clipping), `step` counts from 1. Parameters that are not
+// trained stay as they are.
 void AdamWStep(const weights::Registry& registry, const AdamWSettings& settings,
                double learning_rate, double scale, int64_t step, const at::Tensor& grad,
                OptimizerState& state);
 
-// The plain twin, in ATen operations on whole parameters.
+// The plain twin, in ATen operations on whole parameters; of frozen ones the gradient must be 0.
 void AdamWStepReference(const weights::Registry& registry, const AdamWSettings& settings,
                         double learning_rate, double scale, int64_t step, const at::Tensor& grad,
                         OptimizerState& state);

@@ -43,6 +43,7 @@ absl::Status ReceiverClient::Begin(const BroadcastPlan& broadcast) {
     plan->set_size_bytes(p.size_bytes);
   }
   request.set_arena_bytes(publication_.plan.arena_bytes);
+  request.set_frozen_digest(publication_.plan.frozen_digest);
   request.set_transport(broadcast.nccl_id.empty() ? v1::WEIGHT_TRANSPORT_GRPC
                                                   : v1::WEIGHT_TRANSPORT_NCCL);
   request.set_nccl_unique_id(broadcast.nccl_id);

@@ -23,6 +23,7 @@ void ToProto(const Version& version, v1::PolicyVersion* proto) {
 WeightPlan PlanOf(const v1::BeginWeightsRequest& request) {
   WeightPlan plan;
   plan.arena_bytes = request.arena_bytes();
+  plan.frozen_digest = request.frozen_digest();
   for (const v1::ParameterPlan& p : request.parameters()) {
     plan.parameters.push_back({p.name(), {p.shape().begin(), p.shape().end()}, p.dtype(),
                                p.offset_bytes(), p.size_bytes()});

@@ -7,6 +7,8 @@
 #include <google/protobuf/util/message_differencer.h>
 #include <gtest/gtest.h>
 
+#include "absl/strings/str_format.h"
+
 #include "common/config/job_kind.h"
 #include "common/config/yaml_writer.h"
 
@@ -383,6 +385,24 @@ TEST_F(JobReaderTest, EvaluationsSayWhatCannotBe) {
   const std::string sft = "name: a\nmodel: model\ndata: {train: train.jsonl, eval: held_out.jsonl}\nsft: {}\n";
   EXPECT_THAT(Report(sft + "eval: {patience: 2}\n"), HasSubstr("wants eval.every above 0"));
   EXPECT_TRUE(Read(sft + "eval: {patience: 2, every: 5}\n").ok()) << "the loss needs no rewards";
+}
+
+TEST_F(JobReaderTest, AdaptersWantWeightsAndATraining) {
+  constexpr char kJob[] = "name: a\nmodel: %s\ndata: {train: train.jsonl}\nsft: {}\n";
+  auto job = [&](const char* model) { return absl::StrFormat(kJob, model); };
+  auto lora = Read(job("{path: model, lora: {rank: 8, target: [q_proj, 'experts.*']}, freeze: [norm]}"));
+  ASSERT_TRUE(lora.ok()) << lora.status();
+  EXPECT_EQ(lora->model().lora().alpha(), 32);
+  EXPECT_EQ(lora->model().lora().target(1), "experts.*");
+  EXPECT_EQ(Read(job("{path: model, lora: 8}"))->model().lora().rank(), 8u);
+  EXPECT_FALSE(Read(job("model"))->model().has_lora()) << "no block, no adapters";
+  EXPECT_THAT(Report(job("{path: model, lora: {alpha: 8}}")), HasSubstr("model.lora"));
+  EXPECT_THAT(Report(job("{config: model, lora: 8}")), HasSubstr("model.lora  wants a model with weights"));
+  EXPECT_THAT(Report(job("{config: model, freeze: [norm]}")), HasSubstr("model.freeze  wants a model with weights"));
+  EXPECT_THAT(Report(job("{path: model, lora: {rank: 8, dropout: 0.1}}")), HasSubstr("model.lora.dropout  is 0.1, want 0"));
+  EXPECT_THAT(Report("name: a\nmodel: {path: model, lora: 8}\ndata: {eval: held_out.jsonl}\nscore: {}\n"),
+              HasSubstr("model.lora  has no effect: score trains nothing"));
+  EXPECT_THAT(Report(kShortest, {"trainer.router.capacity_factor=1"}), HasSubstr("trainer.router.capacity_factor  has no place in grpo"));
 }
 
 TEST_F(JobReaderTest, JobsThatTrainNothingRefuseWhatTrains) {

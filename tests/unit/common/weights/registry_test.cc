@@ -61,6 +61,29 @@ TEST(RegistryTest, OptimizerSlicesCoverTheArenaOnce) {
   }
 }
 
+TEST(RegistryTest, WhatIsTrainedStandsAtTheEnd) {
+  std::vector<ParameterSpec> specs = Specs();
+  specs[0].trained = specs[2].trained = false;  // k follows q, which is trained
+  Registry registry = *Registry::Create(specs);
+  EXPECT_EQ(registry.Find("embedding")->offset, 0);
+  EXPECT_EQ(registry.trained_begin(), kAlignElements);
+  EXPECT_EQ(registry.trained_elements(), 2 * kAlignElements);
+  EXPECT_EQ(registry.trained_count(), 48 + 6);
+  EXPECT_FALSE(registry.InTrainedPart(*registry.Find("embedding")));
+  EXPECT_TRUE(registry.InTrainedPart(*registry.Find("layers.0.k")));
+  EXPECT_EQ(registry.Find("layers.0.k")->offset, registry.Find("layers.0.q")->offset + 48);
+  EXPECT_EQ(registry.OptimizerSlice(0, 2).begin, registry.trained_begin());
+  EXPECT_EQ(registry.OptimizerSlice(1, 2).end, registry.arena_elements());
+  WeightPlan plan = PlanOf(registry, "float32");
+  ASSERT_EQ(plan.parameters.size(), 3u);
+  EXPECT_EQ(plan.parameters[0].name, "layers.0.q");
+  EXPECT_EQ(plan.parameters[0].offset_bytes, 0u);
+  EXPECT_EQ(plan.arena_bytes, 4u * 2 * kAlignElements);
+  WeightPlan other = plan;
+  other.frozen_digest = 7;
+  EXPECT_THAT(std::string(CheckPlan(plan, other).message()), HasSubstr("load the same base model on both"));
+}
+
 TEST(RegistryTest, RefusesNonsense) {
   EXPECT_THAT(std::string(Registry::Create({{"a", {2}}, {"a", {2}}}).status().message()),
               HasSubstr("a is declared twice"));

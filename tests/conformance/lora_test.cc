@@ -1,0 +1,276 @@
+// Low-rank updates against `peft` on the adapters of tests/golden/adapters: logits, loss and the gradient of every adapter
+// tensor. Self-consistency: saved and loaded, merged and apart, one token at a time through pages.
+
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "common/checkpoint/safetensors.h"
+#include "common/models/decoder.h"
+#include "common/models/lora.h"
+
+namespace rein::models {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+using ::testing::HasSubstr;
+
+constexpr const char* kLlama = "tests/golden/models/llama";
+
+struct Loaded {
+  ModelDescription description;
+  weights::Registry registry;
+  at::Tensor compute, grad;
+  std::unique_ptr<Decoder> decoder;
+
+  ArenaParts parts() const { return PartsOf(registry, compute); }
+};
+
+Loaded Over(ModelDescription description) {
+  Loaded m;
+  m.description = std::move(description);
+  m.registry = *weights::Registry::Create(DecoderParameters(m.description.spec));
+  m.compute = at::zeros({m.registry.arena_elements()}, at::kFloat);
+  m.grad = at::zeros({m.registry.trained_elements()});
+  m.decoder = *Decoder::Create(m.description.spec, m.registry, m.compute, m.grad);
+  return m;
+}
+
+Loaded Load(const std::string& folder) {
+  Loaded m = Over(*DescribeModel(folder));
+  absl::Status status = LoadWeights(folder, m.description, m.registry, m.compute);
+  EXPECT_TRUE(status.ok()) << status;
+  return m;
+}
+
+at::Tensor LogitsOf(const Loaded& m, const std::vector<std::vector<int64_t>>& rows) {
+  at::NoGradGuard no_grad;
+  std::vector<int64_t> packed, lengths;
+  for (const auto& row : rows) {
+    packed.insert(packed.end(), row.begin(), row.end());
+    lengths.push_back(static_cast<int64_t>(row.size()));
+  }
+  return m.decoder->Logits(m.decoder->Hidden(at::tensor(packed, at::kLong), nn::PackedSequences(lengths, at::kCPU)));
+}
+
+double Furthest(const at::Tensor& a, const at::Tensor& b) { return (a - b).abs().max().item<double>(); }
+
+std::vector<std::string> Adapters() {
+  std::vector<std::string> names;
+  for (const auto& entry : fs::directory_iterator("tests/golden/adapters")) names.push_back(entry.path().filename());
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+class LoraTest : public testing::TestWithParam<std::string> {
+ protected:
+  LoraTest()
+      : folder_("tests/golden/adapters/" + GetParam()), golden_(json::parse(std::ifstream(folder_ + "/golden.json"))),
+        rows_(json::parse(std::ifstream("tests/golden/models/" + GetParam() + "/golden.json"))["tokens"]),
+        m_(Load(folder_)) {}
+
+  std::string folder_;
+  json golden_;
+  std::vector<std::vector<int64_t>> rows_;
+  Loaded m_;
+};
+
+// A module of several parts is written with one block for each: their gradients are added up.
+at::Tensor OfModule(const checkpoint::SafetensorsFile& saved, const std::string& name, int64_t rank) {
+  const checkpoint::TensorView& view = *saved.Find(name);
+  at::Tensor g = at::from_blob(const_cast<char*>(view.data), view.shape, at::kFloat);
+  if (absl::StrContains(name, "lora_A")) return g.view({-1, rank, g.size(1)}).sum(0);
+  return g.view({g.size(0), -1, rank}).sum(1);
+}
+
+TEST_P(LoraTest, LogitsLossAndGradientsMatchPeft) {
+  std::vector<double> wanted;
+  for (const auto& row : golden_["logits"]) {
+    for (double x : row) wanted.push_back(x);
+  }
+  EXPECT_LE(Furthest(LogitsOf(m_, rows_).view(-1), at::tensor(wanted, at::kFloat)), 1e-4);
+  EXPECT_LT(m_.grad.numel(), m_.compute.numel() / 3) << "gradients are of adapters alone";
+
+  std::vector<int64_t> packed, lengths, source, target;
+  for (const auto& row : rows_) {
+    for (size_t i = 0; i + 1 < row.size(); ++i) {
+      source.push_back(static_cast<int64_t>(packed.size() + i));
+      target.push_back(row[i + 1]);
+    }
+    packed.insert(packed.end(), row.begin(), row.end());
+    lengths.push_back(static_cast<int64_t>(row.size()));
+  }
+  auto original = *checkpoint::SafetensorsFile::Open(folder_ + "/adapter_model.safetensors");
+  for (bool recompute : {false, true}) {
+    m_.grad.zero_();
+    at::Tensor hidden = m_.decoder->Hidden(at::tensor(packed, at::kLong), nn::PackedSequences(lengths, at::kCPU), recompute);
+    at::Tensor loss = -m_.decoder->Logprobs(hidden.index_select(0, at::tensor(source, at::kLong)),
+                                            at::tensor(target, at::kLong), 1.0).logprob_N.mean();
+    EXPECT_NEAR(loss.item<double>(), golden_["loss"].get<double>(), 2e-5);
+    loss.backward();
+    const std::string out = testing::TempDir() + "/lora_gradients_" + GetParam();
+    ASSERT_TRUE(SaveAdapterFolder(out, m_.description, m_.registry, {m_.parts().frozen, m_.grad}, "").ok());
+    auto saved = *checkpoint::SafetensorsFile::Open(out + "/adapter_model.safetensors");
+    for (const auto& [name, figures] : golden_["gradients"].items()) {
+      ASSERT_NE(saved->Find(name), nullptr) << name;
+      const auto& shape = original->Find(name)->shape;
+      at::Tensor g = OfModule(*saved, name, absl::StrContains(name, "lora_A") ? shape[0] : shape[1]).to(at::kDouble).flatten();
+      const double norm = figures[0];
+      EXPECT_NEAR(g.norm().item<double>(), norm, 1e-4 * norm + 1e-7) << name;
+      EXPECT_NEAR(g.sum().item<double>(), figures[1], 1e-3 * norm + 1e-6) << name;
+      EXPECT_NEAR(g.dot(at::arange(g.numel(), at::kDouble).cos()).item<double>(), figures[2], 1e-3 * norm + 1e-6) << name;
+    }
+    fs::remove_all(out);
+  }
+}
+
+TEST_P(LoraTest, SavedAndMergedAreTheSameModel) {
+  at::Tensor logits = LogitsOf(m_, rows_);
+  const std::string out = testing::TempDir() + "/lora_saved_" + GetParam();
+  ASSERT_TRUE(SaveAdapterFolder(out, m_.description, m_.registry, m_.parts(), "").ok());
+  EXPECT_LE(Furthest(LogitsOf(Load(out), rows_), logits), 1e-5);
+  auto merged = Merge(m_.description, m_.registry, m_.parts());
+  ASSERT_TRUE(merged.ok()) << merged.status();
+  ASSERT_TRUE(SaveModelFolder(out + "_merged", merged->model, merged->registry, merged->arena, "").ok());
+  Loaded whole = Load(out + "_merged");
+  EXPECT_TRUE(whole.registry.trains_all());
+  EXPECT_LE(Furthest(LogitsOf(whole, rows_), logits), 1e-4);
+  fs::remove_all(out);
+  fs::remove_all(out + "_merged");
+}
+
+// A folder of a family whose matrices are tensors of their own is written as PEFT wrote it.
+TEST(LoraFolderTest, TensorsAreThoseOfPeft) {
+  const std::string folder = "tests/golden/adapters/qwen3", out = testing::TempDir() + "/lora_bytes";
+  Loaded m = Load(folder);
+  ASSERT_TRUE(SaveAdapterFolder(out, m.description, m.registry, m.parts(), "").ok());
+  auto theirs = *checkpoint::SafetensorsFile::Open(folder + "/adapter_model.safetensors");
+  auto ours = *checkpoint::SafetensorsFile::Open(out + "/adapter_model.safetensors");
+  ASSERT_EQ(ours->tensors().size(), theirs->tensors().size());
+  for (const auto& [name, view] : theirs->tensors()) {
+    ASSERT_NE(ours->Find(name), nullptr) << name;
+    EXPECT_EQ(ours->Find(name)->shape, view.shape) << name;
+    EXPECT_EQ(std::memcmp(ours->Find(name)->data, view.data, view.size_bytes), 0) << name;
+  }
+  json config = json::parse(std::ifstream(out + "/adapter_config.json"));
+  EXPECT_EQ(config["r"], 4);
+  EXPECT_DOUBLE_EQ(config["lora_alpha"].get<double>() / 4, 8 / std::sqrt(4.0)) << "rslora's scale";
+  EXPECT_EQ(config["target_modules"].size(), 14u);
+  fs::remove_all(out);
+}
+
+TEST_P(LoraTest, DecodeEqualsPrefill) {
+  at::NoGradGuard no_grad;
+  const std::vector<int64_t>& row = rows_[0];
+  const auto n = static_cast<int64_t>(row.size());
+  at::Tensor token = at::tensor(row, at::kLong);
+  at::Tensor wanted = m_.decoder->Hidden(token, nn::PackedSequences({n}, at::kCPU));
+  constexpr int64_t kPage = 4;
+  auto layers = m_.decoder->NewPages(8, kPage);
+  at::Tensor pages = at::arange(0, 8, at::kInt).view({1, 8});
+  const double tolerance = m_.description.spec.recurrent() ? 1e-3 : 5e-5;
+  for (int64_t i = 0; i < n; ++i) {
+    nn::SequenceView step = nn::PackedSequences({1}, at::kCPU);
+    step.position_T = at::tensor({i}, at::kLong);
+    nn::PageMap map{&layers, kPage, at::tensor({i}, at::kLong), pages, {i + 1}};
+    step.context_B = step.context_B + i;
+    step.pages = &map;
+    EXPECT_LE(Furthest(m_.decoder->Hidden(token.narrow(0, i, 1), step)[0], wanted[i]), tolerance) << i;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Adapters, LoraTest, testing::ValuesIn(Adapters()), [](const auto& i) { return i.param; });
+
+TEST(LoraStartTest, BeginsAsTheBase) {
+  const std::vector<std::vector<int64_t>> rows = {{5, 9, 7, 8, 4, 30}};
+  for (const char* folder : {"llama", "mixtral", "qwen3_next", "deepseek_v2"}) {
+    const std::string path = absl::StrCat("tests/golden/models/", folder);
+    Loaded m = Over(*DescribeTrained(path, {.lora = LoraChoice{.rank = 8}}));
+    InitializeAdapter(m.registry, 3, m.parts());
+    ASSERT_TRUE(LoadWeights(path, m.description, m.registry, m.compute).ok());
+    EXPECT_TRUE(at::equal(LogitsOf(m, rows), LogitsOf(Load(path), rows))) << folder;
+    for (const weights::Parameter& p : m.registry.parameters()) {
+      at::Tensor data = m.parts().Of(m.registry, p);
+      if (absl::EndsWith(p.spec.name, kLoraUp)) {
+        EXPECT_EQ(data.abs().max().item<float>(), 0) << p.spec.name;
+      } else if (absl::EndsWith(p.spec.name, kLoraDown)) {
+        const double most = 1 / std::sqrt(static_cast<double>(p.spec.shape[1]));
+        EXPECT_LE(data.abs().max().item<float>(), most) << p.spec.name;
+        EXPECT_GT(data.abs().max().item<float>(), 0.9 * most) << p.spec.name;
+        EXPECT_NEAR(data.mean().item<float>(), 0, 0.2 * most) << p.spec.name;
+      }
+    }
+    // Every expert has its own.
+    EXPECT_EQ(m.registry.Find("layers.1.experts.3.down.lora_b") != nullptr, m.description.spec.experts.routing.experts > 0);
+    EXPECT_EQ(m.registry.Find("layers.0.router.lora_a"), nullptr);
+    EXPECT_EQ(m.registry.Find("head.lora_a"), nullptr);
+  }
+}
+
+TEST(LoraTargetTest, NamesMatchWholeOrByTheirEnd) {
+  EXPECT_TRUE(MatchesName("q_proj", "model.layers.0.self_attn.q_proj"));
+  EXPECT_TRUE(MatchesName("layers.1*.q_proj", "model.layers.10.self_attn.q_proj"));
+  EXPECT_TRUE(MatchesName("attention.*", "layers.0.attention.q"));
+  EXPECT_FALSE(MatchesName("proj", "model.layers.0.self_attn.q_proj"));
+  EXPECT_FALSE(MatchesName("layers.1.*", "model.layers.10.self_attn.q_proj"));
+}
+
+TEST(LoraTargetTest, SaysWhatIsWrong) {
+  auto error = [](TrainedChoice choice, const std::string& path = kLlama) {
+    return std::string(DescribeTrained(path, choice).status().message());
+  };
+  auto target = [&](const char* name) { return error({.lora = LoraChoice{.rank = 4, .targets = {name}}}); };
+  EXPECT_EQ(target("self_attn.*"), "");
+  EXPECT_THAT(target("q_prj"), HasSubstr("model.lora.target: 'q_prj' names no matrix of this model; did you mean q_proj?"));
+  EXPECT_THAT(target("lm_head"), HasSubstr("only what has no update: head (lm_head) is the head"));
+  EXPECT_THAT(target("embed_tokens"), HasSubstr("is an embedding"));
+  EXPECT_THAT(error({.lora = LoraChoice{.rank = 4, .targets = {"router"}}}, "tests/golden/models/mixtral"), HasSubstr("is a router"));
+  EXPECT_THAT(error({.freeze = {"embed_token"}}), HasSubstr("model.freeze: 'embed_token' names no parameter of this model; did you mean"));
+  EXPECT_THAT(error({.freeze = {"*"}}), HasSubstr("leaves nothing to train"));
+  EXPECT_THAT(error({.lora = LoraChoice{.rank = 4}}, "tests/golden/adapters/llama"), HasSubstr("is an adapter folder"));
+
+  const std::string copy = testing::TempDir() + "/lora_wrong";
+  auto wrong = [&](json change) {
+    fs::remove_all(copy);
+    fs::copy("tests/golden/adapters/llama", copy);
+    json config = json::parse(std::ifstream(copy + "/adapter_config.json"));
+    config["base_model_name_or_path"] = fs::absolute(kLlama).string();
+    config.merge_patch(change);
+    std::ofstream(copy + "/adapter_config.json") << config;
+    return std::string(DescribeModel(copy).status().message());
+  };
+  EXPECT_EQ(wrong(json::object()), "");
+  EXPECT_THAT(wrong({{"use_dora", true}}), HasSubstr("use_dora is true, which is not supported"));
+  EXPECT_THAT(wrong({{"peft_type", "IA3"}}), HasSubstr("peft_type is \"IA3\", want \"LORA\""));
+  EXPECT_THAT(wrong({{"bias", "all"}}), HasSubstr("bias is \"all\", which is not supported"));
+  EXPECT_THAT(wrong({{"base_model_name_or_path", "meta-llama/Llama-3"}}),
+              HasSubstr("base_model_name_or_path is \"meta-llama/Llama-3\", which is no folder of this machine"));
+  EXPECT_THAT(wrong({{"base_model_name_or_path", fs::absolute("tests/golden/models/qwen3_moe").string()}}),
+              HasSubstr("tensor(s) update nothing of Qwen3MoeForCausalLM: base_model.model.model.layers.1.mlp.down_proj.lora_A"));
+  fs::remove_all(copy);
+}
+
+TEST(FreezeTest, FrozenParametersStandInFrontAndHaveNoGradient) {
+  Loaded m = Over(*DescribeTrained(kLlama, {.freeze = {"embed_tokens", "layers.0.*", "k_proj"}}));
+  const weights::Registry& r = m.registry;
+  EXPECT_FALSE(r.InTrainedPart(*r.Find("embedding.weight")));
+  EXPECT_FALSE(r.InTrainedPart(*r.Find("layers.0.mlp.down.weight")));
+  EXPECT_TRUE(r.InTrainedPart(*r.Find("layers.1.attention.k.weight"))) << "it is read as one matrix with q and v";
+  EXPECT_FALSE(r.Find("layers.1.attention.k.weight")->spec.trained);
+  EXPECT_EQ(m.grad.numel(), r.arena_elements() - r.trained_begin());
+  ASSERT_TRUE(LoadWeights(kLlama, m.description, r, m.compute).ok());
+  const std::vector<std::vector<int64_t>> rows = {{5, 9, 7, 8, 4, 30}};
+  EXPECT_TRUE(at::equal(LogitsOf(m, rows), LogitsOf(Load(kLlama), rows)));
+}
+
+}  // namespace
+}  // namespace rein::models
