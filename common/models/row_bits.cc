@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <set>
+#include <string>
 
 #include "common/kernels/expert_rows.h"
 
@@ -23,6 +24,13 @@ bool ExpertsKeepRowBits(const DecoderSpec& spec) {
          experts.routing.experts <= kernels::kMostTopColumns;
 }
 
+// Experts with updates run one by one, and a rank that is no multiple of 8 by LibTorch.
+bool UpdatesKeepRowBits(const DecoderSpec& spec) {
+  return std::all_of(spec.lora.begin(), spec.lora.end(), [](const auto& update) {
+    return update.second.rank % 8 == 0 && update.first.find(".experts.") == std::string::npos;
+  });
+}
+
 }  // namespace
 
 bool KeepsRowBits(const DecoderSpec& spec) {
@@ -37,7 +45,7 @@ bool KeepsRowBits(const DecoderSpec& spec) {
                                (spec.rotary_dim == 0 || spec.rotary_dim == spec.head_dim) &&
                                spec.position_rows == 0 && HeadDims().contains(spec.head_dim);
   const bool plain_head = spec.vocab_size % 8 == 0 && spec.logit_softcap == 0 && !spec.normalised_head && !spec.scalar_head;
-  return plain_layers && plain_norms && plain_attention && plain_head && spec.gated &&
+  return plain_layers && UpdatesKeepRowBits(spec) && plain_norms && plain_attention && plain_head && spec.gated &&
          spec.gate.activation == nn::Activation::kSilu && spec.gate.limit == 0;
 }
 
