@@ -170,6 +170,10 @@ absl::Status CheckLengths(PromptSource& train, const v1::JobConfig& job, uint64_
   return absl::InvalidArgumentError(absl::StrCat("every prompt is too long: ", first));
 }
 
+absl::StatusOr<checkpoint::ModelSource> SourceOf(const v1::ModelConfig& model) {
+  return checkpoint::FindModel(model.has_path() ? model.path() : model.config());
+}
+
 // Whether episodes can be played with these prompts: the chat template goes on after a turn, and shows tools.
 absl::Status CheckEpisodes(PromptSource& prompts, const v1::JobConfig& job) {
   if (!job.has_environment()) return absl::OkStatus();
@@ -177,8 +181,9 @@ absl::Status CheckEpisodes(PromptSource& prompts, const v1::JobConfig& job) {
   if (tools) {
     REIN_ASSIGN_OR_RETURN(bool shown, prompts.ShowsTools());
     if (!shown) {
+      REIN_ASSIGN_OR_RETURN(checkpoint::ModelSource source, SourceOf(job.model()));
       return absl::InvalidArgumentError(absl::StrCat(
-          "environment.tools: the chat template of ", ModelFolder(job.model()),
+          "environment.tools: the chat template of ", source.text,
           " does not show tools to the model: a template with `tools` is wanted, or an environment that tells of its "
           "tools in the prompt"));
     }
@@ -196,8 +201,7 @@ absl::Status CheckEpisodes(PromptSource& prompts, const v1::JobConfig& job) {
 
 absl::StatusOr<ModelLimits> ReadLimits(const v1::ModelConfig& model) {
   std::error_code error;
-  REIN_ASSIGN_OR_RETURN(checkpoint::ModelSource source,
-                        checkpoint::FindModel(model.has_path() ? model.path() : model.config()));
+  REIN_ASSIGN_OR_RETURN(checkpoint::ModelSource source, SourceOf(model));
   const fs::path path = source.weights;
   const fs::path file = fs::is_directory(path, error) ? path / "config.json" : path;
   REIN_ASSIGN_OR_RETURN(nlohmann::json config, json::ReadJsonFile(file.string()));
@@ -218,8 +222,7 @@ absl::StatusOr<std::unique_ptr<PromptSource>> OpenPrompts(
     const v1::DatasetConfig& dataset, const v1::ModelConfig& model,
     std::optional<config::TextJob::Answers> answers, bool all_turns) {
   using Answers = config::TextJob::Answers;
-  REIN_ASSIGN_OR_RETURN(checkpoint::ModelSource source,
-                        checkpoint::FindModel(model.has_path() ? model.path() : model.config()));
+  REIN_ASSIGN_OR_RETURN(checkpoint::ModelSource source, SourceOf(model));
   const std::string& folder = source.text;
   std::error_code error;
   const bool whole = fs::is_directory(source.weights, error);
