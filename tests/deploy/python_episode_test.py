@@ -8,6 +8,7 @@
 import importlib.util
 import json
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -26,12 +27,12 @@ from stack import MODEL, Stack
 EXAMPLES = ROOT / "deploy/python/examples"
 LEARN = "--learn" in sys.argv
 
-# Teaches the form of a guess: a digit, any.
+# Teaches the form of the game, by players who mostly guess at random.
 SFT = f"""
 name: form
 model: {{config: {MODEL}}}
 data: {{train: {{file: form.jsonl}}}}
-sft: {{updates: 60, sequences: 32}}
+sft: {{updates: 300, sequences: 64}}
 trainer: {{learning_rate: 2e-3}}
 """
 GAME = """
@@ -44,6 +45,18 @@ rewards: [{environment: {}}]
 trainer: {learning_rate: 1e-3}
 seed: 3
 """
+
+
+def random_game(draw):
+    """A conversation in which every other guess is any digit, the others fit what was said."""
+    number, low, high = draw.randint(1, 5), 1, 5
+    messages = [{"role": "user", "content": "?"}]
+    for turn in range(3):
+        guess = draw.randint(low, high) if draw.random() < 0.5 else draw.randint(0, 9)
+        if guess == number or turn == 2:
+            return {"prompt": messages, "answer": str(guess)}
+        messages += [{"role": "assistant", "content": str(guess)}, {"role": "user", "content": "+" if guess < number else "-"}]
+        low, high = (max(low, min(guess + 1, high)), high) if guess < number else (low, min(high, max(guess - 1, low)))
 
 
 def example(name):
@@ -144,14 +157,15 @@ class StackTest(unittest.TestCase):
     def setUpClass(cls):
         cls.stack = Stack()
         cls.addClassCleanup(cls.stack.down)
+        draw = random.Random(11)
         lines = lambda rows: "".join(json.dumps(row) + "\n" for row in rows)
-        (cls.stack.folder / "form.jsonl").write_text(lines({"prompt": "?", "answer": str(i % 10)} for i in range(320)))
+        (cls.stack.folder / "form.jsonl").write_text(lines(random_game(draw) for _ in range(20000)))
         (cls.stack.folder / "prompts.jsonl").write_text(lines({"prompt": "?"} for _ in range(2000)))
         (cls.stack.folder / "held_out.jsonl").write_text(lines({"prompt": "?"} for _ in range(32)))
         cls.game = example("my_environment").GuessTheNumber
         cls.address = f"127.0.0.1:{cls.game.start('127.0.0.1:0')}"
         cls.addClassCleanup(cls.game.stop)
-        cls.stack.end_of(SFT, code=0)
+        cls.stack.end_of(SFT, *([] if LEARN else ["sft.updates=60"]), code=0)
 
     def test_a_job_plays_the_game(self):
         said = self.stack.end_of(GAME % self.address, code=0)
@@ -283,12 +297,13 @@ rewards: [{exact_match: {}}]
 
     @unittest.skipUnless(LEARN, "learning is tried nightly")
     def test_the_game_is_learned(self):
-        job = GAME.replace("name: game", "name: learned").replace("updates: 2, prompts: 8, group_size: 4", "updates: 60, prompts: 16, group_size: 16")
+        job = GAME.replace("name: game", "name: learned").replace("updates: 2, prompts: 8, group_size: 4", "updates: 60, prompts: 32, group_size: 8")
         self.stack.end_of(job % self.address, "eval.temperature=1", "eval.samples=4", "trainer.learning_rate=5e-4", code=0, patience=1500)
-        before, after = (e["accuracy"] for e in self.stack.job("learned")["evals"][::max(1, len(self.stack.job("learned")["evals"]) - 1)])
-        print(f"reward of a guess-the-number episode: {before:.3f} before, {after:.3f} after (halving the range: 0.644)")
-        self.assertLess(before, 0.36)
-        self.assertGreater(after, 0.5)
+        before, after = (result["accuracy"] for result in self.stack.job("learned")["evals"])
+        # Who forgets what was said earns 0.405 at most, with a number from 1 to 5 each time; who halves the range 0.76.
+        print(f"reward of a game: {before:.3f} before, {after:.3f} after")
+        self.assertLess(before, 0.47)
+        self.assertGreater(after, 0.55)
 
 
 if __name__ == "__main__":
