@@ -8,6 +8,7 @@
 import importlib.util
 import json
 import os
+import pathlib
 import random
 import socket
 import subprocess
@@ -185,6 +186,24 @@ class StackTest(unittest.TestCase):
         self.assertEqual(len(stored["completion"]["token_ids"]), tokens + shown)
         self.assertEqual(len(stored["completion"]["behaviour_logprobs"]), tokens)
         self.assertEqual(len(self.stack.job("game")["evals"]), 2)
+
+    def test_games_are_written_down_without_training(self):
+        job = f"""
+name: written
+model: {{job: form}}
+data: {{eval: {{file: held_out.jsonl}}}}
+environment: {{remote: '{self.address}', max_turns: 2}}
+generate: {{max_completion_tokens: 2}}
+rewards: [{{environment: {{}}}}]
+"""
+        self.stack.end_of(job, code=0)
+        lines = [json.loads(line) for line in (pathlib.Path(self.stack.job("written")["output"]) / "completions.jsonl").read_text().splitlines()]
+        self.assertEqual(len(lines), 32)
+        self.assertLessEqual({line["finish_reason"] for line in lines}, {"done", "max_turns", "length"})
+        for line in lines:
+            shown = sum(turn.get("observation_tokens", 0) for turn in line["turns"])
+            self.assertEqual(len(line["tokens"]), shown + sum(turn["tokens"] for turn in line["turns"]))
+            self.assertEqual(line["rewards"]["environment"], sum(turn.get("reward", 0) for turn in line["turns"]))
 
     def test_an_environment_that_hangs_or_is_not_there_is_bounded(self):
         release = threading.Event()
