@@ -10,6 +10,7 @@ import json
 import os
 import pathlib
 import random
+import shutil
 import socket
 import subprocess
 import sys
@@ -246,6 +247,42 @@ rewards: [{{environment: {{}}}}]
         self.assertIn("is 700, more than timeout_seconds 600", said)
         said = self.stack.submit(SFT + f"environment: {{remote: '{self.address}'}}\n", code=3)
         self.assertIn("has no effect in sft, which generates nothing", said)
+
+    def test_a_model_calls_the_calculator(self):
+        """A model whose tokenizer has the ends of a call, taught one call and to say what it is told."""
+        opens, closes = '<tool_call>{"name": "calculator", "arguments": {"expression": "', '"}}</tool_call>'
+        folder = self.stack.folder / "caller"
+        shutil.copytree(MODEL, folder)
+        tokenizer = json.loads((folder / "tokenizer.json").read_text())
+        flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": False}
+        tokenizer["added_tokens"] += [{"id": 27, "content": opens, **flags}, {"id": 28, "content": closes, **flags}]
+        (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+        config = json.loads((folder / "tokenizer_config.json").read_text())
+        config["chat_template"] = "{% for tool in tools or [] %}{{ tool.function.name }}{% endfor %}" + \
+            config["chat_template"].replace("message['role'] + '|>'", "(message['role'] if message['role'] != 'tool' else 'user') + '|>'")
+        (folder / "tokenizer_config.json").write_text(json.dumps(config))
+        row = {"prompt": [{"role": "user", "content": "?"}, {"role": "assistant", "content": f"{opens}4*4-9{closes}"}, {"role": "tool", "content": "7"}],
+               "answer": "7"}
+        (self.stack.folder / "calls.jsonl").write_text((json.dumps(row) + "\n") * 64)
+        (self.stack.folder / "ask.jsonl").write_text(json.dumps({"prompt": "?", "answer": "7"}) + "\n")
+        self.stack.end_of("name: caller\nmodel: {config: caller}\ndata: {train: calls.jsonl}\nsft: {updates: 60, sequences: 16}\n"
+                          "trainer: {learning_rate: 3e-3}\n", code=0)
+        job = """
+name: %s
+model: {job: caller}
+data: {%s: {file: ask.jsonl}}
+environment: {tools: {calculator: {}}, max_turns: 3}
+%s
+rewards: [{exact_match: {}}]
+"""
+        self.stack.end_of(job % ("calls", "eval", "evaluate: {}\neval: {max_completion_tokens: 12}"), code=0)
+        self.assertEqual(self.stack.job("calls")["evals"][0]["accuracy"], 1)
+        self.stack.end_of(job % ("calls-rl", "train", "grpo: {max_completion_tokens: 12, updates: 1, prompts: 1, group_size: 2, temperature: 0.1}"), code=0)
+        text = self.stack.rein("rollouts", "calls-rl", "--update", "1", "--limit", "1")
+        self.assertIn(f"model  {opens}4*4-9{closes}\n", text)
+        self.assertIn("(called calculator)", text)
+        self.assertRegex(text, r"  tool +7\n  model +7\n")
+        self.assertIn("2 turns · done", text)
 
     def test_the_reward_service_runs_tools(self):
         actors = json.loads(self.stack.rein("get", "actors", "-o", "json"))["actors"]
