@@ -2,10 +2,10 @@
 
 #include <algorithm>
 
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 
 #include "common/config/defaults.h"
+#include "common/config/host_port.h"
 #include "common/config/job_kind.h"
 #include "common/config/scalar_value.h"
 #include "common/config/schema.h"
@@ -91,11 +91,7 @@ class Checker {
       Unused(key, "with service, whose loss is taken as it is");
     }
     const std::string& address = c_.service().address();
-    const size_t colon = address.rfind(':');
-    uint32_t port = 0;
-    const bool good = colon != std::string::npos && colon > 0 &&
-                      absl::SimpleAtoi(address.substr(colon + 1), &port) && port > 0 && port < 65536;
-    if (!address.empty() && !good) add_("service.address", absl::StrCat("wants host:port, got '", address, "'"));
+    if (!address.empty() && !IsHostPort(address)) add_("service.address", absl::StrCat("wants host:port, got '", address, "'"));
   }
 
   void CheckAdvantage() {

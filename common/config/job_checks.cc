@@ -8,6 +8,7 @@
 
 #include "common/config/algorithm_checks.h"
 #include "common/config/corpus_split.h"
+#include "common/config/host_port.h"
 #include "common/config/job_kind.h"
 #include "common/config/job_reader.h"
 #include "common/config/nearest_name.h"
@@ -107,7 +108,10 @@ class JobChecker {
     const bool generates = PolicyGradientOf(job_) != nullptr || job_.has_evaluate() || job_.has_generate() ||
                            (job_.data().has_eval() && !job_.rewards().empty());
     if (!generates) Add("environment", absl::StrCat("has no effect in ", kind, ", which generates nothing"));
-    if (environment.has_remote()) CheckAddress("environment.remote.address", environment.remote().address());
+    const std::string& address = environment.remote().address();
+    if (!address.empty() && !IsHostPort(address)) {
+      Add("environment.remote.address", absl::StrCat("wants host:port, got '", address, "'"));
+    }
     const v1::GrpoConfig* rl = PolicyGradientOf(job_);
     const uint64_t turn = rl != nullptr         ? rl->max_completion_tokens()
                           : job_.has_generate() ? job_.generate().max_completion_tokens()
@@ -130,15 +134,6 @@ class JobChecker {
         Add(absl::StrCat(key, ".chat_template"), "is false, but environment.tools are shown by the chat template");
       }
     }
-  }
-
-  // host:port.
-  void CheckAddress(const std::string& key, const std::string& address) {
-    const size_t colon = address.rfind(':');
-    uint32_t port = 0;
-    const bool good = colon != std::string::npos && colon > 0 &&
-                      absl::SimpleAtoi(address.substr(colon + 1), &port) && port > 0 && port < 65536;
-    if (!address.empty() && !good) Add(key, absl::StrCat("wants host:port, got '", address, "'"));
   }
 
   void CheckEval() {

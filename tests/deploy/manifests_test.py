@@ -34,7 +34,8 @@ EDGES = {("controller", role): {7000} for role in ROLES[1:]}
 EDGES |= {(role, "controller"): {7000} for role in ROLES[1:]}
 EDGES |= {(a, b): None for a, b in [("trainer", "trainer"), ("trainer", "rollout"), ("trainer", "reference"),
                                     ("rollout", "trainer"), ("reference", "trainer")]}
-EDGES |= {("reward", "scorer"): {7000}, ("reward", "reference"): {7000}}
+EDGES |= {("reward", "reference"): {7000}}
+EDGES |= {(role, "scorer"): {7000} for role in ("controller", "reward", "trainer")}  # users' environments, scorers, losses
 OUTSIDE = {("monitoring", role): {7080} for role in ROLES} | {("clients", "controller"): {7000, 7080}}
 
 

@@ -8,6 +8,9 @@
 import importlib.util
 import json
 import os
+import pathlib
+import random
+import shutil
 import socket
 import subprocess
 import sys
@@ -26,12 +29,12 @@ from stack import MODEL, Stack
 EXAMPLES = ROOT / "deploy/python/examples"
 LEARN = "--learn" in sys.argv
 
-# Teaches the form of a guess: a digit, any.
+# Teaches the form of the game, by players who mostly guess at random.
 SFT = f"""
 name: form
 model: {{config: {MODEL}}}
 data: {{train: {{file: form.jsonl}}}}
-sft: {{updates: 60, sequences: 32}}
+sft: {{updates: 300, sequences: 64}}
 trainer: {{learning_rate: 2e-3}}
 """
 GAME = """
@@ -44,6 +47,18 @@ rewards: [{environment: {}}]
 trainer: {learning_rate: 1e-3}
 seed: 3
 """
+
+
+def random_game(draw):
+    """A conversation in which every other guess is any digit, the others fit what was said."""
+    number, low, high = draw.randint(1, 5), 1, 5
+    messages = [{"role": "user", "content": "?"}]
+    for turn in range(3):
+        guess = draw.randint(low, high) if draw.random() < 0.5 else draw.randint(0, 9)
+        if guess == number or turn == 2:
+            return {"prompt": messages, "answer": str(guess)}
+        messages += [{"role": "assistant", "content": str(guess)}, {"role": "user", "content": "+" if guess < number else "-"}]
+        low, high = (max(low, min(guess + 1, high)), high) if guess < number else (low, min(high, max(guess - 1, low)))
 
 
 def example(name):
@@ -144,14 +159,15 @@ class StackTest(unittest.TestCase):
     def setUpClass(cls):
         cls.stack = Stack()
         cls.addClassCleanup(cls.stack.down)
+        draw = random.Random(11)
         lines = lambda rows: "".join(json.dumps(row) + "\n" for row in rows)
-        (cls.stack.folder / "form.jsonl").write_text(lines({"prompt": "?", "answer": str(i % 10)} for i in range(320)))
+        (cls.stack.folder / "form.jsonl").write_text(lines(random_game(draw) for _ in range(20000)))
         (cls.stack.folder / "prompts.jsonl").write_text(lines({"prompt": "?"} for _ in range(2000)))
         (cls.stack.folder / "held_out.jsonl").write_text(lines({"prompt": "?"} for _ in range(32)))
         cls.game = example("my_environment").GuessTheNumber
         cls.address = f"127.0.0.1:{cls.game.start('127.0.0.1:0')}"
         cls.addClassCleanup(cls.game.stop)
-        cls.stack.end_of(SFT, code=0)
+        cls.stack.end_of(SFT, *([] if LEARN else ["sft.updates=60"]), code=0)
 
     def test_a_job_plays_the_game(self):
         said = self.stack.end_of(GAME % self.address, code=0)
@@ -171,6 +187,24 @@ class StackTest(unittest.TestCase):
         self.assertEqual(len(stored["completion"]["token_ids"]), tokens + shown)
         self.assertEqual(len(stored["completion"]["behaviour_logprobs"]), tokens)
         self.assertEqual(len(self.stack.job("game")["evals"]), 2)
+
+    def test_games_are_written_down_without_training(self):
+        job = f"""
+name: written
+model: {{job: form}}
+data: {{eval: {{file: held_out.jsonl}}}}
+environment: {{remote: '{self.address}', max_turns: 2}}
+generate: {{max_completion_tokens: 2}}
+rewards: [{{environment: {{}}}}]
+"""
+        self.stack.end_of(job, code=0)
+        lines = [json.loads(line) for line in (pathlib.Path(self.stack.job("written")["output"]) / "completions.jsonl").read_text().splitlines()]
+        self.assertEqual(len(lines), 32)
+        self.assertLessEqual({line["finish_reason"] for line in lines}, {"done", "max_turns", "length"})
+        for line in lines:
+            shown = sum(turn.get("observation_tokens", 0) for turn in line["turns"])
+            self.assertEqual(len(line["tokens"]), shown + sum(turn["tokens"] for turn in line["turns"]))
+            self.assertEqual(line["rewards"]["environment"], sum(turn.get("reward", 0) for turn in line["turns"]))
 
     def test_an_environment_that_hangs_or_is_not_there_is_bounded(self):
         release = threading.Event()
@@ -213,6 +247,42 @@ class StackTest(unittest.TestCase):
         self.assertIn("is 700, more than timeout_seconds 600", said)
         said = self.stack.submit(SFT + f"environment: {{remote: '{self.address}'}}\n", code=3)
         self.assertIn("has no effect in sft, which generates nothing", said)
+
+    def test_a_model_calls_the_calculator(self):
+        """A model whose tokenizer has the ends of a call, taught one call and to say what it is told."""
+        opens, closes = '<tool_call>{"name": "calculator", "arguments": {"expression": "', '"}}</tool_call>'
+        folder = self.stack.folder / "caller"
+        shutil.copytree(MODEL, folder)
+        tokenizer = json.loads((folder / "tokenizer.json").read_text())
+        flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": False}
+        tokenizer["added_tokens"] += [{"id": 27, "content": opens, **flags}, {"id": 28, "content": closes, **flags}]
+        (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+        config = json.loads((folder / "tokenizer_config.json").read_text())
+        config["chat_template"] = "{% for tool in tools or [] %}{{ tool.function.name }}{% endfor %}" + \
+            config["chat_template"].replace("message['role'] + '|>'", "(message['role'] if message['role'] != 'tool' else 'user') + '|>'")
+        (folder / "tokenizer_config.json").write_text(json.dumps(config))
+        row = {"prompt": [{"role": "user", "content": "?"}, {"role": "assistant", "content": f"{opens}4*4-9{closes}"}, {"role": "tool", "content": "7"}],
+               "answer": "7"}
+        (self.stack.folder / "calls.jsonl").write_text((json.dumps(row) + "\n") * 64)
+        (self.stack.folder / "ask.jsonl").write_text(json.dumps({"prompt": "?", "answer": "7"}) + "\n")
+        self.stack.end_of("name: caller\nmodel: {config: caller}\ndata: {train: calls.jsonl}\nsft: {updates: 60, sequences: 16}\n"
+                          "trainer: {learning_rate: 3e-3}\n", code=0)
+        job = """
+name: %s
+model: {job: caller}
+data: {%s: {file: ask.jsonl}}
+environment: {tools: {calculator: {}}, max_turns: 3}
+%s
+rewards: [{exact_match: {}}]
+"""
+        self.stack.end_of(job % ("calls", "eval", "evaluate: {}\neval: {max_completion_tokens: 12}"), code=0)
+        self.assertEqual(self.stack.job("calls")["evals"][0]["accuracy"], 1)
+        self.stack.end_of(job % ("calls-rl", "train", "grpo: {max_completion_tokens: 12, updates: 1, prompts: 1, group_size: 2, temperature: 0.1}"), code=0)
+        text = self.stack.rein("rollouts", "calls-rl", "--update", "1", "--limit", "1")
+        self.assertIn(f"model  {opens}4*4-9{closes}\n", text)
+        self.assertIn("(called calculator)", text)
+        self.assertRegex(text, r"  tool +7\n  model +7\n")
+        self.assertIn("2 turns · done", text)
 
     def test_the_reward_service_runs_tools(self):
         actors = json.loads(self.stack.rein("get", "actors", "-o", "json"))["actors"]
@@ -283,12 +353,13 @@ rewards: [{exact_match: {}}]
 
     @unittest.skipUnless(LEARN, "learning is tried nightly")
     def test_the_game_is_learned(self):
-        job = GAME.replace("name: game", "name: learned").replace("updates: 2, prompts: 8, group_size: 4", "updates: 60, prompts: 16, group_size: 16")
+        job = GAME.replace("name: game", "name: learned").replace("updates: 2, prompts: 8, group_size: 4", "updates: 60, prompts: 32, group_size: 8")
         self.stack.end_of(job % self.address, "eval.temperature=1", "eval.samples=4", "trainer.learning_rate=5e-4", code=0, patience=1500)
-        before, after = (e["accuracy"] for e in self.stack.job("learned")["evals"][::max(1, len(self.stack.job("learned")["evals"]) - 1)])
-        print(f"reward of a guess-the-number episode: {before:.3f} before, {after:.3f} after (halving the range: 0.644)")
-        self.assertLess(before, 0.36)
-        self.assertGreater(after, 0.5)
+        before, after = (result["accuracy"] for result in self.stack.job("learned")["evals"])
+        # Who forgets what was said earns 0.405 at most, with a number from 1 to 5 each time; who halves the range 0.76.
+        print(f"reward of a game: {before:.3f} before, {after:.3f} after")
+        self.assertLess(before, 0.47)
+        self.assertGreater(after, 0.55)
 
 
 if __name__ == "__main__":

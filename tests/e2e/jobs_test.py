@@ -109,6 +109,26 @@ seed: 5
         self.assertEqual(run.returncode, 3)
         self.assertIn("is no output of this input", run.stderr)
 
+    def test_penalties_keep_tokens_from_coming_back(self):
+        self.stack.end_of("""name: penalised
+model: {job: start}
+data: {eval: {file: data/eval.jsonl, limit: 20}}
+generate: {max_completion_tokens: 8, temperature: 1.5, frequency_penalty: 100, repetition_penalty: 1.1}
+""", code=0)
+        for line in lines_of(self.output("penalised") / "completions.jsonl"):
+            self.assertEqual(len(set(line["tokens"])), len(line["tokens"]), line)
+        # What is trained on is the whole distribution: nothing is promised of log-probs that were drawn from another.
+        self.stack.end_of("""name: penalised-rl
+model: {job: start}
+data: {train: data/train.jsonl}
+grpo: {updates: 1, prompts: 4, group_size: 4, max_completion_tokens: 4, presence_penalty: 0.5}
+rewards: [{exact_match: {}}]
+""", code=0)
+        self.assertNotIn("mismatch_max", self.stack.metrics("penalised-rl")[0])
+        said = self.stack.submit("name: a\nmodel: {job: start}\ndata: {train: data/train.jsonl}\nrewards: [{exact_match: {}}]\n"
+                                 "grpo: {repetition_penalty: 0}\n", code=3)
+        self.assertIn("grpo.repetition_penalty", said)
+
     def test_score_is_the_one_shot_command_by_another_door(self):
         self.stack.end_of("""name: scored
 model: {job: start}

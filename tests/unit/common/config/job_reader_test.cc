@@ -315,6 +315,7 @@ TEST_F(JobReaderTest, EnvironmentsExplainThemselves) {
   EXPECT_THAT(report("{max_turns: 3}"), HasSubstr("environment"));
   EXPECT_THAT(report("{remote: game}"), HasSubstr("environment.remote.address  wants host:port, got 'game'"));
   EXPECT_THAT(report("{remote: 'game:0'}"), HasSubstr("wants host:port"));
+  EXPECT_THAT(report("{remote: {}}"), HasSubstr("environment.remote.address"));
   EXPECT_THAT(report("{tools: {}}"), HasSubstr("wants at least one tool"));
   EXPECT_THAT(report("{tools: {code: {}}}"), HasSubstr("environment.tools.code.seconds"));
   EXPECT_THAT(report("{tools: {calculator: {}, format: xml}}"), HasSubstr("environment.tools.format"));
@@ -335,6 +336,19 @@ TEST_F(JobReaderTest, EnvironmentsExplainThemselves) {
   ASSERT_TRUE(job.ok()) << job.status();
   EXPECT_EQ(job->environment().tools().code().seconds(), 2);
   EXPECT_FALSE(job->environment().tools().has_calculator());
+}
+
+TEST_F(JobReaderTest, DistillationWantsATeacher) {
+  auto report = [&](const std::string& keys) {
+    return Report("name: a\nmodel: model\ndata: {train: train.jsonl}\ndistill: {" + keys + "}\n");
+  };
+  EXPECT_THAT(report(""), HasSubstr("distill.teacher"));
+  EXPECT_THAT(report("teacher: absent"), HasSubstr("absent does not exist"));
+  EXPECT_THAT(report("teacher: model, divergence: sideways"), HasSubstr("distill.divergence"));
+  EXPECT_THAT(report("teacher: model, updates: 3, passes: 2"), HasSubstr("has no effect beside distill.updates"));
+  auto job = Read("name: a\nmodel: model\ndata: {train: train.jsonl}\ndistill: {teacher: model}\n");
+  ASSERT_TRUE(job.ok()) << job.status();
+  EXPECT_EQ(job->distill().top_k(), 64u);
 }
 
 TEST_F(JobReaderTest, ALossFromOutsideIsTheWholeLoss) {

@@ -16,6 +16,7 @@
 #include "common/policy/layer_trace.h"
 #include "rollout/engine/engine_core.h"
 #include "rollout/engine/step_trace.h"
+#include "rollout/sampling/sampler.h"
 #include "tests/golden/golden_folders.h"
 
 namespace rein::rollout {
@@ -142,6 +143,34 @@ TEST_P(DecoderStepModelTest, LogprobsAreThoseOfOneForwardPass) {
           slots_->decoder().Logprobs(hidden.narrow(0, before, 1), target, 1.0).logprob_N;
       EXPECT_NEAR(done.logprobs[i], logprob.item<float>(), tolerance);
       EXPECT_NEAR(done.untempered_logprobs[i], logprob.item<float>(), tolerance);
+    }
+  }
+}
+
+// Each log-prob is that of the logits of one forward pass, penalised by what stood before.
+TEST_P(DecoderStepModelTest, PenaltiesCountWhatWasSeen) {
+  at::NoGradGuard no_grad;
+  GenerateSpec spec = Spec(2, 5, 3);
+  spec.sampling.penalties = {.repetition = 1.5, .presence = 0.25, .frequency = 100};
+  for (auto& [key, done] : Generate({spec}, {})) {
+    std::vector<uint32_t> seen = spec.prompt;
+    std::vector<int64_t> tokens(spec.prompt.begin(), spec.prompt.end());
+    tokens.insert(tokens.end(), done.tokens.begin(), done.tokens.end());
+    at::Tensor hidden = slots_->decoder().Hidden(
+        at::tensor(tokens, at::kLong),
+        nn::PackedSequences({static_cast<int64_t>(tokens.size())}, at::kCPU));
+    for (size_t i = 0; i < done.tokens.size(); ++i) {
+      const uint32_t token = done.tokens[i];
+      at::Tensor logits = slots_->decoder().Logits(
+          hidden.narrow(0, static_cast<int64_t>(spec.prompt.size() + i) - 1, 1)).to(at::kFloat);
+      RowDraw row{.penalties = spec.sampling.penalties, .seen = seen, .prompt_tokens = spec.prompt.size()};
+      const float own = logits.log_softmax(1)[0][token].item<float>();
+      Penalise({row}, logits);
+      EXPECT_NEAR(done.logprobs[i], logits.log_softmax(1)[0][token].item<float>(), 1e-4);
+      EXPECT_NEAR(done.untempered_logprobs[i], own, 1e-4);
+      EXPECT_EQ(std::count(done.tokens.begin(), done.tokens.begin() + static_cast<std::ptrdiff_t>(i), token), 0)
+          << "a second time costs 100";
+      seen.push_back(token);
     }
   }
 }
