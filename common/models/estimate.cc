@@ -189,7 +189,7 @@ absl::StatusOr<ordered_json> EstimateJob(const std::string& path, const Estimate
   }
   out["what_is_estimated"] = absl::StrCat(
       "Parameters, weights, gradients, optimizer state and KV are counted. Activations and tokens/s come from a model: held "
-      "against 14 measured figures of dense Qwen shapes (0.5B to 4B, H100 and H200, bf16) memory is within 5 %, training "
+      "against 18 measured figures of dense Qwen shapes (0.5B to 4B, H100 and H200, bf16) memory is within 5 %, training "
       "within 10 %, generation within 15 %. Several ranks are taken to train in proportion.",
       Calibrated(spec) ? ""
                        : " This family has parts that run by other operations than those shapes did (see the models table): its "
