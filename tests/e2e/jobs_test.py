@@ -161,7 +161,7 @@ score: {prompt: true}
         first = self.stack.metrics("whole")[0]
         self.assertEqual(first["target_tokens"], 8 * 47)
         self.assertGreater(first["z_loss"], 0)
-        self.stack.rein("submit", "-f", str(MODEL.parents[1] / "jobs/pretrain_digits.yaml"), "--name", "shipped", "pretrain.updates=2",
+        self.stack.rein("submit", "-f", str(MODEL.parents[1] / "jobs/pretrain_digits.yaml"), "--name", "shipped", "pretrain.updates=25",
                         f"pretrain.corpus=[{self.stack.folder}/data/corpus.idx]")
         self.stack.rein("wait", "shipped", "--timeout", "60")
 

@@ -5,6 +5,7 @@
 // REIN_EXACTNESS_PROMPTS (default 40 per shape and version) sets the length of the sweep.
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
 
 #include <cstdlib>
@@ -52,6 +53,8 @@ std::vector<GenerateSpec> RandomSpecs(std::mt19937& random, int64_t vocabulary) 
     spec.sampling.temperature = temperatures[p % 5];
     if (p % 20 == 11) spec.sampling.top_k = 50;
     if (p % 20 == 13) spec.sampling.top_p = 0.9;
+    if (p % 20 == 6) spec.sampling.penalties = {.repetition = 1.2};
+    if (p % 20 == 12) spec.sampling.penalties = {.presence = 0.5, .frequency = 0.3};
     specs.push_back(spec);
   }
   return specs;
@@ -136,7 +139,7 @@ TEST_P(ExactnessTest, GeneratorTrainerAndReferenceGiveTheSameBits) {
         train.push_back(t);
         score.push_back(s);
         done.push_back(&one);
-        const bool plain = spec.sampling.top_k == 0 && spec.sampling.top_p == 1;
+        const bool plain = spec.sampling.top_k == 0 && spec.sampling.top_p == 1 && !spec.sampling.penalties.any();
         temperature.push_back(plain && spec.sampling.temperature > 0 ? spec.sampling.temperature : 0);
       }
     }
@@ -175,6 +178,35 @@ TEST_P(ExactnessTest, GeneratorTrainerAndReferenceGiveTheSameBits) {
                 count.largest);
     EXPECT_EQ(count.different, 0) << name;
     EXPECT_GT(count.tokens, 0) << name;
+  }
+}
+
+// Each step begins before the host has seen the last token, which the penalty must know all the same.
+TEST_P(ExactnessTest, PenalisedTokensAreTheLikeliestOfWhatThePenaltiesLeave) {
+  RandomPolicy policy(WriteModelFolder(*FindShape(GetParam()), /*layers=*/4), {}, trainer::Sft(trainer::Aggregation::kTokenMean));
+  GenerateSpec spec = {.group = {0, 0, 0}, .prompt = {5, 9, 17, 9}, .siblings = {0}};
+  spec.sampling.max_tokens = 60;
+  spec.sampling.ignore_eos = true;
+  spec.sampling.temperature = 0;
+  spec.sampling.penalties = {.repetition = 1.3, .presence = 0.4, .frequency = 0.2};
+  const FinishedSibling done = Generate(policy, {spec}, {}, {.kv_tokens = 4096}).at({0, 0});
+  ASSERT_EQ(done.tokens.size(), 60u);
+  at::NoGradGuard no_grad;
+  std::vector<int64_t> tokens(spec.prompt.begin(), spec.prompt.end());
+  for (uint32_t token : done.tokens) {
+    const models::Decoder& decoder = policy.slots().decoder();
+    at::Tensor hidden = decoder.Hidden(at::tensor(tokens, at::kLong).to(at::kCUDA),
+                                       nn::PackedSequences({static_cast<int64_t>(tokens.size())}, at::kCUDA));
+    at::Tensor logits = decoder.Logits(hidden.narrow(0, hidden.size(0) - 1, 1)).to(at::kCPU, at::kFloat);
+    float* logit = logits.mutable_data_ptr<float>();
+    std::map<int64_t, int> count;  // of what was written; 0: only in the prompt
+    for (size_t i = 0; i < tokens.size(); ++i) count[tokens[i]] += i >= spec.prompt.size() ? 1 : 0;
+    for (auto [id, written] : count) {
+      logit[id] = logit[id] > 0 ? logit[id] / 1.3f : logit[id] * 1.3f;
+      if (written > 0) logit[id] -= 0.4f + 0.2f * static_cast<float>(written);
+    }
+    EXPECT_GE(logit[token], logits.max().item<float>() - 0.03f) << tokens.size();  // bf16 logits: ties
+    tokens.push_back(token);
   }
 }
 
