@@ -130,7 +130,7 @@ at::Tensor MixtureOfExperts(const at::Tensor& x_TD, const ExpertWeights& weights
   at::Tensor count_E = at::zeros({rule.experts}, expert_N.options())
                            .index_add_(0, expert_N, at::ones_like(expert_N));
   int64_t most = order_N.size(0);
-  if (place.record != nullptr && place.record->capacity > 0) {
+  if (limited) {
     most = static_cast<int64_t>(std::ceil(place.record->capacity * static_cast<double>(most) / static_cast<double>(rule.experts)));
     at::Tensor dropped_TK = BeyondCapacity(count_E, place_N, expert_N, most).view_as(choice.expert_TK);
     choice.weight_TK = choice.weight_TK.masked_fill(dropped_TK, 0);

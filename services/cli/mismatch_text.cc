@@ -24,12 +24,12 @@ bool SameVersion(const v1::PolicyVersion& a, const v1::PolicyVersion& b) {
 }
 
 // Largest difference, and how many differ at all.
-template <typename Values>
-std::string DifferenceText(const Values& a, const Values& b) {
-  if (a.size() != b.size()) return absl::StrCat(a.size(), " and ", b.size(), " of them");
+template <typename A, typename B>
+std::string DifferenceText(const A& a, const B& b) {
+  if (static_cast<int>(a.size()) != static_cast<int>(b.size())) return absl::StrCat(a.size(), " and ", b.size(), " of them");
   double largest = 0;
   int differ = 0;
-  for (int i = 0; i < a.size(); ++i) {
+  for (int i = 0; i < static_cast<int>(b.size()); ++i) {
     if (a[i] == b[i]) continue;
     ++differ;
     largest = std::max(largest, std::abs(double{a[i]} - double{b[i]}));
@@ -43,13 +43,26 @@ const v1::PolicyVersion* SampledBy(const v1::Completion& completion) {
   return completion.versions_size() == 1 ? &completion.versions(0).version() : nullptr;
 }
 
+// What the policy wrote of a completion's tokens; what an environment showed between its turns was not sampled.
+std::vector<float> OfSampled(const v1::Rollout& rollout, const google::protobuf::RepeatedField<float>& logprobs) {
+  if (rollout.turns().empty()) return {logprobs.begin(), logprobs.end()};
+  std::vector<float> sampled;
+  int next = 0;
+  for (const v1::Turn& turn : rollout.turns()) {
+    const int end = std::min(next + static_cast<int>(turn.tokens()), logprobs.size());
+    sampled.insert(sampled.end(), logprobs.begin() + std::min(next, end), logprobs.begin() + end);
+    next = end + static_cast<int>(turn.observation_tokens());
+  }
+  return sampled;
+}
+
 std::string SampledText(const v1::TraceRolloutReply& reply, const v1::TraceLayersReply& trace) {
   const v1::Completion& completion = reply.rollout().rollout().completion();
   const v1::PolicyVersion* by = SampledBy(completion);
-  if (reply.filtered()) return "not comparable: sampled from what filters left";
+  if (reply.filtered()) return "not comparable: sampled from what filters or penalties left";
   if (by == nullptr) return "not comparable: several versions sampled it";
   if (!SameVersion(*by, trace.version())) return absl::StrCat("not comparable: ", VersionText(*by), " sampled it");
-  return DifferenceText(trace.logprobs(), completion.behaviour_logprobs());
+  return DifferenceText(completion.behaviour_logprobs(), OfSampled(reply.rollout().rollout(), trace.logprobs()));
 }
 
 std::string StageName(uint32_t stage, uint32_t stages) {

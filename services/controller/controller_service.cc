@@ -13,6 +13,7 @@
 #include "common/rpc/grpc_status.h"
 #include "common/status/status_macros.h"
 #include "services/controller/log_reader.h"
+#include "services/controller/training_batch.h"
 #include "services/role/debug_client.h"
 
 namespace rein::services {
@@ -270,7 +271,7 @@ grpc::Status ControllerServiceImpl::TraceRollout(Context* context, const v1::Tra
     REIN_ASSIGN_OR_RETURN(v1::Job job, c.GetJob(name));
     const v1::GrpoConfig* rl = config::PolicyGradientOf(job.config());
     reply->set_temperature(rl != nullptr && rl->temperature() > 0 ? rl->temperature() : 1);
-    reply->set_filtered(rl != nullptr && (rl->top_k() > 0 || rl->top_p() < 1));
+    reply->set_filtered(rl != nullptr && !DrawsFromAll(*rl));
     trace.set_job(job.name());
     reply->set_job(job.name());
     actors = c.registry().Actors();

@@ -17,12 +17,6 @@ constexpr absl::Duration kPublishDeadline = absl::Minutes(2);
 constexpr int kMaxRefusals = 8;
 constexpr uint64_t kValidatedTokens = 1 << 18;  // in one call
 
-// Whether a completion's log-probs are of the policy's whole distribution.
-bool DrawsFromAll(const v1::GrpoConfig& rl) {
-  const bool penalised = rl.repetition_penalty() != 1 || rl.presence_penalty() != 0 || rl.frequency_penalty() != 0;
-  return rl.temperature() > 0 && rl.top_k() == 0 && rl.top_p() == 1 && !penalised;
-}
-
 bool OnGpu(const std::string& device) { return device.rfind("gpu", 0) == 0; }
 
 void AddMetric(v1::UpdateRecord& record, const std::string& name, double value) {

@@ -172,6 +172,11 @@ v1::TrainingSequence ToSequence(const v1::Rollout& rollout, uint32_t group_index
 
 }  // namespace
 
+bool DrawsFromAll(const v1::GrpoConfig& rl) {
+  const bool penalised = rl.repetition_penalty() != 1 || rl.presence_penalty() != 0 || rl.frequency_penalty() != 0;
+  return rl.temperature() > 0 && rl.top_k() == 0 && rl.top_p() == 1 && !penalised;
+}
+
 absl::StatusOr<TrainingBatch> BatchOfRollouts(Ledger& ledger, const std::vector<uint64_t>& orders,
                                               uint64_t update, bool greedy_sibling,
                                               std::optional<Version> current,

@@ -15,6 +15,9 @@
 
 namespace rein::services {
 
+// Whether a completion's log-probs are of the policy's whole distribution: nothing filtered or penalised.
+bool DrawsFromAll(const v1::GrpoConfig& rl);
+
 struct TrainingBatch {
   std::vector<v1::TrainingSequence> sequences;
   std::vector<v1::Metric> metrics;  // reward, its parts, lengths, tokens, lag

@@ -62,6 +62,22 @@ TEST_F(MismatchTextTest, EqualActorsTakeOneLine) {
   EXPECT_THAT(text, Not(HasSubstr("STAGE")));
 }
 
+TEST_F(MismatchTextTest, WhatAnEnvironmentShowedWasNotSampled) {
+  v1::Rollout& rollout = *reply_.mutable_rollout()->mutable_rollout();
+  rollout.mutable_completion()->mutable_token_ids()->Add(9);
+  v1::Turn& first = *rollout.add_turns();
+  first.set_tokens(1);
+  first.set_observation_tokens(1);
+  rollout.add_turns()->set_tokens(1);
+  for (auto* trace : {&rollout_, &trainer_}) {
+    trace->mutable_trace()->clear_logprobs();
+    for (float logprob : {-0.5f, -7.0f, -1.25f}) trace->mutable_trace()->add_logprobs(logprob);
+  }
+  EXPECT_THAT(Text(), HasSubstr("token by token  equal in all 2\n"));
+  reply_.set_filtered(true);
+  EXPECT_THAT(Text(), HasSubstr("not comparable: sampled from what filters or penalties left"));
+}
+
 TEST_F(MismatchTextTest, TheFirstStageThatDiffersIsNamed) {
   for (int i : {1 * kTokens + 3, 2 * kTokens + 2, 2 * kTokens + 3}) {
     rollout_.mutable_trace()->set_state_digests(i, 1);
