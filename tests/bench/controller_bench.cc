@@ -13,6 +13,7 @@
 #include <sys/resource.h>
 
 #include "services/controller/run_loop.h"
+#include "tests/bench/percentile.h"
 #include "tests/fakes/fake_prompts.h"
 #include "tests/fakes/fake_services.h"
 
@@ -39,12 +40,6 @@ v1::JobConfig ConfigOf(const Options& options) {
   config.mutable_grpo()->set_prompts(options.rollouts / kGroupSize);
   config.mutable_grpo()->set_group_size(kGroupSize);
   return config;
-}
-
-double Percentile(std::vector<double> values, double share) {
-  if (values.empty()) return 0;
-  std::sort(values.begin(), values.end());
-  return values[static_cast<size_t>(share * static_cast<double>(values.size() - 1))];
 }
 
 int Run(const Options& options) {

@@ -28,6 +28,7 @@
 #include "rein/v1/rollout.grpc.pb.h"
 #include "rein/v1/trainer.grpc.pb.h"
 #include "services/role/lease_client.h"
+#include "tests/bench/percentile.h"
 #include "tests/simulation/sim_services.h"
 
 namespace rein {
@@ -115,12 +116,6 @@ class Latencies {
   }
 
  private:
-  static double Percentile(std::vector<double> values, double share) {
-    if (values.empty()) return 0;
-    std::sort(values.begin(), values.end());
-    return values[static_cast<size_t>(share * static_cast<double>(values.size() - 1))];
-  }
-
   std::mutex mutex_;
   std::unordered_map<std::string, absl::Time> answered_;
   std::vector<double> to_reward_, to_update_;
