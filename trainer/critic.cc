@@ -44,9 +44,10 @@ absl::StatusOr<std::unique_ptr<Critic>> Critic::Create(const CriticSettings& set
                                                        const ParameterSource& source,
                                                        const std::string& device,
                                                        const std::string& dtype,
+                                                       const OptimizerPlacement& placement,
                                                        parallel::ProcessGroup& group) {
   absl::StatusOr<std::unique_ptr<ParameterSet>> parameters =
-      ParameterSet::Create(source, device, dtype, group);
+      ParameterSet::Create(source, device, dtype, placement, group);
   if (!parameters.ok()) {
     return absl::Status(parameters.status().code(),
                         absl::StrCat("critic: ", parameters.status().message()));
@@ -60,7 +61,7 @@ absl::Status Critic::Values(const std::vector<TrainingSequence>& sequences,
   at::NoGradGuard no_grad;
   const PackedTargets packed = PackTargets(sequences, members, parameters_->model().spec.shares_prompts());
   if (packed.target.empty()) return absl::OkStatus();
-  at::Tensor value_N = ScoreTargets(parameters_->decoder(), packed, /*recompute=*/false);
+  at::Tensor value_N = ScoresAt(parameters_->decoder(), packed, packed.source, /*recompute=*/false);
   return SplitTargets(value_N, packed, sequences, members, "value", values);
 }
 
@@ -69,7 +70,7 @@ absl::Status Critic::Accumulate(const UpdateBatch& batch, const Algorithm& algor
                                 CriticSums* sums) {
   const PackedTargets packed = PackTargets(batch.sequences, members, parameters_->model().spec.shares_prompts());
   if (packed.target.empty()) return absl::OkStatus();
-  at::Tensor value_N = ScoreTargets(parameters_->decoder(), packed, recompute);
+  at::Tensor value_N = ScoresAt(parameters_->decoder(), packed, packed.source, recompute);
   auto on_device = [&](const TokenRows& rows) {
     std::vector<float> flat;
     for (size_t i : members) flat.insert(flat.end(), rows[i].begin(), rows[i].end());

@@ -42,6 +42,7 @@ class Critic {
                                                         const ParameterSource& source,
                                                         const std::string& device,
                                                         const std::string& dtype,
+                                                        const OptimizerPlacement& placement,
                                                         parallel::ProcessGroup& group);
 
   // Values of the members' targets, at (*values)[member]. ABORTED names the first that is not finite.

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -29,6 +30,8 @@ struct MismatchSums {
   double largest = 0;    // difference, nats
   std::vector<MismatchedToken> first;  // one, of this rank, if any is beyond
 };
+
+inline constexpr double kNoPromise = std::numeric_limits<double>::infinity();
 
 // By how much the two may differ: 0 where a GPU keeps a row's bits (models/row_bits.h), 1e-3 in fp32, whose products
 // round by the batch. Infinite where nothing is promised: bf16 through LibTorch's operations.

@@ -22,7 +22,7 @@ int64_t PromptTokens(const TrainingSequence& s) {
 int64_t SharedTokens(const TrainingSequence& previous, const TrainingSequence& next) {
   const int64_t prompt = PromptTokens(next);
   const auto shorter = static_cast<int64_t>(std::min(previous.token_ids.size(), next.token_ids.size()));
-  if (prompt >= shorter || prompt != PromptTokens(previous)) return 0;
+  if (prompt >= shorter || prompt != PromptTokens(previous) || previous.first_position != next.first_position) return 0;
   const bool same = std::equal(next.token_ids.begin(), next.token_ids.begin() + prompt, previous.token_ids.begin());
   return same ? prompt : 0;
 }
@@ -35,7 +35,7 @@ PackedTargets PackTargets(const std::vector<TrainingSequence>& sequences,
   };
   auto append = [&](const TrainingSequence& s, int64_t begin, int64_t end, bool continues) {
     packed.token.insert(packed.token.end(), s.token_ids.begin() + begin, s.token_ids.begin() + end);
-    packed.segments.push_back({.length = end - begin, .continues = continues});
+    packed.segments.push_back({.length = end - begin, .continues = continues, .first_position = s.first_position});
   };
   int64_t prompt = 0, prompt_end = 0;  // tokens of a prompt that is packed by itself, and where it ends
   for (size_t m = 0; m < members.size(); ++m) {
@@ -53,6 +53,7 @@ PackedTargets PackTargets(const std::vector<TrainingSequence>& sequences,
       if (s.loss_mask[static_cast<size_t>(t)] == 0) continue;
       packed.source.push_back(place(t - 1));
       packed.target.push_back(s.token_ids[static_cast<size_t>(t)]);
+      packed.target_place.push_back(place(t));
     }
     packed.targets_of.push_back(s.targets());
     packed.last.push_back(place(length - 1));
@@ -92,14 +93,9 @@ TargetFigures ForwardTargets(const models::Decoder& decoder, const PackedTargets
   return figures;
 }
 
-at::Tensor ScoreTargets(const models::Decoder& decoder, const PackedTargets& packed,
-                        bool recompute) {
-  return decoder.Scores(HiddenAt(decoder, packed, packed.source, recompute));
-}
-
-at::Tensor ScoreSequences(const models::Decoder& decoder, const PackedTargets& packed,
-                          bool recompute, const Routers& routers) {
-  return decoder.Scores(HiddenAt(decoder, packed, packed.last, recompute, {.routers = routers}));
+at::Tensor ScoresAt(const models::Decoder& decoder, const PackedTargets& packed, const std::vector<int64_t>& at,
+                    bool recompute, const Routers& routers) {
+  return decoder.Scores(HiddenAt(decoder, packed, at, recompute, {.routers = routers}));
 }
 
 absl::Status SplitTargets(const at::Tensor& figure_N, const PackedTargets& packed,

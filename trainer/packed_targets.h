@@ -27,6 +27,7 @@ struct PackedTargets {
   std::vector<nn::Segment> segments;
   std::vector<int64_t> source;      // packed place whose hidden state predicts the target
   std::vector<int64_t> target;      // token ids
+  std::vector<int64_t> target_place;  // packed place of the target itself
   std::vector<int64_t> targets_of;  // of each member
   std::vector<int64_t> last;        // packed place of each member's last token
 };
@@ -57,12 +58,10 @@ struct TargetFigures : nn::TokenLogprobs {
 TargetFigures ForwardTargets(const models::Decoder& decoder, const PackedTargets& packed,
                              double temperature, bool recompute, const ForwardExtras& extras = {});
 
-// Of a model with a scalar head: the score at the token before each target, in packed order.
-at::Tensor ScoreTargets(const models::Decoder& decoder, const PackedTargets& packed, bool recompute);
-
-// The same at the last token of each sequence: [S].
-at::Tensor ScoreSequences(const models::Decoder& decoder, const PackedTargets& packed,
-                          bool recompute, const Routers& routers = nullptr);
+// Of a model with a scalar head: the scores at the packed places `at`, such as packed.source (a critic's values),
+// packed.last or packed.target_place (those of whole sequences and of steps).
+at::Tensor ScoresAt(const models::Decoder& decoder, const PackedTargets& packed, const std::vector<int64_t>& at,
+                    bool recompute, const Routers& routers = nullptr);
 
 // Cuts [N] figures of targets into those of each member, at (*out)[member]; null: only checks. ABORTED
 // names the first that is not finite, as `what`.

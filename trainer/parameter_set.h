@@ -2,7 +2,8 @@
 //
 //   Create ( decoder() passes that add to the gradients, Step )*
 //
-// Gradients, master weights and moments exist for what is trained alone: low-rank updates, or what is not frozen.
+// Gradients, master weights and moments exist for what is trained alone: low-rank updates, or what is not frozen. Master
+// weights and moments may be kept in host memory, which changes no bit of what comes out.
 // With several ranks every rank holds all weights and its slice of the optimizer's state; Create, Step, Gather
 // and Restore are made by all ranks together. Not thread-safe.
 
@@ -33,6 +34,12 @@ struct ParameterSource {
   models::TrainedChoice trained = {};
 };
 
+// How the optimizer's state is kept.
+struct OptimizerPlacement {
+  bool narrow_moments = false;  // bf16
+  double offload = 0;           // share in pinned host memory, 0 to 1; of bf16 weights on a GPU only
+};
+
 // Whole optimizer arenas on the CPU, of the trained part.
 struct Arenas {
   at::Tensor master, moment1, moment2;
@@ -45,6 +52,7 @@ class ParameterSet {
   static absl::StatusOr<std::unique_ptr<ParameterSet>> Create(const ParameterSource& source,
                                                               const std::string& device,
                                                               const std::string& dtype,
+                                                              const OptimizerPlacement& placement,
                                                               parallel::ProcessGroup& group);
 
   const models::ModelDescription& model() const { return model_; }
@@ -69,7 +77,8 @@ class ParameterSet {
 
   // What several steps need to be undone together.
   struct Snapshot {
-    at::Tensor trained, master, moment1, moment2;
+    at::Tensor trained;
+    std::vector<Arenas> optimizer;
   };
   Snapshot Copy() const;
   // Also clears the gradients; of an empty snapshot it does only that.
@@ -83,7 +92,7 @@ class ParameterSet {
                parallel::ProcessGroup& group)
       : model_(std::move(model)), registry_(std::move(registry)), group_(group) {}
   absl::Status Allocate(const ParameterSource& source, const std::string& device,
-                        const std::string& dtype);
+                        const std::string& dtype, const OptimizerPlacement& placement);
   at::Tensor GradOf(const weights::Parameter& parameter) const {
     return grad_.narrow(0, parameter.offset - registry_.trained_begin(), parameter.elements);
   }
@@ -97,7 +106,7 @@ class ParameterSet {
   at::Tensor compute_;  // whole
   at::Tensor grad_;     // of the trained part
   uint64_t frozen_digest_ = 0;
-  OptimizerState optimizer_;  // this rank's slice
+  std::vector<OptimizerState> optimizer_;  // this rank's slice: what is on the device, then what is in host memory
   std::unique_ptr<models::Decoder> decoder_;
 };
 

@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include <ATen/ATen.h>
+#include <ATen/DeviceAccelerator.h>
 #include <ATen/core/grad_mode.h>
 
 #include "common/models/arena.h"
@@ -43,7 +44,8 @@ absl::StatusOr<std::unique_ptr<PolicyTrainer>> PolicyTrainer::Create(
   if (s.max_length == 0) s.max_length = context;
   const ParameterSource source{s.model_path, s.random_weights, s.seed,
                                trainer->algorithm_.scalar_head, s.trained};
-  REIN_ASSIGN_OR_RETURN(trainer->policy_, ParameterSet::Create(source, s.device, s.dtype, group));
+  REIN_RETURN_IF_ERROR(trainer->PlanDevice());
+  REIN_ASSIGN_OR_RETURN(trainer->policy_, ParameterSet::Create(source, s.device, s.dtype, s.optimizer, group));
   REIN_RETURN_IF_ERROR(CheckRouterRules(s.router, model.spec, trainer->registry()));
   // Noise is of each sequence's own: a prompt that is computed once could not have it.
   s.share_prompts = s.share_prompts && model.spec.shares_prompts() && !s.router.CountsCopies(model.spec) &&
@@ -58,9 +60,35 @@ absl::StatusOr<std::unique_ptr<PolicyTrainer>> PolicyTrainer::Create(
     ParameterSource start{model.base, s.random_weights, s.seed, /*scalar_head=*/true};
     if (!critic.path.empty()) start = {critic.path, /*random=*/false, s.seed, /*scalar_head=*/true};
     REIN_ASSIGN_OR_RETURN(trainer->critic_,
-                          Critic::Create(critic, start, s.device, s.dtype, group));
+                          Critic::Create(critic, start, s.device, s.dtype, s.optimizer, group));
   }
   return trainer;
+}
+
+// Before anything is allocated: what the job needs of a GPU, and whether it is there.
+absl::Status PolicyTrainer::PlanDevice() {
+  const bool offloads = settings_.optimizer.offload > 0 || settings_.offload_as_needed;
+  if (settings_.device == "cpu") {
+    if (!offloads) return absl::OkStatus();
+    return absl::InvalidArgumentError("trainer.offload: the trainer runs on a CPU, where there is nothing to offload from");
+  }
+  if (offloads && settings_.dtype != "bfloat16") {
+    return absl::InvalidArgumentError("trainer.offload: wants model.dtype bfloat16: fp32 weights are their own master copy");
+  }
+  REIN_ASSIGN_OR_RETURN(const models::ModelDescription trained,
+                        models::DescribeTrained(settings_.model_path, settings_.trained, algorithm_.scalar_head));
+  REIN_ASSIGN_OR_RETURN(const weights::Registry registry,
+                        weights::Registry::Create(models::DecoderParameters(trained.spec)));
+  int64_t free_bytes = 0;
+  REIN_RETURN_IF_ERROR(CatchTorch("free memory of the device", [&] {
+    at::accelerator::emptyCache();  // of a job before
+    free_bytes = static_cast<int64_t>(at::accelerator::getMemoryInfo(at::Device(settings_.device).index()).first);
+  }));
+  if (settings_.offload_as_needed) {
+    settings_.optimizer.offload = NeededOffload(trained, registry, settings_, algorithm_, group_.size(), free_bytes);
+  }
+  memory_plan_ = PlanMemory(trained, registry, settings_, algorithm_, group_.size());
+  return Agree(CheckPlan(trained, registry, settings_, algorithm_, group_.size(), free_bytes));
 }
 
 // Keeps the weights that training begins with, to compute reference log-probs with.
@@ -88,9 +116,12 @@ absl::Status PolicyTrainer::Microbatch(const UpdateBatch& batch, const std::vect
   const models::Decoder& decoder = policy_->decoder();
   LossInputs in = InputsOfLoss(batch, algorithm_, members, decoder.device());
   const double share = static_cast<double>(packed.token.size()) / minibatch_tokens;  // routers see every token
-  const Routers routers = NewRecord(settings_.router, decoder, packed, share, even_E_);
+  Routers routers;  // what they should do is a matter of training
+  if (at::GradMode::is_enabled()) routers = NewRecord(settings_.router, decoder, packed, share, even_E_);
   if (algorithm_.scalar_head) {
-    in.score_S = ScoreSequences(decoder, packed, settings_.recompute, routers);
+    const bool targets = algorithm_.scores_targets;
+    (targets ? in.score_T : in.score_S) =
+        ScoresAt(decoder, packed, targets ? packed.target_place : packed.last, settings_.recompute, routers);
   } else {
     const ForwardExtras extras{routers, EmbeddingNoise(batch.sequences, members),
                                algorithm_.log_partition, in.candidate_TK};
@@ -99,7 +130,7 @@ absl::Status PolicyTrainer::Microbatch(const UpdateBatch& batch, const std::vect
     REIN_RETURN_IF_ERROR(
         SplitTargets(out.logprob_N, packed, batch.sequences, members, "policy_logprob", logprobs));
     if (algorithm_.needs_behaviour && !batch.policy_moved) {
-      AddMismatch(out.logprob_N, packed, batch.sequences, members, PromisedMismatch(decoder), &sums->mismatch);
+      AddMismatch(out.logprob_N, packed, batch.sequences, members, batch.promised ? PromisedMismatch(decoder) : kNoPromise, &sums->mismatch);
     }
     in.policy_logprob_T = out.logprob_N;
     in.entropy_T = out.entropy_N;
@@ -116,7 +147,7 @@ absl::Status PolicyTrainer::Microbatch(const UpdateBatch& batch, const std::vect
                                            " in the microbatch that opens with rollout ",
                                            batch.sequences[members[0]].id));
   }
-  loss.backward();
+  if (at::GradMode::is_enabled()) loss.backward();
   if (!algorithm_.outside) sums->loss += value;  // else it is the service's
   sums->routers.Add(routers.get());
   AddSums(terms.token_means, &sums->token_sums);
@@ -127,13 +158,13 @@ absl::Status PolicyTrainer::Microbatch(const UpdateBatch& batch, const std::vect
   return absl::OkStatus();
 }
 
-// Adds this rank's share of a minibatch's gradients.
+// Adds this rank's share of a minibatch's gradients (where they are on) and figures.
 absl::Status PolicyTrainer::Accumulate(const UpdateBatch& batch,
                                        const std::vector<size_t>& minibatch, UpdateSums* sums,
-                                       std::vector<std::vector<float>>* logprobs) {
+                                       std::vector<std::vector<float>>* logprobs, bool whole) {
   double tokens = 0;
   for (size_t i : minibatch) tokens += static_cast<double>(batch.sequences[i].token_ids.size());
-  for (const auto& members : OwnMicrobatches(batch.sequences, minibatch)) {
+  for (const auto& members : OwnMicrobatches(batch.sequences, minibatch, whole)) {
     absl::Status status;
     REIN_RETURN_IF_ERROR(CatchTorch("forward and backward",
                                     [&] { status = Microbatch(batch, members, tokens, sums, logprobs); }));
@@ -182,13 +213,14 @@ absl::Status PolicyTrainer::StepCritic(const UpdateBatch& batch, const std::vect
       .status();
 }
 
-absl::StatusOr<UpdateResult> PolicyTrainer::Update(const std::vector<TrainingSequence>& sequences) {
+absl::StatusOr<UpdateResult> PolicyTrainer::Update(const std::vector<TrainingSequence>& sequences, bool promised) {
   if (has_gradients_) {
     return absl::FailedPreconditionError(
         "Update: gradients of ForwardBackward are waiting; call OptimStep first");
   }
   REIN_RETURN_IF_ERROR(CheckSequences(sequences, limits(), &algorithm_));
   REIN_ASSIGN_OR_RETURN(UpdateBatch batch, Prepare(sequences));
+  batch.promised = promised;
   std::vector<uint32_t> group;
   for (const TrainingSequence& s : sequences) group.push_back(s.group);
   const auto minibatches = SplitByGroup(group, algorithm_.minibatches);
@@ -316,18 +348,24 @@ absl::StatusOr<std::vector<std::vector<float>>> PolicyTrainer::Score(
     return absl::UnimplementedError("Score: a reward model has no log-probs");
   }
   REIN_RETURN_IF_ERROR(CheckSequences(sequences, limits(), nullptr));
+  return OfTargets(sequences, LogprobsBy(policy_->decoder()), /*whole=*/true);
+}
+
+absl::StatusOr<Measured> PolicyTrainer::Measure(const std::vector<TrainingSequence>& sequences) {
+  if (algorithm_.advantage) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("Score: ", algorithm_.name, " has no loss of held-out sequences; call without `measure`"));
+  }
+  REIN_RETURN_IF_ERROR(CheckSequences(sequences, limits(), &algorithm_));
+  at::NoGradGuard no_grad;
+  REIN_ASSIGN_OR_RETURN(UpdateBatch batch, Prepare(sequences, /*whole=*/true));
   std::vector<size_t> all(sequences.size());
   std::iota(all.begin(), all.end(), size_t{0});
-  std::vector<std::vector<float>> scores(sequences.size());
-  const TargetPass pass = LogprobsBy(policy_->decoder());
-  absl::Status status;
-  for (const auto& members : OwnMicrobatches(sequences, all, /*whole=*/true)) {
-    status.Update(CatchTorch("score", [&] {
-      if (status.ok()) status = pass(sequences, members, &scores);
-    }));
-  }
-  REIN_RETURN_IF_ERROR(status);
-  return scores;
+  batch.counts = CountTargets(sequences, all, algorithm_);
+  UpdateSums sums(algorithm_);
+  REIN_RETURN_IF_ERROR(Accumulate(batch, all, &sums, nullptr, /*whole=*/true));
+  const bool tokens = algorithm_.aggregation == Aggregation::kTokenMean;
+  return Measured{sums.Metrics(algorithm_), tokens ? batch.counts.tokens : batch.counts.sequences};
 }
 
 absl::StatusOr<at::Tensor> PolicyTrainer::HostWeights() const {

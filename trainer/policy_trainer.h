@@ -1,6 +1,6 @@
 // PolicyTrainer holds a model's master weights and optimizer state, and learns from batches.
 //
-//   Create ( Update | ForwardBackward* OptimStep | Score | Save )*
+//   Create ( Update | ForwardBackward* OptimStep | Score | Measure | Save )*
 //
 // Update = for each minibatch: forward, loss and backward over packed microbatches, then one
 // optimizer step. Gradients do not depend, beyond rounding, on the microbatch budget or the number
@@ -25,35 +25,17 @@
 #include "common/weights/registry.h"
 #include "trainer/algorithms/algorithm.h"
 #include "trainer/critic.h"
-#include "trainer/optim/adamw.h"
-#include "trainer/optim/lr_schedule.h"
+#include "trainer/memory_plan.h"
 #include "trainer/mismatch.h"
 #include "trainer/parameter_set.h"
 #include "trainer/router_rules.h"
 #include "trainer/sequence_check.h"
+#include "trainer/trainer_settings.h"
 #include "trainer/training_sequence.h"
 #include "trainer/update_batch.h"
 #include "trainer/update_sums.h"
 
 namespace rein::trainer {
-
-struct TrainerSettings {
-  std::string model_path;  // Hugging Face or PEFT adapter folder; or a config for random weights
-  models::TrainedChoice trained;  // of the policy; a critic trains all of its weights
-  bool random_weights = false;
-  uint64_t seed = 1;
-  std::string device = "cpu";  // cpu or cuda:N
-  std::string dtype;           // float32 or bfloat16 of the compute arena; empty: by device
-  int64_t max_length = 0;      // longest sequence; 0: the model's context
-  int64_t microbatch_tokens = 8192;
-  bool recompute = false;
-  // Neighbours' common prompt is computed once, with the same gradients but for rounding, where the model allows it.
-  bool share_prompts = true;
-  double max_grad_norm = 1;
-  AdamWSettings adamw;
-  RouterRules router;
-  LrSchedule schedule;
-};
 
 struct UpdateResult {
   std::vector<double> advantages;  // of each sequence; empty when the algorithm has none
@@ -64,6 +46,12 @@ struct UpdateResult {
 struct PassResult {
   std::vector<Metric> metrics;
   std::vector<std::vector<float>> logprobs;  // of the targets of each sequence
+};
+
+// What held-out sequences give.
+struct Measured {
+  std::vector<Metric> metrics;
+  double weight = 0;  // the loss's denominator: of these figures in a mean over several calls
 };
 
 // Where a trainer stands; written into checkpoints.
@@ -84,18 +72,23 @@ class PolicyTrainer {
   // INVALID_ARGUMENT names the sequence that does not fit (an id outside the vocabulary, a missing
   // log-prob ...). ABORTED when a loss or gradient is not finite, naming the first offending token.
   // On any error weights and optimizer are as before.
-  absl::StatusOr<UpdateResult> Update(const std::vector<TrainingSequence>& sequences);
+  // `promised`: false where generators run another build or GPU, so that log-probs need not be equal.
+  absl::StatusOr<UpdateResult> Update(const std::vector<TrainingSequence>& sequences, bool promised = true);
 
   // Adds the gradients of one batch, as one minibatch.
   absl::StatusOr<PassResult> ForwardBackward(const std::vector<TrainingSequence>& sequences);
   // Applies and clears what was accumulated. FAILED_PRECONDITION when nothing was.
   absl::StatusOr<std::vector<Metric>> OptimStep(std::optional<double> learning_rate);
 
-  // Log-probs of the targets under the current weights.
+  // Log-probs of the targets under the current weights, by this rank alone.
   absl::StatusOr<std::vector<std::vector<float>>> Score(
       const std::vector<TrainingSequence>& sequences);
+  // The loss and figures of held-out sequences, by this rank alone. INVALID_ARGUMENT for an algorithm with advantages.
+  absl::StatusOr<Measured> Measure(const std::vector<TrainingSequence>& sequences);
 
   int rank() const { return group_.rank(); }
+  // What it needs of its device.
+  const MemoryPlan& memory_plan() const { return memory_plan_; }
   const TrainerProgress& progress() const { return progress_; }
   const weights::Registry& registry() const { return policy_->registry(); }
   const models::ModelDescription& model() const { return policy_->model(); }
@@ -122,19 +115,20 @@ class PolicyTrainer {
                                                 const std::vector<size_t>& members,
                                                 std::vector<std::vector<float>>* figures)>;
 
+  absl::Status PlanDevice();
   absl::Status FreezeReference();
   SequenceLimits limits() const {
     return {settings_.max_length, policy_->model().spec.vocab_size};
   }
-  absl::StatusOr<UpdateBatch> Prepare(const std::vector<TrainingSequence>& sequences);
+  absl::StatusOr<UpdateBatch> Prepare(const std::vector<TrainingSequence>& sequences, bool whole = false);
   absl::StatusOr<std::vector<std::vector<float>>> OfTargets(
-      const std::vector<TrainingSequence>& sequences, const TargetPass& pass);
+      const std::vector<TrainingSequence>& sequences, const TargetPass& pass, bool whole = false);
   TargetPass LogprobsBy(const models::Decoder& decoder) const;
   std::vector<std::vector<size_t>> OwnMicrobatches(const std::vector<TrainingSequence>& sequences,
                                                    const std::vector<size_t>& members,
                                                    bool whole = false) const;
   absl::Status Accumulate(const UpdateBatch& batch, const std::vector<size_t>& minibatch,
-                          UpdateSums* sums, std::vector<std::vector<float>>* logprobs);
+                          UpdateSums* sums, std::vector<std::vector<float>>* logprobs, bool whole = false);
   // `minibatch_tokens`: of all ranks' sequences together.
   absl::Status Microbatch(const UpdateBatch& batch, const std::vector<size_t>& members, double minibatch_tokens,
                           UpdateSums* sums, std::vector<std::vector<float>>* logprobs);
@@ -159,6 +153,7 @@ class PolicyTrainer {
 
   TrainerSettings settings_;
   Algorithm algorithm_;
+  MemoryPlan memory_plan_;
   parallel::ProcessGroup& group_;
   std::unique_ptr<ParameterSet> policy_;
   std::unique_ptr<Critic> critic_;

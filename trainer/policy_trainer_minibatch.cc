@@ -28,7 +28,7 @@ constexpr size_t kRunsPerRank = 4;
 // seed, the Update and the sequence's place in the batch alone.
 at::Tensor PolicyTrainer::EmbeddingNoise(const std::vector<TrainingSequence>& sequences,
                                          const std::vector<size_t>& members) const {
-  if (algorithm_.embedding_noise == 0) return {};
+  if (algorithm_.embedding_noise == 0 || !at::GradMode::is_enabled()) return {};
   const int64_t width = policy_->model().spec.model_dim;
   const uint64_t key = random::DeriveKey(settings_.seed, progress_.updates);
   std::vector<at::Tensor> parts;
@@ -121,7 +121,7 @@ absl::Status PolicyTrainer::CountChoices(const UpdateBatch& batch, const std::ve
       if (packed.target.empty()) return;
       const Routers record = NewRecord(counting, policy_->decoder(), packed, 1, {});
       if (algorithm_.scalar_head) {
-        ScoreSequences(policy_->decoder(), packed, false, record);
+        ScoresAt(policy_->decoder(), packed, packed.last, false, record);
       } else {
         ForwardTargets(policy_->decoder(), packed, algorithm_.temperature, false, {.routers = record});
       }

@@ -42,17 +42,21 @@ absl::Status PolicyTrainer::ShareLogprobs(const std::vector<TrainingSequence>& s
   return absl::OkStatus();
 }
 
-// Figures of every target, each rank computing those of its share.
+// Figures of every target, each rank computing those of its share, or `whole`: this one all of them.
 absl::StatusOr<std::vector<std::vector<float>>> PolicyTrainer::OfTargets(
-    const std::vector<TrainingSequence>& sequences, const TargetPass& pass) {
+    const std::vector<TrainingSequence>& sequences, const TargetPass& pass, bool whole) {
   std::vector<size_t> all(sequences.size());
   std::iota(all.begin(), all.end(), size_t{0});
   std::vector<std::vector<float>> figures(sequences.size());
   absl::Status status;
-  for (const auto& members : OwnMicrobatches(sequences, all)) {
+  for (const auto& members : OwnMicrobatches(sequences, all, whole)) {
     status.Update(CatchTorch("forward", [&] {
       if (status.ok()) status = pass(sequences, members, &figures);
     }));
+  }
+  if (whole) {
+    REIN_RETURN_IF_ERROR(status);
+    return figures;
   }
   REIN_RETURN_IF_ERROR(Agree(status));
   REIN_RETURN_IF_ERROR(ShareLogprobs(sequences, &figures));
@@ -73,7 +77,7 @@ PolicyTrainer::TargetPass PolicyTrainer::LogprobsBy(const models::Decoder& decod
 
 // All passes that come before the first step.
 absl::StatusOr<UpdateBatch> PolicyTrainer::Prepare(
-    const std::vector<TrainingSequence>& sequences) {
+    const std::vector<TrainingSequence>& sequences, bool whole) {
   std::vector<std::vector<float>> values;
   if (critic_ != nullptr) {
     REIN_ASSIGN_OR_RETURN(values, OfTargets(sequences, [this](auto& all, auto& members, auto* out) {
@@ -86,12 +90,12 @@ absl::StatusOr<UpdateBatch> PolicyTrainer::Prepare(
     REIN_ASSIGN_OR_RETURN(batch.old_logprobs, OfTargets(sequences, LogprobsBy(policy_->decoder())));
   }
   if (algorithm_.frozen_reference) {
-    REIN_ASSIGN_OR_RETURN(batch.frozen_logprobs, OfTargets(sequences, LogprobsBy(*reference_)));
+    REIN_ASSIGN_OR_RETURN(batch.frozen_logprobs, OfTargets(sequences, LogprobsBy(*reference_), whole));
   }
   if (algorithm_.needs_mismatch_kl) {
     const std::vector<TrainingSequence> mixed = Mismatched(sequences, settings_.max_length);
-    REIN_ASSIGN_OR_RETURN(auto policy, OfTargets(mixed, LogprobsBy(policy_->decoder())));
-    REIN_ASSIGN_OR_RETURN(auto reference, OfTargets(mixed, LogprobsBy(*reference_)));
+    REIN_ASSIGN_OR_RETURN(auto policy, OfTargets(mixed, LogprobsBy(policy_->decoder()), whole));
+    REIN_ASSIGN_OR_RETURN(auto reference, OfTargets(mixed, LogprobsBy(*reference_), whole));
     batch.mismatch_kl = std::max(0.0, MeanDifference(policy, reference));
   }
   return batch;

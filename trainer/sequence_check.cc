@@ -23,6 +23,10 @@ std::string ShapeProblem(const TrainingSequence& s, const SequenceLimits& limits
     return absl::StrCat("loss_mask has ", s.loss_mask.size(), " entries for ", length,
                         " tokens; want as many, the first 0");
   }
+  if (s.first_position < 0 || s.first_position + length > limits.max_length) {
+    return absl::StrCat("begins at position ", s.first_position, " and has ", length, " tokens, want it to end by ",
+                        limits.max_length);
+  }
   return "";
 }
 
@@ -36,6 +40,21 @@ std::string TurnProblem(const TrainingSequence& s) {
   }
   for (double reward : s.turn_rewards) {
     if (!std::isfinite(reward)) return absl::StrCat("has a turn reward of ", reward);
+  }
+  return "";
+}
+
+// Empty: each target has its reward (or label), or none has.
+std::string TargetProblem(const TrainingSequence& s, const Algorithm& algorithm) {
+  if (s.target_rewards.empty() && !algorithm.scores_targets) return "";
+  if (s.target_rewards.size() != static_cast<size_t>(s.targets())) {
+    return absl::StrCat("has ", s.target_rewards.size(), " target_rewards for ", s.targets(), " targets");
+  }
+  for (double value : s.target_rewards) {
+    if (!std::isfinite(value)) return absl::StrCat("has a target reward of ", value);
+    if (algorithm.scores_targets && (value < 0 || value > 1)) {
+      return absl::StrCat("has a step labelled ", value, ", want 0 to 1");
+    }
   }
   return "";
 }
@@ -54,6 +73,7 @@ std::string LossProblem(const TrainingSequence& s, const Algorithm& algorithm) {
   if (!std::isfinite(s.reward)) return absl::StrCat("reward is ", s.reward);
   if (!std::isfinite(s.greedy_reward)) return absl::StrCat("greedy_reward is ", s.greedy_reward);
   if (std::string problem = TurnProblem(s); !problem.empty()) return problem;
+  if (std::string problem = TargetProblem(s, algorithm); !problem.empty()) return problem;
   if (algorithm.advantage && algorithm.advantage->kind == AdvantageKind::kPerReward &&
       s.reward_parts.size() != algorithm.advantage->part_weights.size()) {
     return absl::StrCat("has ", s.reward_parts.size(), " reward_parts for ",

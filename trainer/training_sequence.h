@@ -23,6 +23,10 @@ struct TrainingSequence {
   double greedy_reward = 0;            // of a greedy completion of the same prompt; RL only
   // What of `reward` belongs to each run of targets (a turn), in order; empty: all of it to the last target.
   std::vector<double> turn_rewards;
+  // One for each target, or none. RL: what of `reward` was earned at it, instead of turn_rewards; of a reward model that
+  // learns steps: the label of the step that ends there.
+  std::vector<double> target_rewards;
+  int64_t first_position = 0;  // of its first token
   bool truncated = false;
   // Every target was sampled by the weights in training, from their whole distribution at the job's temperature.
   bool on_policy = false;

@@ -35,9 +35,9 @@ std::vector<int64_t> TurnOfTargets(const TrainingSequence& s) {
   return labels;
 }
 
-// Each turn's reward at its last target; empty where all of it is at the very last one.
+// What each target earned: each turn's reward is earned at its last one; empty where all of it is at the very last.
 std::vector<double> EarnedByTargets(const TrainingSequence& s) {
-  if (s.turn_rewards.empty()) return {};
+  if (!s.target_rewards.empty() || s.turn_rewards.empty()) return s.target_rewards;
   const std::vector<int64_t> turns = TurnOfTargets(s);
   std::vector<double> earned(turns.size(), 0.0);
   for (size_t t = 0; t < turns.size(); ++t) {
@@ -141,7 +141,7 @@ at::Tensor LossWeights(const UpdateBatch& batch, const Algorithm& algorithm,
   std::vector<float> weight;
   for (size_t i : members) {
     const TrainingSequence& s = batch.sequences[i];
-    const int64_t targets = algorithm.scalar_head ? 1 : s.targets();
+    const int64_t targets = algorithm.scalar_head && !algorithm.scores_targets ? 1 : s.targets();
     const double w =
         Masked(s, algorithm) ? 0 : TokenWeight(algorithm.aggregation, targets, batch.counts);
     weight.insert(weight.end(), static_cast<size_t>(targets), static_cast<float>(w));
@@ -151,7 +151,7 @@ at::Tensor LossWeights(const UpdateBatch& batch, const Algorithm& algorithm,
 
 LossInputs InputsOfLoss(const UpdateBatch& batch, const Algorithm& algorithm,
                         const std::vector<size_t>& members, at::Device device) {
-  std::vector<float> behaviour, old, reference, advantage, label, selected;
+  std::vector<float> behaviour, old, reference, advantage, label, target_label, selected;
   std::vector<int64_t> lengths, candidates;
   std::vector<float> teacher;
   std::vector<float> logprob_gradient, entropy_gradient;
@@ -162,6 +162,7 @@ LossInputs InputsOfLoss(const UpdateBatch& batch, const Algorithm& algorithm,
     if (!batch.entropy_gradients.empty()) append(entropy_gradient, batch.entropy_gradients[i]);
     lengths.push_back(s.targets());
     label.push_back(static_cast<float>(s.reward));
+    append(target_label, s.target_rewards);
     if (!batch.advantages.empty()) append(advantage, batch.advantages[i]);
     if (!batch.selected.empty()) append(selected, batch.selected[i]);
     append(behaviour, s.behaviour_logprobs);
@@ -191,6 +192,7 @@ LossInputs InputsOfLoss(const UpdateBatch& batch, const Algorithm& algorithm,
   in.segments = Segments::Of(lengths, device);
   in.kl_coefficient = batch.kl_coefficient;
   in.label_S = on_device(label);
+  if (algorithm.scores_targets) in.label_T = on_device(target_label);
   in.mismatch_kl = batch.mismatch_kl;
   return in;
 }

@@ -25,6 +25,7 @@ struct UpdateBatch {
   std::vector<std::vector<float>> logprob_gradients, entropy_gradients;
   GlobalCounts counts;                         // of the minibatch in hand
   bool policy_moved = false;                   // a step of this Update was made
+  bool promised = true;                        // generators give the very log-probs of the trainer
 
   // The mean advantage of each sequence; empty when the algorithm has none.
   std::vector<double> MeanAdvantages() const;

@@ -90,6 +90,15 @@ class JobChecker {
       Add("trainer.router.capacity_factor", absl::StrCat("has no place in ", KindOf(job_),
                                                          ": the generator drops nothing, so its log-probs would be other ones"));
     }
+    const v1::TrainerConfig& trainer = job_.trainer();
+    if (trainer.has_moments() && trainer.moments() != "float32" && trainer.moments() != "bfloat16") {
+      Add("trainer.moments", absl::StrCat("wants float32 or bfloat16, got ", trainer.moments()));
+    }
+    double share = 0;
+    const bool number = absl::SimpleAtod(trainer.offload(), &share) && share >= 0 && share <= 1;
+    if (trainer.has_offload() && !number && trainer.offload() != "auto") {
+      Add("trainer.offload", absl::StrCat("wants a number in [0, 1] or auto, got ", trainer.offload()));
+    }
     if (model.lora().dropout() > 0) {
       Add("model.lora.dropout", absl::StrCat("is ", model.lora().dropout(),
                                              ", want 0: the trainer's log-probs would differ from the generator's"));
@@ -101,6 +110,14 @@ class JobChecker {
     for (int i = 0; i < job_.rewards_size(); ++i) {
       if (!job_.rewards(i).has_environment() || job_.has_environment()) continue;
       Add(absl::StrCat("rewards.", i, ".environment"), "wants an environment, and there is none: the key `environment`");
+    }
+    for (int i = 0; i < job_.rewards_size(); ++i) {
+      if (!job_.rewards(i).model().has_steps()) continue;
+      const std::string key = absl::StrCat("rewards.", i, ".model.steps");
+      if (job_.has_environment()) Add(key, "cannot stand beside an environment: turns are its steps");
+      if (job_.rewards(i).model().steps().separator().empty()) {
+        Add(key + ".separator", "is empty: nothing would end a step");
+      }
     }
     if (!job_.has_environment()) return;
     const v1::EnvironmentConfig& environment = job_.environment();
@@ -143,13 +160,13 @@ class JobChecker {
       Add("eval.every", job_.has_pretrain() ? "has no effect without a held-out share: pretrain.split"
                                             : "has no effect without data.eval");
     }
-    if (has_data && job_.rewards().empty() && !LearnsAnswers(job_)) {
+    if (has_data && job_.rewards().empty() && !LearnsAnswers(job_) && !MeasuresHeldOut(job_)) {
       Add("data.eval", "is scored by rewards, and there are none: add rewards, or leave it out");
     }
     CheckEvalSettings(has_data && !job_.rewards().empty());
     if (job_.eval().patience() > 0) {
-      const bool loss = (LearnsAnswers(job_) && has_data) || HoldsOut(job_);
-      if (!loss) Add("eval.patience", "watches the held-out loss of sft and pretrain, and there is none");
+      const bool loss = (LearnsAnswers(job_) && has_data) || HoldsOut(job_) || MeasuresHeldOut(job_);
+      if (!loss) Add("eval.patience", "watches the held-out loss, and there is none");
       if (loss && job_.eval().every() == 0) Add("eval.patience", "wants eval.every above 0");
     }
     if (!job_.eval().has_accuracy()) return;
@@ -325,9 +342,7 @@ class JobChecker {
     if (text.updates) CheckSchedule(*text.updates);
     if (!job_.has_pretrain()) CheckColumns(text, kind);
     if (job_.has_dpo()) CheckDpo();
-    if (job_.has_reward_model() && job_.data().has_eval()) {
-      Add("data.eval", "is scored by generating answers, which a reward model cannot");
-    }
+    if (job_.has_reward_model()) CheckRewardModel();
   }
 
   // Columns that another kind of job reads.
@@ -339,11 +354,13 @@ class JobChecker {
         Add(key, absl::StrCat("has no effect in ", kind));
       }
     };
-    unused("answer", text.answers != Answers::kPair);
-    unused("chosen", text.answers == Answers::kPair);
-    unused("rejected", text.answers == Answers::kPair);
-    unused("label", text.answers == Answers::kMarked);
-    unused("margin", job_.has_reward_model());
+    const bool pair = text.answers == Answers::kPair;
+    unused("answer", !pair && text.answers != Answers::kSteps);
+    unused("chosen", pair);
+    unused("rejected", pair);
+    unused("label", !pair && text.answers != Answers::kOne);
+    unused("steps", text.answers == Answers::kSteps);
+    unused("margin", pair && job_.has_reward_model());
     if (job_.has_sft() && job_.sft().train_on_prompt() &&
         job_.sft().turns() == v1::LEARNED_TURNS_LAST) {
       Add("sft.turns", "last cannot stand beside train_on_prompt: true, which learns everything");
@@ -362,6 +379,18 @@ class JobChecker {
     if (dpo.label_smoothing() > 0 && dpo.loss() != v1::DPO_LOSS_SIGMOID) {
       Add("dpo.label_smoothing", "has no effect with this loss: sigmoid only");
     }
+  }
+
+  void CheckRewardModel() {
+    const v1::RewardModelConfig& model = job_.reward_model();
+    const bool pairs = model.objective() == v1::REWARD_OBJECTIVE_PAIRS;
+    const bool steps = model.objective() == v1::REWARD_OBJECTIVE_STEPS;
+    if (!job_.rewards().empty()) {
+      Add("rewards", "have no effect in reward_model, which generates nothing: data.eval is measured by the loss");
+    }
+    if (model.center_coefficient() > 0 && !pairs) Add("reward_model.center_coefficient", "wants objective: pairs");
+    if (model.separator() != "\n" && !steps) Add("reward_model.separator", "wants objective: steps");
+    if (steps && model.separator().empty()) Add("reward_model.separator", "is empty: nothing would end a step");
   }
 
   void CheckEvaluate() {

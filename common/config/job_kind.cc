@@ -40,6 +40,17 @@ TextJob Text(const Config& config, uint32_t lines, TextJob::Answers answers) {
   return text;
 }
 
+TextJob::Answers AnswersFor(v1::RewardObjective objective) {
+  switch (objective) {
+    case v1::REWARD_OBJECTIVE_SCORE:
+      return TextJob::Answers::kScored;
+    case v1::REWARD_OBJECTIVE_STEPS:
+      return TextJob::Answers::kSteps;
+    default:
+      return TextJob::Answers::kPair;
+  }
+}
+
 }  // namespace
 
 std::optional<TextJob> TextJobOf(const v1::JobConfig& job) {
@@ -60,7 +71,7 @@ std::optional<TextJob> TextJobOf(const v1::JobConfig& job) {
     case v1::JobConfig::kSimpo:
       return Text(job.simpo(), job.simpo().pairs(), Answers::kPair);
     case v1::JobConfig::kRewardModel:
-      return Text(job.reward_model(), job.reward_model().pairs(), Answers::kPair);
+      return Text(job.reward_model(), job.reward_model().pairs(), AnswersFor(job.reward_model().objective()));
     default:
       return std::nullopt;
   }
@@ -73,6 +84,11 @@ std::optional<TextJob::Answers> AnswersOf(const v1::JobConfig& job) {
 }
 
 bool LearnsAnswers(const v1::JobConfig& job) { return job.has_sft() || job.has_distill(); }
+
+bool MeasuresHeldOut(const v1::JobConfig& job) {
+  const std::optional<TextJob> text = TextJobOf(job);
+  return text && text->answers != TextJob::Answers::kOne && job.rewards().empty() && job.data().has_eval();
+}
 
 const v1::DatasetConfig* DataOf(const v1::JobConfig& job) {
   if (job.has_generate() || job.has_score()) {

@@ -15,7 +15,8 @@ std::string KindOf(const v1::JobConfig& job);
 
 // What jobs that learn from given texts share: sft, dpo, kto ...
 struct TextJob {
-  enum class Answers { kOne, kPair, kMarked };  // of a line: an answer; a better and a worse; one with a label
+  // Of a line: an answer; a better and a worse one; one marked good or bad; one with a number; one in steps with labels.
+  enum class Answers { kOne, kPair, kMarked, kScored, kSteps };
 
   Answers answers = Answers::kOne;
   std::optional<uint32_t> updates;
@@ -30,6 +31,10 @@ std::optional<TextJob::Answers> AnswersOf(const v1::JobConfig& job);
 
 // Whether a job's held-out loss is that of given answers: sft and distill.
 bool LearnsAnswers(const v1::JobConfig& job);
+
+// Whether held-out lines are measured by the loss that the job trains with: jobs that learn from pairs, labels or steps,
+// where data.eval is not there to be completed and scored by rewards.
+bool MeasuresHeldOut(const v1::JobConfig& job);
 
 // The data that a job goes through: what it learns from, or, of generate and score, the held-out data. Null for a job
 // that has none of this kind.

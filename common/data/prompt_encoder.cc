@@ -53,6 +53,24 @@ absl::StatusOr<AnsweredPrompt> PromptEncoder::EncodeAnswer(const PromptRow& row)
   return result;
 }
 
+absl::StatusOr<AnsweredPrompt> PromptEncoder::EncodeSteps(const PromptRow& row, const std::vector<std::string>& steps,
+                                                          const std::string& separator) const {
+  if (steps.empty()) return absl::InvalidArgumentError("the answer has no steps");
+  AnsweredPrompt result;
+  REIN_ASSIGN_OR_RETURN(result.token_ids, EncodePrompt(row));
+  result.prompt_tokens = static_cast<uint32_t>(result.token_ids.size());
+  result.loss_mask.assign(result.token_ids.size(), 0);
+  for (size_t i = 0; i < steps.size(); ++i) {
+    REIN_ASSIGN_OR_RETURN(std::vector<uint32_t> step,
+                          text_->Encode(absl::StrCat(steps[i], separator), /*add_special_tokens=*/false));
+    if (step.empty()) return absl::InvalidArgumentError(absl::StrCat("step ", i, " of the answer has no token"));
+    result.token_ids.insert(result.token_ids.end(), step.begin(), step.end());
+    result.loss_mask.resize(result.token_ids.size(), 0);
+    result.loss_mask.back() = 1;
+  }
+  return result;
+}
+
 // The template itself says where a turn begins (where generation would) and ends (at its stop token).
 absl::StatusOr<AnsweredPrompt> PromptEncoder::EncodeTurns(const PromptRow& row) const {
   std::vector<text::ChatMessage> messages = Messages(row);

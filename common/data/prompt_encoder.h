@@ -57,6 +57,11 @@ class PromptEncoder {
   // tokenised one after the other, as they came about.
   absl::StatusOr<AnsweredPrompt> EncodeAnswer(const PromptRow& row) const;
 
+  // The prompt, then each step with `separator` behind it, tokenised by itself; the last token of each step is its
+  // target, where a process reward model is read. INVALID_ARGUMENT without steps.
+  absl::StatusOr<AnsweredPrompt> EncodeSteps(const PromptRow& row, const std::vector<std::string>& steps,
+                                             const std::string& separator) const;
+
  private:
   absl::StatusOr<AnsweredPrompt> EncodeTurns(const PromptRow& row) const;
   absl::StatusOr<std::vector<uint32_t>> ChatAnswer(const PromptRow& row) const;

@@ -1,5 +1,5 @@
 // AdamW (arXiv 1711.05101) on the GPU over a flat range, with the bf16 copy of the weights written in the
-// same pass; and the sum of squares that gradient clipping wants. trainer/optim/adamw.h has the formula.
+// same pass, moments in fp32 or bf16; and the sum of squares that gradient clipping wants. trainer/optim/adamw.h has the formula.
 
 #pragma once
 
@@ -12,8 +12,11 @@ namespace rein::kernels {
 struct AdamWRange {
   const float* gradient = nullptr;  // all of `size`, device memory of the current device
   float* weight = nullptr;
-  float* moment1 = nullptr;
-  float* moment2 = nullptr;
+  void* moment1 = nullptr;  // fp32, or bf16 with `narrow`
+  void* moment2 = nullptr;
+  bool narrow = false;
+  uint64_t rounding_key = 0;  // narrow moments are rounded by chance, with a draw for each element
+  int64_t first_index = 0;    // of the first element, in these draws
   void* rounded = nullptr;  // bf16 or null: the weight, rounded
   int64_t size = 0;
   float beta1 = 0, beta2 = 0, one_minus_beta1 = 0, one_minus_beta2 = 0;

@@ -70,12 +70,6 @@ int64_t KvBytes(const DecoderSpec& s, int64_t tokens) {
   return KvBytesPerPage(s, kPage, kBf16) * ((tokens + kPage - 1) / kPage);
 }
 
-// Whether every part runs by the kernels that the constants were fitted to.
-bool Calibrated(const DecoderSpec& s) {
-  return s.experts.routing.experts == 0 && s.latent.latent_dim == 0 && !s.recurrent() && s.alibi == Alibi::kNone &&
-         s.norm == nn::NormKind::kRms && s.gated && s.score_softcap == 0 && !s.rope_interleaved;
-}
-
 ordered_json Placement(const GpuFigures& gpu, int gpus, const std::string& layout, int64_t most) {
   return {{"gpu", gpu.name}, {"gpus", gpus}, {"layout", layout}, {"bytes_of_the_fullest", most},
           {"usable_bytes", static_cast<int64_t>(kUsable * static_cast<double>(gpu.bytes))},
@@ -84,17 +78,24 @@ ordered_json Placement(const GpuFigures& gpu, int gpus, const std::string& layou
 
 }  // namespace
 
+bool IsCalibrated(const DecoderSpec& s) {
+  return s.experts.routing.experts == 0 && s.latent.latent_dim == 0 && !s.recurrent() && s.alibi == Alibi::kNone &&
+         s.norm == nn::NormKind::kRms && s.gated && s.score_softcap == 0 && !s.rope_interleaved;
+}
+
 TrainingEstimate EstimateTraining(const ModelDescription& model, const weights::Registry& registry,
                                   const EstimateChoice& choice) {
   const DecoderSpec& s = model.spec;
   const int64_t trained = registry.trained_elements(), tokens = std::max(choice.microbatch_tokens, choice.length);
   TrainingEstimate e;
-  e.weights = kBf16 * registry.arena_elements();
+  e.weights = choice.compute_bytes * registry.arena_elements();
   e.gradients = kFp32 * trained;
-  e.optimizer = 3 * kFp32 * trained;  // master weights and two moments
-  if (choice.job == "dpo") e.reference = kBf16 * trained;
+  // Two moments, and master weights beside narrower ones.
+  e.optimizer = (2 * choice.moment_bytes + (choice.compute_bytes < kFp32 ? kFp32 : 0)) * trained;
+  if (choice.job == "dpo") e.reference = choice.compute_bytes * trained;
   const int64_t deepest = s.num_layers > 0 ? LayerBytes(s, s.num_layers - 1) : 0;
-  e.activations = tokens * (choice.recompute ? 2 * kBf16 * s.model_dim * s.num_layers + deepest : KeptBytes(s));
+  e.activations = tokens * (choice.recompute ? 2 * kBf16 * s.model_dim * s.num_layers + deepest : KeptBytes(s)) *
+                  choice.compute_bytes / kBf16;
   constexpr int64_t kMostLogits = int64_t{5} << 30;  // beyond, they are computed in parts
   e.logits = s.scalar_head ? 0 : std::min(kMostLogits, kBf16 * tokens * s.vocab_size);
   return e;
@@ -191,7 +192,7 @@ absl::StatusOr<ordered_json> EstimateJob(const std::string& path, const Estimate
       "Parameters, weights, gradients, optimizer state and KV are counted. Activations and tokens/s come from a model: held "
       "against 18 measured figures of dense Qwen shapes (0.5B to 4B, H100 and H200, bf16) memory is within 5 %, training "
       "within 10 %, generation within 15 %. Several ranks are taken to train in proportion.",
-      Calibrated(spec) ? ""
+      IsCalibrated(spec) ? ""
                        : " This family has parts that run by other operations than those shapes did (see the models table): its "
                          "speeds may be several times lower.");
   return out;

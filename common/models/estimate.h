@@ -24,9 +24,11 @@ struct EstimateChoice {
   bool recompute = false;
   bool reference = false;          // rl: with a KL term
   TrainedChoice trained;
+  int64_t compute_bytes = 2;       // of a number: 4 in fp32
+  int64_t moment_bytes = 4;        // of a number in AdamW's moments
 };
 
-// Of one GPU, bf16.
+// Of one GPU.
 struct TrainingEstimate {
   // Bytes.
   int64_t weights = 0, gradients = 0, optimizer = 0, reference = 0, activations = 0, logits = 0;
@@ -34,6 +36,9 @@ struct TrainingEstimate {
 };
 TrainingEstimate EstimateTraining(const ModelDescription& model, const weights::Registry& registry,
                                   const EstimateChoice& choice);
+
+// Whether every part of the model runs by the kernels that the constants were fitted to.
+bool IsCalibrated(const DecoderSpec& spec);
 
 enum class Gpu { kH100, kH200 };
 // Of one rank, packed sequences of `length`.

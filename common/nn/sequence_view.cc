@@ -64,16 +64,19 @@ SequenceView PackedSegments(const std::vector<Segment>& segments, at::Device dev
   SequenceView view;
   view.offsets.push_back(0);
   std::vector<int64_t> positions, contexts;
-  int64_t prompt = 0;
+  int64_t prompt = 0, shift = 0;
   bool any = false;
   for (const Segment& segment : segments) {
     const int64_t first = segment.continues ? prompt : 0;
-    if (!segment.continues) prompt = segment.length;
+    if (!segment.continues) {
+      prompt = segment.length;
+      shift = segment.first_position;
+    }
     any = any || segment.continues;
     view.offsets.push_back(view.offsets.back() + segment.length);
     view.longest = std::max(view.longest, segment.length);
     contexts.push_back(first + segment.length);
-    for (int64_t t = 0; t < segment.length; ++t) positions.push_back(first + t);
+    for (int64_t t = 0; t < segment.length; ++t) positions.push_back(shift + first + t);
   }
   view.position_T = Longs(positions, device);
   view.offsets_device = Ints(view.offsets, device);

@@ -37,13 +37,13 @@ struct PageMap {
 struct SharedPrompts;
 
 struct SequenceView {
-  at::Tensor position_T;           // int64, place of each token in its sequence, from 0
+  at::Tensor position_T;           // int64, place of each token in its sequence, from 0 unless segments say so
   std::vector<int64_t> offsets;    // B + 1: tokens [offsets[b], offsets[b+1]) belong to sequence b
   at::Tensor offsets_device;       // the same as int32 on the compute device
   at::Tensor context_B;            // int32 on the compute device: keys of each sequence, new ones included
   int64_t longest = 0;             // most tokens of one sequence in this batch
   const PageMap* pages = nullptr;  // null: keys and values are those of the batch itself
-  std::shared_ptr<const SharedPrompts> shared;  // null: every sequence begins at position 0
+  std::shared_ptr<const SharedPrompts> shared;  // null: every sequence stands for itself
 
   int64_t num_sequences() const { return static_cast<int64_t>(offsets.size()) - 1; }
 };
@@ -65,7 +65,8 @@ struct SharedPrompts {
 // Some packed tokens that stand side by side in one sequence.
 struct Segment {
   int64_t length = 0;
-  bool continues = false;  // the last segment before it that does not; else it begins at position 0
+  bool continues = false;  // the last segment before it that does not; else it begins at `first_position`
+  int64_t first_position = 0;
 };
 
 // A view of segments, packed one after another, on `device`. The first one continues nothing.

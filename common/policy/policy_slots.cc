@@ -126,4 +126,10 @@ absl::Status PolicySlots::TakeIntoUse(const weights::Version& version,
   return hook_ ? hook_(version, in_flight, swap) : swap();
 }
 
+uint64_t PolicySlots::bytes() const {
+  uint64_t bytes = frozen_.defined() ? frozen_.nbytes() : 0;
+  for (const Slot& slot : slots_) bytes += slot.arena.defined() ? slot.arena.nbytes() : 0;
+  return bytes;
+}
+
 }  // namespace rein::policy

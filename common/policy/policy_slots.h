@@ -72,6 +72,7 @@ class PolicySlots final : public weights::ReceivingArenas {
   // A decoder over the slot in use (over zeros before the first weights).
   const models::Decoder& decoder() const { return *slots_[in_use_].decoder; }
   const weights::Registry& registry() const { return registry_; }
+  uint64_t bytes() const;  // of all weights, those of both slots
   // Of the weights in use, as the sync agreed on it; 0 before the first. Thread-safe.
   uint64_t digest() const { return digest_; }
 

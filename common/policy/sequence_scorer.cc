@@ -188,25 +188,28 @@ absl::StatusOr<std::vector<TopTokens>> ScoreTopTokens(const models::Decoder& dec
   return result;
 }
 
-absl::StatusOr<std::vector<float>> ScoreLastTokens(const models::Decoder& decoder,
-                                                   const std::vector<ScoredSequence>& sequences) {
+absl::StatusOr<std::vector<std::vector<float>>> ScorePlaces(const models::Decoder& decoder,
+                                                            const std::vector<ScoredSequence>& sequences,
+                                                            const std::vector<std::vector<uint32_t>>& places) {
   if (!decoder.spec().scalar_head) {
     return absl::InvalidArgumentError("the model is a causal language model, which has no scores");
   }
-  std::vector<float> result;
+  std::vector<std::vector<float>> result(sequences.size());
   REIN_RETURN_IF_ERROR(ForEachPack(decoder, sequences, [&](size_t begin, size_t end) {
-    std::vector<int64_t> last;
-    int64_t tokens = 0;
+    std::vector<int64_t> where;
+    int64_t first = 0;  // packed place of the sequence's first token
     for (size_t s = begin; s < end; ++s) {
-      tokens += static_cast<int64_t>(sequences[s].tokens.size());
-      last.push_back(tokens - 1);
+      for (uint32_t place : places[s]) where.push_back(first + place);
+      first += static_cast<int64_t>(sequences[s].tokens.size());
     }
     at::Tensor hidden_TD = HiddenOfPack(decoder, sequences, begin, end);
-    at::Tensor where_S = at::tensor(last, at::kLong).to(hidden_TD.device());
-    at::Tensor score_S =
-        decoder.Scores(hidden_TD.index_select(0, where_S)).to(at::kCPU).contiguous();
-    const float* values = score_S.const_data_ptr<float>();
-    result.insert(result.end(), values, values + last.size());
+    at::Tensor where_N = at::tensor(where, at::kLong).to(hidden_TD.device());
+    at::Tensor score_N = decoder.Scores(hidden_TD.index_select(0, where_N)).to(at::kCPU).contiguous();
+    const float* values = score_N.const_data_ptr<float>();
+    for (size_t s = begin; s < end; ++s) {
+      result[s].assign(values, values + places[s].size());
+      values += places[s].size();
+    }
   }));
   return result;
 }

@@ -1,5 +1,5 @@
-// ScoreSequences gives the log-probs of given tokens under a policy, for reference scoring; ScoreLastTokens what a
-// reward model says of whole sequences.
+// ScoreSequences gives the log-probs of given tokens under a policy, for reference scoring; ScorePlaces what a
+// reward model says of whole sequences, or of the steps in them.
 
 #pragma once
 
@@ -39,9 +39,11 @@ absl::StatusOr<std::vector<TopTokens>> ScoreTopTokens(const models::Decoder& dec
                                                       const std::vector<ScoredSequence>& sequences,
                                                       double temperature, int64_t k);
 
-// Of a model with a scalar head (else INVALID_ARGUMENT): its score at the last token of each sequence, as
-// ...ForSequenceClassification reads it. The prefixes do not matter; packing, padding and errors are as above.
-absl::StatusOr<std::vector<float>> ScoreLastTokens(const models::Decoder& decoder,
-                                                   const std::vector<ScoredSequence>& sequences);
+// Of a model with a scalar head (else INVALID_ARGUMENT): its scores at the tokens `places[s]` of each sequence, such as
+// the last one, which ...ForSequenceClassification reads. The prefixes do not matter; packing, padding and errors are as
+// above.
+absl::StatusOr<std::vector<std::vector<float>>> ScorePlaces(const models::Decoder& decoder,
+                                                            const std::vector<ScoredSequence>& sequences,
+                                                            const std::vector<std::vector<uint32_t>>& places);
 
 }  // namespace rein::policy

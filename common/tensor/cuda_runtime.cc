@@ -1,8 +1,14 @@
 #include "common/tensor/cuda_runtime.h"
 
+#include <ATen/DeviceAccelerator.h>
 #include <c10/cuda/CUDAStream.h>
+#include <cublas_v2.h>
 #include <cuda_runtime_api.h>
 #include <nccl.h>
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
 
 namespace rein::tensor {
 
@@ -25,6 +31,28 @@ int CudaDeviceCount() {
 bool CudaIsBroken() {
   cudaError_t error = cudaDeviceSynchronize();
   return error != cudaSuccess && error != cudaErrorNoDevice && error != cudaErrorInsufficientDriver;
+}
+
+GpuIdentity CurrentGpu() {
+  cudaDeviceProp properties;
+  int device = 0;
+  if (cudaGetDevice(&device) != cudaSuccess || cudaGetDeviceProperties(&properties, device) != cudaSuccess) return {};
+  GpuIdentity gpu{.name = properties.name, .id = "GPU", .cublas = ""};
+  for (int i = 0; i < 16; ++i) {
+    const bool dash = i == 0 || i == 4 || i == 6 || i == 8 || i == 10;
+    absl::StrAppend(&gpu.id, dash ? "-" : "", absl::Hex(static_cast<uint8_t>(properties.uuid.bytes[i]), absl::kZeroPad2));
+  }
+  int number[3] = {0, 0, 0};
+  for (auto [part, place] : {std::pair{MAJOR_VERSION, 0}, {MINOR_VERSION, 1}, {PATCH_LEVEL, 2}}) {
+    if (cublasGetProperty(part, &number[place]) != CUBLAS_STATUS_SUCCESS) return gpu;
+  }
+  gpu.cublas = absl::StrCat(number[0], ".", number[1], ".", number[2]);
+  return gpu;
+}
+
+int64_t PeakDeviceBytes() {
+  if (!at::getDeviceAllocator(at::kCUDA)->initialized()) return 0;
+  return at::accelerator::getDeviceStats(0).reserved_bytes[0].peak;
 }
 
 void* CurrentStream() { return c10::cuda::getCurrentCUDAStream().stream(); }

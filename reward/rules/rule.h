@@ -5,6 +5,7 @@
 #include <functional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/status/statusor.h"
 
@@ -21,6 +22,7 @@ struct Verdict {
 
   double score;
   std::string note;
+  std::vector<v1::StepReward> steps;  // where it was earned; empty: at the end
   // True: the rule is not for this prompt, and there is no score.
   bool skipped = false;
   // True: a program tried what the sandbox refuses; the note names it.

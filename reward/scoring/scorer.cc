@@ -20,6 +20,9 @@ namespace {
 constexpr size_t kMaxErrorBytes = 1024;
 constexpr size_t kMaxNoteBytes = 512;
 
+// By how much the rewards of steps may miss the score, relative to it.
+constexpr double kStepsTolerance = 1e-6;
+
 // Cut between characters of UTF-8.
 std::string Short(std::string text, size_t max_bytes) {
   if (text.size() <= max_bytes) return text;
@@ -46,7 +49,9 @@ Scores AskRemote(const RemoteScorer& remote, const std::string& address,
     for (const v1::RewardPart& part : result.parts()) {
       if (!part.note().empty()) notes.push_back(part.note());
     }
-    scores.push_back(Verdict(result.reward(), absl::StrJoin(notes, "; ")));
+    Verdict verdict(result.reward(), absl::StrJoin(notes, "; "));
+    verdict.steps.assign(result.steps().begin(), result.steps().end());
+    scores.push_back(std::move(verdict));
   }
   return scores;
 }
@@ -69,6 +74,11 @@ std::string Fault(const absl::StatusOr<Verdict>& verdict, const v1::RewardConfig
   if (!std::isfinite(verdict->score)) {
     return absl::StrCat("gave ", verdict->score, ", want a finite number");
   }
+  double steps = 0;
+  for (const v1::StepReward& step : verdict->steps) steps += step.reward();
+  if (!verdict->steps.empty() && !(std::abs(steps - verdict->score) <= kStepsTolerance * std::max(1.0, std::abs(steps)))) {
+    return absl::StrCat("gave ", verdict->score, ", but its steps add up to ", steps);
+  }
   if (config.has_range() && Clip(verdict->score, config.range()) != verdict->score) {
     return absl::StrCat("gave ", verdict->score, ", outside its declared range ",
                         RangeText(config.range()));
@@ -89,6 +99,8 @@ void Add(const NamedRule& rule, const v1::RewardConfig& config,
   part->set_score(config.has_clip() ? Clip(verdict->score, config.clip()) : verdict->score);
   part->set_weight(rule.weight);
   part->set_note(Short(verdict->note, kMaxNoteBytes));
+  // Bounds leave no step its own.
+  if (part->score() == verdict->score) part->mutable_steps()->Assign(verdict->steps.begin(), verdict->steps.end());
   result.set_reward(result.reward() + rule.weight * part->score());
   if (config.has_gate() && part->score() < config.gate().at_least() && result.gated_by().empty()) {
     result.set_gated_by(rule.name);

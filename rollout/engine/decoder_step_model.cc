@@ -16,17 +16,28 @@
 namespace rein::rollout {
 namespace {
 
-constexpr double kShareOfFreeMemory = 0.4;  // a trainer may be about to take its part
+constexpr double kShareOfFreeMemory = 0.95;  // beyond what is reserved: the driver and the allocator round up
 
 at::Tensor Longs(const std::vector<int64_t>& values, at::Device device) {
   return at::tensor(values, at::kLong).to(device);
 }
 
-uint64_t DefaultKvTokens(const models::Decoder& decoder, int64_t page_tokens) {
+uint64_t DefaultKvTokens(const models::Decoder& decoder, int64_t page_tokens, uint64_t reserved) {
   if (decoder.device().is_cpu()) return kDefaultCpuKvTokens;
-  const size_t free_bytes = at::accelerator::getMemoryInfo(decoder.device().index()).first;
-  return static_cast<uint64_t>(kShareOfFreeMemory * static_cast<double>(free_bytes)) /
+  at::accelerator::emptyCache();  // of a job before
+  const uint64_t free_bytes = at::accelerator::getMemoryInfo(decoder.device().index()).first;
+  const uint64_t left = free_bytes - std::min<uint64_t>(free_bytes, reserved);
+  return static_cast<uint64_t>(kShareOfFreeMemory * static_cast<double>(left)) /
          static_cast<uint64_t>(decoder.kv_bytes_per_page(page_tokens)) * static_cast<uint64_t>(page_tokens);
+}
+
+// What a step's intermediate results take at most on a GPU: hidden states and both halves of the feed-forward layer of
+// every token, logits of every sequence (in bf16, then fp32 and what filters make of them), graphs and libraries.
+uint64_t StepBytes(const models::DecoderSpec& spec, const KvOptions& options) {
+  constexpr uint64_t kLibraries = uint64_t{3} << 28;
+  const auto tokens = static_cast<uint64_t>(options.step_tokens), sequences = static_cast<uint64_t>(options.max_running);
+  const auto width = static_cast<uint64_t>(8 * spec.model_dim + 4 * spec.ffn_dim + 4 * spec.num_heads * spec.head_dim);
+  return kLibraries + 2 * tokens * width + 14 * sequences * static_cast<uint64_t>(spec.vocab_size);
 }
 
 // The pages of each sequence as int32 [B, P], rows padded with page 0.
@@ -75,16 +86,19 @@ absl::StatusOr<std::unique_ptr<DecoderStepModel>> DecoderStepModel::Create(
         absl::StrCat("page_tokens is ", options.page_tokens, ", want at least 1"));
   }
   uint64_t tokens = options.kv_tokens;
+  const uint64_t step_bytes = decoder.device().is_cpu() ? 0 : StepBytes(decoder.spec(), options);
   if (tokens == 0) {
     REIN_RETURN_IF_ERROR(tensor::CatchTorch("free memory of the device",
-                                            [&] { tokens = DefaultKvTokens(decoder, options.page_tokens); }));
+                                            [&] { tokens = DefaultKvTokens(decoder, options.page_tokens, options.reserved_bytes + step_bytes); }));
   }
   const uint64_t pages = tokens / static_cast<uint64_t>(options.page_tokens);
   if (pages < 1 || pages >= INT32_MAX) {
     return absl::ResourceExhaustedError(
         absl::StrCat("room for ", tokens, " tokens of keys and values, want at least one page of ",
                      options.page_tokens, "; a page takes ",
-                     decoder.kv_bytes_per_page(options.page_tokens), " bytes"));
+                     decoder.kv_bytes_per_page(options.page_tokens), " bytes, ", (options.reserved_bytes + step_bytes) >> 20,
+                     " MiB are kept free for the trainer's and the steps' own results: the trainer needs less with "
+                     "trainer.recompute, trainer.offload or a smaller trainer.microbatch_tokens"));
   }
   StepModelLimits limits = {
       .pages = static_cast<int32_t>(pages) + 1,
@@ -92,6 +106,8 @@ absl::StatusOr<std::unique_ptr<DecoderStepModel>> DecoderStepModel::Create(
       .vocabulary_size = static_cast<uint32_t>(decoder.spec().vocab_size),
       .max_length = options.max_length == 0 ? static_cast<uint32_t>(context) : options.max_length};
   auto model = std::unique_ptr<DecoderStepModel>(new DecoderStepModel(slots, limits));
+  model->step_bytes_ = step_bytes;
+  model->page_bytes_ = static_cast<uint64_t>(limits.pages) * static_cast<uint64_t>(decoder.kv_bytes_per_page(limits.page_tokens));
   REIN_RETURN_IF_ERROR(tensor::CatchTorch(
       absl::StrCat("memory for ", tokens, " tokens of keys and values"),
       [&] { model->pages_ = decoder.NewPages(limits.pages, limits.page_tokens); }));

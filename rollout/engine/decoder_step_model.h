@@ -23,9 +23,11 @@ namespace rein::rollout {
 inline constexpr int64_t kRowPadding = 8;
 
 struct KvOptions {
-  // Tokens that the pages hold; 0: kDefaultCpuKvTokens on a CPU, else what 90 % of the free memory
-  // takes.
+  // Tokens that the pages hold; 0: kDefaultCpuKvTokens on a CPU, else what the free memory takes.
   uint64_t kv_tokens = 0;
+  // GPU, with kv_tokens 0: what is left free for others, and the largest steps, whose results need room too.
+  uint64_t reserved_bytes = 0;
+  int32_t step_tokens = 2048, max_running = 256;
   int32_t page_tokens = 16;
   // Longest sequence; 0: the model's own context.
   uint32_t max_length = 0;
@@ -43,6 +45,8 @@ class DecoderStepModel final : public StepModel {
                                                                   const KvOptions& options);
 
   StepModelLimits limits() const override { return limits_; }
+  uint64_t page_bytes() const { return page_bytes_; }  // of all pages
+  uint64_t step_bytes() const { return step_bytes_; }  // that a step's results take at most; 0 on a CPU
   absl::Status Begin(const StepBatch& batch) override;
   absl::StatusOr<Draws> Collect() override;
 
@@ -63,6 +67,7 @@ class DecoderStepModel final : public StepModel {
 
   const policy::PolicySlots& slots_;
   StepModelLimits limits_;
+  uint64_t page_bytes_ = 0, step_bytes_ = 0;
   std::vector<nn::KvPages> pages_;
   std::unique_ptr<DeviceStep> device_step_;  // bf16 on a GPU; else the plain path, done at once
   Draws plain_draws_;                        // of the plain path's last step

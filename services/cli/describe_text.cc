@@ -85,6 +85,9 @@ std::string RolloutHead(const v1::StoredRollout& stored) {
     std::string parts;
     for (const v1::RewardPart& part : rollout.reward().parts()) {
       absl::StrAppend(&parts, parts.empty() ? "" : ", ", part.name(), " ", Figure(part.score()));
+      for (int i = 0; i < part.steps_size(); ++i) {
+        absl::StrAppend(&parts, i == 0 ? " by steps of " : " + ", Figure(part.steps(i).reward()));
+      }
     }
     if (!parts.empty()) absl::StrAppend(&head, " (", parts, ")");
     if (!rollout.reward().gated_by().empty()) {

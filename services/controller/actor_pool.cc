@@ -10,6 +10,10 @@
 namespace rein::services {
 namespace {
 
+// Of a reference: weights in bf16, in use and coming, and what a forward pass takes.
+constexpr uint64_t kReferenceBytesPerParameter = 4;
+constexpr uint64_t kReferenceScratch = uint64_t{3} << 29;
+
 bool SameBuild(const v1::BuildVersion& a, const v1::BuildVersion& b) {
   return a.SerializeAsString() == b.SerializeAsString();
 }
@@ -19,6 +23,8 @@ std::string Show(const v1::BuildVersion& build) {
   if (!build.torch().empty()) absl::StrAppend(&text, ", LibTorch ", build.torch());
   if (!build.cuda().empty()) absl::StrAppend(&text, ", CUDA ", build.cuda());
   if (!build.nccl().empty()) absl::StrAppend(&text, ", NCCL ", build.nccl());
+  if (!build.cublas().empty()) absl::StrAppend(&text, ", cuBLAS ", build.cublas());
+  if (!build.gpu().empty()) absl::StrAppend(&text, ", on ", build.gpu());
   return text + ")";
 }
 
@@ -88,6 +94,18 @@ std::vector<ActorView> ActorPool::Views(const std::string& role) const {
   return views;
 }
 
+uint64_t ActorPool::ReservedBeside(const v1::Actor& generator, uint64_t coming, uint64_t reference_parameters) const {
+  if (generator.device_id().empty()) return 0;
+  uint64_t bytes = 0;
+  for (const auto& [name, other] : actors_) {
+    if (other.actor.device_id() != generator.device_id()) continue;
+    if (other.trainer != nullptr) bytes += coming;
+    if (other.reference == nullptr || reference_parameters == 0) continue;
+    bytes += kReferenceScratch + (other.view.loaded ? 0 : kReferenceBytesPerParameter * reference_parameters);
+  }
+  return bytes;
+}
+
 std::string ActorPool::BuildDifference() const {
   const v1::Actor* trainer = nullptr;
   for (const auto& [name, actor] : actors_) {
@@ -96,9 +114,9 @@ std::string ActorPool::BuildDifference() const {
   for (const auto& [name, actor] : actors_) {
     if (trainer == nullptr || actor.rewarder != nullptr) continue;
     if (SameBuild(actor.actor.build(), trainer->build())) continue;
-    return absl::StrCat(name, " is built from ", Show(actor.actor.build()), ", ", trainer->name(),
-                        " from ", Show(trainer->build()),
-                        ": equal log-probabilities are promised between equal builds only");
+    return absl::StrCat(name, " runs ", Show(actor.actor.build()), ", ", trainer->name(), " ", Show(trainer->build()),
+                        ": equal log-probabilities are promised between equal builds and GPUs only, so the promise is "
+                        "withdrawn; mismatch_max tells how far they are apart");
   }
   return "";
 }

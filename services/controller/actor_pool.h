@@ -58,6 +58,9 @@ class ActorPool {
   PooledActor* trainer();
   // Of one role, by name.
   std::vector<ActorView> Views(const std::string& role) const;
+  // Bytes of a generator's GPU that other roles will still take: a trainer there `coming`, references there their weights
+  // (of so many parameters; 0: the job has none) and what a forward pass takes. Keys and values leave them free.
+  uint64_t ReservedBeside(const v1::Actor& generator, uint64_t coming, uint64_t reference_parameters) const;
   // Names an actor that computes with the model by another build than the trainer's; empty: there is
   // none.
   std::string BuildDifference() const;

@@ -58,6 +58,7 @@ absl::StatusOr<v1::RegisterReply> ActorRegistry::Register(const v1::RegisterRequ
   actor.set_name(request.name());
   actor.set_address(request.address());
   actor.set_device(request.device());
+  actor.set_device_id(request.device_id());
   actor.set_admin_address(request.admin_address());
   *actor.mutable_build() = request.build();
   actor.set_epoch(epoch);

@@ -88,13 +88,11 @@ absl::StatusOr<Controller::Sources> Controller::OpenSources(const v1::JobConfig&
     return sources;
   }
   if (const v1::DatasetConfig* data = config::DataOf(config)) {
-    REIN_ASSIGN_OR_RETURN(sources.train, OpenPrompts(*data, config.model(), config::AnswersOf(config),
-                                                     LearnsAllTurns(config)));
+    REIN_ASSIGN_OR_RETURN(sources.train, OpenPrompts(*data, config.model(), TrainPrompts(config)));
   }
   if (config::DataOf(config) == &config.data().eval()) return sources;
   auto hold_out = [&](const v1::DatasetConfig& data, const std::string& name) -> absl::Status {
-    REIN_ASSIGN_OR_RETURN(auto prompts, OpenPrompts(data, config.model(), ValidatedAnswers(config),
-                                                    LearnsAllTurns(config)));
+    REIN_ASSIGN_OR_RETURN(auto prompts, OpenPrompts(data, config.model(), HeldOutPrompts(config)));
     sources.held_out.emplace_back(name, std::move(prompts));
     return absl::OkStatus();
   };

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 
 #include "common/config/job_kind.h"
@@ -36,6 +37,7 @@ std::string FixedSetting(const v1::JobConfig& a, const v1::JobConfig& b) {
     if (rl_a->has_updates() != rl_b->has_updates()) return kind + ".updates (given or not)";
   }
   const auto text_a = config::TextJobOf(a), text_b = config::TextJobOf(b);
+  if (text_a && text_b && text_a->answers != text_b->answers) return config::KindOf(a) + ".objective";
   if (text_a && text_b && text_a->lines != text_b->lines) {
     return config::KindOf(a) + (text_a->answers == config::TextJob::Answers::kPair ? ".pairs" : ".sequences");
   }
@@ -110,6 +112,15 @@ absl::StatusOr<v1::JobConfig> Controller::ResolveModel(v1::JobConfig config) {
       return absl::InvalidArgumentError(absl::StrCat(key, ": job ", source->name, " is ",
                                                      config::KindOf(source->config),
                                                      ", want one of kind reward_model"));
+    }
+    const v1::RewardModelConfig& trained = source->config.reward_model();
+    const bool steps = trained.objective() == v1::REWARD_OBJECTIVE_STEPS;
+    if (steps != model.has_steps() || (steps && trained.separator() != model.steps().separator())) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "rewards.", i, ".model.steps: job ", source->name,
+          steps ? absl::StrCat(" has learned steps that end with \"", absl::CEscape(trained.separator()),
+                               "\": set steps: {separator: ...} to the same")
+                : " has not learned steps: leave it out"));
     }
     model.set_path(absl::StrCat(source->output, "/model"));
     model.clear_job();

@@ -14,8 +14,8 @@ namespace {
 
 class CorpusSource final : public PromptSource {
  public:
-  CorpusSource(std::unique_ptr<data::Corpus> corpus, uint64_t context_tokens, bool separate)
-      : corpus_(std::move(corpus)), context_tokens_(context_tokens), separate_(separate) {}
+  CorpusSource(std::unique_ptr<data::Corpus> corpus, uint64_t context_tokens, v1::DocumentPacking packing)
+      : corpus_(std::move(corpus)), context_tokens_(context_tokens), packing_(packing) {}
 
   uint64_t size() const override { return corpus_->size(); }
   uint64_t context_tokens() const override { return context_tokens_; }
@@ -27,9 +27,13 @@ class CorpusSource final : public PromptSource {
   absl::StatusOr<std::vector<LearnedText>> ReadTexts(uint64_t index) override {
     REIN_ASSIGN_OR_RETURN(std::vector<std::vector<uint32_t>> pieces, corpus_->Read(index));
     std::vector<LearnedText> texts;
+    uint32_t position = 0;
     for (std::vector<uint32_t>& piece : pieces) {
-      if (separate_ || texts.empty()) {
+      if (packing_ != v1::DOCUMENT_PACKING_JOINED || texts.empty()) {
+        const auto tokens = static_cast<uint32_t>(piece.size());
         texts.push_back({.token_ids = std::move(piece)});
+        if (packing_ == v1::DOCUMENT_PACKING_CONTINUED) texts.back().first_position = position;
+        position += tokens;
       } else {
         auto& ids = texts.front().token_ids;
         ids.insert(ids.end(), piece.begin(), piece.end());
@@ -44,7 +48,7 @@ class CorpusSource final : public PromptSource {
  private:
   std::unique_ptr<data::Corpus> corpus_;
   const uint64_t context_tokens_;
-  const bool separate_;
+  const v1::DocumentPacking packing_;
 };
 
 }  // namespace
@@ -82,7 +86,7 @@ absl::StatusOr<std::unique_ptr<PromptSource>> OpenCorpus(const v1::JobConfig& jo
     REIN_ASSIGN_OR_RETURN(corpus, open());
   }
   return std::make_unique<CorpusSource>(std::move(corpus), limits.context_tokens,
-                                        config.documents() == v1::DOCUMENT_PACKING_SEPARATE);
+                                        config.documents());
 }
 
 }  // namespace rein::services

@@ -87,7 +87,7 @@ class Decider {
 
   std::optional<std::string> FirstUnloaded(const std::vector<ActorView>& actors) const {
     for (const ActorView& actor : actors) {
-      if (!actor.loaded && !actor.busy && Ready(actor.not_before)) return actor.name;
+      if (!actor.loaded && !actor.busy && !actor.waits && Ready(actor.not_before)) return actor.name;
     }
     return std::nullopt;
   }

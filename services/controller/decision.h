@@ -50,6 +50,7 @@ struct ActorView {
   std::string name;
   bool loaded = false;       // has the job's model
   bool busy = false;         // is being loaded
+  bool waits = false;        // with loading, until the trainer has taken its part of the GPU that both use
   bool has_weights = false;  // `version` is set
   Version version;
   uint64_t in_flight = 0;                        // groups that it works on

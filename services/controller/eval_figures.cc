@@ -4,6 +4,8 @@
 
 namespace rein::services {
 
+constexpr double kNormalQuantile = 1.959964;  // two-sided 95 %
+
 MeanFigure MeanOf(const std::vector<double>& values) {
   MeanFigure figure;
   const auto count = static_cast<double>(values.size());
@@ -20,11 +22,18 @@ MeanFigure MeanOf(const std::vector<double>& values) {
   return figure;
 }
 
+MeanFigure ShareOf(double share, double tries) {
+  MeanFigure figure{.mean = share, .standard_error = std::sqrt(share * (1 - share) / tries)};
+  figure.low = std::max(0.0, share - kNormalQuantile * figure.standard_error);
+  figure.high = std::min(1.0, share + kNormalQuantile * figure.standard_error);
+  return figure;
+}
+
 double StudentQuantile(uint64_t degrees_of_freedom) {
   if (degrees_of_freedom <= 1) return 12.7062;
   if (degrees_of_freedom == 2) return 4.3027;
   // Abramowitz and Stegun 26.7.5, right to 0.2 % from 3 degrees on.
-  const double z = 1.959964, n = static_cast<double>(degrees_of_freedom);
+  const double z = kNormalQuantile, n = static_cast<double>(degrees_of_freedom);
   const double z3 = z * z * z, z5 = z3 * z * z, z7 = z5 * z * z, z9 = z7 * z * z;
   return z + (z3 + z) / (4 * n) + (5 * z5 + 16 * z3 + 3 * z) / (96 * n * n) +
          (3 * z7 + 19 * z5 + 17 * z3 - 15 * z) / (384 * n * n * n) +

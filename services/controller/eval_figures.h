@@ -16,6 +16,9 @@ struct MeanFigure {
 
 MeanFigure MeanOf(const std::vector<double>& values);
 
+// The same of a share among so many independent tries (standard error sqrt(p (1 - p) / n); normal interval, within 0 to 1).
+MeanFigure ShareOf(double share, double tries);
+
 // The two-sided 95 % quantile of Student's t.
 double StudentQuantile(uint64_t degrees_of_freedom);
 

@@ -74,6 +74,10 @@ std::vector<v1::EvalSampling> EvalSettings(const v1::JobConfig& job) {
   settings[0].set_samples(std::max(eval.samples(), 1u));
   settings[0].set_top_k(eval.top_k());
   if (eval.has_top_p()) settings[0].set_top_p(eval.top_p());
+  settings[0].set_min_p(eval.min_p());
+  if (eval.has_repetition_penalty()) settings[0].set_repetition_penalty(eval.repetition_penalty());
+  settings[0].set_presence_penalty(eval.presence_penalty());
+  settings[0].set_frequency_penalty(eval.frequency_penalty());
   settings.insert(settings.end(), eval.settings().begin(), eval.settings().end());
   for (v1::EvalSampling& setting : settings) {
     if (!setting.has_max_completion_tokens()) setting.set_max_completion_tokens(tokens);
@@ -134,14 +138,43 @@ v1::SamplingParams Evaluation::SamplingOf(uint64_t item) const {
   sampling.set_temperature(setting.temperature());
   sampling.set_top_k(setting.top_k());
   if (setting.has_top_p()) sampling.set_top_p(setting.top_p());
+  sampling.set_min_p(setting.min_p());
+  if (setting.has_repetition_penalty()) sampling.set_repetition_penalty(setting.repetition_penalty());
+  sampling.set_presence_penalty(setting.presence_penalty());
+  sampling.set_frequency_penalty(setting.frequency_penalty());
   sampling.set_max_tokens(setting.max_completion_tokens());
   return sampling;
 }
 
-void Evaluation::AddLoss(uint64_t lines, double loss_sum, uint64_t tokens) {
+void Evaluation::AddScores(uint64_t lines, const v1::ScorePolicyReply& scores) {
   validation_left_ -= std::min(validation_left_, lines);
-  loss_sum_ += loss_sum;
-  loss_tokens_ += tokens;
+  for (const v1::SequenceLogprobs& sequence : scores.sequences()) {
+    for (float logprob : sequence.logprobs()) loss_sum_ -= logprob;
+    loss_tokens_ += static_cast<uint64_t>(sequence.logprobs_size());
+  }
+  for (const v1::Metric& metric : scores.metrics()) figure_sums_[metric.name()] += metric.value() * scores.weight();
+  figure_weight_ += scores.weight();
+}
+
+// What measured lines gave: the loss, the accuracy if there is one, and the other figures as parts.
+void Evaluation::AddFigures(v1::EvalSlice& slice) const {
+  slice.set_prompts(static_cast<uint32_t>(validation_lines_));
+  for (const auto& [name, sum] : figure_sums_) {
+    const double mean = sum / figure_weight_;
+    if (name == "loss") {
+      slice.set_loss(mean);
+    } else if (name == "accuracy") {
+      const MeanFigure share = ShareOf(mean, static_cast<double>(validation_lines_));
+      slice.set_accuracy(share.mean);
+      slice.set_standard_error(share.standard_error);
+      slice.set_confidence_low(share.low);
+      slice.set_confidence_high(share.high);
+    } else if (name != "tokens" && name != "computed_tokens" && name != "trained_tokens") {
+      v1::Metric* part = slice.add_parts();
+      part->set_name(name);
+      part->set_value(mean);
+    }
+  }
 }
 
 v1::EvalSlice Evaluation::FiguresOf(uint64_t slice) const {
@@ -212,7 +245,9 @@ v1::EvalResult Evaluation::Result() const {
     *result.add_slices() = FiguresOf(slice);
   }
   v1::EvalSlice& first = *result.mutable_slices(0);
-  if (validation_lines_ > 0) {
+  if (figure_weight_ > 0) {
+    AddFigures(first);
+  } else if (validation_lines_ > 0) {
     const double loss = loss_sum_ / static_cast<double>(std::max<uint64_t>(loss_tokens_, 1));
     first.set_loss(loss);
     first.set_perplexity(std::exp(loss));

@@ -1,11 +1,12 @@
 // Evaluation scores held-out data once, under one version of the weights: every dataset with every way to sample, and
-// the loss of its answers where that is asked for.
+// the loss of its answers, or of what else its lines teach, where that is asked for.
 //
 // Its prompts are named 0, 1, ... like the groups of a ledger, but nothing of it is kept: after a
 // crash it begins again. Not thread-safe.
 
 #pragma once
 
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -14,6 +15,7 @@
 #include "absl/status/statusor.h"
 
 #include "rein/v1/controller.pb.h"
+#include "rein/v1/trainer.pb.h"
 #include "services/controller/prompt_source.h"
 
 namespace rein::services {
@@ -69,7 +71,7 @@ class Evaluation {
   // Where the loss is asked for: lines whose answers have not been scored, and what was found of some.
   bool validating() const { return validation_left_ > 0; }
   uint64_t next_line() const { return validation_lines_ - validation_left_; }
-  void AddLoss(uint64_t lines, double loss_sum, uint64_t tokens);
+  void AddScores(uint64_t lines, const v1::ScorePolicyReply& scores);
 
   v1::EvalResult Result() const;
 
@@ -83,6 +85,7 @@ class Evaluation {
   Evaluation(const v1::JobConfig& job, uint64_t update) : job_(job), update_(update) {}
 
   v1::EvalSlice FiguresOf(uint64_t slice) const;
+  void AddFigures(v1::EvalSlice& slice) const;
 
   v1::JobConfig job_;
   uint64_t update_;
@@ -91,6 +94,8 @@ class Evaluation {
   uint64_t validation_lines_ = 0, validation_left_ = 0;
   double loss_sum_ = 0;
   uint64_t loss_tokens_ = 0;
+  std::map<std::string, double> figure_sums_;  // where lines are measured, each times its weight
+  double figure_weight_ = 0;
 };
 
 // The ways to sample held-out prompts: that of `eval` itself, without a name, then the others; lengths filled in.

@@ -13,6 +13,7 @@
 #include "common/json/parse_json.h"
 #include "common/status/status_macros.h"
 #include "common/text/model_text.h"
+#include "common/text/stream_decoder.h"
 #include "services/controller/prompt_length.h"
 
 namespace rein::services {
@@ -23,10 +24,14 @@ namespace fs = std::filesystem;
 // Lines that are looked at when a job is submitted; the others are before it trains.
 constexpr uint64_t kCheckedLines = 20'000;
 
+using Answers = config::TextJob::Answers;
+
 // What a line tells beside its first answer.
 struct Marks {
+  std::optional<Answers> answers;                // what every line must have
   std::unique_ptr<data::JsonlDataset> rejected;  // the same file with the other answers of pairs
   std::string column;                            // of the label, or of the margin of a pair; empty: none
+  std::string steps, separator;                  // column of the steps, and what stands behind each
 };
 
 std::vector<text::ChatMessage> ToChat(const std::vector<v1::Message>& messages) {
@@ -46,10 +51,9 @@ class JsonlPrompts final : public PromptSource {
  public:
   JsonlPrompts(std::string file, std::unique_ptr<text::ModelText> text,
                std::unique_ptr<data::JsonlDataset> rows, data::EncoderOptions options,
-               uint64_t context_tokens, bool answers_required, Marks marks)
+               uint64_t context_tokens, Marks marks)
       : file_(std::move(file)),
         context_tokens_(context_tokens),
-        answers_required_(answers_required),
         text_(std::move(text)),
         rows_(std::move(rows)),
         chat_template_(options.chat_template),
@@ -95,12 +99,30 @@ class JsonlPrompts final : public PromptSource {
     return text_->ShowsTools();
   }
 
+  absl::StatusOr<std::vector<uint32_t>> TextEnds(const std::vector<uint32_t>& token_ids) override {
+    text::StreamDecoder decoder(*text_->tokenizer());
+    std::vector<uint32_t> ends;
+    size_t bytes = 0;
+    for (uint32_t id : token_ids) {
+      REIN_ASSIGN_OR_RETURN(std::string piece, decoder.Append(id));
+      bytes += piece.size();
+      ends.push_back(static_cast<uint32_t>(bytes));
+    }
+    return ends;
+  }
+
   absl::StatusOr<std::vector<LearnedText>> ReadTexts(uint64_t index) override {
     std::vector<LearnedText> texts;
+    if (marks_.answers == Answers::kSteps) {
+      absl::StatusOr<LearnedText> steps = ReadSteps(index);
+      if (!steps.ok()) return Named(index, steps.status());
+      texts.push_back(*std::move(steps));
+      return texts;
+    }
     for (const auto* rows : {rows_.get(), marks_.rejected.get()}) {
       if (rows == nullptr) continue;
       REIN_ASSIGN_OR_RETURN(data::PromptRow row, rows->Row(index));
-      if (!row.has_answer && !answers_required_) {
+      if (!row.has_answer && !marks_.answers.has_value()) {
         // A text by itself, every token of which follows from those before it.
         absl::StatusOr<std::vector<uint32_t>> ids = encoder_.EncodePrompt(row);
         if (!ids.ok()) return Named(index, ids.status());
@@ -122,18 +144,52 @@ class JsonlPrompts final : public PromptSource {
   }
 
  private:
-  // The label or margin of a line.
-  absl::StatusOr<double> Mark(uint64_t index, const data::PromptRow& row) const {
+  static nlohmann::json Column(const data::PromptRow& row, const std::string& name) {
     const nlohmann::json columns = nlohmann::json::parse(row.columns_json, nullptr, false);
-    const auto found = columns.find(marks_.column);
-    const nlohmann::json value = found == columns.end() ? nlohmann::json() : *found;
-    const bool is_label = marks_.rejected == nullptr;
+    const auto found = columns.find(name);
+    return found == columns.end() ? nlohmann::json() : *found;
+  }
+
+  // The label, score or margin of a line.
+  absl::StatusOr<double> Mark(uint64_t index, const data::PromptRow& row) const {
+    const nlohmann::json value = Column(row, marks_.column);
+    const bool is_label = marks_.answers == Answers::kMarked;
     if (is_label && value.is_boolean()) return value.get<bool>() ? 1.0 : 0.0;
     if (is_label && value.is_number() && (value == 0 || value == 1)) return value.get<double>();
     if (!is_label && value.is_number()) return value.get<double>();
     return Named(index, absl::InvalidArgumentError(absl::StrCat(
                             "column ", marks_.column, " is ", value.dump(), ", want ",
                             is_label ? "true or false" : "a number")));
+  }
+
+  // A line of steps, each with its label.
+  absl::StatusOr<LearnedText> ReadSteps(uint64_t index) const {
+    REIN_ASSIGN_OR_RETURN(data::PromptRow row, rows_->Row(index));
+    const nlohmann::json steps = Column(row, marks_.steps), labels = Column(row, marks_.column);
+    const bool texts = steps.is_array() && std::all_of(steps.begin(), steps.end(), [](auto& s) { return s.is_string(); });
+    if (!texts || steps.empty()) {
+      return absl::InvalidArgumentError(absl::StrCat("column ", marks_.steps, " is ", steps.is_null() ? "absent" : "no list of texts",
+                                                     ", want the steps of the answer"));
+    }
+    LearnedText text;
+    for (const nlohmann::json& label : labels) {
+      const bool number = label.is_number() && label.get<double>() >= 0 && label.get<double>() <= 1;
+      if (!label.is_boolean() && !number) {
+        return absl::InvalidArgumentError(absl::StrCat("column ", marks_.column, " has ", label.dump(),
+                                                       ", want true, false or a number from 0 to 1"));
+      }
+      text.target_rewards.push_back(label.is_boolean() ? (label.get<bool>() ? 1.0 : 0.0) : label.get<double>());
+    }
+    if (!labels.is_array() || text.target_rewards.size() != steps.size()) {
+      return absl::InvalidArgumentError(absl::StrCat("column ", marks_.column, " has ", text.target_rewards.size(),
+                                                     " labels for ", steps.size(), " steps"));
+    }
+    REIN_ASSIGN_OR_RETURN(data::AnsweredPrompt answered,
+                          encoder_.EncodeSteps(row, steps.get<std::vector<std::string>>(), marks_.separator));
+    text.token_ids = std::move(answered.token_ids);
+    text.prompt_tokens = answered.prompt_tokens;
+    text.loss_mask = std::move(answered.loss_mask);
+    return text;
   }
 
   absl::Status Named(uint64_t index, const absl::Status& status) const {
@@ -143,7 +199,6 @@ class JsonlPrompts final : public PromptSource {
 
   const std::string file_;
   const uint64_t context_tokens_;
-  const bool answers_required_;
   std::unique_ptr<text::ModelText> text_;
   std::unique_ptr<data::JsonlDataset> rows_;
   const bool chat_template_;
@@ -218,10 +273,8 @@ absl::StatusOr<ModelLimits> ReadLimits(const v1::ModelConfig& model) {
   return limits;
 }
 
-absl::StatusOr<std::unique_ptr<PromptSource>> OpenPrompts(
-    const v1::DatasetConfig& dataset, const v1::ModelConfig& model,
-    std::optional<config::TextJob::Answers> answers, bool all_turns) {
-  using Answers = config::TextJob::Answers;
+absl::StatusOr<std::unique_ptr<PromptSource>> OpenPrompts(const v1::DatasetConfig& dataset,
+                                                          const v1::ModelConfig& model, const PromptOptions& wanted) {
   REIN_ASSIGN_OR_RETURN(checkpoint::ModelSource source, SourceOf(model));
   const std::string& folder = source.text;
   std::error_code error;
@@ -246,34 +299,36 @@ absl::StatusOr<std::unique_ptr<PromptSource>> OpenPrompts(
                                      .prompt_column = dataset.prompt(),
                                      .answer_column = column,
                                      .context_column = dataset.context(),
-                                     .answer_required = answers.has_value(),
+                                     .answer_required = wanted.answers && wanted.answers != Answers::kSteps,
                                      .limit = dataset.limit()});
   };
-  const bool pairs = answers == Answers::kPair;
+  const bool pairs = wanted.answers == Answers::kPair;
   REIN_ASSIGN_OR_RETURN(auto rows, open(pairs ? dataset.chosen() : dataset.answer()));
-  Marks marks;
+  Marks marks{.answers = wanted.answers, .steps = dataset.steps(), .separator = wanted.separator};
   if (pairs) {
     REIN_ASSIGN_OR_RETURN(marks.rejected, open(dataset.rejected()));
     marks.column = dataset.margin();
-  } else if (answers == Answers::kMarked) {
+  } else if (wanted.answers && wanted.answers != Answers::kOne) {
     marks.column = dataset.label();
   }
   data::EncoderOptions options{.chat_template = dataset.chat_template(),
-                               .all_turns = all_turns,
+                               .all_turns = wanted.all_turns,
                                .system = dataset.system()};
   return std::make_unique<JsonlPrompts>(dataset.file(), std::move(text), std::move(rows),
-                                        std::move(options), limits.context_tokens,
-                                        answers.has_value(), std::move(marks));
+                                        std::move(options), limits.context_tokens, std::move(marks));
 }
 
-std::optional<config::TextJob::Answers> ValidatedAnswers(const v1::JobConfig& job) {
+PromptOptions TrainPrompts(const v1::JobConfig& job) {
+  return {.answers = config::AnswersOf(job),
+          .all_turns = job.has_sft() && job.sft().turns() == v1::LEARNED_TURNS_ALL,
+          .separator = job.reward_model().separator()};
+}
+
+PromptOptions HeldOutPrompts(const v1::JobConfig& job) {
+  PromptOptions options = TrainPrompts(job);
   const bool loss = config::LearnsAnswers(job) && (job.rewards().empty() || job.eval().patience() > 0);
-  if (!loss) return std::nullopt;
-  return config::TextJob::Answers::kOne;
-}
-
-bool LearnsAllTurns(const v1::JobConfig& job) {
-  return job.has_sft() && job.sft().turns() == v1::LEARNED_TURNS_ALL;
+  if (!loss && !config::MeasuresHeldOut(job)) options.answers = std::nullopt;
+  return options;
 }
 
 absl::Status CheckPrompts(const v1::JobConfig& job) {
@@ -287,16 +342,14 @@ absl::Status CheckPrompts(const v1::JobConfig& job) {
   if (data.has_eval()) held_out.push_back(&data.eval());
   for (const v1::DatasetConfig& dataset : job.eval().datasets()) held_out.push_back(&dataset);
   for (const v1::DatasetConfig* dataset : held_out) {
-    REIN_ASSIGN_OR_RETURN(auto prompts, OpenPrompts(*dataset, job.model(), ValidatedAnswers(job)));
-    REIN_RETURN_IF_ERROR(prompts->Read(0).status());
+    REIN_ASSIGN_OR_RETURN(auto prompts, OpenPrompts(*dataset, job.model(), HeldOutPrompts(job)));
+    REIN_RETURN_IF_ERROR(config::MeasuresHeldOut(job) ? prompts->ReadTexts(0).status() : prompts->Read(0).status());
     REIN_RETURN_IF_ERROR(CheckEpisodes(*prompts, job));
   }
   const v1::DatasetConfig* dataset = config::DataOf(job);
   if (dataset == nullptr) return absl::OkStatus();
-  const std::optional<config::TextJob::Answers> answers = config::AnswersOf(job);
-  REIN_ASSIGN_OR_RETURN(auto train,
-                        OpenPrompts(*dataset, job.model(), answers, LearnsAllTurns(job)));
-  const bool texts = answers.has_value() || job.has_score();
+  REIN_ASSIGN_OR_RETURN(auto train, OpenPrompts(*dataset, job.model(), TrainPrompts(job)));
+  const bool texts = config::AnswersOf(job).has_value() || job.has_score();
   REIN_RETURN_IF_ERROR(texts ? train->ReadTexts(0).status() : train->Read(0).status());
   if (!texts) REIN_RETURN_IF_ERROR(CheckEpisodes(*train, job));
   return CheckLengths(*train, job, 0, kCheckedLines, [] { return true; });

@@ -30,7 +30,10 @@ struct LearnedText {
   std::vector<uint32_t> token_ids;
   uint32_t prompt_tokens = 0;       // before the answer
   std::vector<uint8_t> loss_mask;  // 1 where the token is learned
-  double reward = 0;  // 1 for an answer marked good; of the chosen one of a pair: the margin
+  // 1 for an answer marked good; the score of one with a score; of the chosen one of a pair: the margin.
+  double reward = 0;
+  std::vector<double> target_rewards;  // labels of steps, one for each target
+  uint32_t first_position = 0;         // of the first token
 };
 
 class PromptSource {
@@ -56,6 +59,10 @@ class PromptSource {
   }
   // Whether the model is shown tools that EncodeMessages() is given.
   virtual absl::StatusOr<bool> ShowsTools() { return false; }
+  // Bytes of a completion's text up to and with each of its tokens.
+  virtual absl::StatusOr<std::vector<uint32_t>> TextEnds(const std::vector<uint32_t>& /*token_ids*/) {
+    return absl::InvalidArgumentError("these prompts have no tokenizer");
+  }
   // The texts of a line: one; of a pair the chosen one, then the rejected one.
   virtual absl::StatusOr<std::vector<LearnedText>> ReadTexts(uint64_t index) = 0;
 };
@@ -70,21 +77,22 @@ struct ModelLimits {
 absl::StatusOr<ModelLimits> ReadLimits(const v1::ModelConfig& model);
 
 // Reads a JSONL file with the tokenizer and chat template of `model`, whose vocabulary must fit its
-// weights. `answers`: what every line must have; absent: answers may lack. `all_turns`: every turn of the
-// assistant is learned.
-absl::StatusOr<std::unique_ptr<PromptSource>> OpenPrompts(
-    const v1::DatasetConfig& dataset, const v1::ModelConfig& model,
-    std::optional<config::TextJob::Answers> answers, bool all_turns = false);
+// weights. `answers`: what every line must have; absent: answers may lack.
+struct PromptOptions {
+  std::optional<config::TextJob::Answers> answers;
+  bool all_turns = false;   // every turn of the assistant is learned
+  std::string separator;    // of steps
+};
+absl::StatusOr<std::unique_ptr<PromptSource>> OpenPrompts(const v1::DatasetConfig& dataset,
+                                                          const v1::ModelConfig& model, const PromptOptions& options);
+
+// What a job's training data must have, and its held-out data.
+PromptOptions TrainPrompts(const v1::JobConfig& job);
+PromptOptions HeldOutPrompts(const v1::JobConfig& job);
 
 // The corpus of a pretrain job: line i is its sequence number i, which depends on (seed, i) alone; `held_out`: the
 // sequences of the held-out share instead. INVALID_ARGUMENT names the file that is wrong.
 absl::StatusOr<std::unique_ptr<PromptSource>> OpenCorpus(const v1::JobConfig& job, bool held_out);
-
-// What every line of the held-out data must have: an answer, where its loss is asked for.
-std::optional<config::TextJob::Answers> ValidatedAnswers(const v1::JobConfig& job);
-
-// Whether a job learns more of a conversation than its end.
-bool LearnsAllTurns(const v1::JobConfig& job);
 
 // Opens the data as the run will, and looks for lines that are too long among the first ones, so
 // that a wrong file is told at submit.

@@ -10,6 +10,7 @@
 #include "common/config/corpus_split.h"
 #include "common/config/reward_rule.h"
 #include "common/status/status_macros.h"
+#include "services/controller/memory_text.h"
 #include "services/controller/prompt_length.h"
 
 namespace rein::services {
@@ -47,7 +48,7 @@ Plan PlanOf(const v1::JobConfig& config, uint64_t prompts) {
   plan.evaluates = held_out && !config.rewards().empty();
   plan.validates = (held_out && config::LearnsAnswers(config) &&
                     (config.rewards().empty() || config.eval().patience() > 0)) ||
-                   config::HoldsOut(config);
+                   config::HoldsOut(config) || config::MeasuresHeldOut(config);
   plan.eval_every = config.eval().every();
   plan.checkpoint_every = config.checkpoint().every();
   if (const v1::GrpoConfig* rl = config::PolicyGradientOf(config)) {
@@ -208,7 +209,7 @@ void RunLoop::Forget(std::map<Key, Work>& under_way, const std::string& actor) {
   });
 }
 
-Snapshot RunLoop::TakeSnapshot() const {
+Snapshot RunLoop::TakeSnapshot() {
   const JobRecord& job = state_.job;
   Snapshot snapshot{.now = state_.deps.clock.Now(), .plan = state_.plan};
   snapshot.current = state_.Current();
@@ -223,6 +224,7 @@ Snapshot RunLoop::TakeSnapshot() const {
   snapshot.exported = state_.exported;
   snapshot.trainer = trainer_.View();
   snapshot.generators = pool_.Views("rollout");
+  for (ActorView& generator : snapshot.generators) generator.waits = !snapshot.trainer.loaded && !pool_.Find(generator.name)->actor.device_id().empty();
   snapshot.references = pool_.Views("reference");
   snapshot.rewarders = pool_.Views("reward");
   AddGroups(snapshot);
@@ -312,10 +314,12 @@ void RunLoop::Start(const Action& action) {
 void RunLoop::LoadGenerator(const std::string& name) {
   PooledActor& actor = *pool_.Find(name);
   actor.view.busy = true;
+  const bool references = state_.plan.reference || state_.plan.reward_models;
   v1::LoadModelRequest request;
   *request.mutable_fence() = state_.FreshFence(actor.actor, "load-rollout");
   *request.mutable_model() = state_.job.config.model();
   *request.mutable_rollout() = state_.job.config.rollout();
+  request.set_reserved_bytes(pool_.ReservedBeside(actor.actor, trainer_.coming_bytes(), references ? trainer_.parameters() : 0));
   actor.generator->Load(
       request, kLoadDeadline, [this, name, epoch = actor.actor.epoch()](auto reply) {
         mailbox_.Post(
@@ -362,6 +366,7 @@ void RunLoop::OnLoaded(const std::string& name, uint64_t epoch,
     }
     return;
   }
+  if (reply->memory_size() > 0) state_.Tell(absl::StrCat(name, " plans ", MemoryText(reply->memory())));
   // Which weights it holds already: after a restart of this process, say.
   auto on_status = [this, name, epoch](absl::StatusOr<v1::ActorStatusReply> status) {
     mailbox_.Post([this, name, epoch, status = std::move(status)]() mutable {
@@ -425,8 +430,8 @@ void RunLoop::StopEarly() {
 
 void RunLoop::Validate() {
   trainer_.Validate(*state_.deps.held_out.front().prompts, evaluation_->next_line(),
-                    [this](uint64_t lines, double loss_sum, uint64_t tokens) {
-                      if (evaluation_.has_value()) evaluation_->AddLoss(lines, loss_sum, tokens);
+                    [this](uint64_t lines, const v1::ScorePolicyReply& scores) {
+                      if (evaluation_.has_value()) evaluation_->AddScores(lines, scores);
                     });
 }
 

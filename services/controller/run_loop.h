@@ -79,7 +79,7 @@ class RunLoop {
 
   void RefreshActors();
   void CompareBuilds();
-  Snapshot TakeSnapshot() const;
+  Snapshot TakeSnapshot();
   void AddGroups(Snapshot& snapshot) const;
   void AddHeldOut(Snapshot& snapshot) const;
   void Start(const Action& action);

@@ -7,6 +7,7 @@
 #include "common/config/job_kind.h"
 #include "common/config/job_reader.h"
 #include "common/rpc/limits.h"
+#include "services/controller/memory_text.h"
 
 namespace rein::services {
 namespace {
@@ -149,6 +150,9 @@ void TrainerWork::OnLoaded(absl::StatusOr<v1::LoadTrainerReply> reply) {
   failures_ = 0;
   loaded_ = true;
   digest_ = reply->digest();
+  coming_bytes_ = reply->coming_bytes();
+  parameters_ = reply->parameters();
+  if (reply->memory_size() > 0) run_.Tell(absl::StrCat("the trainer plans ", MemoryText(reply->memory())));
   if (!(version_ == run_.Current())) return;  // the initial weights, for a reference
   run_.job.digest = digest_;
   run_.SaveJob();
@@ -176,6 +180,7 @@ void TrainerWork::Publish(const std::vector<std::string>& actors) {
     receiver->set_name(name);
     receiver->set_address(actor.actor.address());
     receiver->set_actor_epoch(actor.actor.epoch());
+    receiver->set_same_gpu(!trainer.actor.device_id().empty() && actor.actor.device_id() == trainer.actor.device_id());
     receivers_.push_back(name);
   }
   wanted_ = version_;
@@ -290,21 +295,21 @@ void TrainerWork::OnExported(absl::StatusOr<v1::SaveReply> reply) {
 absl::StatusOr<TrainingBatch> TrainerWork::Batch(uint64_t update,
                                                  const std::vector<uint64_t>& orders) {
   if (run_.plan.kind == Plan::Kind::kRollouts) {
-    std::optional<Version> current;
+    RolloutBatchOptions options{.greedy_sibling = run_.plan.greedy_sibling, .prompts = run_.deps.train};
     const v1::GrpoConfig* rl = config::PolicyGradientOf(run_.job.config);
-    if (rl != nullptr && DrawsFromAll(*rl)) current = run_.Current();
-    std::string environment;
+    if (rl != nullptr && DrawsFromAll(*rl)) options.current = run_.Current();
     for (const v1::RewardConfig& reward : run_.job.config.rewards()) {
-      if (reward.has_environment()) environment = config::NameOfReward(reward);
+      if (reward.has_environment()) options.environment = config::NameOfReward(reward);
     }
-    return BatchOfRollouts(run_.ledger, orders, update, run_.plan.greedy_sibling, current, environment);
+    return BatchOfRollouts(run_.ledger, orders, update, options);
   }
   return BatchOfTexts(run_.ledger, *run_.deps.train, orders,
                       run_.job.config.sft().train_on_prompt());
 }
 
-void TrainerWork::Validate(PromptSource& prompts, uint64_t first, OnLoss on_loss) {
+void TrainerWork::Validate(PromptSource& prompts, uint64_t first, OnScores on_scores) {
   v1::ScorePolicyRequest request;
+  request.set_measure(config::MeasuresHeldOut(run_.job.config));
   uint64_t tokens = 0, line = first;
   for (; line < prompts.size() && tokens < kValidatedTokens; ++line) {
     absl::StatusOr<std::vector<v1::TrainingSequence>> sequences =
@@ -316,20 +321,14 @@ void TrainerWork::Validate(PromptSource& prompts, uint64_t first, OnLoss on_loss
     }
   }
   validated_lines_ = line - first;
-  on_loss_ = std::move(on_loss);
+  on_scores_ = std::move(on_scores);
   run_.pool.trainer()->trainer->Score(request, kUpdateDeadline, Expect(&TrainerWork::OnValidated));
 }
 
 void TrainerWork::OnValidated(absl::StatusOr<v1::ScorePolicyReply> reply) {
   if (!reply.ok()) return Failed("score the held-out data", reply.status());
   failures_ = 0;
-  double loss = 0;
-  uint64_t tokens = 0;
-  for (const v1::SequenceLogprobs& sequence : reply->sequences()) {
-    for (float logprob : sequence.logprobs()) loss -= logprob;
-    tokens += static_cast<uint64_t>(sequence.logprobs_size());
-  }
-  on_loss_(validated_lines_, loss, tokens);
+  on_scores_(validated_lines_, *reply);
 }
 
 void TrainerWork::Train(uint64_t count) {
@@ -350,6 +349,7 @@ void TrainerWork::Train(uint64_t count) {
   *update_.mutable_fence() =
       run_.FenceOf(trainer.actor, absl::StrCat("update/", run_.job.lineage, "/", update));
   update_.set_update(update);
+  update_.set_no_promise(!run_.pool.BuildDifference().empty());
   update_.mutable_sequences()->Reserve(static_cast<int>(batch->sequences.size()));
   for (v1::TrainingSequence& sequence : batch->sequences) {
     *update_.add_sequences() = std::move(sequence);

@@ -26,9 +26,13 @@ class TrainerWork {
   // The trainer is not in the pool any more.
   void OnLeft();
 
-  using OnLoss = std::function<void(uint64_t lines, double loss_sum, uint64_t tokens)>;
+  // Of the trainer that is loaded: bytes that it will still allocate, and its model's parameters.
+  uint64_t coming_bytes() const { return coming_bytes_; }
+  uint64_t parameters() const { return parameters_; }
+
+  using OnScores = std::function<void(uint64_t lines, const v1::ScorePolicyReply& scores)>;
   // Scores the answers of some lines from `first` on.
-  void Validate(PromptSource& prompts, uint64_t first, OnLoss on_loss);
+  void Validate(PromptSource& prompts, uint64_t first, OnScores on_scores);
 
   // For kAskTrainer, kLoadTrainer, kLoadInitial, kPublish, kSave, kExport and kTrain.
   void Start(const Action& action);
@@ -86,8 +90,9 @@ class TrainerWork {
   v1::UpdateRequest update_;  // that waits for the teacher
   std::string teacher_;       // the reference that was asked
   int taught_ = 0, asked_ = 0;  // sequences of update_ that have their answers, and that are asked for
-  OnLoss on_loss_;
+  OnScores on_scores_;
   uint64_t validated_lines_ = 0;
+  uint64_t coming_bytes_ = 0, parameters_ = 0;
 };
 
 inline constexpr absl::Duration kUpdateDeadline = absl::Hours(2);

@@ -144,6 +144,33 @@ std::vector<double> RewardsOfTurns(const v1::Rollout& rollout, const std::string
   return rewards;
 }
 
+// What each token of a completion earned, where scorers judged its steps; the rest of the reward is the last token's.
+// None where the reward is another than the sum of its parts.
+absl::StatusOr<std::vector<double>> RewardsOfTokens(const v1::Rollout& rollout, PromptSource* prompts) {
+  double parts = 0;
+  bool steps = false;
+  for (const v1::RewardPart& part : rollout.reward().parts()) {
+    parts += part.weight() * part.score();
+    steps = steps || part.steps_size() > 0;
+  }
+  const bool plain = rollout.reward().gated_by().empty() && rollout.reward().reward() == parts;
+  const auto& ids = rollout.completion().token_ids();
+  if (!steps || !plain || prompts == nullptr || ids.empty() || rollout.turns_size() > 0) return std::vector<double>();
+  REIN_ASSIGN_OR_RETURN(std::vector<uint32_t> ends, prompts->TextEnds({ids.begin(), ids.end()}));
+  std::vector<double> earned(ends.size(), 0.0);
+  double left = rollout.reward().reward();
+  for (const v1::RewardPart& part : rollout.reward().parts()) {
+    for (const v1::StepReward& step : part.steps()) {
+      const auto token = std::lower_bound(ends.begin(), ends.end(), step.end());
+      if (token == ends.end()) continue;
+      earned[static_cast<size_t>(token - ends.begin())] += part.weight() * step.reward();
+      left -= part.weight() * step.reward();
+    }
+  }
+  earned.back() += left;
+  return earned;
+}
+
 bool SampledBy(const Version& version, const v1::Completion& completion) {
   if (completion.versions_size() != 1) return false;
   const v1::PolicyVersion& sampler = completion.versions(0).version();
@@ -177,10 +204,8 @@ bool DrawsFromAll(const v1::GrpoConfig& rl) {
   return rl.temperature() > 0 && rl.top_k() == 0 && rl.top_p() == 1 && !penalised;
 }
 
-absl::StatusOr<TrainingBatch> BatchOfRollouts(Ledger& ledger, const std::vector<uint64_t>& orders,
-                                              uint64_t update, bool greedy_sibling,
-                                              std::optional<Version> current,
-                                              const std::string& environment) {
+absl::StatusOr<TrainingBatch> BatchOfRollouts(Ledger& ledger, const std::vector<uint64_t>& orders, uint64_t update,
+                                              const RolloutBatchOptions& options) {
   TrainingBatch batch;
   BatchSums sums;
   for (uint32_t index = 0; index < orders.size(); ++index) {
@@ -188,7 +213,7 @@ absl::StatusOr<TrainingBatch> BatchOfRollouts(Ledger& ledger, const std::vector<
     if (group == nullptr) return absl::InternalError(absl::StrCat("no group ", orders[index]));
     bool first = true, equal = true;
     double reward = 0;
-    const size_t trained = group->siblings.size() - (greedy_sibling ? 1 : 0);
+    const size_t trained = group->siblings.size() - (options.greedy_sibling ? 1 : 0);
     for (uint32_t i = 0; i < trained; ++i) {
       if (group->siblings[i].failed) {
         ++sums.failed;
@@ -200,16 +225,18 @@ absl::StatusOr<TrainingBatch> BatchOfRollouts(Ledger& ledger, const std::vector<
       equal = equal && rollout.reward().reward() == reward;
       first = false;
       Count(rollout, update, sums);
-      batch.sequences.push_back(ToSequence(rollout, index, environment));
-      batch.sequences.back().set_on_policy(current.has_value() && SampledBy(*current, rollout.completion()));
-      if (!greedy_sibling) continue;
+      batch.sequences.push_back(ToSequence(rollout, index, options.environment));
+      REIN_ASSIGN_OR_RETURN(std::vector<double> earned, RewardsOfTokens(rollout, options.prompts));
+      batch.sequences.back().mutable_target_rewards()->Add(earned.begin(), earned.end());
+      batch.sequences.back().set_on_policy(options.current.has_value() && SampledBy(*options.current, rollout.completion()));
+      if (!options.greedy_sibling) continue;
       const double baseline = group->siblings.back().reward;
       batch.sequences.back().set_greedy_reward(baseline);
       equal = equal && reward == baseline;
     }
     ++sums.groups;
     // A completion that was meant to be alone is compared with the whole batch.
-    if (equal && (trained > 1 || greedy_sibling)) ++sums.zero_signal_groups;
+    if (equal && (trained > 1 || options.greedy_sibling)) ++sums.zero_signal_groups;
   }
   batch.metrics = ToMetrics(sums);
   return batch;
@@ -229,6 +256,8 @@ absl::StatusOr<std::vector<v1::TrainingSequence>> SequencesOfLine(PromptSource& 
     sequence.set_loss_mask(std::move(mask));
     sequence.set_group(group);
     sequence.set_reward(text.reward);
+    sequence.mutable_target_rewards()->Add(text.target_rewards.begin(), text.target_rewards.end());
+    sequence.set_first_position(text.first_position);
     sequence.set_id(absl::StrCat(line, sequences.size() == 1 ? "" : absl::StrCat("/", sequences.size() - 1)));
   }
   return sequences;

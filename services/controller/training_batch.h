@@ -23,15 +23,19 @@ struct TrainingBatch {
   std::vector<v1::Metric> metrics;  // reward, its parts, lengths, tokens, lag
 };
 
-// From stored rollouts; siblings that could not be scored are left out. `update` is the number that
-// this batch makes. `greedy_sibling`: the last sibling of each group is no part of the batch; its reward
-// is the greedy_reward of the others. `current`: the weights to be trained, where generators draw from their whole
-// distribution; what they sampled alone is marked on_policy. `environment`: name of the reward that an environment
-// gives, whose turns earn their own.
-absl::StatusOr<TrainingBatch> BatchOfRollouts(Ledger& ledger, const std::vector<uint64_t>& orders,
-                                              uint64_t update, bool greedy_sibling = false,
-                                              std::optional<Version> current = std::nullopt,
-                                              const std::string& environment = "");
+struct RolloutBatchOptions {
+  // The last sibling of each group is no part of the batch; its reward is the greedy_reward of the others.
+  bool greedy_sibling = false;
+  // The weights to be trained, where generators draw from their whole distribution; what they sampled alone is marked
+  // on_policy.
+  std::optional<Version> current;
+  std::string environment;          // name of the reward that an environment gives, whose turns earn their own
+  PromptSource* prompts = nullptr;  // tell where in a completion the steps end that a scorer has judged
+};
+
+// From stored rollouts; siblings that could not be scored are left out. `update` is the number that this batch makes.
+absl::StatusOr<TrainingBatch> BatchOfRollouts(Ledger& ledger, const std::vector<uint64_t>& orders, uint64_t update,
+                                              const RolloutBatchOptions& options = {});
 
 // What a line of the data teaches, as sequences of group number `group`. `train_on_prompt`: prompts are targets too.
 absl::StatusOr<std::vector<v1::TrainingSequence>> SequencesOfLine(PromptSource& prompts,

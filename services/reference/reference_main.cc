@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 
 #include "common/status/status_macros.h"
+#include "common/tensor/cuda_runtime.h"
 #include "common/tensor/torch_runtime.h"
 #include "common/version/build_version.h"
 #include "common/weights/channel/weight_service.h"
@@ -28,6 +29,10 @@ int main(int argc, char** argv) {
   return services::RunRole(spec, argc, argv, [](services::RoleProcess& process) -> absl::Status {
     REIN_ASSIGN_OR_RETURN(std::string device,
                           tensor::StartTorch(process.flags().device, process.flags().threads));
+    if (device != "cpu") {
+      const tensor::GpuIdentity gpu = tensor::CurrentGpu();
+      process.SetGpu(gpu.name, gpu.id, gpu.cublas);
+    }
     services::ReferenceServiceImpl service(device, process.deps());
     weights::SyncMetrics syncs(process.metrics(), "reference");
     weights::WeightServiceImpl weights(

@@ -114,12 +114,12 @@ grpc::Status RewardModelServiceImpl::Score(grpc::ServerContext*,
         absl::StrCat("the reward model ", request->rules(0).model().path(), " is not loaded here")));
   }
   const absl::Time start = deps_.clock.Now();
-  for (const absl::StatusOr<double>& score :
+  for (const absl::StatusOr<v1::RewardResult>& score :
        model->Score({request->items().begin(), request->items().end()})) {
     v1::RewardResult* result = reply->add_results();
     deps_.GiveUpIfFatal(score.status());
     if (score.ok()) {
-      result->set_reward(*score);
+      *result = *score;
     } else {
       result->set_error(std::string(score.status().message()));
     }

@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 
 #include "common/status/status_macros.h"
+#include "services/reference/step_scores.h"
 
 namespace rein::services {
 
@@ -35,30 +36,47 @@ absl::StatusOr<std::unique_ptr<RewardModel>> RewardModel::Open(const v1::ModelRe
 
 RewardModel::RewardModel(policy::OpenedModel model, const v1::ModelReward& config)
     : model_(std::move(model)),
-      chat_template_(config.chat_template()),
+      config_(config),
       encoder_(*model_.text, {.chat_template = config.chat_template()}) {}
 
-absl::StatusOr<policy::ScoredSequence> RewardModel::Encode(const v1::RewardItem& item) const {
-  data::PromptRow row{.is_text = !chat_template_ && item.prompt_size() == 1,
-                      .answer = item.completion().text(),
+absl::StatusOr<RewardModel::Encoded> RewardModel::Encode(const v1::RewardItem& item) const {
+  const std::string& completion = item.completion().text();
+  data::PromptRow row{.is_text = !config_.chat_template() && item.prompt_size() == 1,
+                      .answer = completion,
                       .has_answer = true};
   for (const v1::Message& message : item.prompt()) {
     row.messages.push_back({message.role(), message.content()});
   }
   if (row.messages.empty()) return absl::InvalidArgumentError("the item has no prompt");
-  REIN_ASSIGN_OR_RETURN(data::AnsweredPrompt answered, encoder_.EncodeAnswer(row));
-  policy::ScoredSequence sequence{std::move(answered.token_ids), 1};
-  REIN_RETURN_IF_ERROR(policy::CheckSequence(model_.description.spec, sequence));
-  return sequence;
+  Encoded encoded;
+  data::AnsweredPrompt answered;
+  if (config_.has_steps()) {
+    std::vector<std::string> steps;
+    for (const StepText& step : SplitSteps(completion, config_.steps().separator())) {
+      steps.emplace_back(step.text);
+      encoded.ends.push_back(static_cast<uint32_t>(step.end));
+    }
+    REIN_ASSIGN_OR_RETURN(answered, encoder_.EncodeSteps(row, steps, config_.steps().separator()));
+    for (uint32_t t = 0; t < answered.loss_mask.size(); ++t) {
+      if (answered.loss_mask[t] == 1) encoded.places.push_back(t);
+    }
+  } else {
+    REIN_ASSIGN_OR_RETURN(answered, encoder_.EncodeAnswer(row));
+    encoded.places.push_back(static_cast<uint32_t>(answered.token_ids.size()) - 1);
+  }
+  encoded.sequence = {std::move(answered.token_ids), 1};
+  REIN_RETURN_IF_ERROR(policy::CheckSequence(model_.description.spec, encoded.sequence));
+  return encoded;
 }
 
-std::vector<absl::StatusOr<double>> RewardModel::Score(const std::vector<v1::RewardItem>& items) {
-  std::vector<absl::StatusOr<double>> result;
+std::vector<absl::StatusOr<v1::RewardResult>> RewardModel::Score(const std::vector<v1::RewardItem>& items) {
+  std::vector<absl::StatusOr<Encoded>> encoded;
   auto own = std::make_shared<Waiting>();
   for (const v1::RewardItem& item : items) {
-    absl::StatusOr<policy::ScoredSequence> sequence = Encode(item);
-    result.emplace_back(sequence.ok() ? absl::StatusOr<double>(0.0) : sequence.status());
-    if (sequence.ok()) own->sequences.push_back(*std::move(sequence));
+    encoded.push_back(Encode(item));
+    if (!encoded.back().ok()) continue;
+    own->sequences.push_back(std::move(encoded.back()->sequence));
+    own->places.push_back(encoded.back()->places);
   }
   {
     std::lock_guard<std::mutex> lock(waiting_mutex_);
@@ -76,26 +94,31 @@ std::vector<absl::StatusOr<double>> RewardModel::Score(const std::vector<v1::Rew
       Compute(std::move(calls));
     }
   }
+  std::vector<absl::StatusOr<v1::RewardResult>> results;
   size_t next = 0;
-  for (absl::StatusOr<double>& score : result) {
-    if (!score.ok()) continue;
-    if (own->scores.ok()) {
-      score = (*own->scores)[next++];
+  for (const absl::StatusOr<Encoded>& item : encoded) {
+    if (!item.ok()) {
+      results.push_back(item.status());
+    } else if (!own->scores.ok()) {
+      results.push_back(own->scores.status());
+    } else if (config_.has_steps()) {
+      results.push_back(ResultOfSteps((*own->scores)[next++], item->ends, config_.steps().reduce()));
     } else {
-      score = own->scores.status();
+      results.emplace_back(v1::RewardResult()).value().set_reward((*own->scores)[next++].front());
     }
   }
-  return result;
+  return results;
 }
 
 // Under forward_mutex_.
 void RewardModel::Compute(std::vector<std::shared_ptr<Waiting>> calls) {
   std::vector<policy::ScoredSequence> all;
+  std::vector<std::vector<uint32_t>> places;
   for (const auto& call : calls) {
     for (policy::ScoredSequence& sequence : call->sequences) all.push_back(std::move(sequence));
+    places.insert(places.end(), call->places.begin(), call->places.end());
   }
-  absl::StatusOr<std::vector<float>> scores =
-      policy::ScoreLastTokens(model_.slots->decoder(), all);
+  absl::StatusOr<std::vector<std::vector<float>>> scores = policy::ScorePlaces(model_.slots->decoder(), all, places);
   size_t next = 0;
   for (const auto& call : calls) {
     call->done = true;
@@ -105,7 +128,7 @@ void RewardModel::Compute(std::vector<std::shared_ptr<Waiting>> calls) {
     }
     const auto first = scores->begin() + static_cast<std::ptrdiff_t>(next);
     next += call->sequences.size();
-    call->scores = std::vector<float>(first, scores->begin() + static_cast<std::ptrdiff_t>(next));
+    call->scores = std::vector<std::vector<float>>(first, scores->begin() + static_cast<std::ptrdiff_t>(next));
   }
 }
 

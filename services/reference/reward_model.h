@@ -30,9 +30,9 @@ class RewardModel {
   static absl::StatusOr<std::unique_ptr<RewardModel>> Open(const v1::ModelReward& config,
                                                            const std::string& device);
 
-  // One score for each item, in order: that of the last token of its prompt and completion, written as training
-  // wrote them. An item that does not fit the model has its own error.
-  std::vector<absl::StatusOr<double>> Score(const std::vector<v1::RewardItem>& items);
+  // One result for each item, in order: the score of the last token of its prompt and completion, written as training
+  // wrote them; of a model of steps, what their scores come to. An item that does not fit the model has its own error.
+  std::vector<absl::StatusOr<v1::RewardResult>> Score(const std::vector<v1::RewardItem>& items);
 
   uint64_t parameters() const { return static_cast<uint64_t>(model_.slots->registry().parameter_count()); }
 
@@ -40,17 +40,24 @@ class RewardModel {
   // One call that waits for its scores.
   struct Waiting {
     std::vector<policy::ScoredSequence> sequences;
-    absl::StatusOr<std::vector<float>> scores = absl::UnknownError("not computed");
+    std::vector<std::vector<uint32_t>> places;  // whose scores are wanted
+    absl::StatusOr<std::vector<std::vector<float>>> scores = absl::UnknownError("not computed");
     bool done = false;
+  };
+  // An item as the model reads it.
+  struct Encoded {
+    policy::ScoredSequence sequence;
+    std::vector<uint32_t> places;  // tokens where it is read
+    std::vector<uint32_t> ends;    // of a model of steps: bytes of the completion up to the end of each
   };
 
   RewardModel(policy::OpenedModel model, const v1::ModelReward& config);
 
-  absl::StatusOr<policy::ScoredSequence> Encode(const v1::RewardItem& item) const;
+  absl::StatusOr<Encoded> Encode(const v1::RewardItem& item) const;
   void Compute(std::vector<std::shared_ptr<Waiting>> calls);
 
   policy::OpenedModel model_;
-  const bool chat_template_;
+  const v1::ModelReward config_;
   const data::PromptEncoder encoder_;
   std::mutex waiting_mutex_;
   std::deque<std::shared_ptr<Waiting>> waiting_;

@@ -227,6 +227,12 @@ void RoleProcess::GiveUp(const absl::Status& status) {
   Stop();
 }
 
+void RoleProcess::SetGpu(const std::string& name, const std::string& id, const std::string& cublas) {
+  spec_.build.set_gpu(name);
+  spec_.build.set_cublas(cublas);
+  device_id_ = id;
+}
+
 absl::StatusOr<std::unique_ptr<LeaseClient>> RoleProcess::StartLease(
     const std::string& address, const std::string& admin, std::function<ActorReport()> report,
     std::function<void(uint64_t)> on_new_epoch) {
@@ -239,6 +245,7 @@ absl::StatusOr<std::unique_ptr<LeaseClient>> RoleProcess::StartLease(
   options.identity.set_address(reached(address));
   options.identity.set_admin_address(reached(admin));
   options.identity.set_device(flags_.device);
+  options.identity.set_device_id(device_id_);
   *options.identity.mutable_build() = spec_.build;
   options.on_new_epoch = [this, call = std::move(on_new_epoch)](uint64_t epoch) {
     replies_.Clear();

@@ -98,6 +98,9 @@ class RoleProcess {
   rpc::FenceGuard& fence() { return fence_; }
   rpc::ReplyCache& replies() { return replies_; }
 
+  // Which GPU the role computes on, for the registration; before Serve(). Empty ones: none.
+  void SetGpu(const std::string& name, const std::string& id, const std::string& cublas);
+
   // Who called a method that runs.
   access::Caller CallerOf(const grpc::ServerContext& context) const { return gate_->CallerOf(context); }
   // Options of one more HTTP server, secured as the admin port is.
@@ -135,7 +138,8 @@ class RoleProcess {
       const std::string& address, const std::string& admin, std::function<ActorReport()> report,
       std::function<void(uint64_t)> on_new_epoch);
 
-  const RoleSpec spec_;
+  RoleSpec spec_;
+  std::string device_id_;
   const RoleFlags flags_;
   sync::RealClock clock_;
   std::unique_ptr<telemetry::Log> log_;

@@ -7,6 +7,7 @@
 #include <CLI/CLI.hpp>
 
 #include "common/status/status_macros.h"
+#include "common/tensor/cuda_runtime.h"
 #include "common/tensor/torch_runtime.h"
 #include "common/version/build_version.h"
 #include "common/weights/channel/weight_service.h"
@@ -33,6 +34,10 @@ int main(int argc, char** argv) {
   return services::RunRole(spec, argc, argv, [&](services::RoleProcess& process) -> absl::Status {
     REIN_ASSIGN_OR_RETURN(std::string device,
                           tensor::StartTorch(process.flags().device, process.flags().threads));
+    if (device != "cpu") {
+      const tensor::GpuIdentity gpu = tensor::CurrentGpu();
+      process.SetGpu(gpu.name, gpu.id, gpu.cublas);
+    }
     services::RolloutServiceImpl service(device, process.deps());
     weights::SyncMetrics syncs(process.metrics(), "rollout");
     weights::WeightServiceImpl weights(

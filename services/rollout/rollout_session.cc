@@ -68,6 +68,10 @@ absl::Status RolloutSession::StartEngine(const v1::LoadModelRequest& request,
                                          std::function<void(const absl::Status&)> on_failure) {
   rollout::KvOptions kv = {.kv_tokens = request.rollout().kv_tokens(),
                            .max_length = request.model().max_length()};
+  const rollout::EngineOptions engine = EngineOptionsOf(request.rollout());
+  kv.reserved_bytes = request.reserved_bytes();
+  kv.step_tokens = engine.step_tokens;
+  kv.max_running = engine.max_running;
   if (request.rollout().has_page_tokens()) {
     kv.page_tokens = static_cast<int32_t>(request.rollout().page_tokens());
   }
@@ -77,7 +81,7 @@ absl::Status RolloutSession::StartEngine(const v1::LoadModelRequest& request,
   rollout::EngineObserver observer = metrics_.Observer();
   observer.on_failure = std::move(on_failure);
   REIN_ASSIGN_OR_RETURN(engine_,
-                        rollout::Engine::Create(EngineOptionsOf(request.rollout()), *model_, *text_,
+                        rollout::Engine::Create(engine, *model_, *text_,
                                                 clock, std::move(observer)));
   slots_->SetSwapHook([this](const weights::Version& version, weights::InFlight in_flight,
                              const std::function<absl::Status()>& swap) {
@@ -96,6 +100,15 @@ v1::LoadModelReply RolloutSession::Loaded() const {
   const rollout::StepModelLimits limits = model_->limits();
   reply.set_kv_tokens(static_cast<uint64_t>(limits.pages - 1) *
                       static_cast<uint64_t>(limits.page_tokens));
+  if (slots_->decoder().device().is_cpu()) return reply;
+  auto add = [&](const char* name, uint64_t bytes) {
+    v1::MemoryPart* part = reply.add_memory();
+    part->set_name(name);
+    part->set_bytes(bytes);
+  };
+  add("weights", slots_->bytes());
+  add("kv", model_->page_bytes());
+  add("steps", model_->step_bytes());
   return reply;
 }
 

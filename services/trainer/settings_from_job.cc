@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "absl/strings/numbers.h"
 #include "common/config/job_kind.h"
 #include "services/role/trained_choice.h"
 
@@ -72,7 +73,12 @@ absl::StatusOr<trainer::TrainerSettings> SettingsFromJob(const v1::JobConfig& jo
   settings.microbatch_tokens = config.microbatch_tokens();
   settings.recompute = config.recompute();
   settings.max_grad_norm = config.max_grad_norm();
-  settings.adamw = {config.beta1(), config.beta2(), config.epsilon(), config.weight_decay()};
+  settings.adamw = {config.beta1(), config.beta2(), config.epsilon(), config.weight_decay(), job.seed()};
+  settings.optimizer.narrow_moments = config.moments() == "bfloat16";
+  settings.offload_as_needed = config.offload() == "auto";
+  if (!settings.offload_as_needed && !absl::SimpleAtod(config.offload(), &settings.optimizer.offload)) {
+    settings.optimizer.offload = 0;  // absent: jobs that did not come through the reader
+  }
   settings.schedule = ScheduleFromJob(job);
   settings.router = RouterFromJob(config.router());
   return settings;

@@ -4,6 +4,7 @@
 #include <CLI/CLI.hpp>
 
 #include "common/status/status_macros.h"
+#include "common/tensor/cuda_runtime.h"
 #include "common/tensor/torch_runtime.h"
 #include "common/version/build_version.h"
 #include "services/role/debug_service.h"
@@ -44,6 +45,10 @@ int main(int argc, char** argv) {
   return services::RunRole(spec, argc, argv, [&](services::RoleProcess& process) -> absl::Status {
     REIN_ASSIGN_OR_RETURN(std::string device, tensor::StartTorch(process.flags().device,
                                                                  process.flags().threads));
+    if (device != "cpu") {
+      const tensor::GpuIdentity gpu = tensor::CurrentGpu();
+      process.SetGpu(gpu.name, gpu.id, gpu.cublas);
+    }
     const std::string& advertise = process.flags().advertise;
     const std::string& listen = process.flags().listen;
     ranks.host = advertise.empty() ? listen.substr(0, listen.rfind(':')) : advertise;

@@ -8,6 +8,7 @@
 #include "common/rpc/grpc_status.h"
 #include "common/status/fatal.h"
 #include "common/status/status_macros.h"
+#include "common/tensor/cuda_runtime.h"
 
 namespace rein::services {
 namespace {
@@ -112,6 +113,10 @@ void TrainerServiceImpl::Observe(const v1::UpdateReply& reply) {
     deps_.metrics.AddGauge(absl::StrCat("rein_trainer_", metric.name()), "Of the last Update", job)
         .Set(metric.value());
   }
+  if (const int64_t peak = tensor::PeakDeviceBytes(); peak > 0) {
+    deps_.metrics.AddGauge("rein_trainer_memory_peak_bytes", "Of the device, reserved at most since the process began", job)
+        .Set(static_cast<double>(peak));
+  }
   const auto number = static_cast<double>(reply.version().number());
   deps_.metrics.AddGauge("rein_trainer_update", "Updates consumed", job).Set(number);
   deps_.metrics.AddGauge("rein_trainer_policy_version", "Number of the current weights", job).Set(number);
@@ -163,6 +168,13 @@ absl::StatusOr<v1::LoadTrainerReply> TrainerServiceImpl::LoadSession(
     REIN_RETURN_IF_ERROR(session.status());
     session_ = *std::move(session);
     deps_.log.SetJob(session_->job());
+    const v1::LoadTrainerReply loaded = session_->Loaded();
+    for (const v1::MemoryPart& part : loaded.memory()) {
+      deps_.metrics
+          .AddGauge("rein_trainer_memory_planned_bytes", "Of the device, planned when the job was loaded",
+                    {{"part", part.name()}, {"rl_job", session_->job()}})
+          .Set(static_cast<double>(part.bytes()));
+    }
     deps_.log.Info("loaded", {{"parameters", absl::StrCat(session_->Loaded().parameters())},
                               {"version", absl::StrCat(session_->version().lineage(), ".",
                                                        session_->version().number())}});

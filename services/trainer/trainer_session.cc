@@ -1,6 +1,7 @@
 #include "services/trainer/trainer_session.h"
 
 #include <optional>
+#include <map>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -38,6 +39,8 @@ std::vector<TrainingSequence> FromProto(
     s.reward_parts.assign(proto.reward_parts().begin(), proto.reward_parts().end());
     s.greedy_reward = proto.greedy_reward();
     s.turn_rewards.assign(proto.turn_rewards().begin(), proto.turn_rewards().end());
+    s.target_rewards.assign(proto.target_rewards().begin(), proto.target_rewards().end());
+    s.first_position = proto.first_position();
     s.teacher_ids.assign(proto.teacher_ids().begin(), proto.teacher_ids().end());
     s.teacher_logprobs.assign(proto.teacher_logprobs().begin(), proto.teacher_logprobs().end());
     s.truncated = proto.truncated();
@@ -87,6 +90,7 @@ absl::StatusOr<std::unique_ptr<TrainerSession>> TrainerSession::Open(
   session->group_ = std::move(group);
   session->grpc_channel_ = weights::GrpcWeightChannel();
   session->nccl_channel_ = weights::NcclWeightChannel();
+  session->ipc_channel_ = weights::IpcWeightChannel();
   REIN_ASSIGN_OR_RETURN(session->trainer_,
                         trainer::PolicyTrainer::Create(std::move(settings), std::move(algorithm),
                                                        *session->group_));
@@ -123,6 +127,12 @@ v1::LoadTrainerReply TrainerSession::Loaded() const {
   *reply.mutable_version() = version();
   reply.set_digest(digest());
   reply.set_controller_state(controller_state_);
+  for (const trainer::PlannedPart& part : trainer_->memory_plan().parts) {
+    v1::MemoryPart* planned = reply.add_memory();
+    planned->set_name(part.name);
+    planned->set_bytes(static_cast<uint64_t>(part.bytes));
+  }
+  reply.set_coming_bytes(static_cast<uint64_t>(trainer_->memory_plan().coming()));
   return reply;
 }
 
@@ -134,7 +144,7 @@ absl::StatusOr<v1::UpdateReply> TrainerSession::Update(const v1::UpdateRequest& 
                                                       ", the next is ", done + 1));
   }
   REIN_ASSIGN_OR_RETURN(trainer::UpdateResult result,
-                        trainer_->Update(FromProto(request.sequences())));
+                        trainer_->Update(FromProto(request.sequences()), !request.no_promise()));
   REIN_RETURN_IF_ERROR(Digest());
   v1::UpdateReply reply;
   *reply.mutable_version() = version();
@@ -203,21 +213,34 @@ absl::StatusOr<v1::PublishReply> TrainerSession::Publish(const v1::PublishReques
   publication.in_flight = request.in_flight() == v1::IN_FLIGHT_POLICY_FINISH
                               ? weights::InFlight::kFinish
                               : weights::InFlight::kContinue;
-  std::vector<weights::Receiver> receivers;
+  std::vector<weights::Receiver> here, elsewhere;  // on this very GPU, by IPC
   for (const v1::WeightReceiver& r : request.receivers()) {
-    receivers.push_back({r.name(), r.address(), r.actor_epoch()});
+    (nccl && r.same_gpu() && shares_memory_ ? here : elsewhere).push_back({r.name(), r.address(), r.actor_epoch()});
+  }
+  std::map<std::string, absl::Status> outcomes;
+  for (size_t i = 0; const weights::Outcome& outcome : ipc_channel_->Send(publication, here)) {
+    outcomes[outcome.name] = outcome.status;
+    if (absl::IsUnimplemented(outcome.status)) {
+      shares_memory_ = false;  // from here on by NCCL
+      elsewhere.push_back(here[i]);
+    }
+    ++i;
   }
   v1::PublishReply reply;
   *reply.mutable_version() = current;
   reply.set_digest(digest());
   reply.set_bytes(publication.plan.arena_bytes);
-  bool any = receivers.empty();
   weights::WeightChannel& channel = nccl ? *nccl_channel_ : *grpc_channel_;
-  for (const weights::Outcome& outcome : channel.Send(publication, receivers)) {
+  if (!elsewhere.empty()) {
+    for (const weights::Outcome& outcome : channel.Send(publication, elsewhere)) outcomes[outcome.name] = outcome.status;
+  }
+  bool any = request.receivers().empty();
+  for (const v1::WeightReceiver& receiver : request.receivers()) {
+    const absl::Status& status = outcomes[receiver.name()];
     v1::PublishOutcome* added = reply.add_outcomes();
-    added->set_name(outcome.name);
-    if (!outcome.status.ok()) added->set_error(outcome.status.ToString());
-    any |= outcome.status.ok();
+    added->set_name(receiver.name());
+    if (!status.ok()) added->set_error(status.ToString());
+    any |= status.ok();
   }
   if (any) return reply;
   return absl::UnavailableError(absl::StrCat("Publish: no receiver took version ", current.lineage(),
@@ -238,10 +261,16 @@ absl::StatusOr<v1::SaveReply> TrainerSession::Save(const v1::SaveRequest& reques
 }
 
 absl::StatusOr<v1::ScorePolicyReply> TrainerSession::Score(const v1::ScorePolicyRequest& request) {
-  REIN_ASSIGN_OR_RETURN(auto logprobs, trainer_->Score(FromProto(request.sequences())));
   v1::ScorePolicyReply reply;
-  AddLogprobs(logprobs, reply.mutable_sequences());
   *reply.mutable_version() = version();
+  if (request.measure()) {
+    REIN_ASSIGN_OR_RETURN(trainer::Measured measured, trainer_->Measure(FromProto(request.sequences())));
+    AddMetrics(measured.metrics, &reply);
+    reply.set_weight(measured.weight);
+    return reply;
+  }
+  REIN_ASSIGN_OR_RETURN(auto logprobs, trainer_->Score(FromProto(request.sequences())));
+  AddLogprobs(logprobs, reply.mutable_sequences());
   return reply;
 }
 

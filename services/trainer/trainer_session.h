@@ -58,6 +58,8 @@ class TrainerSession {
   std::unique_ptr<parallel::ProcessGroup> group_;
   std::unique_ptr<trainer::PolicyTrainer> trainer_;
   std::unique_ptr<weights::WeightChannel> grpc_channel_, nccl_channel_;
+  std::unique_ptr<weights::WeightChannel> ipc_channel_;
+  bool shares_memory_ = true;  // until a receiver on this GPU could not map it
   std::vector<uint64_t> digests_;
   v1::UpdateReply last_update_;  // answered again on a repeat
 };

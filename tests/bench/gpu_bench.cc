@@ -90,6 +90,11 @@ trainer::TrainerSettings SettingsFor(int64_t length) {
   if (const char* tokens = std::getenv("REIN_MICROBATCH_TOKENS")) settings.microbatch_tokens = std::atoll(tokens);
   settings.recompute = std::getenv("REIN_RECOMPUTE") != nullptr;
   settings.share_prompts = std::getenv("REIN_COPY_PROMPTS") == nullptr;
+  if (const char* share = std::getenv("REIN_OFFLOAD")) {
+    settings.offload_as_needed = std::string(share) == "auto";
+    if (!settings.offload_as_needed) settings.optimizer.offload = std::atof(share);
+  }
+  settings.optimizer.narrow_moments = std::getenv("REIN_NARROW_MOMENTS") != nullptr;
   return settings;
 }
 
@@ -126,6 +131,8 @@ void Train(const ShapeOfModel& shape, int64_t length, int64_t sequences, int upd
   }
   json line = TimeUpdates(policy, batch, updates);
   line.update({{"bench", "train"}, {"shape", shape.name}, {"length", length},
+               {"plan", trainer::PlanText(policy.trainer().memory_plan())},
+               {"planned_gib", static_cast<double>(policy.trainer().memory_plan().total()) / (1 << 30)},
                {"microbatch_tokens", settings.microbatch_tokens}, {"recompute", settings.recompute},
                {"mfu_causal_of_989", line["tokens_per_second"].get<double>() *
                                          FlopPerToken(shape, static_cast<double>(length)) / 989.4e12}});

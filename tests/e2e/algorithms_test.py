@@ -41,6 +41,14 @@ rewards: [{model: {job: judge}}, {exact_match: {}, weight: 0}]
 eval: {accuracy: exact_match}
 trainer: {learning_rate: 1e-3}
 """
+STEP_JUDGED = """name: step-judged
+model: {job: start}
+data: {train: {file: data/train.jsonl, answer: none}, eval: {file: data/eval.jsonl, limit: 200}}
+reinforce_pp: {max_completion_tokens: 3, updates: 16, prompts: 256}
+rewards: [{model: {job: step-judge, steps: {separator: ',', reduce: mean}}}, {exact_match: {}, weight: 0}]
+eval: {accuracy: exact_match}
+trainer: {learning_rate: 1e-3}
+"""
 DISTILLED = """name: distilled
 model: {job: start}
 data: {train: data/train.jsonl, eval: {file: data/eval.jsonl, limit: 200}}
@@ -83,13 +91,14 @@ class AlgorithmsTest(unittest.TestCase):
         """Pairs and marked answers from the right ones: the wrong answer is another digit of the question."""
         rows = [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
         with open(folder / "pairs.jsonl", "w") as pairs, open(folder / "marked.jsonl", "w") as marked, \
-                open(folder / "judged.jsonl", "w") as judged:
+                open(folder / "judged.jsonl", "w") as judged, open(folder / "judged_eval.jsonl", "w") as held_out:
             for number, row in enumerate(rows):
                 digits = [c for c in row["prompt"] if c.isdigit() and c != row["answer"]] or ["0"]
                 wrong = digits[number % len(digits)]
                 # What a policy may come to write when a model judges it: any digit, or more than one.
                 other = row["answer"] * 2 if number % 5 == 0 else str((int(row["answer"]) + 1 + number % 9) % 10)
-                judged.write(json.dumps({"prompt": row["prompt"], "chosen": row["answer"], "rejected": other}) + "\n")
+                (held_out if number % 10 == 0 else judged).write(
+                    json.dumps({"prompt": row["prompt"], "chosen": row["answer"], "rejected": other}) + "\n")
                 pairs.write(json.dumps({"prompt": row["prompt"], "chosen": row["answer"], "rejected": wrong}) + "\n")
                 good = number % 2 == 0
                 marked.write(json.dumps({"prompt": row["prompt"], "answer": row["answer"] if good else wrong,
@@ -119,16 +128,43 @@ class AlgorithmsTest(unittest.TestCase):
     def test_a_reward_model_tells_right_from_wrong(self):
         if not wanted("reward_model"):
             return
-        self.stack.end_of("name: judge\nmodel: {job: start}\ndata: {train: data/judged.jsonl}\n"
+        self.stack.end_of("name: judge\nmodel: {job: start}\ndata: {train: data/judged.jsonl, eval: data/judged_eval.jsonl}\n"
                           "reward_model: {updates: 90}\ntrainer: {learning_rate: 1e-3}\n", code=0)
-        accuracy = [line["accuracy"] for line in self.stack.metrics("judge")]
-        print(f"{'reward_model':24} {accuracy[0]:.3f} -> {accuracy[-1]:.3f}", flush=True)
-        self.assertGreater(sum(accuracy[-5:]) / 5, 0.85)
+        before, after = self.stack.job("judge")["evals"]
+        print(f"{'reward_model':24} {before['accuracy']:.3f} -> {after['accuracy']:.3f} of held-out pairs", flush=True)
+        self.assertGreater(after["accuracy"], 0.85)
+        self.assertLess(after["slices"][0]["loss"], before["slices"][0]["loss"])
         # What it has learned of right and wrong teaches the policy, which never sees a right answer.
         self.rises(JUDGED, "judged", 0.15)
         parts = self.stack.metrics("judged")[-1]
         self.assertIn("reward/model", parts)
 
+
+    def test_a_process_reward_model_teaches_by_steps(self):
+        """Steps are digits of an answer of two, judged one by one; the policy learns from what each earned."""
+        if not wanted("reward_model"):
+            return
+        folder = self.stack.folder / "data"
+        rows = [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
+        with open(folder / "steps.jsonl", "w") as steps, open(folder / "steps_eval.jsonl", "w") as held_out:
+            for number, row in enumerate(rows):
+                right = row["answer"]
+                wrong = str((int(right) + 1 + number % 9) % 10)
+                first, second = (right, wrong)[number % 2], (right, wrong)[number // 2 % 2]
+                line = json.dumps({"prompt": row["prompt"], "steps": [first, second], "label": [first == right, second == right]})
+                (held_out if number % 10 == 0 else steps).write(line + "\n")
+        self.stack.end_of("name: step-judge\nmodel: {job: start}\n"
+                          "data: {train: data/steps.jsonl, eval: {file: data/steps_eval.jsonl, limit: 200}}\n"
+                          "reward_model: {updates: 90, objective: steps, separator: ','}\n"
+                          "trainer: {learning_rate: 1e-3}\n", code=0)
+        before, after = (result["accuracy"] for result in self.stack.job("step-judge")["evals"])
+        print(f"{'process reward model':24} {before:.3f} -> {after:.3f} of held-out steps", flush=True)
+        self.assertGreater(after, 0.85)
+        refused = self.stack.submit(STEP_JUDGED.replace("separator: ','", "separator: ';'"), code=3)
+        self.assertIn('has learned steps that end with', refused)
+        self.rises(STEP_JUDGED, "step-judged", 0.15)
+        part = json.loads(self.stack.rein("rollouts", "step-judged", "--limit", "1", "-o", "json"))
+        self.assertIn('"steps"', json.dumps(part))
 
     def test_a_teacher_teaches_what_the_policy_writes(self):
         if not wanted("on_policy_distillation") and not wanted("distill"):

@@ -117,6 +117,17 @@ generate: {max_completion_tokens: 8, temperature: 1.5, frequency_penalty: 100, r
 """, code=0)
         for line in lines_of(self.output("penalised") / "completions.jsonl"):
             self.assertEqual(len(set(line["tokens"])), len(line["tokens"]), line)
+        self.stack.end_of("""name: penalised-eval
+model: {job: start}
+data: {eval: {file: data/eval.jsonl, limit: 20}}
+evaluate: {}
+rewards: [{exact_match: {}}]
+eval: {max_completion_tokens: 8, temperature: 1.5, frequency_penalty: 100}
+""", code=0)
+        examples = self.stack.job("penalised-eval")["evals"][0]["examples"]
+        self.assertGreater(max(len(example["completion"]) for example in examples), 1)
+        for example in examples:
+            self.assertEqual(len(set(example["completion"])), len(example["completion"]), example)
         # What is trained on is the whole distribution: nothing is promised of log-probs that were drawn from another.
         self.stack.end_of("""name: penalised-rl
 model: {job: start}
@@ -179,6 +190,12 @@ score: {prompt: true}
 
         self.stack.end_of(PRETRAIN % ("apart", MODEL, "separate"), code=0)
         self.assertLess(self.stack.metrics("apart")[0]["target_tokens"], 8 * 47)
+        # Rotations know differences of positions alone: where documents keep theirs, this model learns the same.
+        self.stack.end_of(PRETRAIN % ("continued", MODEL, "continued"), code=0)
+        apart, continued = self.stack.metrics("apart"), self.stack.metrics("continued")
+        for one, other in zip(apart, continued, strict=True):
+            self.assertEqual(one["target_tokens"], other["target_tokens"])
+            self.assertAlmostEqual(one["loss"], other["loss"], 3)
 
     def test_faults_of_a_corpus_are_told_at_submit(self):
         (self.stack.folder / "data/wrong.idx").write_bytes(b"MMIDIDX\0\0")

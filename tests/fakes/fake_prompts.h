@@ -10,7 +10,7 @@
 
 namespace rein::fakes {
 
-class FakePrompts final : public services::PromptSource {
+class FakePrompts : public services::PromptSource {
  public:
   explicit FakePrompts(uint64_t size) : size_(size) {}
 

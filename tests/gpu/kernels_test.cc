@@ -342,5 +342,58 @@ TEST(AdamWGpuTest, MatchesItsReference) {
   }
 }
 
+// bf16 moments as the host rounds them; and state in pinned host memory gives the bits of state on the device.
+TEST(AdamWGpuTest, StateInHostMemoryGivesTheSameBits) {
+  std::vector<weights::ParameterSpec> specs;
+  for (auto [name, size, decay] :
+       {std::tuple{"a", 40'000'000, true}, {"b", 4099, false}, {"c", 7, true}, {"d", 1'300'001, true}}) {
+    specs.push_back({name, {size}, {-1, -1, -1}, decay, false});
+  }
+  auto registry = *weights::Registry::Create(specs);
+  const int64_t size = registry.arena_elements();  // several pieces of kStagingBytes
+  at::TensorOptions fp32 = at::TensorOptions(at::kCUDA).dtype(at::kFloat);
+  for (at::ScalarType moments : {at::kFloat, at::kBFloat16}) {
+    trainer::OptimizerState there{{0, size}, at::randn({size}, fp32), at::zeros({size}, fp32.dtype(moments)),
+                                  at::zeros({size}, fp32.dtype(moments)), at::zeros({size}, fp32.dtype(at::kBFloat16))};
+    trainer::OptimizerState host{{0, size}, {}, {}, {}, at::zeros({size}, fp32.dtype(at::kBFloat16))};
+    std::vector<void*> pinned;
+    for (auto [from, to] : {std::pair{&there.master, &host.master}, {&there.moment1, &host.moment1}, {&there.moment2, &host.moment2}}) {
+      pinned.push_back(kernels::AllocatePinned(static_cast<int64_t>(from->nbytes())));
+      ASSERT_NE(pinned.back(), nullptr);
+      *to = at::from_blob(pinned.back(), {size}, at::TensorOptions(from->scalar_type()));
+      to->copy_(*from);
+    }
+    const trainer::AdamWSettings settings{.weight_decay = 0.05, .seed = 9};
+    for (int step = 1; step <= 3; ++step) {
+      at::Tensor grad = at::randn({size}, fp32);
+      trainer::AdamWStep(registry, settings, 1e-2, 0.5, step, grad, there);
+      trainer::AdamWStep(registry, settings, 1e-2, 0.5, step, grad, host);
+    }
+    EXPECT_TRUE(at::equal(there.master.cpu(), host.master));
+    EXPECT_TRUE(at::equal(there.moment1.cpu(), host.moment1));
+    EXPECT_TRUE(at::equal(there.moment2.cpu(), host.moment2));
+    EXPECT_TRUE(at::equal(there.rounded, host.rounded));
+    for (void* memory : pinned) kernels::FreePinned(memory);
+  }
+}
+
+TEST(AdamWGpuTest, NarrowMomentsAreRoundedAsOnTheHost) {
+  auto registry = *weights::Registry::Create({{"w", {100'003}, {-1, -1, -1}, true, false}});
+  const int64_t size = registry.arena_elements();
+  at::TensorOptions fp32 = at::TensorOptions(at::kCUDA).dtype(at::kFloat);
+  trainer::OptimizerState gpu{{0, size}, at::randn({size}, fp32), at::zeros({size}, fp32.dtype(at::kBFloat16)),
+                              at::zeros({size}, fp32.dtype(at::kBFloat16)), {}};
+  trainer::OptimizerState cpu{{0, size}, gpu.master.cpu(), gpu.moment1.cpu(), gpu.moment2.cpu(), {}};
+  for (int step = 1; step <= 3; ++step) {
+    at::Tensor grad = at::randn({size}, fp32);
+    trainer::AdamWStep(registry, {.seed = 2}, 1e-2, 0.5, step, grad, gpu);
+    trainer::AdamWStep(registry, {.seed = 2}, 1e-2, 0.5, step, grad.cpu(), cpu);
+  }
+  EXPECT_LE((gpu.master.cpu() - cpu.master).abs().max().item<float>(), 1e-3);
+  // An ulp of fp32 in between rounds the other way now and then.
+  EXPECT_LE((gpu.moment1.cpu() != cpu.moment1).to(at::kFloat).mean().item<float>(), 1e-3);
+  EXPECT_LE((gpu.moment2.cpu() != cpu.moment2).to(at::kFloat).mean().item<float>(), 1e-3);
+}
+
 }  // namespace
 }  // namespace rein::gpu

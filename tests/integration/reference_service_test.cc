@@ -177,8 +177,13 @@ class RewardModelTest : public ReferenceServiceTest {
 
   absl::StatusOr<v1::ScoreRewardsReply> Rewards(const std::string& folder,
                                                 const std::vector<std::string>& completions) {
+    return Rewards(Config(folder), completions);
+  }
+
+  absl::StatusOr<v1::ScoreRewardsReply> Rewards(const v1::ModelReward& config,
+                                                const std::vector<std::string>& completions) {
     v1::ScoreRewardsRequest request;
-    *request.add_rules()->mutable_model() = Config(folder);
+    *request.add_rules()->mutable_model() = config;
     for (const std::string& text : completions) {
       v1::RewardItem* item = request.add_items();
       v1::Message* message = item->add_prompt();
@@ -220,6 +225,26 @@ TEST_F(RewardModelTest, ScoresTheLastTokenOfWhatTrainingWouldRead) {
   EXPECT_THAT(std::string(Score({{1, 2}}, 1).status().message()),
               HasSubstr("only reward models are loaded"));
   EXPECT_EQ(service_.receiver(), nullptr) << "no weights are awaited";
+}
+
+TEST_F(RewardModelTest, AModelOfStepsScoresEachWhereItEnds) {
+  const std::string folder = MakeRewardModel();
+  v1::LoadModelRequest load;
+  *load.mutable_fence() = NewFence("job");
+  v1::ModelReward config = Config(folder);
+  config.mutable_steps()->set_separator("+");
+  config.mutable_steps()->set_reduce(v1::STEP_REDUCTION_SUM);
+  *load.add_reward_models() = config;
+  ASSERT_TRUE(Send(load).ok());
+  auto reply = Rewards(config, {"12+3", "12+4", "12"});
+  ASSERT_TRUE(reply.ok()) << reply.status();
+  ASSERT_EQ(reply->results(0).steps_size(), 2);
+  ASSERT_EQ(reply->results(2).steps_size(), 1);
+  EXPECT_EQ(reply->results(0).steps(0).end(), 2u);
+  EXPECT_EQ(reply->results(0).steps(1).end(), 4u);
+  EXPECT_EQ(reply->results(0).steps(0).reward(), reply->results(2).reward()) << "what follows a step does not matter";
+  EXPECT_NE(reply->results(0).steps(1).reward(), reply->results(1).steps(1).reward());
+  EXPECT_NEAR(reply->results(0).reward(), reply->results(0).steps(0).reward() + reply->results(0).steps(1).reward(), 1e-9);
 }
 
 TEST_F(RewardModelTest, StandsBesideAPolicy) {

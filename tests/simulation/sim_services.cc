@@ -109,6 +109,15 @@ absl::StatusOr<v1::SaveReply> SimTrainerService::Save(const v1::SaveRequest& req
 v1::ScorePolicyReply SimTrainerService::Score(const v1::ScorePolicyRequest& request) const {
   v1::ScorePolicyReply reply;
   const auto number = static_cast<float>(std::min<uint64_t>(weights_.version.number(), 2));
+  if (request.measure()) {
+    for (const char* name : {"loss", "accuracy", "score_margin"}) {
+      v1::Metric* metric = reply.add_metrics();
+      metric->set_name(name);
+      metric->set_value(1 / (1 + number));
+    }
+    reply.set_weight(request.sequences_size());
+    return reply;
+  }
   for (const v1::TrainingSequence& sequence : request.sequences()) {
     v1::SequenceLogprobs* logprobs = reply.add_sequences();
     for (char target : sequence.loss_mask()) {

@@ -45,6 +45,7 @@ struct LossInputs {
   at::Tensor candidate_logprob_TK;              // and under the policy, differentiable
   int64_t vocabulary = 0;
   at::Tensor score_S;         // of a model with a scalar head, differentiable; then there are no log-probs
+  at::Tensor score_T, label_T;  // instead, with scores_targets: at each target, and TrainingSequence::target_rewards
   double mismatch_kl = 0;     // needs_mismatch_kl: z of KTO
   at::Tensor logprob_gradient_T, entropy_gradient_T;  // with a loss from outside; the latter may be undefined
 };
@@ -117,7 +118,8 @@ struct Algorithm {
   bool needs_teacher = false;   // sequences bring the teacher's likeliest tokens
   bool recomputes_old = false;  // a forward pass before the first step
   bool pairs = false;              // sequences come in twos, the chosen one first: never split apart
-  bool scalar_head = false;        // the model gives one score at its last token
+  bool scalar_head = false;        // the model gives one score at its last token,
+  bool scores_targets = false;     // or one at every target
   bool frozen_reference = false;   // reference log-probs are those of the weights that training began with
   bool needs_mismatch_kl = false;  // with frozen_reference: KTO's z
   bool mask_truncated = false;
@@ -144,11 +146,14 @@ Algorithm Sft(Aggregation aggregation, double z_loss = 0);
 // losses/distillation.h as a job.
 Algorithm Distillation(TeacherDivergence divergence, double temperature);
 
-// Preference optimisation and reward models: losses/{dpo,simpo,orpo,kto,bradley_terry}.h as jobs.
+// Preference optimisation and reward models: losses/{dpo,simpo,orpo,kto,bradley_terry,step_labels}.h as jobs.
 Algorithm DirectPreference(const DpoSettings& settings, bool reference_free);
 Algorithm SimplePreference(const SimpoSettings& settings);
 Algorithm OddsRatioPreference(double beta);
 Algorithm MarkedPreference(const KtoSettings& settings);
 Algorithm RewardModel(double center_coefficient);
+// Reward models that learn numbers (squared error), and which steps are right.
+Algorithm ScoreModel();
+Algorithm ProcessRewardModel();
 
 }  // namespace rein::trainer

@@ -200,7 +200,14 @@ absl::StatusOr<Algorithm> AlgorithmFromJob(const v1::JobConfig& job) {
     case v1::JobConfig::kSimpo:
       return SimplePreference({job.simpo().beta(), job.simpo().gamma()});
     case v1::JobConfig::kRewardModel:
-      return RewardModel(job.reward_model().center_coefficient());
+      switch (job.reward_model().objective()) {
+        case v1::REWARD_OBJECTIVE_SCORE:
+          return ScoreModel();
+        case v1::REWARD_OBJECTIVE_STEPS:
+          return ProcessRewardModel();
+        default:
+          return RewardModel(job.reward_model().center_coefficient());
+      }
     case v1::JobConfig::kEvaluate:
     case v1::JobConfig::kGenerate:
     case v1::JobConfig::kScore:

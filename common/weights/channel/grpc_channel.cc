@@ -1,9 +1,8 @@
 // The weight channel over gRPC: every receiver gets its own stream of chunks, all at once.
 
-#include <thread>
-
 #include "absl/time/clock.h"
 #include "common/status/status_macros.h"
+#include "common/weights/channel/for_all.h"
 #include "common/weights/channel/receiver_client.h"
 #include "common/weights/channel/weight_channel.h"
 
@@ -24,15 +23,11 @@ class GrpcChannel final : public WeightChannel {
                             const std::vector<Receiver>& receivers) override {
     const absl::Time deadline = absl::Now() + publication.deadline;
     std::vector<Outcome> outcomes(receivers.size());
-    std::vector<std::thread> threads;
-    for (size_t i = 0; i < receivers.size(); ++i) {
-      threads.emplace_back([&, i] {
-        ReceiverClient client(publication, receivers[i], deadline);
-        outcomes[i] = {receivers[i].name, BeginToCommit(client)};
-        if (!outcomes[i].status.ok()) client.Abort(kAbortPatience).IgnoreError();
-      });
-    }
-    for (std::thread& thread : threads) thread.join();
+    ForAll(receivers.size(), [&](size_t i) {
+      ReceiverClient client(publication, receivers[i], deadline);
+      outcomes[i] = {receivers[i].name, BeginToCommit(client)};
+      if (!outcomes[i].status.ok()) client.Abort(kAbortPatience).IgnoreError();
+    });
     return outcomes;
   }
 };

@@ -1,15 +1,14 @@
 // The weight channel over NCCL: receivers join a communicator whose id comes with BeginWeights, the arena
 // goes out in buckets, and CommitWeights compares digests.
 
-#include <functional>
 #include <mutex>
-#include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "common/nccl/nccl_comm.h"
 #include "common/status/status_macros.h"
+#include "common/weights/channel/for_all.h"
 #include "common/weights/channel/receiver_client.h"
 #include "common/weights/channel/weight_channel.h"
 
@@ -18,13 +17,6 @@ namespace {
 
 constexpr absl::Duration kAbortPatience = absl::Seconds(2);
 constexpr double kFirstShare = 0.6;  // of the deadline; the rest is for a second try
-
-// Calls `body` for every index at once.
-void ForAll(size_t count, const std::function<void(size_t)>& body) {
-  std::vector<std::thread> threads;
-  for (size_t i = 0; i < count; ++i) threads.emplace_back([&body, i] { body(i); });
-  for (std::thread& thread : threads) thread.join();
-}
 
 bool SameMembers(const std::vector<Receiver>& a, const std::vector<Receiver>& b) {
   if (a.size() != b.size()) return false;

@@ -31,7 +31,7 @@ void ReceiverClient::Address(Request* request, const char* stage) const {
   request->mutable_version()->set_number(publication_.version.number);
 }
 
-absl::Status ReceiverClient::Begin(const BroadcastPlan& broadcast) {
+absl::Status ReceiverClient::Begin(const WirePlan& wire) {
   v1::BeginWeightsRequest request;
   Address(&request, "begin");
   for (const PlannedParameter& p : publication_.plan.parameters) {
@@ -44,11 +44,14 @@ absl::Status ReceiverClient::Begin(const BroadcastPlan& broadcast) {
   }
   request.set_arena_bytes(publication_.plan.arena_bytes);
   request.set_frozen_digest(publication_.plan.frozen_digest);
-  request.set_transport(broadcast.nccl_id.empty() ? v1::WEIGHT_TRANSPORT_GRPC
-                                                  : v1::WEIGHT_TRANSPORT_NCCL);
-  request.set_nccl_unique_id(broadcast.nccl_id);
-  request.set_nccl_rank(broadcast.rank);
-  request.set_nccl_size(broadcast.size);
+  request.set_transport(!wire.nccl_id.empty()      ? v1::WEIGHT_TRANSPORT_NCCL
+                        : !wire.ipc.handle.empty() ? v1::WEIGHT_TRANSPORT_IPC
+                                                   : v1::WEIGHT_TRANSPORT_GRPC);
+  request.set_nccl_unique_id(wire.nccl_id);
+  request.set_nccl_rank(wire.rank);
+  request.set_nccl_size(wire.size);
+  request.set_ipc_handle(wire.ipc.handle);
+  request.set_ipc_offset(wire.ipc.offset);
   request.set_deadline_seconds(absl::ToDoubleSeconds(deadline_ - absl::Now()));
   grpc::ClientContext context;
   rpc::SetDeadline(context, deadline_ - absl::Now());

@@ -7,16 +7,18 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "common/weights/channel/ipc_memory.h"
 #include "common/weights/channel/weight_channel.h"
 #include "rein/v1/weights.grpc.pb.h"
 
 namespace rein::weights {
 
-// Of the communicator that will carry the bytes; an empty id means the gRPC stream.
-struct BroadcastPlan {
+// What will carry the bytes: a communicator, or memory that the receiver maps; neither: the gRPC stream.
+struct WirePlan {
   std::string nccl_id;
   int rank = 0;
   int size = 0;
+  IpcMemory ipc;
 };
 
 class ReceiverClient {
@@ -24,7 +26,7 @@ class ReceiverClient {
   // Both must outlive the client. Every call ends at `deadline`.
   ReceiverClient(const Publication& publication, const Receiver& receiver, absl::Time deadline);
 
-  absl::Status Begin(const BroadcastPlan& broadcast = {});
+  absl::Status Begin(const WirePlan& wire = {});
   absl::Status SendChunks();
   // DATA_LOSS when the receiver computed another digest.
   absl::Status Commit();

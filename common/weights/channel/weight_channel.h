@@ -25,7 +25,7 @@ struct Publication {
   Version version;
   WeightPlan plan;
   std::vector<uint64_t> digests;  // of each parameter, in plan order
-  // plan.arena_bytes that must not change during Send: in host memory for gRPC, on `device` for NCCL.
+  // plan.arena_bytes that must not change during Send: in host memory for gRPC, on `device` for NCCL and IPC.
   void* arena = nullptr;
   int device = 0;
   absl::Duration deadline;
@@ -54,6 +54,10 @@ class WeightChannel {
 
 // Chunks on a gRPC stream, one stream for each receiver, all at once.
 std::unique_ptr<WeightChannel> GrpcWeightChannel();
+
+// For receivers on the sender's own GPU: they map its memory (CUDA IPC) and copy from there. UNIMPLEMENTED as the outcome of
+// one that cannot.
+std::unique_ptr<WeightChannel> IpcWeightChannel();
 
 // ncclBroadcast from rank 0 of a communicator of sender and receivers. The communicator is kept while the
 // membership stays the same. When a broadcast misses its share of the deadline, all abort, and the bytes

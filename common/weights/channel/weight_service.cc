@@ -6,6 +6,7 @@
 #include "absl/time/clock.h"
 #include "common/rpc/grpc_status.h"
 #include "common/status/status_macros.h"
+#include "common/weights/channel/ipc_memory.h"
 #include "common/weights/digest.h"
 
 namespace rein::weights {
@@ -55,10 +56,16 @@ absl::Status WeightServiceImpl::Begin(WeightReceiver& receiver,
   REIN_ASSIGN_OR_RETURN(std::optional<Version> current,
                         receiver.Begin(FromProto(request.version()), PlanOf(request),
                                        absl::Seconds(request.deadline_seconds())));
-  if (metrics_ != nullptr) metrics_->Begin(nccl ? "nccl" : "grpc", absl::Now());
+  const bool ipc = request.transport() == v1::WEIGHT_TRANSPORT_IPC;
+  if (metrics_ != nullptr) metrics_->Begin(nccl ? "nccl" : ipc ? "ipc" : "grpc", absl::Now());
   if (current.has_value()) ToProto(*current, reply->mutable_current());
-  if (!nccl) return absl::OkStatus();
+  if (!nccl && !ipc) return absl::OkStatus();
   REIN_ASSIGN_OR_RETURN(DeviceMemory memory, receiver.IdleDeviceMemory());
+  if (ipc) {
+    REIN_RETURN_IF_ERROR(CopyFromShared({request.ipc_handle(), request.ipc_offset()}, memory.arena, request.arena_bytes(), memory.device));
+    if (metrics_ != nullptr) metrics_->AddBytes(request.arena_bytes());
+    return absl::OkStatus();
+  }
   broadcast_.Start({request.nccl_unique_id(), static_cast<int>(request.nccl_rank()),
                     static_cast<int>(request.nccl_size()), memory.device},
                    memory.arena, request.arena_bytes(),

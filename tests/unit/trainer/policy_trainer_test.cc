@@ -612,5 +612,20 @@ TEST(PolicyTrainerTest, TurnRewardsStandAtTheEndOfTheirTurns) {
   EXPECT_THAT(std::string(trainer->Update(batch).status().message()), HasSubstr("has 1 turn_rewards for 2 runs of targets"));
 }
 
+// Rotations know differences of positions alone.
+TEST(PolicyTrainerTest, ASequenceMayBeginAtALaterPosition) {
+  auto trainer = Make(Settings(), Sft(Aggregation::kTokenMean));
+  auto batch = RandomSequences(6, 1);
+  auto there = batch;
+  for (TrainingSequence& s : there) s.first_position = 11;
+  auto from_zero = *trainer->Score(batch), later = *trainer->Score(there);
+  for (size_t i = 0; i < batch.size(); ++i) {
+    for (size_t t = 0; t < from_zero[i].size(); ++t) EXPECT_NEAR(from_zero[i][t], later[i][t], 1e-5);
+  }
+  there[2].first_position = trainer->model().spec.max_positions - 1;
+  EXPECT_THAT(std::string(trainer->Score(there).status().message()), HasSubstr("sequence 2 ("));
+  EXPECT_THAT(std::string(trainer->Score(there).status().message()), HasSubstr("want it to end by"));
+}
+
 }  // namespace
 }  // namespace rein::trainer

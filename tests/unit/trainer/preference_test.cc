@@ -114,6 +114,112 @@ TEST(PreferenceTest, AMarginAsksForMore) {
   EXPECT_GT(Find(margin->metrics, "loss"), Find(plain->metrics, "loss") + 1);
 }
 
+// Labels of every target: 1 where the token's id is low.
+std::vector<TrainingSequence> Steps(int count) {
+  std::vector<TrainingSequence> batch = RandomSequences(count, 1);
+  for (TrainingSequence& s : batch) {
+    for (size_t t = 0; t < s.token_ids.size(); ++t) {
+      if (s.loss_mask[t] == 1) s.target_rewards.push_back(s.token_ids[t] % 2 == 0 ? 1 : 0);
+    }
+  }
+  return batch;
+}
+
+TEST(RewardModelTest, LearnsWhichStepsAreRight) {
+  auto trainer = Make(Settings(), ProcessRewardModel());
+  const auto batch = Steps(16);
+  std::vector<Metric> first, last;
+  for (int i = 0; i < 40; ++i) {
+    auto result = trainer->Update(batch);
+    ASSERT_TRUE(result.ok()) << result.status();
+    (i == 0 ? first : last) = result->metrics;
+  }
+  EXPECT_NEAR(Find(first, "loss"), std::log(2.0), 0.1) << "random weights say little";
+  EXPECT_GE(Find(last, "accuracy"), 0.95);
+  EXPECT_LT(Find(last, "loss"), 0.3);
+}
+
+// A step is read at its own last token: what stands behind it does not change its score.
+TEST(RewardModelTest, AStepIsJudgedByWhatCameBefore) {
+  auto trainer = Make(Settings(), ProcessRewardModel());
+  auto batch = Steps(12);
+  for (int i = 0; i < 5; ++i) ASSERT_TRUE(trainer->Update(batch).ok());
+  std::vector<TrainingSequence> whole, cut;
+  for (const TrainingSequence& s : batch) {
+    if (s.targets() < 2) continue;
+    TrainingSequence first = s;
+    first.loss_mask.assign(s.loss_mask.size(), 0);
+    const auto at = std::find(s.loss_mask.begin(), s.loss_mask.end(), 1) - s.loss_mask.begin();
+    first.loss_mask[static_cast<size_t>(at)] = 1;
+    first.target_rewards = {s.target_rewards[0]};
+    whole.push_back(first);
+    first.token_ids.resize(static_cast<size_t>(at) + 1);
+    first.loss_mask.resize(static_cast<size_t>(at) + 1);
+    cut.push_back(first);
+  }
+  ASSERT_FALSE(whole.empty());
+  EXPECT_NEAR(Find(trainer->Measure(whole)->metrics, "loss"), Find(trainer->Measure(cut)->metrics, "loss"), 1e-6);
+}
+
+TEST(RewardModelTest, LearnsScores) {
+  auto trainer = Make(Settings(), ScoreModel());
+  auto batch = RandomSequences(12, 1);
+  double squares = 0;
+  for (size_t i = 0; i < batch.size(); ++i) {
+    batch[i].reward = i % 3 - 0.5;
+    squares += batch[i].reward * batch[i].reward / static_cast<double>(batch.size());
+  }
+  std::vector<Metric> first, last;
+  for (int i = 0; i < 60; ++i) {
+    auto result = trainer->Update(batch);
+    ASSERT_TRUE(result.ok()) << result.status();
+    (i == 0 ? first : last) = result->metrics;
+  }
+  EXPECT_NEAR(Find(first, "loss"), squares, 0.5) << "random weights say little";
+  EXPECT_LT(Find(last, "loss"), 0.1 * squares);
+}
+
+// What an Update would report, and nothing is changed; whatever the microbatches.
+TEST(MeasureTest, TellsTheLossOfHeldOutLines) {
+  const auto pairs = Pairs(7);
+  const auto steps = Steps(9);
+  auto marked = Pairs(6);
+  for (size_t k = 0; k < marked.size(); ++k) marked[k].reward = k % 2 == 0 ? 1 : 0;
+  const std::vector<std::tuple<Algorithm, std::vector<TrainingSequence>, double>> cases = {
+      {RewardModel(0.01), pairs, 14}, {DirectPreference({}, false), pairs, 14}, {MarkedPreference({}), marked, 12},
+      {OddsRatioPreference(0.5), pairs, 14}, {ProcessRewardModel(), steps, 0}};
+  for (const auto& [algorithm, batch, weight] : cases) {
+    std::vector<double> losses;
+    for (int64_t budget : {16, 100000}) {
+      TrainerSettings settings = Settings();
+      settings.microbatch_tokens = budget;
+      auto trainer = Make(settings, algorithm);
+      ASSERT_TRUE(trainer->Update(batch).ok());
+      const at::Tensor before = trainer->compute().clone();
+      auto measured = trainer->Measure(batch);
+      ASSERT_TRUE(measured.ok()) << measured.status();
+      EXPECT_TRUE(at::equal(trainer->compute(), before));
+      if (weight > 0) {
+        EXPECT_EQ(measured->weight, weight) << algorithm.name;
+      }
+      losses.push_back(Find(measured->metrics, "loss"));
+      EXPECT_NEAR(losses.back(), Find(trainer->Update(batch)->metrics, "loss"), 1e-6) << algorithm.name;
+    }
+    EXPECT_NEAR(losses[0], losses[1], 1e-6) << algorithm.name;
+  }
+}
+
+TEST(RewardModelTest, RefusesStepsWithoutLabels) {
+  auto trainer = Make(Settings(), ProcessRewardModel());
+  auto batch = Steps(2);
+  batch[1].target_rewards.push_back(1);
+  EXPECT_THAT(std::string(trainer->Update(batch).status().message()), HasSubstr("target_rewards for"));
+  batch = Steps(2);
+  batch[0].target_rewards[0] = 2;
+  EXPECT_THAT(std::string(trainer->Update(batch).status().message()),
+              HasSubstr("has a step labelled 2, want 0 to 1"));
+}
+
 TEST(PreferenceTest, RefusesWhatIsNoPair) {
   auto trainer = Make(Settings(), DirectPreference({}, false));
   auto batch = Pairs(2);

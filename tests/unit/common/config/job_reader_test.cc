@@ -204,6 +204,22 @@ TEST_F(JobReaderTest, RewardsAreRead) {
   EXPECT_EQ(job->reward_clip().min(), -1);
 }
 
+TEST_F(JobReaderTest, RewardModelsReadWhatTheyLearn) {
+  const std::string job = "name: a\nmodel: model\ndata: {train: train.jsonl, eval: train.jsonl}\n";
+  const std::string steps = job + "reward_model: {objective: steps}\n";
+  EXPECT_TRUE(Read(job + "reward_model: {}\n").ok()) << "held-out pairs are measured";
+  EXPECT_TRUE(Read(steps, {"data.train.label=labels", "data.train.steps=completions", "eval.every=2", "eval.patience=3"}).ok());
+  EXPECT_THAT(Report(steps, {"rewards=[{numeric: {}}]"}), HasSubstr("rewards  have no effect in reward_model"));
+  EXPECT_THAT(Report(steps, {"data.train.answer=a"}), HasSubstr("data.train.answer  has no effect in reward_model"));
+  EXPECT_THAT(Report(steps, {"reward_model.center_coefficient=0.1"}), HasSubstr("wants objective: pairs"));
+  EXPECT_THAT(Report(steps, {"reward_model.separator=''"}), HasSubstr("is empty: nothing would end a step"));
+  EXPECT_THAT(Report(job + "reward_model: {objective: score}\n", {"data.train.chosen=a"}),
+              HasSubstr("data.train.chosen  has no effect"));
+  EXPECT_THAT(Report(job + "reward_model: {separator: a}\n"), HasSubstr("wants objective: steps"));
+  EXPECT_THAT(Report(kShortest, {"rewards=[{model: {path: model, steps: {}}}]", "environment={remote: 'h:1'}"}),
+              HasSubstr("rewards.0.model.steps  cannot stand beside an environment"));
+}
+
 TEST_F(JobReaderTest, ContradictionsAreNamed) {
   auto report = [&](std::vector<std::string> overrides) { return Report(kShortest, overrides); };
   EXPECT_THAT(report({"rewards="}), HasSubstr("rewards  is required by grpo"));

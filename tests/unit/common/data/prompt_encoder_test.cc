@@ -64,6 +64,17 @@ TEST_F(PromptEncoderTest, AnAnswerEndsWithItsStopToken) {
   EXPECT_EQ(target.prompt_tokens, 5u);
 }
 
+TEST_F(PromptEncoderTest, EachStepEndsWithItsTarget) {
+  Load(kTemplate);
+  PromptEncoder encoder(*text_, {});
+  AnsweredPrompt steps = *encoder.EncodeSteps(row_, {"ab", "b"}, "\n");
+  // <u> a <end> \n <bot> ab \n b \n
+  EXPECT_THAT(steps.token_ids, ElementsAre(4, 0, 7, 3, 6, 2, 3, 1, 3));
+  EXPECT_THAT(steps.loss_mask, ElementsAre(0, 0, 0, 0, 0, 0, 1, 0, 1));
+  EXPECT_EQ(steps.prompt_tokens, 5u);
+  EXPECT_THAT(std::string(encoder.EncodeSteps(row_, {}, "\n").status().message()), HasSubstr("has no steps"));
+}
+
 TEST_F(PromptEncoderTest, EveryTurnOfTheAssistantIsLearnedAndNothingElse) {
   Load(kTemplate);
   row_.messages = {{"user", "a"}, {"assistant", "ab"}, {"user", "b"}};

@@ -17,6 +17,13 @@ const Shape kShapes[] = {{4, 4, 8, {5}}, {6, 2, 16, {1, 9, 3}}, {4, 1, 32, {17, 
 
 at::Tensor Leaf(const at::Tensor& x) { return x.detach().clone().requires_grad_(true); }
 
+TEST(SequenceViewTest, ASequenceMayStandAtALaterPosition) {
+  SequenceView view = PackedSegments({{.length = 2, .first_position = 5}, {.length = 2, .continues = true}, {.length = 1}}, at::kCPU);
+  EXPECT_TRUE(at::equal(view.position_T, at::tensor(std::vector<int64_t>{5, 6, 7, 8, 0}, at::kLong)));
+  EXPECT_TRUE(at::equal(view.context_B, at::tensor(std::vector<int64_t>{2, 4, 1}, at::kLong).to(at::kInt)))
+      << "keys are those that are there";
+}
+
 TEST(AttentionTest, PackedForwardAndBackwardMatchTheReference) {
   for (const Shape& s : kShapes) {
     SequenceView view = PackedSequences(s.lengths, at::kCPU);

@@ -124,6 +124,29 @@ TEST_F(ScorerTest, ForwardsToARemoteScorer) {
   EXPECT_EQ(reply.results(2).error(), "remote: gave nan, want a finite number");
 }
 
+TEST_F(ScorerTest, StepsOfARemoteScorerAreKeptWhereTheyAddUp) {
+  remote_ = [](const std::string&, const v1::ScoreRewardsRequest&, absl::Duration) {
+    v1::ScoreRewardsReply reply;
+    for (double sum : {0.75, 0.9}) {
+      v1::RewardResult* result = reply.add_results();
+      result->set_reward(sum);
+      for (uint32_t end : {4u, 9u}) {
+        v1::StepReward* step = result->add_steps();
+        step->set_end(end);
+        step->set_reward(end == 4 ? 0.25 : 0.5);
+      }
+    }
+    return absl::StatusOr<v1::ScoreRewardsReply>(reply);
+  };
+  v1::ScoreRewardsReply reply = *Score("rules { remote { address: 'host:1' } } items {} items {}");
+  ASSERT_EQ(reply.results(0).parts(0).steps_size(), 2);
+  EXPECT_EQ(reply.results(0).parts(0).steps(1).end(), 9u);
+  EXPECT_EQ(reply.results(1).error(), "remote: gave 0.9, but its steps add up to 0.75");
+  reply = *Score("rules { remote { address: 'host:1' } clip { max: 0.5 } } items {} items {}");
+  EXPECT_EQ(reply.results(0).reward(), 0.5);
+  EXPECT_EQ(reply.results(0).parts(0).steps_size(), 0) << "a bound leaves no step its own";
+}
+
 TEST_F(ScorerTest, ARemoteThatFailsCostsItsItems) {
   remote_ = [](const std::string&, const v1::ScoreRewardsRequest&, absl::Duration) {
     return absl::StatusOr<v1::ScoreRewardsReply>(absl::UnavailableError("connection refused"));

@@ -173,6 +173,48 @@ TEST_F(LedgerTest, TheSummaryCountsAndListsWhatWasDropped) {
   EXPECT_EQ(summary.duplicates(), 0);
 }
 
+// What scorers say of steps is earned by the tokens that end them.
+class StepPrompts : public fakes::FakePrompts {
+ public:
+  StepPrompts() : FakePrompts(20) {}
+  absl::StatusOr<std::vector<uint32_t>> TextEnds(const std::vector<uint32_t>& ids) override {
+    std::vector<uint32_t> ends;
+    for (size_t i = 0; i < ids.size(); ++i) ends.push_back(static_cast<uint32_t>(3 * (i + 1)));
+    return ends;
+  }
+};
+
+TEST_F(LedgerTest, StepsOfACompletionEarnTheirOwn) {
+  const uint64_t order = Issue(4, 2);
+  for (uint32_t i : {0, 1}) {
+    v1::StoredRollout stored = Stored(i);
+    auto* ids = stored.mutable_rollout()->mutable_completion()->mutable_token_ids();
+    while (ids->size() < 4) ids->Add(5);  // text ends at bytes 3, 6, 9, 12
+    ASSERT_TRUE(*ledger_->StoreRollout(order, stored));
+  }
+  v1::RewardResult result;
+  v1::RewardPart* judged = result.add_parts();
+  judged->set_score(1.5);
+  judged->set_weight(2);
+  for (auto [end, reward] : {std::pair{4u, 0.5}, {9u, 1.0}}) {
+    v1::StepReward* step = judged->add_steps();
+    step->set_end(end);
+    step->set_reward(reward);
+  }
+  v1::RewardPart* other = result.add_parts();
+  other->set_score(0.25);
+  other->set_weight(1);
+  result.set_reward(3.25);
+  ASSERT_TRUE(ledger_->Score(order, 0, result, {}).ok());
+  result.set_gated_by("format");  // then the reward is no sum of parts
+  ASSERT_TRUE(ledger_->Score(order, 1, result, {}).ok());
+  ASSERT_TRUE(ledger_->Scored(order).ok());
+  StepPrompts prompts;
+  TrainingBatch batch = *BatchOfRollouts(*ledger_, {order}, 1, {.prompts = &prompts});
+  EXPECT_THAT(batch.sequences[0].target_rewards(), ElementsAre(0, 1, 2, 0.25));
+  EXPECT_EQ(batch.sequences[1].target_rewards_size(), 0);
+}
+
 TEST_F(LedgerTest, ABatchHasTheUsableSiblingsInOrder) {
   uint64_t first = ScoredGroup(4);
   uint64_t second = Issue(6, 3);
@@ -196,8 +238,8 @@ TEST_F(LedgerTest, ABatchHasTheUsableSiblingsInOrder) {
     return -1.0;
   };
   EXPECT_FALSE(batch.sequences[0].on_policy()) << "it was not said which weights are trained";
-  TrainingBatch of_these = *BatchOfRollouts(*ledger_, {first, second}, 1, false, kSampler);
-  TrainingBatch of_others = *BatchOfRollouts(*ledger_, {first, second}, 1, false, Version{kSampler.lineage, kSampler.number + 1});
+  TrainingBatch of_these = *BatchOfRollouts(*ledger_, {first, second}, 1, {.current = kSampler});
+  TrainingBatch of_others = *BatchOfRollouts(*ledger_, {first, second}, 1, {.current = Version{kSampler.lineage, kSampler.number + 1}});
   for (size_t i = 0; i < 4; ++i) {
     EXPECT_TRUE(of_these.sequences[i].on_policy());
     EXPECT_FALSE(of_others.sequences[i].on_policy());

@@ -378,7 +378,7 @@ TEST_F(RunLoopTest, AnotherBuildIsTold) {
   for (const v1::JobEvent& event : events) {
     if (event.message().rfind("WARNING", 0) == 0) told.push_back(event.message());
   }
-  EXPECT_THAT(told, testing::ElementsAre(HasSubstr("rollout-0 is built from 0.2.0 (abc, ), trainer-0 from")));
+  EXPECT_THAT(told, testing::ElementsAre(HasSubstr("rollout-0 runs 0.2.0 (abc, ), trainer-0 ")));
 }
 
 TEST_F(RunLoopTest, RolloutsAreNeverStalerThanAsked) {
@@ -576,6 +576,22 @@ TEST_F(RunLoopTest, TheHeldOutLossIsOfEveryAnswerAndStopsTheJobWhenItStays) {
   EXPECT_NEAR(recorder_.evals[1].slices(0).loss(), 0.5, 1e-6);
   EXPECT_EQ(recorder_.evals[1].slices(0).tokens(), 8u) << "two of each of four answers";
   EXPECT_EQ(recorder_.evals[1].prompts(), 4u);
+}
+
+TEST_F(RunLoopTest, HeldOutPairsAreMeasuredByTheTrainersLoss) {
+  job_.config.clear_rewards();
+  job_.config.mutable_reward_model()->set_updates(2);
+  job_.config.mutable_reward_model()->set_pairs(2);
+  job_.config.mutable_data()->mutable_eval()->set_file("eval.jsonl");
+  EXPECT_EQ(RunAll().state, v1::JOB_STATE_SUCCEEDED);
+  ASSERT_EQ(recorder_.evals.size(), 2u);
+  const v1::EvalSlice& slice = recorder_.evals[1].slices(0);
+  EXPECT_NEAR(slice.loss(), 1.0 / 3, 1e-6);
+  EXPECT_NEAR(recorder_.evals[1].accuracy(), 1.0 / 3, 1e-6);
+  EXPECT_NEAR(slice.standard_error(), std::sqrt(2.0 / 9 / 4), 1e-6) << "of four lines";
+  EXPECT_FALSE(slice.has_perplexity());
+  ASSERT_EQ(slice.parts_size(), 1);
+  EXPECT_EQ(slice.parts(0).name(), "score_margin");
 }
 
 TEST_F(RunLoopTest, PatienceEndsAJobWhoseLossStays) {
