@@ -2,11 +2,9 @@
 
 #include <ATen/DeviceAccelerator.h>
 #include <c10/cuda/CUDAStream.h>
-#include <cublas_v2.h>
+#include <cublasLt.h>
 #include <cuda_runtime_api.h>
 #include <nccl.h>
-
-#include <utility>
 
 #include "absl/strings/str_cat.h"
 
@@ -42,11 +40,7 @@ GpuIdentity CurrentGpu() {
     const bool dash = i == 0 || i == 4 || i == 6 || i == 8 || i == 10;
     absl::StrAppend(&gpu.id, dash ? "-" : "", absl::Hex(static_cast<uint8_t>(properties.uuid.bytes[i]), absl::kZeroPad2));
   }
-  int number[3] = {0, 0, 0};
-  for (auto [part, place] : {std::pair{MAJOR_VERSION, 0}, {MINOR_VERSION, 1}, {PATCH_LEVEL, 2}}) {
-    if (cublasGetProperty(part, &number[place]) != CUBLAS_STATUS_SUCCESS) return gpu;
-  }
-  gpu.cublas = absl::StrCat(number[0], ".", number[1], ".", number[2]);
+  gpu.cublas = absl::StrCat(cublasLtGetVersion());
   return gpu;
 }
 

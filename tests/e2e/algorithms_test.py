@@ -106,7 +106,7 @@ class AlgorithmsTest(unittest.TestCase):
 
     def rises(self, yaml, name, least):
         self.stack.end_of(yaml, code=0, patience=270)
-        before, after = (result["accuracy"] for result in self.stack.job(name)["evals"])
+        before, after = (result.get("accuracy", 0) for result in self.stack.job(name)["evals"])
         print(f"{name:24} {before:.3f} -> {after:.3f}", flush=True)
         self.assertGreater(after, before + least, name)
 
@@ -131,7 +131,7 @@ class AlgorithmsTest(unittest.TestCase):
         self.stack.end_of("name: judge\nmodel: {job: start}\ndata: {train: data/judged.jsonl, eval: data/judged_eval.jsonl}\n"
                           "reward_model: {updates: 90}\ntrainer: {learning_rate: 1e-3}\n", code=0)
         before, after = self.stack.job("judge")["evals"]
-        print(f"{'reward_model':24} {before['accuracy']:.3f} -> {after['accuracy']:.3f} of held-out pairs", flush=True)
+        print(f"{'reward_model':24} {before.get('accuracy', 0):.3f} -> {after['accuracy']:.3f} of held-out pairs", flush=True)
         self.assertGreater(after["accuracy"], 0.85)
         self.assertLess(after["slices"][0]["loss"], before["slices"][0]["loss"])
         # What it has learned of right and wrong teaches the policy, which never sees a right answer.
@@ -149,15 +149,17 @@ class AlgorithmsTest(unittest.TestCase):
         with open(folder / "steps.jsonl", "w") as steps, open(folder / "steps_eval.jsonl", "w") as held_out:
             for number, row in enumerate(rows):
                 right = row["answer"]
-                wrong = str((int(right) + 1 + number % 9) % 10)
-                first, second = (right, wrong)[number % 2], (right, wrong)[number // 2 % 2]
+                other = str((int(right) + 1 + number % 9) % 10)
+                # A policy that a model judges comes to write what the model has not seen: two digits in one step, say.
+                wrong = right * 2 if number % 5 == 0 else right + other if number % 5 == 1 else other
+                first, second = (right, wrong)[number // 5 % 2], (right, wrong)[number // 10 % 2]
                 line = json.dumps({"prompt": row["prompt"], "steps": [first, second], "label": [first == right, second == right]})
                 (held_out if number % 10 == 0 else steps).write(line + "\n")
         self.stack.end_of("name: step-judge\nmodel: {job: start}\n"
                           "data: {train: data/steps.jsonl, eval: {file: data/steps_eval.jsonl, limit: 200}}\n"
                           "reward_model: {updates: 90, objective: steps, separator: ','}\n"
                           "trainer: {learning_rate: 1e-3}\n", code=0)
-        before, after = (result["accuracy"] for result in self.stack.job("step-judge")["evals"])
+        before, after = (result.get("accuracy", 0) for result in self.stack.job("step-judge")["evals"])
         print(f"{'process reward model':24} {before:.3f} -> {after:.3f} of held-out steps", flush=True)
         self.assertGreater(after, 0.85)
         refused = self.stack.submit(STEP_JUDGED.replace("separator: ','", "separator: ';'"), code=3)

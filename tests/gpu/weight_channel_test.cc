@@ -2,6 +2,7 @@
 // (tests/conformance/weight_channel_test.cc).
 
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/randn.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
