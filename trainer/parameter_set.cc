@@ -94,7 +94,8 @@ absl::Status ParameterSet::Allocate(const ParameterSource& source, const std::st
     if (!model_.spec.lora.empty()) models::InitializeAdapter(registry_, source.seed, whole);
     REIN_RETURN_IF_ERROR(models::LoadWeights(source.path, model_, registry_, whole));
   }
-  if (narrow) trained.copy_(whole.trained);
+  // Rounded on the host if it is there, so that the device needs no room for the wider ones.
+  if (narrow) trained.copy_(whole.trained.is_cpu() ? whole.trained.to(at::kBFloat16) : whole.trained);
   REIN_ASSIGN_OR_RETURN(frozen_digest_, models::FrozenDigest(registry_, frozen));
   const weights::Registry::Slice slice = registry_.OptimizerSlice(group_.rank(), group_.size());
   const int64_t length = slice.end - slice.begin, kept = KeptOnDevice(length, placement.offload);

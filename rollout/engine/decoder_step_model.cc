@@ -22,13 +22,15 @@ at::Tensor Longs(const std::vector<int64_t>& values, at::Device device) {
   return at::tensor(values, at::kLong).to(device);
 }
 
-uint64_t DefaultKvTokens(const models::Decoder& decoder, int64_t page_tokens, uint64_t reserved) {
+// Of so many bytes, but no more than twice what can run at once: of a tiny model there would be millions of pages.
+uint64_t DefaultKvTokens(const models::Decoder& decoder, int64_t page_tokens, uint64_t reserved, uint64_t most) {
   if (decoder.device().is_cpu()) return kDefaultCpuKvTokens;
   at::accelerator::emptyCache();  // of a job before
   const uint64_t free_bytes = at::accelerator::getMemoryInfo(decoder.device().index()).first;
   const uint64_t left = free_bytes - std::min<uint64_t>(free_bytes, reserved);
-  return static_cast<uint64_t>(kShareOfFreeMemory * static_cast<double>(left)) /
-         static_cast<uint64_t>(decoder.kv_bytes_per_page(page_tokens)) * static_cast<uint64_t>(page_tokens);
+  const uint64_t pages = static_cast<uint64_t>(kShareOfFreeMemory * static_cast<double>(left)) /
+                         static_cast<uint64_t>(decoder.kv_bytes_per_page(page_tokens));
+  return std::min(pages * static_cast<uint64_t>(page_tokens), most);
 }
 
 // What a step's intermediate results take at most on a GPU: hidden states and both halves of the feed-forward layer of
@@ -88,8 +90,10 @@ absl::StatusOr<std::unique_ptr<DecoderStepModel>> DecoderStepModel::Create(
   uint64_t tokens = options.kv_tokens;
   const uint64_t step_bytes = decoder.device().is_cpu() ? 0 : StepBytes(decoder.spec(), options);
   if (tokens == 0) {
+    const auto longest = options.max_length == 0 ? static_cast<uint64_t>(context) : options.max_length;
+    const uint64_t most = std::max(kDefaultCpuKvTokens, 2 * longest * static_cast<uint64_t>(options.max_running));
     REIN_RETURN_IF_ERROR(tensor::CatchTorch("free memory of the device",
-                                            [&] { tokens = DefaultKvTokens(decoder, options.page_tokens, options.reserved_bytes + step_bytes); }));
+                                            [&] { tokens = DefaultKvTokens(decoder, options.page_tokens, options.reserved_bytes + step_bytes, most); }));
   }
   const uint64_t pages = tokens / static_cast<uint64_t>(options.page_tokens);
   if (pages < 1 || pages >= INT32_MAX) {

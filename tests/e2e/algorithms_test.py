@@ -97,7 +97,7 @@ class AlgorithmsTest(unittest.TestCase):
                 wrong = digits[number % len(digits)]
                 # What a policy may come to write when a model judges it: any digit, or more than one.
                 other = row["answer"] * 2 if number % 5 == 0 else str((int(row["answer"]) + 1 + number % 9) % 10)
-                (held_out if number % 10 == 0 else judged).write(
+                (held_out if number % 11 == 0 else judged).write(
                     json.dumps({"prompt": row["prompt"], "chosen": row["answer"], "rejected": other}) + "\n")
                 pairs.write(json.dumps({"prompt": row["prompt"], "chosen": row["answer"], "rejected": wrong}) + "\n")
                 good = number % 2 == 0
@@ -154,7 +154,7 @@ class AlgorithmsTest(unittest.TestCase):
                 wrong = right * 2 if number % 5 == 0 else right + other if number % 5 == 1 else other
                 first, second = (right, wrong)[number // 5 % 2], (right, wrong)[number // 10 % 2]
                 line = json.dumps({"prompt": row["prompt"], "steps": [first, second], "label": [first == right, second == right]})
-                (held_out if number % 10 == 0 else steps).write(line + "\n")
+                (held_out if number % 11 == 0 else steps).write(line + "\n")
         self.stack.end_of("name: step-judge\nmodel: {job: start}\n"
                           "data: {train: data/steps.jsonl, eval: {file: data/steps_eval.jsonl, limit: 200}}\n"
                           "reward_model: {updates: 90, objective: steps, separator: ','}\n"

@@ -216,7 +216,7 @@ TEST_F(JobReaderTest, RewardModelsReadWhatTheyLearn) {
   EXPECT_THAT(Report(job + "reward_model: {objective: score}\n", {"data.train.chosen=a"}),
               HasSubstr("data.train.chosen  has no effect"));
   EXPECT_THAT(Report(job + "reward_model: {separator: a}\n"), HasSubstr("wants objective: steps"));
-  EXPECT_THAT(Report(kShortest, {"rewards=[{model: {path: model, steps: {}}}]", "environment={remote: 'h:1'}"}),
+  EXPECT_THAT(Report(kShortest, {"rewards=[{model: {path: model, steps: min}}]", "environment={remote: 'h:1'}"}),
               HasSubstr("rewards.0.model.steps  cannot stand beside an environment"));
 }
 
