@@ -84,6 +84,18 @@ std::string TokenOf(const httplib::Request& request) {
   return "";
 }
 
+// Whether a page of another origin made a browser send this. Safe methods may be sent by any page, which cannot read the
+// answer; programs that are no browser send neither header.
+absl::Status CheckOrigin(const httplib::Request& request) {
+  if (request.method == "GET" || request.method == "HEAD") return absl::OkStatus();
+  const std::string origin = request.get_header_value("Origin"), site = request.get_header_value("Sec-Fetch-Site");
+  if (site == "same-origin" || site == "none") return absl::OkStatus();
+  const size_t scheme = origin.find("://");
+  const bool same = scheme != std::string::npos && origin.substr(scheme + 3) == request.get_header_value("Host");
+  if (site.empty() && (origin.empty() || same)) return absl::OkStatus();
+  return absl::PermissionDeniedError(absl::StrCat("a page of ", origin.empty() ? "another site" : origin, " may not ask for this"));
+}
+
 void Fill(const Response& from, httplib::Response& to) {
   to.status = from.status;
   to.set_header("X-Content-Type-Options", "nosniff");
@@ -212,8 +224,10 @@ absl::StatusOr<access::Caller> HttpServer::CallerOf(const httplib::Request& requ
 void HttpServer::Answer(const Route& route, const httplib::Request& from, httplib::Response& to) {
   Response response;
   absl::StatusOr<access::Caller> caller = CallerOf(from);
-  absl::Status allowed = absl::OkStatus();
-  if (route.least != access::UserRole::kNone) {
+  absl::Status allowed = CheckOrigin(from);
+  if (!allowed.ok()) {
+    // said below
+  } else if (route.least != access::UserRole::kNone) {
     allowed = caller.ok() ? access::CheckUser(route.least, *caller) : caller.status();
   } else if (absl::IsPermissionDenied(caller.status())) {
     allowed = caller.status();

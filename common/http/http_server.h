@@ -10,7 +10,8 @@
 //                                                          .routes = std::move(routes)}));
 //
 // Without TLS only this machine may reach the port, and every caller is local; a request that names
-// another host (a web site that had its name point here) is refused. With TLS a caller is known by its
+// another host (a web site that had its name point here) is refused, and everywhere a request that changes something
+// and that a page of another origin made a browser send. With TLS a caller is known by its
 // certificate, by "Authorization: Bearer TOKEN", or by the cookie rein_token. Certificates are read anew
 // for each connection. Handlers run on the server's threads. Thread-safe.
 

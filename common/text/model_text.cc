@@ -53,6 +53,21 @@ absl::Status AddIds(const std::string& path, const nlohmann::json& value, std::s
   return absl::OkStatus();
 }
 
+// Some models mark the ends of a tool's call as special, and a special token reads as nothing; a call must be read.
+std::string WithReadableCalls(std::string tokenizer) {
+  if (tokenizer.find("\"<tool_call>\"") == std::string::npos) return tokenizer;
+  nlohmann::json parsed = nlohmann::json::parse(tokenizer, nullptr, /*allow_exceptions=*/false);
+  if (!parsed.is_object() || !parsed.contains("added_tokens") || !parsed["added_tokens"].is_array()) return tokenizer;
+  bool changed = false;
+  for (nlohmann::json& token : parsed["added_tokens"]) {
+    const std::string text = TokenText(token);
+    if ((text != "<tool_call>" && text != "</tool_call>") || !token.contains("special") || token["special"] != true) continue;
+    token["special"] = false;
+    changed = true;
+  }
+  return changed ? parsed.dump() : tokenizer;
+}
+
 // tokenizer_config.json holds one template, or a list of named ones of which "default" is meant.
 absl::StatusOr<std::string> TemplateSource(const std::string& path, const nlohmann::json& value) {
   if (value.is_null()) return std::string();
@@ -98,7 +113,7 @@ absl::Status ModelText::LoadTokenizer() {
   std::string path = folder_ + "/tokenizer.json";
   if (!std::filesystem::exists(path)) return absl::OkStatus();
   REIN_ASSIGN_OR_RETURN(std::string json, files::ReadFile(path, kMaxTokenizerBytes));
-  absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer = Tokenizer::Create(json);
+  absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer = Tokenizer::Create(WithReadableCalls(std::move(json)));
   if (!tokenizer.ok()) {
     return absl::InvalidArgumentError(absl::StrCat(folder_, "/", tokenizer.status().message()));
   }
@@ -178,6 +193,13 @@ absl::StatusOr<std::string> ModelText::RenderChat(const std::vector<ChatMessage>
   nlohmann::ordered_json& list = variables["messages"] = nlohmann::ordered_json::array();
   for (const ChatMessage& message : messages) {
     list.push_back({{"role", message.role}, {"content", message.content}});
+    if (message.fields.empty()) continue;
+    nlohmann::ordered_json fields = nlohmann::ordered_json::parse(message.fields, nullptr, /*allow_exceptions=*/false);
+    if (!fields.is_object()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("the fields of a message are no JSON object: ", message.fields.substr(0, kShownBytes)));
+    }
+    list.back().update(fields);
   }
   for (const std::string& tool : tools) {
     nlohmann::ordered_json schema = nlohmann::ordered_json::parse(tool, nullptr, /*allow_exceptions=*/false);

@@ -28,6 +28,8 @@ namespace rein::text {
 struct ChatMessage {
   std::string role;
   std::string content;
+  // What else the template is shown of it (tool_calls, name, ...): a JSON object; "" is none.
+  std::string fields;
 
   bool operator==(const ChatMessage&) const = default;
 };

@@ -53,7 +53,7 @@ class Controller {
                                  const std::string& owner = "");
   // `name` may be a prefix that one job has. NOT_FOUND names the nearest.
   absl::StatusOr<v1::Job> GetJob(const std::string& name);
-  std::vector<v1::Job> ListJobs();
+  std::vector<v1::Job> ListJobs(const std::function<bool(const JobRecord&)>& wanted = nullptr);
   struct NewEvents {
     std::string job;  // its whole name
     v1::JobState state;

@@ -216,9 +216,11 @@ absl::StatusOr<v1::Job> Controller::GetJob(const std::string& name) {
   return ToProto(*job, true);
 }
 
-std::vector<v1::Job> Controller::ListJobs() {
+std::vector<v1::Job> Controller::ListJobs(const std::function<bool(const JobRecord&)>& wanted) {
   std::vector<v1::Job> jobs;
-  for (auto job = jobs_.rbegin(); job != jobs_.rend(); ++job) jobs.push_back(ToProto(**job, false));
+  for (auto job = jobs_.rbegin(); job != jobs_.rend(); ++job) {
+    if (!wanted || wanted(**job)) jobs.push_back(ToProto(**job, false));
+  }
   return jobs;
 }
 

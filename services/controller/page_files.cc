@@ -9,12 +9,16 @@
 
 REIN_PAGE_FILE(rein_page_html, "index.html");
 REIN_PAGE_FILE(rein_page_script, "app.js");
+REIN_PAGE_FILE(rein_page_tokens, "tokens.js");
+REIN_PAGE_FILE(rein_page_chat, "chat.js");
 REIN_PAGE_FILE(rein_page_style, "style.css");
 
 namespace rein::services {
 
 std::string PageHtml() { return {rein_page_html_begin, rein_page_html_end}; }
 std::string PageScript() { return {rein_page_script_begin, rein_page_script_end}; }
+std::string PageTokensScript() { return {rein_page_tokens_begin, rein_page_tokens_end}; }
+std::string PageChatScript() { return {rein_page_chat_begin, rein_page_chat_end}; }
 std::string PageStyle() { return {rein_page_style_begin, rein_page_style_end}; }
 
 }  // namespace rein::services

@@ -8,6 +8,8 @@ namespace rein::services {
 
 std::string PageHtml();
 std::string PageScript();
+std::string PageTokensScript();
+std::string PageChatScript();
 std::string PageStyle();
 
 }  // namespace rein::services

@@ -1,12 +1,16 @@
 #include "services/controller/web_page.h"
 
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include <google/protobuf/util/json_util.h>
 #include <nlohmann/json.hpp>
 
+#include "common/json/parse_json.h"
 #include "common/status/status_macros.h"
 #include "services/controller/page_files.h"
+#include "services/rollout/chat_client.h"
+#include "services/rollout/openai_error.h"
 
 namespace rein::services {
 namespace {
@@ -18,6 +22,7 @@ using access::UserRole;
 constexpr absl::Duration kEventPause = absl::Milliseconds(500);
 constexpr int kPausesBetweenPings = 20;
 constexpr size_t kMaxTokenBytes = 4096;
+constexpr char kScript[] = "text/javascript; charset=utf-8";
 
 std::string ToJson(const google::protobuf::Message& message) {
   google::protobuf::util::JsonPrintOptions options;
@@ -25,6 +30,12 @@ std::string ToJson(const google::protobuf::Message& message) {
   std::string json;
   auto status = google::protobuf::util::MessageToJsonString(message, &json, options);
   return status.ok() ? json : "{}";
+}
+
+// An object with one field more.
+std::string WithField(std::string object, const std::string& name, const std::string& json) {
+  object.pop_back();
+  return absl::StrCat(object, object.size() > 1 ? "," : "", "\"", name, "\":", json, "}");
 }
 
 void Answer(const absl::StatusOr<std::string>& json, Response& response) {
@@ -105,9 +116,13 @@ http::Route Static(const std::string& path, const char* type, std::string (*cont
 std::vector<http::Route> WebPage::Routes() {
   return {
       Static("/", http::kHtml, &PageHtml),
-      Static("/app.js", "text/javascript; charset=utf-8", &PageScript),
+      Static("/app.js", kScript, &PageScript),
+      Static("/tokens.js", kScript, &PageTokensScript),
+      Static("/chat.js", kScript, &PageChatScript),
       Static("/style.css", "text/css; charset=utf-8", &PageStyle),
       {"POST", "/login", UserRole::kNone, &LogIn},
+      {"POST", "/v1/chat/completions", UserRole::kSubmitter,
+       [this](const Request& request, Response& response) { Chat(request, response); }},
       {"GET", "/api/server", UserRole::kViewer,
        [this](const Request& request, Response& response) {
          response.type = http::kJson;
@@ -129,13 +144,19 @@ std::vector<http::Route> WebPage::Routes() {
 }
 
 void WebPage::ListJobs(const Request& request, Response& response) {
+  absl::StatusOr<uint64_t> limit = NumberOf<uint64_t>(request, "limit");
+  if (!limit.ok()) return response.SetError(limit.status());
+  const std::string contains = request.Query("contains");
+  uint64_t matching = 0;
+  auto wanted = [&](const JobRecord& job) {
+    if (!request.caller.sees_all() && job.owner != request.caller.tenant) return false;
+    return absl::StrContains(job.name, contains) && (++matching <= *limit || *limit == 0);
+  };
   v1::ListJobsReply reply;
-  for (v1::Job& job : controller_.Call<std::vector<v1::Job>>([](Controller& c) { return c.ListJobs(); })) {
-    if (request.caller.sees_all() || job.owner() == request.caller.tenant) {
-      *reply.add_jobs() = std::move(job);
-    }
+  for (v1::Job& job : controller_.Call<std::vector<v1::Job>>([&](Controller& c) { return c.ListJobs(wanted); })) {
+    *reply.add_jobs() = std::move(job);
   }
-  Answer(ToJson(reply), response);
+  Answer(WithField(ToJson(reply), "matching", absl::StrCat(matching)), response);
 }
 
 void WebPage::ListActors(const Request& request, Response& response) {
@@ -195,12 +216,7 @@ absl::StatusOr<std::string> WebPage::JobView(const std::string& name, const std:
                                           [&](Controller& c) { return c.ListUpdates(wanted); }));
     return ToJson(reply);
   }
-  if (view == "rollouts") {
-    REIN_ASSIGN_OR_RETURN(v1::ListRolloutsRequest wanted, RolloutsOf(name, request));
-    REIN_ASSIGN_OR_RETURN(auto reply, controller_.Call<absl::StatusOr<v1::ListRolloutsReply>>(
-                                          [&](Controller& c) { return c.ListRollouts(wanted); }));
-    return ToJson(reply);
-  }
+  if (view == "rollouts") return Rollouts(name, request);
   if (view == "ledger") {
     REIN_ASSIGN_OR_RETURN(auto reply, controller_.Call<absl::StatusOr<v1::LedgerSummary>>(
                                           [&](Controller& c) { return c.GetLedger(name); }));
@@ -209,6 +225,75 @@ absl::StatusOr<std::string> WebPage::JobView(const std::string& name, const std:
   REIN_ASSIGN_OR_RETURN(auto job, controller_.Call<absl::StatusOr<v1::Job>>(
                                       [&](Controller& c) { return c.GetJob(name); }));
   return ToJson(job);
+}
+
+absl::StatusOr<std::string> WebPage::Rollouts(const std::string& name, const Request& request) {
+  REIN_ASSIGN_OR_RETURN(v1::ListRolloutsRequest wanted, RolloutsOf(name, request));
+  REIN_ASSIGN_OR_RETURN(auto reply, controller_.Call<absl::StatusOr<v1::ListRolloutsReply>>(
+                                        [&](Controller& c) { return c.ListRollouts(wanted); }));
+  std::string json = ToJson(reply);
+  if (!wanted.tokens()) return json;
+  REIN_ASSIGN_OR_RETURN(auto job, controller_.Call<absl::StatusOr<v1::Job>>([&](Controller& c) { return c.GetJob(name); }));
+  nlohmann::json texts = nlohmann::json::array();
+  for (const v1::StoredRollout& stored : reply.rollouts()) {
+    const auto& ids = stored.rollout().completion().token_ids();
+    auto read = token_texts_.Read(job.config().model(), {ids.begin(), ids.end()});
+    if (!read.ok()) return json;  // a model that is gone: the page shows the words without their tokens
+    texts.push_back(*std::move(read));
+  }
+  return WithField(json, "token_texts", texts.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+}
+
+void WebPage::Chat(const Request& request, Response& response) {
+  absl::Status status = Relay(request, response);
+  if (status.ok()) return;
+  response.SetError(status);
+  response.body = OpenAiError(status);
+}
+
+absl::Status WebPage::Relay(const Request& request, Response& response) {
+  // Held until the answer is whole: conversations take threads of this port.
+  auto place = std::shared_ptr<void>(nullptr, [this](void*) { --chats_; });
+  if (++chats_ > kChats) return absl::ResourceExhaustedError(absl::StrCat("at most ", kChats, " conversations at a time: try again soon"));
+  REIN_RETURN_IF_ERROR(json::ParseJson(request.body).status());
+  auto body = nlohmann::ordered_json::parse(request.body);
+  if (!body.is_object() || !body.contains("model") || !body["model"].is_string()) {
+    return absl::InvalidArgumentError("model: wants the name of a job");
+  }
+  REIN_ASSIGN_OR_RETURN(const std::string job, service_.Visible(request.caller, body["model"].get<std::string>()));
+  body["model"] = job;
+  absl::Status last = absl::UnavailableError("no rollout service is ready: rein get actors");
+  auto generators = controller_.Call<std::vector<v1::Actor>>([](Controller& c) { return c.registry().Actors(); });
+  std::erase_if(generators, [](const v1::Actor& a) { return a.role() != "rollout" || a.state() != kActorReady; });
+  const size_t first = next_generator_++;  // by turns
+  for (size_t i = 0; i < generators.size(); ++i) {
+    const v1::Actor& actor = generators[(first + i) % generators.size()];
+    std::shared_ptr<ChatCall> call = ChatCall::Start(actor.address(), body.dump(), kChatPatience);
+    std::optional<v1::ChatPiece> piece = call->Read();
+    if (!piece.has_value()) {
+      absl::Status ended = call->Finish();
+      last = absl::UnavailableError(absl::StrCat(actor.name(), ": ", std::string(ended.message())));
+      continue;
+    }
+    if (piece->status() == 404 || piece->status() == 503) {  // it holds another job's policy, which may be another tenant's
+      last = absl::NotFoundError(absl::StrCat("the policy of ", job, " is loaded nowhere: it is while the job runs, and until another begins"));
+      continue;
+    }
+    response.status = static_cast<int>(piece->status());
+    response.type = piece->content_type();
+    response.body = piece->text();
+    if (response.type == http::kEvents) {
+      response.stream = [this, call, place](const Response::Send& send) {
+        while (std::optional<v1::ChatPiece> next = call->Read()) {
+          if (stopping_ || !send(next->text())) return;  // the call is cancelled with its last owner
+        }
+        absl::Status ended = call->Finish();
+        if (!ended.ok()) send(absl::StrCat("data: ", OpenAiError(ended), "\n\n"));
+      };
+    }
+    return absl::OkStatus();
+  }
+  return last;
 }
 
 void WebPage::StreamEvents(const std::string& name, uint64_t after, const Response::Send& send) {

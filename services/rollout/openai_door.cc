@@ -11,6 +11,7 @@
 #include "absl/time/clock.h"
 
 #include "common/status/status_macros.h"
+#include "services/rollout/openai_error.h"
 
 namespace rein::services {
 namespace {
@@ -23,10 +24,6 @@ constexpr std::chrono::milliseconds kLook{200};
 
 std::string Dump(const ordered_json& value) {
   return value.dump(-1, ' ', false, ordered_json::error_handler_t::replace);
-}
-
-const char* NameOf(rollout::FinishReason reason) {
-  return reason == rollout::FinishReason::kLength ? "length" : "stop";
 }
 
 uint64_t RandomSeed() {
@@ -50,6 +47,9 @@ class OpenAiDoor::Run {
       : session_(std::move(session)), request_(std::move(request)), id_(std::move(id)), created_(absl::ToUnixSeconds(absl::Now())) {
     for (size_t i = 0; i < request_.prompts.size() * request_.n; ++i) {
       choices_.emplace_back(ChoiceText(session_->text(), request_.sampling.stop_strings));
+      if (request_.tools.has_value()) {
+        choices_.back().reader.emplace(request_.tools->format, [this](const rollout::ToolCall& call) { return request_.tools->Accepts(call); });
+      }
     }
   }
 
@@ -92,18 +92,25 @@ class OpenAiDoor::Run {
     for (uint64_t id : ids_) session_->engine().AbortRequest(id);
   }
 
-  // The text that a token adds to its choice.
-  absl::StatusOr<std::string> Add(const Event& event) {
+  // What a token adds to its choice: text, and calls of tools as OpenAI has them.
+  struct Piece {
+    std::string content;
+    ordered_json calls = ordered_json::array();
+    bool empty() const { return content.empty() && calls.empty(); }
+  };
+
+  absl::StatusOr<Piece> Add(const Event& event) {
     Choice& choice = choices_[event.choice];
-    std::string piece;
+    Piece piece;
     if (event.end.has_value()) {
-      REIN_ASSIGN_OR_RETURN(piece, choice.text.Finish());
+      REIN_ASSIGN_OR_RETURN(piece.content, choice.text.Finish());
       choice.done = *event.end;
       completion_tokens_ += event.end->tokens.size();
     } else {
-      REIN_ASSIGN_OR_RETURN(piece, choice.text.Append(event.token));
+      REIN_ASSIGN_OR_RETURN(piece.content, choice.text.Append(event.token));
     }
-    choice.said += piece;
+    if (choice.reader.has_value()) ReadCalls(event.end.has_value(), choice, piece);
+    choice.said += piece.content;
     return piece;
   }
 
@@ -118,19 +125,20 @@ class OpenAiDoor::Run {
   }
 
   // One piece of a stream.
-  ordered_json Chunk(const Event& event, const std::string& piece, bool first) const {
+  ordered_json Chunk(const Event& event, const Piece& piece, bool first) const {
     ordered_json choice = {{"index", event.choice}};
     if (request_.chat) {
       choice["delta"] = ordered_json::object();
       if (first) choice["delta"]["role"] = "assistant";
-      if (first || !piece.empty()) choice["delta"]["content"] = piece;
+      if (first || !piece.content.empty()) choice["delta"]["content"] = piece.content;
+      if (!piece.calls.empty()) choice["delta"]["tool_calls"] = piece.calls;
     } else {
-      choice["text"] = piece;
+      choice["text"] = piece.content;
     }
     choice["logprobs"] = nullptr;
     if (request_.logprobs && !event.end.has_value()) choice["logprobs"] = Logprobs({event.token}, {event.logprob});
     choice["finish_reason"] = nullptr;
-    if (event.end.has_value()) AddEnd(*event.end, choices_[event.choice].text.stopped(), choice);
+    if (event.end.has_value()) AddEnd(choices_[event.choice], choice);
     ordered_json chunk = Head("chat.completion.chunk", "text_completion");
     chunk["choices"] = ordered_json::array({choice});
     return chunk;
@@ -144,12 +152,17 @@ class OpenAiDoor::Run {
       ordered_json choice = {{"index", i}};
       if (request_.chat) {
         choice["message"] = {{"role", "assistant"}, {"content", from.said}, {"refusal", nullptr}};
+        if (!from.calls.empty()) {
+          choice["message"]["tool_calls"] = from.calls;
+          for (ordered_json& call : choice["message"]["tool_calls"]) call.erase("index");  // of streams alone
+          if (from.said.empty()) choice["message"]["content"] = nullptr;
+        }
       } else {
         choice["text"] = from.said;
       }
       choice["logprobs"] = nullptr;
       if (request_.logprobs) choice["logprobs"] = Logprobs(from.done.tokens, from.done.logprobs);
-      AddEnd(from.done, from.text.stopped(), choice);
+      AddEnd(from, choice);
       if (request_.return_token_ids) choice["prompt_token_ids"] = request_.prompts[i / request_.n];
       answer["choices"].push_back(choice);
     }
@@ -161,9 +174,31 @@ class OpenAiDoor::Run {
   struct Choice {
     explicit Choice(ChoiceText text) : text(std::move(text)) {}
     ChoiceText text;
+    std::optional<rollout::ToolCallReader> reader;  // with tools
     std::string said;
+    ordered_json calls = ordered_json::array();
     rollout::FinishedSibling done;
   };
+
+  // Parts the calls from what `piece` says.
+  void ReadCalls(bool last, Choice& choice, Piece& piece) {
+    rollout::ToolCallReader::Part part = choice.reader->Append(piece.content);
+    if (last) {
+      rollout::ToolCallReader::Part rest = choice.reader->Finish();
+      part.content += rest.content;
+      for (rollout::ToolCall& call : rest.calls) part.calls.push_back(std::move(call));
+    }
+    const bool one = !request_.tools->parallel;
+    piece.content = one && !choice.calls.empty() ? "" : std::move(part.content);  // what follows the one call is nobody's
+    for (const rollout::ToolCall& call : part.calls) {
+      if (one && !choice.calls.empty()) break;
+      piece.calls.push_back({{"index", choice.calls.size()},
+                             {"id", absl::StrCat("call_", absl::Hex(RandomSeed(), absl::kZeroPad16))},
+                             {"type", "function"},
+                             {"function", {{"name", call.name}, {"arguments", Dump(call.arguments)}}}});
+      choice.calls.push_back(piece.calls.back());
+    }
+  }
 
   void Push(Event event) {
     std::lock_guard<std::mutex> lock(mutex_);
@@ -193,8 +228,10 @@ class OpenAiDoor::Run {
     return {{"tokens", texts}, {"token_logprobs", values}, {"top_logprobs", nullptr}, {"text_offset", nullptr}};
   }
 
-  void AddEnd(const rollout::FinishedSibling& done, bool stopped, ordered_json& choice) const {
-    choice["finish_reason"] = stopped ? "stop" : NameOf(done.reason);  // with ignore_eos the engine looks for no stop string
+  void AddEnd(const Choice& from, ordered_json& choice) const {
+    const rollout::FinishedSibling& done = from.done;
+    const bool stopped = from.text.stopped() || done.reason != rollout::FinishReason::kLength;  // with ignore_eos the engine looks for no stop string
+    choice["finish_reason"] = !stopped ? "length" : from.calls.empty() ? "stop" : "tool_calls";
     if (!done.versions.empty()) {
       const rollout::PolicyVersion& version = done.versions.back().version;
       choice["policy_version"] = {{"lineage", version.lineage}, {"number", version.number}};
@@ -263,7 +300,7 @@ void OpenAiDoor::Complete(bool chat, const http::Request& request, http::Respons
       more = run->Take(events, stopping_);
       status = more.status();
       for (const Run::Event& event : events) {
-        absl::StatusOr<std::string> piece = run->Add(event);
+        absl::StatusOr<Run::Piece> piece = run->Add(event);
         status = piece.status();
         if (!status.ok()) break;
         const bool first = !begun_choices[event.choice];

@@ -5,6 +5,9 @@
 // The model's name is that of the job; "rein" means the one that is loaded, whichever it is. A completion begins under
 // the newest weights and may go on under newer ones; each choice tells its policy_version. Draws are keyed apart from
 // those of training, so that talking changes no rollout of a job. One thread answers one request.
+//
+// Calls of tools (openai_tools.h) come whole, also in a stream: what cannot be read as a call stays content, and that is
+// known at its end.
 
 #pragma once
 
@@ -27,13 +30,14 @@ class OpenAiDoor {
   explicit OpenAiDoor(std::function<std::shared_ptr<RolloutSession>()> session) : session_(std::move(session)) {}
 
   std::vector<http::Route> Routes();
+  // Answers one request, of the chat API or of that for texts.
+  void Complete(bool chat, const http::Request& request, http::Response& response);
   // Streams end with the token that they wait for.
   void Stop() { stopping_ = true; }
 
  private:
   class Run;
 
-  void Complete(bool chat, const http::Request& request, http::Response& response);
   absl::StatusOr<std::shared_ptr<Run>> Begin(bool chat, const std::string& body);
   void ListModels(const std::string& name, http::Response& response);
 

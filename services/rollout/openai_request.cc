@@ -6,12 +6,14 @@
 
 #include "absl/strings/str_cat.h"
 
+#include "common/json/parse_json.h"
 #include "common/status/status_macros.h"
+#include "services/rollout/openai_fields.h"
 
 namespace rein::services {
 namespace {
 
-using nlohmann::json;
+using json = nlohmann::ordered_json;
 
 // Present, and not what stands for "not asked for".
 bool IsAsked(const json& body, const char* key) {
@@ -22,26 +24,11 @@ bool IsAsked(const json& body, const char* key) {
   return !found->empty();
 }
 
-absl::Status Wrong(const std::string& key, const std::string& wanted, const json& value) {
-  return absl::InvalidArgumentError(absl::StrCat(
-      key, ": wants ", wanted, ", got ", value.dump(-1, ' ', false, json::error_handler_t::replace).substr(0, 60)));
-}
-
-// Leaves `value` alone where the key is absent or null.
-template <typename Value>
-absl::Status Read(const json& body, const char* key, const char* wanted, bool (json::*is)() const noexcept, Value& value) {
-  auto found = body.find(key);
-  if (found == body.end() || found->is_null()) return absl::OkStatus();
-  if (!((*found).*is)()) return Wrong(key, wanted, *found);
-  value = found->get<Value>();
-  return absl::OkStatus();
-}
-
 absl::Status ReadCount(const json& body, const char* key, uint32_t most, std::optional<uint32_t>& value) {
   auto found = body.find(key);
   if (found == body.end() || found->is_null()) return absl::OkStatus();
   if (!found->is_number_unsigned() || found->get<uint64_t>() > most) {
-    return Wrong(key, absl::StrCat("a whole number up to ", most), *found);
+    return WrongField(key, absl::StrCat("a whole number up to ", most), *found);
   }
   value = static_cast<uint32_t>(found->get<uint64_t>());
   return absl::OkStatus();
@@ -52,7 +39,7 @@ absl::StatusOr<std::vector<std::string>> ReadStops(const json& body) {
   auto found = body.find("stop");
   if (found == body.end() || found->is_null()) return stops;
   for (const json& stop : found->is_array() ? *found : json::array({*found})) {
-    if (!stop.is_string() || stop.get<std::string>().empty()) return Wrong("stop", "a text, or a list of texts", *found);
+    if (!stop.is_string() || stop.get<std::string>().empty()) return WrongField("stop", "a text, or a list of texts", *found);
     stops.push_back(stop);
   }
   return stops;
@@ -65,7 +52,7 @@ absl::Status ReadSampling(const json& body, bool chat, uint64_t random_seed, v1:
                             {"repetition_penalty", &repetition}, {"presence_penalty", &presence},
                             {"frequency_penalty", &frequency}}) {
     double number = most;
-    REIN_RETURN_IF_ERROR(Read(body, key, "a number", &json::is_number, number));
+    REIN_RETURN_IF_ERROR(ReadField(body, key, "a number", &json::is_number, number));
     if (number != most) *value = number;
   }
   params.set_temperature(temperature.value_or(1));
@@ -84,11 +71,11 @@ absl::Status ReadSampling(const json& body, bool chat, uint64_t random_seed, v1:
   params.set_min_tokens(min_tokens.value_or(0));
   params.set_max_tokens(max_tokens.value_or(chat ? 512 : 16));
   bool ignore_eos = false;
-  REIN_RETURN_IF_ERROR(Read(body, "ignore_eos", "true or false", &json::is_boolean, ignore_eos));
+  REIN_RETURN_IF_ERROR(ReadField(body, "ignore_eos", "true or false", &json::is_boolean, ignore_eos));
   params.set_ignore_eos(ignore_eos);
   params.set_seed(random_seed);
   if (auto seed = body.find("seed"); seed != body.end() && !seed->is_null()) {
-    if (!seed->is_number_integer()) return Wrong("seed", "a whole number", *seed);
+    if (!seed->is_number_integer()) return WrongField("seed", "a whole number", *seed);
     params.set_seed(static_cast<uint64_t>(seed->get<int64_t>()));
   }
   REIN_ASSIGN_OR_RETURN(std::vector<std::string> stops, ReadStops(body));
@@ -96,45 +83,24 @@ absl::Status ReadSampling(const json& body, bool chat, uint64_t random_seed, v1:
   return absl::OkStatus();
 }
 
-// A text, or a list of parts of which each is a text.
-absl::StatusOr<std::string> ContentOf(const json& message) {
-  auto content = message.find("content");
-  if (content == message.end() || content->is_null()) return "";
-  if (content->is_string()) return content->get<std::string>();
-  std::string joined;
-  if (!content->is_array()) return Wrong("messages.content", "a text", *content);
-  for (const json& part : *content) {
-    if (!part.is_object() || part.value("type", "") != "text" || !part.contains("text") || !part["text"].is_string()) {
-      return Wrong("messages.content", "parts of type text: this model reads nothing else", part);
-    }
-    joined += part["text"].get<std::string>();
+absl::StatusOr<std::vector<uint32_t>> ChatPrompt(const json& body, const std::optional<OpenAiTools>& tools,
+                                                 const text::ModelText& text) {
+  REIN_ASSIGN_OR_RETURN(std::vector<text::ChatMessage> chat, ReadMessages(body));
+  absl::StatusOr<std::string> rendered =
+      text.RenderChat(chat, /*add_generation_prompt=*/true, tools.has_value() ? tools->schemas : std::vector<std::string>());
+  if (absl::IsInvalidArgument(rendered.status())) {
+    return absl::InvalidArgumentError(absl::StrCat("messages: ", std::string(rendered.status().message())));
   }
-  return joined;
-}
-
-absl::StatusOr<std::vector<uint32_t>> ChatPrompt(const json& body, const text::ModelText& text) {
-  auto messages = body.find("messages");
-  if (messages == body.end() || !messages->is_array() || messages->empty()) {
-    return absl::InvalidArgumentError("messages: wants a list of at least one {role, content}");
-  }
-  std::vector<text::ChatMessage> chat;
-  for (const json& message : *messages) {
-    if (!message.is_object() || !message.contains("role") || !message["role"].is_string()) {
-      return Wrong("messages", "objects with a role", message);
-    }
-    REIN_ASSIGN_OR_RETURN(std::string content, ContentOf(message));
-    chat.push_back({message["role"].get<std::string>(), content});
-  }
-  absl::StatusOr<std::vector<uint32_t>> ids = text.EncodePrompt(chat);
-  if (ids.ok() || !absl::IsInvalidArgument(ids.status())) return ids;
-  return absl::InvalidArgumentError(absl::StrCat("messages: ", std::string(ids.status().message())));
+  REIN_RETURN_IF_ERROR(rendered.status());
+  REIN_RETURN_IF_ERROR(CheckCallsAreShown(chat, *rendered));
+  return text.Encode(*rendered, /*add_special_tokens=*/false);
 }
 
 absl::StatusOr<std::vector<uint32_t>> TokenPrompt(const json& ids) {
   std::vector<uint32_t> prompt;
   for (const json& id : ids) {
     if (!id.is_number_unsigned() || id.get<uint64_t>() > std::numeric_limits<uint32_t>::max()) {
-      return Wrong("prompt", "token ids", id);
+      return WrongField("prompt", "token ids", id);
     }
     prompt.push_back(id);
   }
@@ -152,22 +118,25 @@ absl::StatusOr<std::vector<std::vector<uint32_t>>> TextPrompts(const json& body,
     } else if (one.is_array()) {
       REIN_ASSIGN_OR_RETURN(prompts.emplace_back(), TokenPrompt(one));
     } else {
-      return Wrong("prompt", "a text, token ids, or a list of either", one);
+      return WrongField("prompt", "a text, token ids, or a list of either", one);
     }
   }
-  if (prompts.empty()) return Wrong("prompt", "at least one", *prompt);
+  if (prompts.empty()) return WrongField("prompt", "at least one", *prompt);
   return prompts;
 }
 
 absl::Status RefuseUnknown(const json& body, bool chat) {
-  for (const char* key : {"logit_bias", "tools", "functions", "response_format",
+  for (const char* key : {"logit_bias", "functions", "function_call", "response_format",
                           "top_logprobs", "echo", "suffix", "audio", "modalities"}) {
     if (!IsAsked(body, key)) continue;
-    if (std::string(key) == "response_format" && body[key].value("type", "") == "text") continue;
+    if (std::string(key) == "response_format" && Says(body[key], "type", "text")) continue;
     return absl::InvalidArgumentError(absl::StrCat(key, ": is not known to this server"));
   }
   if (IsAsked(body, "best_of") && body["best_of"] != body.value("n", json(1))) {
     return absl::InvalidArgumentError("best_of: is not known to this server; n gives all choices");
+  }
+  for (const char* key : {"tools", "tool_choice"}) {
+    if (!chat && IsAsked(body, key)) return absl::InvalidArgumentError(absl::StrCat(key, ": belongs to /v1/chat/completions"));
   }
   if (!chat && IsAsked(body, "logprobs") && body["logprobs"].is_number() && body["logprobs"].get<double>() > 1) {
     return absl::InvalidArgumentError("logprobs: at most 1, that of the token that was drawn");
@@ -179,17 +148,20 @@ absl::Status RefuseUnknown(const json& body, bool chat) {
 
 absl::StatusOr<OpenAiRequest> ParseOpenAiRequest(const std::string& text_body, bool chat, const text::ModelText& text,
                                                  uint64_t random_seed) {
-  const json body = json::parse(text_body, nullptr, /*allow_exceptions=*/false);
+  if (absl::Status parsed = rein::json::ParseJson(text_body).status(); !parsed.ok()) {
+    return absl::InvalidArgumentError(absl::StrCat("body: wants a JSON object: ", std::string(parsed.message())));
+  }
+  const json body = json::parse(text_body);  // in the order of the request, which templates show
   if (!body.is_object()) return absl::InvalidArgumentError("body: wants a JSON object");
   REIN_RETURN_IF_ERROR(RefuseUnknown(body, chat));
   OpenAiRequest request{.chat = chat};
-  REIN_RETURN_IF_ERROR(Read(body, "model", "a text", &json::is_string, request.model));
-  REIN_RETURN_IF_ERROR(Read(body, "stream", "true or false", &json::is_boolean, request.stream));
-  REIN_RETURN_IF_ERROR(Read(body, "return_token_ids", "true or false", &json::is_boolean, request.return_token_ids));
+  REIN_RETURN_IF_ERROR(ReadField(body, "model", "a text", &json::is_string, request.model));
+  REIN_RETURN_IF_ERROR(ReadField(body, "stream", "true or false", &json::is_boolean, request.stream));
+  REIN_RETURN_IF_ERROR(ReadField(body, "return_token_ids", "true or false", &json::is_boolean, request.return_token_ids));
   request.logprobs = body.contains("logprobs") && !body["logprobs"].is_null() &&
                      (body["logprobs"].is_number() || IsAsked(body, "logprobs"));
   if (auto options = body.find("stream_options"); options != body.end() && options->is_object()) {
-    REIN_RETURN_IF_ERROR(Read(*options, "include_usage", "true or false", &json::is_boolean, request.include_usage));
+    REIN_RETURN_IF_ERROR(ReadField(*options, "include_usage", "true or false", &json::is_boolean, request.include_usage));
   }
   std::optional<uint32_t> n;
   REIN_RETURN_IF_ERROR(ReadCount(body, "n", kMaxChoices, n));
@@ -199,7 +171,8 @@ absl::StatusOr<OpenAiRequest> ParseOpenAiRequest(const std::string& text_body, b
   REIN_RETURN_IF_ERROR(ReadSampling(body, chat, random_seed, params));
   REIN_ASSIGN_OR_RETURN(request.sampling, rollout::MakeSettings(params));
   if (chat) {
-    REIN_ASSIGN_OR_RETURN(request.prompts.emplace_back(), ChatPrompt(body, text));
+    REIN_ASSIGN_OR_RETURN(request.tools, ReadTools(body, text));
+    REIN_ASSIGN_OR_RETURN(request.prompts.emplace_back(), ChatPrompt(body, request.tools, text));
   } else {
     REIN_ASSIGN_OR_RETURN(request.prompts, TextPrompts(body, text));
   }
@@ -243,19 +216,6 @@ std::string ChoiceText::Release(bool everything) {
   std::string released = held_.substr(0, end);
   held_.erase(0, end);
   return released;
-}
-
-std::string OpenAiError(const absl::Status& status) {
-  const std::string message(status.message());
-  json error = {{"message", message}, {"param", nullptr}, {"code", nullptr}};
-  const bool wrong = absl::IsInvalidArgument(status) || absl::IsNotFound(status);
-  error["type"] = wrong ? "invalid_request_error" : absl::IsUnavailable(status) ? "service_unavailable" : "server_error";
-  const size_t colon = message.find(": ");
-  if (absl::IsInvalidArgument(status) && colon != std::string::npos && message.find(' ') > colon) {
-    error["param"] = message.substr(0, colon);
-  }
-  if (absl::IsNotFound(status)) error["code"] = "model_not_found";
-  return json{{"error", error}}.dump(-1, ' ', false, json::error_handler_t::replace);
 }
 
 }  // namespace rein::services

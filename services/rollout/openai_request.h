@@ -1,12 +1,13 @@
 // OpenAI's requests for completions as the engine wants them. Pure.
 //
-// Fields that would change the answer and are not known here are refused, not passed over: penalties, top_logprobs,
-// tools, response_format, echo, suffix, best_of, logit_bias. Fields that say who asks (user, metadata, store) are
+// Fields that would change the answer and are not known here are refused, not passed over: top_logprobs,
+// response_format, echo, suffix, best_of, logit_bias. Fields that say who asks (user, metadata, store) are
 // passed over. Beyond OpenAI's: top_k, min_p, repetition_penalty, min_tokens, ignore_eos, return_token_ids, and prompts as token ids.
 
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -16,6 +17,7 @@
 #include "common/text/model_text.h"
 #include "common/text/stream_decoder.h"
 #include "rollout/engine/request.h"
+#include "services/rollout/openai_tools.h"
 
 namespace rein::services {
 
@@ -29,6 +31,7 @@ struct OpenAiRequest {
   bool stream = false;
   bool include_usage = false;                   // a last chunk with the counts
   bool return_token_ids = false;
+  std::optional<OpenAiTools> tools;             // that the policy may call
 };
 
 // How many prompts times choices one request may ask for.
@@ -61,8 +64,5 @@ class ChoiceText {
   std::string held_;
   bool stopped_ = false;
 };
-
-// {"error": {...}} as OpenAI's clients read it.
-std::string OpenAiError(const absl::Status& status);
 
 }  // namespace rein::services

@@ -13,6 +13,7 @@
 #include "common/weights/channel/weight_service.h"
 #include "services/role/debug_service.h"
 #include "services/role/role_process.h"
+#include "services/rollout/chat_service.h"
 #include "services/rollout/generate_command.h"
 #include "services/rollout/openai_door.h"
 #include "services/rollout/rollout_service.h"
@@ -64,7 +65,8 @@ int main(int argc, char** argv) {
     }
     process.OnStopping([&door] { door.Stop(); });
     services::DebugServiceImpl debug([&service](const auto& request) { return service.Trace(request); });
-    return process.Serve({&service, &weights, &debug}, report,
+    services::ChatServiceImpl chat(door);
+    return process.Serve({&service, &weights, &debug, &chat}, report,
                          [&service](uint64_t) { service.DropRequests(); });
   });
 }

@@ -10,9 +10,11 @@ import json
 import os
 import pathlib
 import shutil
+import socket
 import sys
 import time
 import unittest
+import urllib.request
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "e2e"))
 try:
@@ -53,7 +55,7 @@ for (const e of document.querySelectorAll("body *")) {
     if (contrast < 4.5) wrong.push("contrast " + contrast.toFixed(1) + ": " + e.textContent.slice(0, 30));
   }
 }
-for (const e of document.querySelectorAll("input, select")) if (!e.closest("label") && !e.getAttribute("aria-label")) wrong.push("no label: " + e.name);
+for (const e of document.querySelectorAll("input, select, textarea")) if (!e.closest("label") && !e.getAttribute("aria-label")) wrong.push("no label: " + e.name);
 for (const e of document.querySelectorAll("svg[role=img]")) if (!e.getAttribute("aria-label")) wrong.push("svg without a label");
 for (const e of document.querySelectorAll("a, button")) if (!e.textContent.trim() && !e.getAttribute("aria-label")) wrong.push("nothing to read: " + e.outerHTML);
 for (const e of document.querySelectorAll("progress")) if (!e.getAttribute("aria-label")) wrong.push("progress without a label");
@@ -123,7 +125,7 @@ class PageTest(unittest.TestCase):
 
     def views(self):
         return (("#/", "seen"), ("#/job/seen", "SUCCEEDED"), ("#/job/seen/rollouts?update=3", "sibling 0"),
-                ("#/job/seen/ledger", "consumed"), ("#/job/seen/config", "group_size: 4"), ("#/actors", "trainer-0"),
+                ("#/job/seen/chat", "Talks to the policy"), ("#/job/seen/ledger", "consumed"), ("#/job/seen/config", "group_size: 4"), ("#/actors", "trainer-0"),
                 ("#/compare/seen/seen", "Figures of the last update"))
 
     def test_every_view_in_light_and_dark(self):
@@ -133,6 +135,21 @@ class PageTest(unittest.TestCase):
                 self.open(path, shows)
                 self.assertEqual(self.browser.execute_script(ACCESSIBLE), [], f"{scheme} {path}")
                 self.shot(f"{scheme}-{path.split('?')[0].strip('#/').replace('/', '-') or 'jobs'}")
+
+    def test_jobs_are_found_by_name(self):
+        self.open("#/", "seen")
+        self.browser.find_element(By.TAG_NAME, "body").send_keys("/")
+        self.assertEqual(self.browser.switch_to.active_element.get_attribute("name"), "contains")
+        self.browser.switch_to.active_element.send_keys("nobody" + Keys.ENTER)
+        self.until(lambda: "No job has that in its name" in self.text(), "no job")
+        self.open("#/?contains=see&limit=1", "seen")
+        self.browser.execute_script("""
+          const real = window.fetch;
+          window.fetch = async (path, o) => path.startsWith("/api/jobs?") ? new Response(JSON.stringify({ matching: 7, jobs: [{ name: path }] })) : real(path, o);
+          location.hash = "#/?limit=1";""")
+        self.until(lambda: "More of 7" in self.text(), "there are more")
+        next(b for b in self.browser.find_elements(By.TAG_NAME, "button") if b.text == "More of 7").click()
+        self.until(lambda: "limit=4" in self.text(), "four times as many")
 
     def test_the_first_paint_is_quick(self):
         self.open("#/", "seen")
@@ -168,11 +185,110 @@ class PageTest(unittest.TestCase):
         self.until(lambda: "4 of 4 rollouts" in self.text(), "one prompt, by its link")
         self.assertTrue(self.browser.find_elements(By.CSS_SELECTOR, "svg.tokens rect"))
 
+    def test_tokens_are_coloured_as_chosen(self):
+        self.open("#/job/seen/rollouts?update=1", "update 1: 32 of 32")  # the first: little is certain yet
+        coloured = lambda: self.browser.find_elements(By.CSS_SELECTOR, ".said span[class^=c]")
+        self.until(coloured, "tokens by log-prob")
+        self.assertRegex(coloured()[0].get_attribute("title"), r"^token \d+, log-prob -\d")
+        with urllib.request.urlopen(f"http://{self.admin}/api/jobs/seen/rollouts?update=1&limit=256&tokens=1", timeout=20) as answer:
+            reply = json.loads(answer.read())
+        self.assertEqual(len(reply["token_texts"]), 32)
+        for texts, stored in zip(reply["token_texts"], reply["rollouts"], strict=True):
+            completion = stored["rollout"]["completion"]
+            self.assertEqual(len(texts), len(completion["token_ids"]))
+            self.assertEqual("".join(t for t in texts if not t.startswith("<|")), completion.get("text", ""))
+        options = {o.get_attribute("value"): o for o in self.browser.find_elements(By.CSS_SELECTOR, "select[name=colour] option")}
+        self.assertTrue(options["logprob"].is_selected())
+        for key in ("ratio", "policy-ratio", "entropy"):
+            self.assertFalse(options[key].is_enabled(), key)
+            self.assertIn("not stored", options[key].text)
+        self.browser.find_element(By.TAG_NAME, "body").send_keys("c")
+        self.until(lambda: "colour=none" in self.browser.current_url and not coloured(), "nothing is coloured")
+        self.browser.find_element(By.TAG_NAME, "body").send_keys("c")
+        self.until(lambda: "colour=logprob" in self.browser.current_url and coloured(), "and coloured again")
+
+    def test_ratios_and_folded_calls(self):
+        self.open("#/", "seen")
+        shown = self.browser.execute_script("""
+          const texts = ["I", " think", "<tool_call>", '{"name": "add"', ', "arguments": {}}', "</tool_call>\\n", "done", "4"];
+          const stored = { texts, rollout: { completion: { token_ids: [1, 2, 3, 4, 5, 6, 7, 8], behaviour_logprobs: [-1, -1, -1, -1, -1, -1, -1] },
+            reference_logprobs: [-1, -2, -0.5, -1, -1, -1, -1],
+            turns: [{ text: "", tokens: 6, observation: [{ role: "tool", content: "4" }], observation_tokens: 1 }, { text: "", tokens: 1 }] } };
+          const ratio = COLOURS.find((c) => c.key === "ratio");
+          const turns = saidIn(stored, ratio), first = turns[0], fold = first.querySelector("details.call");
+          const plain = saidIn({ rollout: { completion: { text: '{"name": "f", "parameters": {}}' } } }, COLOURS[0]);
+          return { all: first.querySelector(".said").textContent, open: fold.open, summary: fold.querySelector("summary").textContent,
+            inside: fold.querySelector("div").textContent, classes: [...first.querySelectorAll("span")].map((s) => s.className),
+            title: first.querySelectorAll("span")[1].title, last: turns[1].textContent, observed: first.querySelectorAll("details")[1].textContent,
+            llama: plain.querySelector("summary").textContent };""")
+        self.assertEqual(shown["all"], 'I thinkcalls add<tool_call>{"name": "add", "arguments": {}}</tool_call>\n')
+        self.assertEqual((shown["open"], shown["summary"]), (False, "calls add"))
+        self.assertEqual(shown["inside"], '<tool_call>{"name": "add", "arguments": {}}</tool_call>')
+        self.assertEqual(shown["classes"][:3], ["", "c5", "d2"], "1, e and 0.61 times as likely as under the reference")
+        self.assertEqual(shown["title"], "token 2, log-prob -1, ratio to the reference 2.72")
+        self.assertEqual((shown["last"], shown["observed"], shown["llama"]), ("4", "tool4", "calls f"))
+
+    def field(self, name):
+        return self.browser.find_element(By.NAME, name)
+
+    def test_a_person_talks_to_the_policy(self):
+        self.stack.submit((JOB % (MODEL, 2)).replace("name: seen", "name: talk"))
+        self.stack.rein("wait", "talk", "--timeout", "120")
+        self.open("#/job/talk", "SUCCEEDED")
+        self.click("Chat")
+        self.until(lambda: "Talks to the policy" in self.text(), "the chat")
+        self.assertEqual(self.browser.switch_to.active_element.get_attribute("name"), "text")
+        said = lambda: self.browser.find_elements(By.CSS_SELECTOR, ".message.assistant")
+        self.field("max_tokens").clear()
+        self.field("max_tokens").send_keys("5")
+        for turn in (1, 2):
+            self.field("text").send_keys("max(1,2)" + Keys.ENTER)
+            self.until(lambda: len(said()) == turn and "policy 1:2" in said()[-1].text, f"answer {turn}")
+            self.assertTrue(said()[-1].find_element(By.CLASS_NAME, "said").text or "stop" in said()[-1].text)
+        self.assertEqual(self.field("text").get_attribute("value"), "")
+        self.assertEqual(self.browser.execute_script(ACCESSIBLE), [])
+        self.shot("chat")
+        self.open("#/job/seen/chat", "Talks to the policy")
+        self.field("text").send_keys("max(1,2)" + Keys.ENTER)
+        self.until(lambda: "the policy of seen is loaded nowhere" in self.text(), "another job's is not loaded")
+        self.browser.get_log("browser")  # the browser itself notes the 404
+
+    def test_an_answer_is_stopped(self):
+        self.open("#/job/seen/chat", "Talks to the policy")
+        self.browser.execute_script("""
+          window.fetch = async (path, options) => {
+            window.asked = JSON.parse(options.body);
+            return new Response(new ReadableStream({ start(to) {
+              to.enqueue(new TextEncoder().encode('data: {"choices": [{"index": 0, "delta": {"content": "a wo"}, "finish_reason": null}]}\\n\\ndata: {"cho'));
+              options.signal.addEventListener("abort", () => to.error(new DOMException("x", "AbortError")));
+            } }));
+          };""")
+        self.field("text").send_keys("one" + Keys.SHIFT + Keys.ENTER + Keys.NULL + "two" + Keys.ENTER)
+        stop = next(b for b in self.browser.find_elements(By.TAG_NAME, "button") if b.text == "Stop")
+        self.until(lambda: "a wo" in self.text() and stop.is_enabled(), "the beginning of the answer")
+        stop.click()
+        self.until(lambda: "assistant · stopped" in self.text() and not stop.is_enabled(), "its end")
+        asked = self.browser.execute_script("return window.asked")
+        self.assertEqual(asked["messages"], [{"role": "user", "content": "one\ntwo"}])
+        self.assertEqual((asked["model"], asked["stream"]), ("seen", True))
+
+    def test_a_browser_that_goes_away_ends_its_answer(self):
+        self.stack.submit((JOB % (MODEL, 2)).replace("name: seen", "name: gone"))
+        self.stack.rein("wait", "gone", "--timeout", "120")
+        host, port = self.admin.split(":")
+        body = json.dumps({"model": "gone", "messages": [{"role": "user", "content": "max(1)"}], "stream": True, "n": 64, "max_tokens": 40, "ignore_eos": True})
+        for _ in range(12):  # more than there are places
+            with socket.create_connection((host, int(port))) as one:
+                one.sendall(f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
+                self.assertIn(b"HTTP/1.1 ", one.recv(64))
+        load = lambda: next(a for a in json.loads(self.stack.rein("get", "actors", "-o", "json"))["actors"] if a["role"] == "rollout").get("load", "")
+        self.until(lambda: load().startswith("0 running, 0 waiting"), "the generator is free")
+
     def test_tab_reaches_the_content(self):
         self.open("#/", "seen")
         self.browser.find_element(By.TAG_NAME, "body").send_keys(Keys.TAB)
         seen = []
-        for _ in range(8):
+        for _ in range(16):
             seen.append(self.browser.switch_to.active_element.text)
             self.browser.switch_to.active_element.send_keys(Keys.TAB)
         self.assertEqual(seen[0], "Skip to content")

@@ -1,6 +1,10 @@
-"""Runs a test in an environment of its own that has deploy/python installed: import this first.
+"""Runs a test in an environment of its own that has deploy/python installed:
 
-Needs pip to reach grpcio and grpcio-tools once (kept in ${REIN_CACHE:-~/.cache/rein}/python-test); the test is skipped, and said so, else.
+    from python_environment import ROOT, start_again
+    start_again()                                  # or start_again("sinks", "mlflow==...", ...)
+
+First of all: it starts the file again where the packages are. pip must reach its index once (tests/e2e/python_packages.py); the test is
+skipped, and said so, else.
 """
 import os
 import pathlib
@@ -8,22 +12,24 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-CACHE = pathlib.Path(os.environ.get("REIN_CACHE", pathlib.Path.home() / ".cache/rein")) / "python-test"
+sys.path.insert(0, str(ROOT / "tests/e2e"))
+import python_packages  # noqa: E402
 
 
-def environment():
-    python = CACHE / "bin/python"
-    if not python.exists():
-        subprocess.run([sys.executable, "-m", "venv", CACHE], check=True)
-    base = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
-    if subprocess.run([*base, "grpcio", "grpcio-tools", "setuptools>=68", "wheel"], capture_output=True).returncode != 0:
-        print("SKIPPED: the Python package was NOT tried: pip cannot install grpcio-tools", file=sys.stderr)
-        sys.exit(77)
-    subprocess.run([*base, "--no-build-isolation", "--force-reinstall", "--no-deps", ROOT / "deploy/python"], check=True)
+def environment(name="test", *more, interpreter=sys.executable):
+    """The interpreter of the environment; None where pip cannot make it."""
+    python = python_packages.environment(name, "grpcio", "grpcio-tools", "setuptools>=68", "wheel", *more, interpreter=interpreter)
+    if python is not None:
+        subprocess.run([python, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-build-isolation", "--force-reinstall",
+                        "--no-deps", ROOT / "deploy/python"], check=True)
     return python
 
 
-if "REIN_IN_VENV" not in os.environ:
-    python = environment()
-    os.execve(python, [str(python), *sys.argv], dict(os.environ, REIN_IN_VENV="1"))
-sys.path.insert(0, str(ROOT / "tests/e2e"))
+def start_again(name="test", *more):
+    if os.environ.get(python_packages.MARK) == name:
+        return
+    python = environment(name, *more)
+    if python is None:
+        print(f"SKIPPED: the Python package was NOT tried: pip cannot install {' '.join(('grpcio-tools', *more))}", file=sys.stderr)
+        sys.exit(77)
+    os.execve(python, [str(python), *sys.argv], {**os.environ, python_packages.MARK: name})

@@ -18,7 +18,9 @@ import threading
 import time
 import unittest
 
-from python_environment import ROOT  # first: it starts this file again where the package is
+from python_environment import ROOT, start_again
+
+start_again()  # this file, where the package is
 
 import grpc
 

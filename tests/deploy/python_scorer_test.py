@@ -19,7 +19,9 @@ import threading
 import time
 import unittest
 
-from python_environment import ROOT  # first: it starts this file again where the package is
+from python_environment import ROOT, start_again
+
+start_again()  # this file, where the package is
 
 import grpc
 from google.protobuf import struct_pb2

@@ -7,7 +7,9 @@ import os
 import pathlib
 import unittest
 
-from python_environment import ROOT  # first: it starts this file again where the package is
+from python_environment import ROOT, start_again
+
+start_again()  # this file, where the package is
 
 import grpc
 

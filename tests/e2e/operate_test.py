@@ -117,6 +117,12 @@ class OperateTest(unittest.TestCase):
             self.assertEqual(self.http(path, client="grace")[0], 200, path)
         self.assertEqual(self.http("/api/jobs/first", token=self.tokens["bob"])[0], 404)
         self.assertEqual(json.loads(self.http("/api/jobs", token=self.tokens["bob"])[1]).get("jobs", []), [])
+        listed = lambda query, user="ada": json.loads(self.http(f"/api/jobs?{query}", token=self.tokens[user])[1])
+        newest = listed("limit=1")
+        self.assertEqual(([job["name"] for job in newest["jobs"]], newest["matching"]), (["second"], 2))
+        self.assertEqual([job["name"] for job in listed("contains=irs")["jobs"]], ["first"])
+        self.assertEqual(listed("contains=irs", "bob"), {"matching": 0})
+        self.assertEqual(self.http("/api/jobs?limit=x", token=self.tokens["ada"])[0], 400)
         status, _, headers = self.http("/login", method="POST", data=self.tokens["eve"].encode())
         self.assertEqual(status, 200)
         for part in ("HttpOnly", "Secure", "SameSite=Strict"):
@@ -124,6 +130,33 @@ class OperateTest(unittest.TestCase):
         self.assertEqual(self.http("/login", method="POST", data=b"a; b\r\nSet-Cookie: x")[0], 400)
         for path in ("/../etc/passwd", "/api/jobs/..%2f..%2fetc", "/api/jobs/first/rollouts?update=x", "/api/jobs//updates"):
             self.assertIn(self.http(path, token=self.tokens["ada"])[0], (400, 404), path)
+
+    def test_a_policy_answers_whom_it_may(self):
+        def talk(user=None, model="second", client=None, **fields):
+            body = {"model": model, "messages": [{"role": "user", "content": "max(1,2)"}], "max_tokens": 4, **fields}
+            status, text, _ = self.http("/v1/chat/completions", token=user and self.tokens[user], client=client, method="POST", data=json.dumps(body).encode())
+            return status, json.loads(text) if text.startswith("{") else text
+        status, answer = talk("ada")
+        self.assertEqual(status, 200, answer)
+        self.assertEqual((answer["model"], answer["choices"][0]["policy_version"]["number"]), ("second", 4))
+        status, events = talk("ada", stream=True)
+        self.assertEqual((status, events.strip().splitlines()[-1]), (200, "data: [DONE]"))
+        self.assertEqual(talk()[0], 401)
+        status, answer = talk("eve")
+        self.assertEqual(status, 403, answer)
+        self.assertIn("submitter", json.dumps(answer))
+        self.assertEqual(talk(client="grace")[0], 403)
+        status, answer = talk("bob")
+        self.assertEqual((status, answer["error"]["code"]), (404, "model_not_found"), "another tenant's")
+        self.assertNotIn("loaded", answer["error"]["message"])
+        status, answer = talk("ada", model="first")
+        self.assertEqual(status, 404)
+        self.assertIn("the policy of first is loaded nowhere", answer["error"]["message"])
+        self.assertNotIn("second", answer["error"]["message"])
+        for fields, param in (({"model": 3}, "model"), ({"n": 0}, "n"), ({"tool_choice": "required"}, "tool_choice")):
+            status, answer = talk("ada", **fields)
+            self.assertEqual((status, answer["error"]["param"]), (400, param), answer)
+        self.assertEqual(self.http("/v1/chat/completions", token=self.tokens["ada"], method="POST", data=b"x" * (2 << 20))[0], 413)
 
     def test_metrics_and_comparison(self):
         rows = list(csv.DictReader(io.StringIO(self.rein("metrics", "first", "--csv"))))

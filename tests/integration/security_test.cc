@@ -14,6 +14,7 @@
 #include "common/rpc/grpc_status.h"
 #include "common/rpc/server.h"
 #include "rein/v1/controller.grpc.pb.h"
+#include "rein/v1/chat.grpc.pb.h"
 #include "rein/v1/debug.grpc.pb.h"
 #include "rein/v1/reference.grpc.pb.h"
 #include "rein/v1/reward.grpc.pb.h"
@@ -84,7 +85,7 @@ class SecurityTest : public ::testing::Test {
                                      const std::string& certificate = "good/controller") {
     auto server = rpc::Server::Create(
         {.address = "127.0.0.1:0", .credentials = rpc::Credentials::Tls(Files(certificate), gate_, wanted)},
-        {&controller_, &debug_, &reference_, &reward_, &rollout_, &trainer_, &weights_});
+        {&chat_, &controller_, &debug_, &reference_, &reward_, &rollout_, &trainer_, &weights_});
     EXPECT_TRUE(server.ok()) << server.status();
     return *std::move(server);
   }
@@ -109,11 +110,11 @@ class SecurityTest : public ::testing::Test {
   std::vector<const google::protobuf::MethodDescriptor*> Methods() {
     std::vector<const google::protobuf::MethodDescriptor*> methods;
     const auto* pool = google::protobuf::DescriptorPool::generated_pool();
-    for (const char* name : {"Controller", "Debug", "Reference", "Reward", "Rollout", "Trainer", "Weight"}) {
+    for (const char* name : {"Chat", "Controller", "Debug", "Reference", "Reward", "Rollout", "Trainer", "Weight"}) {
       const auto* service = pool->FindServiceByName(std::string("rein.v1.") + name + "Service");
       for (int i = 0; i < service->method_count(); ++i) methods.push_back(service->method(i));
     }
-    EXPECT_GE(methods.size(), 41);
+    EXPECT_GE(methods.size(), 42);
     return methods;
   }
   static std::string PathOf(const google::protobuf::MethodDescriptor* method) {
@@ -127,6 +128,7 @@ class SecurityTest : public ::testing::Test {
   std::unique_ptr<access::UserTokens> tokens_;
   std::shared_ptr<rpc::AccessGate> gate_;
   std::atomic<int> refused_ = 0;
+  v1::ChatService::Service chat_;
   v1::ControllerService::Service controller_;
   v1::DebugService::Service debug_;
   v1::ReferenceService::Service reference_;

@@ -3,6 +3,7 @@
 
 const main = document.getElementById("main");
 let stream = null; // events of the job that is looked at
+let leave = null; // called when another page is gone to
 let drawn = 0; // grows with each page: an answer that comes late is dropped
 
 function make(tag, settings = {}, ...children) {
@@ -67,17 +68,27 @@ function table(heads, rows, empty) {
 
 // ---- jobs
 
-async function jobsPage(turn) {
-  const { jobs = [] } = await get("/api/jobs");
+async function jobsPage(turn, query) {
+  const wanted = new URLSearchParams(query), asked = new URLSearchParams({ contains: wanted.get("contains") || "", limit: wanted.get("limit") || 100 });
+  const { jobs = [], matching = 0 } = await get(`/api/jobs?${asked}`);
   if (turn !== drawn) return;
   const now = Date.now() / 1000;
-  show("Jobs", make("h1", {}, "Jobs"), table(
-    ["Name", "Kind", "State", "#Update", "#Reward", "#Age", "Message"],
+  const go = (changes) => { location.hash = `#/?${new URLSearchParams({ ...Object.fromEntries(asked), ...changes })}`; };
+  const list = [table(["Name", "Kind", "State", "#Update", "#Reward", "#Age", "Message"],
     jobs.map((job) => [link(job.name, "job", job.name), job.kind, make("span", { class: "state " + stateOf(job) }, stateOf(job)),
       `${job.update || 0}/${job.max_updates || "?"}`, figure(metricsOf(job.metrics).reward), age(now - job.submitted_at),
       (job.message || "").split("\n")[0]]),
-    "No job yet: rein submit -f configs/jobs/grpo_digits.yaml"));
-  later(turn, 5000, () => jobsPage(turn));
+    asked.get("contains") ? "No job has that in its name" : "No job yet: rein submit -f configs/jobs/grpo_digits.yaml"),
+  matching > jobs.length && make("button", { onclick: () => go({ limit: 4 * asked.get("limit") }) }, `More of ${matching}`)];
+  const box = document.getElementById("jobs");
+  if (box) box.replaceChildren(...list.filter(Boolean)); // what is being typed beside it stays
+  else {
+    const search = make("input", { name: "contains", type: "search", value: asked.get("contains"), size: 20 });
+    show("Jobs", make("h1", {}, "Jobs"), make("form", { role: "search", onsubmit: (event) => { event.preventDefault(); go({ contains: search.value }); } },
+      make("label", {}, "Name contains", search), make("button", {}, "Show")), make("div", { id: "jobs" }, list));
+    keys = { "/": () => search.focus() };
+  }
+  later(turn, 5000, () => jobsPage(turn, query));
 }
 
 function later(turn, milliseconds, call) {
@@ -154,7 +165,7 @@ function timeline(updates) {
 // ---- one job
 
 function tabs(name, here) {
-  const views = [["Overview", []], ["Rollouts", ["rollouts"]], ["Ledger", ["ledger"]], ["Config", ["config"]]];
+  const views = [["Overview", []], ["Rollouts", ["rollouts"]], ["Chat", ["chat"]], ["Ledger", ["ledger"]], ["Config", ["config"]]];
   return make("nav", { class: "tabs", "aria-label": "Job" }, views.map(([text, path]) => {
     const anchor = link(text, "job", name, ...path);
     if (text === here) anchor.setAttribute("aria-current", "page");
@@ -218,6 +229,16 @@ async function configPage(turn, name) {
     make("pre", { tabindex: 0 }, job.config_yaml));
 }
 
+// How many groups were dropped for each reason, most first; what differs from group to group (numbers) is left out.
+function reasonsOf(dropped) {
+  const counts = new Map();
+  for (const { reason } of dropped) {
+    const kind = reason.replace(/\d+(\.\d+)?/g, "…");
+    counts.set(kind, (counts.get(kind) || 0) + 1);
+  }
+  return [...counts].sort((a, b) => b[1] - a[1]);
+}
+
 async function ledgerPage(turn, name) {
   const ledger = await get(`/api/jobs/${encodeURIComponent(name)}/ledger`);
   if (turn !== drawn) return;
@@ -226,6 +247,7 @@ async function ledgerPage(turn, name) {
     make("p", {}, `${ledger.rollouts_stored || 0} rollouts stored, ${ledger.duplicates || 0} groups trained on twice`),
     table(["Groups", "#Count"], [...stands, ["dropped", (ledger.dropped || []).length]], ""),
     make("h2", {}, "Dropped, and why"),
+    table(["Reason", "#Groups"], reasonsOf(ledger.dropped || []), ""),
     table(["#Epoch", "#Prompt", "#Attempt", "Reason"], (ledger.dropped || []).slice(-500).map((d) =>
       [d.group.data_epoch || 0, d.group.prompt || 0, d.group.attempt || 0, d.reason]), "Nothing was dropped"));
 }
@@ -256,33 +278,28 @@ function tokenBars(rollout) {
   make("title", {}, `token ${ids[i]}: log-prob ${figure(logprob)}`))));
 }
 
-// What was said: one text, or the turns of an episode with what was shown between them, folded.
-function saidIn(rollout) {
-  if (!(rollout.turns || []).length) return make("div", { class: "said" }, (rollout.completion || {}).text || "");
-  return rollout.turns.map((turn) => make("div", {}, make("div", { class: "said" }, turn.text || ""),
-    (turn.note || turn.reward) && make("div", { class: "dim" }, [turn.note, turn.reward && `reward ${figure(number(turn.reward))}`].filter(Boolean).join(" · ")),
-    (turn.observation || []).map((m) => make("details", { open: (m.content || "").length < 400 }, make("summary", { class: "role" }, m.role),
-      make("div", { class: "said" }, m.content || "")))));
-}
-
-function rolloutCard(stored) {
+function rolloutCard(stored, colour) {
   const rollout = stored.rollout, completion = rollout.completion || {}, reward = rollout.reward || {};
   const advantage = number(rollout.advantage ?? 0);
+  const said = make("div", {}, make("div", { class: "said" }, completion.text || ""));
+  whenSeen(said, () => said.replaceChildren(...[saidIn(stored, colour)].flat()));
   return make("div", { class: "rollout " + (advantage > 0 ? "up" : advantage < 0 ? "down" : "") },
     make("div", { class: "role" }, `sibling ${rollout.sibling || 0} · reward ${figure(number(reward.reward ?? 0))} (` +
       (reward.parts || []).map((p) => `${p.name} ${figure(number(p.score ?? 0))}`).join(", ") + `) · advantage ${figure(advantage)} · ` +
       `${(completion.token_ids || []).length} tokens · ${(completion.finish_reason || "").replace("FINISH_REASON_", "").toLowerCase()}`),
-    reward.error && make("div", { class: "dim" }, `not scored: ${reward.error}`), saidIn(rollout), tokenBars(rollout));
+    reward.error && make("div", { class: "dim" }, `not scored: ${reward.error}`), said, tokenBars(rollout));
 }
 
 async function rolloutsPage(turn, name, query) {
   const wanted = new URLSearchParams(query);
   const asked = new URLSearchParams(wanted);
   asked.set("tokens", "1");
+  asked.delete("colour");
   asked.set("limit", wanted.get("limit") || "256");
   const reply = await get(`/api/jobs/${encodeURIComponent(name)}/rollouts?${asked}`);
   if (turn !== drawn) return;
   const update = number(reply.update || 0), rollouts = reply.rollouts || [];
+  (reply.token_texts || []).forEach((texts, i) => { rollouts[i].texts = texts; });
   const go = (changes) => {
     for (const [key, value] of Object.entries(changes)) { if (value === "") wanted.delete(key); else wanted.set(key, value); }
     location.hash = `#/job/${encodeURIComponent(name)}/rollouts?${wanted}`;
@@ -299,6 +316,7 @@ async function rolloutsPage(turn, name, query) {
   field("Reward from", "min", "number", "any"), field("to", "max", "number", "any"), make("label", {}, "Order", sorts), make("button", {}, "Show"),
   make("button", { type: "button", onclick: () => go({ update: String(Math.max(1, update - 1)) }) }, "Update before"),
   make("button", { type: "button", onclick: () => go({ update: String(update + 1) }) }, "Update after"));
+  const colours = colourChoice(rollouts, wanted.get("colour") ?? "logprob", (colour) => go({ colour: colour || "none" }));
   const groups = new Map();
   for (const stored of rollouts) {
     const id = stored.rollout.group || {}, key = `${id.data_epoch || 0}/${id.prompt || 0}/${id.attempt || 0}`;
@@ -307,15 +325,16 @@ async function rolloutsPage(turn, name, query) {
   }
   show(`${name} rollouts`, make("h1", {}, name), tabs(name, "Rollouts"), form,
     make("p", { class: "dim", role: "status" }, `update ${update}: ${rollouts.length} of ${reply.matching || rollouts.length} rollouts` +
-      " · keys: p and n for the update before and after, / for the search"),
+      " · keys: p and n for the update before and after, c for the next colour, / for the search"),
+    rollouts.length > 0 && make("div", { class: "colours" }, reply.token_texts ? colours.nodes : "The model's tokenizer cannot be read any more: no token is coloured."),
     [...groups].map(([key, siblings]) => make("section", { class: "group", "aria-label": "prompt " + key },
       make("div", { class: "role" }, `prompt ${key}`, siblings[0].answer ? ` · answer ${siblings[0].answer}` : "", " · ",
         make("a", { href: `#/job/${encodeURIComponent(name)}/rollouts?update=${update}&prompt=${key.split("/")[1]}` }, "link")),
       (siblings[0].prompt || []).map((m) => make("details", { open: m.role === "user" }, make("summary", { class: "role" }, m.role),
         make("div", { class: "said" }, m.content || ""))),
-      make("div", { class: "siblings" }, siblings.map(rolloutCard)))),
+      make("div", { class: "siblings" }, siblings.map((s) => rolloutCard(s, colours.now))))),
     rollouts.length < (reply.matching || 0) && make("button", { onclick: () => go({ limit: String(2 * number(asked.get("limit"))) }) }, "More"));
-  keys = { p: () => go({ update: String(Math.max(1, update - 1)) }), n: () => go({ update: String(update + 1) }),
+  keys = { c: colours.next, p: () => go({ update: String(Math.max(1, update - 1)) }), n: () => go({ update: String(update + 1) }),
     "/": () => form.querySelector("[name=contains]").focus() };
 }
 
@@ -348,16 +367,16 @@ function diffLines(a, b) {
 }
 
 async function comparePage(turn, first, second) {
-  const { jobs = [] } = await get("/api/jobs");
+  const { jobs = [] } = await get("/api/jobs?limit=500");
   const both = first && second ? await Promise.all([first, second].map((n) => get(`/api/jobs/${encodeURIComponent(n)}`))) : [];
   if (turn !== drawn) return;
-  const pick = (label, name, chosen) => make("label", {}, label, make("select", { name }, jobs.map((j) =>
-    make("option", { value: j.name, selected: j.name === chosen }, j.name))));
+  const names = make("datalist", { id: "names" }, jobs.map((j) => make("option", { value: j.name })));
+  const pick = (label, name, chosen) => make("label", {}, label, make("input", { name, value: chosen || "", list: "names", required: true, autocomplete: "off" }));
   show("Compare", make("h1", {}, "Compare two jobs"), make("form", { onsubmit: (event) => {
     event.preventDefault();
     const chosen = Object.fromEntries(new FormData(event.target));
     location.hash = `#/compare/${encodeURIComponent(chosen.a)}/${encodeURIComponent(chosen.b)}`;
-  } }, pick("First", "a", first), pick("Second", "b", second), make("button", {}, "Compare")),
+  } }, pick("First", "a", first), pick("Second", "b", second), names, make("button", {}, "Compare")),
   both.length === 2 && [make("h2", {}, "Figures of the last update"),
     table(["Figure", "#" + first, "#" + second], [...new Set(both.flatMap((j) => (j.metrics || []).map((m) => m.name)))].map((m) =>
       [m, figure(metricsOf(both[0].metrics)[m]), figure(metricsOf(both[1].metrics)[m])]), "No update yet"),
@@ -392,16 +411,19 @@ function route() {
   const turn = ++drawn;
   keys = {};
   if (stream) { stream.close(); stream = null; }
+  if (leave) { leave(); leave = null; }
+  forgetSights();
   const [path, query = ""] = location.hash.replace(/^#\/?/, "").split("?");
   const [what, ...names] = path.split("/").map(decodeURIComponent);
   let page;
   if (what === "actors") page = actorsPage(turn);
   else if (what === "compare") page = comparePage(turn, names[0], names[1]);
   else if (what === "job" && names[1] === "rollouts") page = rolloutsPage(turn, names[0], query);
+  else if (what === "job" && names[1] === "chat") page = chatPage(turn, names[0]);
   else if (what === "job" && names[1] === "ledger") page = ledgerPage(turn, names[0]);
   else if (what === "job" && names[1] === "config") page = configPage(turn, names[0]);
   else if (what === "job") page = jobPage(turn, names[0]);
-  else page = jobsPage(turn);
+  else page = jobsPage(turn, query);
   page.catch((error) => { if (turn === drawn) failed(error); });
   get("/api/server").then((server) => {
     document.getElementById("who").textContent = server.user ? server.user : server.secure ? "" : "this machine";

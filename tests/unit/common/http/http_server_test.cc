@@ -114,6 +114,20 @@ TEST_F(HttpServerTest, AnotherHostsNameIsRefused) {
   }
 }
 
+// A web site must not have a visitor's browser change something here.
+TEST_F(HttpServerTest, PagesOfOtherOriginsChangeNothing) {
+  const std::string own = "http://127.0.0.1:" + std::to_string(server_->port());
+  auto post = [&](const httplib::Headers& headers) { return Client().Post("/echo", headers, "x", "text/plain")->status; };
+  EXPECT_EQ(post({}), 200) << "no browser";
+  EXPECT_EQ(post({{"Origin", own}}), 200);
+  EXPECT_EQ(post({{"Origin", own}, {"Sec-Fetch-Site", "same-origin"}}), 200);
+  EXPECT_EQ(post({{"Origin", "http://evil.example"}}), 403);
+  EXPECT_EQ(post({{"Origin", "null"}}), 403);
+  EXPECT_EQ(post({{"Origin", own}, {"Sec-Fetch-Site", "cross-site"}}), 403);
+  EXPECT_EQ(post({{"Sec-Fetch-Site", "same-site"}}), 403) << "another port of this host";
+  EXPECT_EQ(Client().Get("/job/digits", {{"Sec-Fetch-Site", "cross-site"}})->status, 200) << "a link, say";
+}
+
 TEST_F(HttpServerTest, PagesMayNotBeFramedOrSniffed) {
   auto response = Get("/healthz");
   EXPECT_THAT(response->get_header_value("Content-Security-Policy"), HasSubstr("frame-ancestors 'none'"));

@@ -106,6 +106,20 @@ TEST_F(ModelTextTest, ATemplateThatRewritesWhatCameBeforeIsRefused) {
               HasSubstr("one turn only"));
 }
 
+TEST_F(ModelTextTest, TheEndsOfACallAreReadThoughTheyAreSpecial) {
+  nlohmann::json tokenizer = nlohmann::json::parse(kTokenizer);
+  for (const char* mark : {"<tool_call>", "</tool_call>"}) {
+    nlohmann::json token = tokenizer["added_tokens"][0];
+    token["id"] = tokenizer["added_tokens"].size() + 6;
+    token["content"] = mark;
+    tokenizer["added_tokens"].push_back(token);
+  }
+  Write("tokenizer.json", tokenizer.dump());
+  auto text = Load();
+  EXPECT_THAT(*text->Encode("<|user|><tool_call>ab</tool_call>", false), ElementsAre(6, 9, 3, 10));
+  EXPECT_EQ(*text->Decode({6, 9, 3, 10, 8}), "<tool_call>ab</tool_call>");
+}
+
 TEST_F(ModelTextTest, ToolsGoToTheTemplate) {
   Write("tokenizer.json", kTokenizer);
   WriteConfig({{"chat_template", "{% if tools %}{% for t in tools %}[{{ t.function.name }}]{% endfor %}{% endif %}{{ messages[0].content }}"}});
@@ -116,6 +130,21 @@ TEST_F(ModelTextTest, ToolsGoToTheTemplate) {
   EXPECT_THAT(std::string(text->RenderChat({{"user", "a"}}, true, {"[1]"}).status().message()), HasSubstr("no JSON object"));
   WriteConfig({{"chat_template", kTemplate}});
   EXPECT_FALSE(*Load()->ShowsTools());
+}
+
+TEST_F(ModelTextTest, MoreOfAMessageGoesToTheTemplateInItsOrder) {
+  Write("tokenizer.json", kTokenizer);
+  WriteConfig({{"chat_template",
+                "{% for m in messages %}{{ m.role }}:{{ m.content }}{% if 'tool_calls' in m %}"
+                "{% for c in m.tool_calls %}({{ c.function.name }} {{ c.function.arguments | tojson }}){% endfor %}{% endif %};{% endfor %}"}});
+  auto text = Load();
+  EXPECT_EQ(*text->RenderChat({{"user", "a"},
+                               {"assistant", "", R"({"tool_calls": [{"function": {"name": "f", "arguments": {"z": 1, "a": "b"}}}]})"},
+                               {"tool", "c", R"({"name": "f"})"}},
+                              false),
+            R"(user:a;assistant:(f {"z": 1, "a": "b"});tool:c;)");
+  EXPECT_THAT(std::string(text->RenderChat({{"user", "a", "[1]"}}, true).status().message()),
+              HasSubstr("the fields of a message are no JSON object: [1]"));
 }
 
 TEST_F(ModelTextTest, TakesTheTemplateFileBeforeTheConfig) {

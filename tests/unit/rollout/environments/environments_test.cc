@@ -103,6 +103,60 @@ TEST(ToolCallsTest, WhatCannotBeReadIsToldAndNotLost) {
               HasSubstr("\"arguments\" is no JSON object"));
   EXPECT_EQ(error(v1::TOOL_FORMAT_LLAMA, "{\"name\": \"a\""), "the JSON object does not end");
   EXPECT_THAT(error(v1::TOOL_FORMAT_LLAMA, "{\"name\": 7}"), HasSubstr("wants a JSON object"));
+  for (const char* text : {"{\"name\": \"a\"} so there", "{\"name\": \"a\"}; so there"}) {
+    auto calls = ParseToolCalls(v1::TOOL_FORMAT_LLAMA, text);
+    ASSERT_EQ(calls.size(), 2u) << text;
+    EXPECT_THAT(calls[1].error, HasSubstr("text follows the call")) << text;
+  }
+}
+
+// What a reader of the stream has at the end: the text, then the calls as [name{arguments}].
+std::string Read(v1::ToolFormat format, const std::string& text, size_t piece_bytes,
+                 std::function<bool(const ToolCall&)> accepts = nullptr) {
+  ToolCallReader reader(format, std::move(accepts));
+  std::string content, calls;
+  auto see = [&](const ToolCallReader::Part& part) {
+    content += part.content;
+    for (const ToolCall& call : part.calls) calls += "[" + call.name + call.arguments.dump() + "]";
+  };
+  for (size_t i = 0; i < text.size(); i += piece_bytes) see(reader.Append(std::string_view(text).substr(i, piece_bytes)));
+  see(reader.Finish());
+  return content + calls;
+}
+
+TEST(ToolCallReaderTest, PartsTextFromCallsWhereverThePiecesEnd) {
+  const std::string a = R"(<tool_call>
+{"name": "a", "arguments": {"z": 1, "b": [2]}}
+</tool_call>)", bad = "<tool_call>{\"name\": }</tool_call>";
+  for (size_t piece : {1, 2, 3, 7, 1000}) {
+    auto hermes = [&](const std::string& text) { return Read(v1::TOOL_FORMAT_HERMES, text, piece); };
+    EXPECT_EQ(hermes("No call <tool, <tool_call, 3 < 4. \n"), "No call <tool, <tool_call, 3 < 4. \n");
+    EXPECT_EQ(hermes(a), R"([a{"z":1,"b":[2]}])");
+    EXPECT_EQ(hermes("\nI see.\n" + a + "\n" + a + "\n"), "\nI see." + std::string(R"([a{"z":1,"b":[2]}][a{"z":1,"b":[2]}])"));
+    EXPECT_EQ(hermes(a + "\n\nDone. "), R"(Done.[a{"z":1,"b":[2]}])");
+    EXPECT_EQ(hermes("x " + a + " y"), "x  y" + std::string(R"([a{"z":1,"b":[2]}])"));
+    EXPECT_EQ(hermes(bad + " and " + a), bad + " and" + R"([a{"z":1,"b":[2]}])") << "what cannot be read stays text";
+    EXPECT_EQ(hermes("So: <tool_call>{\"name\": \"a\""), "So: <tool_call>{\"name\": \"a\"") << "it never ends";
+    auto llama = [&](const std::string& text) { return Read(v1::TOOL_FORMAT_LLAMA, text, piece); };
+    EXPECT_EQ(llama(R"({"name": "a", "parameters": {"x": "{"}}; {"name": "b", "parameters": {}})"), R"([a{"x":"{"}][b{}])");
+    EXPECT_EQ(llama(R"( <|python_tag|>{"name": "a", "parameters": {}})"), "[a{}]");
+    EXPECT_EQ(llama(R"( It is {"name": "a", "parameters": {}})"), R"( It is {"name": "a", "parameters": {}})");
+    EXPECT_EQ(llama(R"({"answer": 4})"), R"({"answer": 4})");
+    EXPECT_EQ(llama(R"({"name": "a", "parameters": {}}; so there)"), R"({"name": "a", "parameters": {}}; so there)");
+    EXPECT_EQ(llama("<| {"), "<| {");
+    EXPECT_EQ(Read(v1::TOOL_FORMAT_HERMES, a, piece, [](const ToolCall& call) { return call.name != "a"; }), a);
+  }
+}
+
+TEST(ToolCallReaderTest, HoldsBackOnlyWhatMayBeACall) {
+  ToolCallReader reader(v1::TOOL_FORMAT_HERMES);
+  EXPECT_EQ(reader.Append("I think ").content, "I think");
+  EXPECT_EQ(reader.Append("<").content, "");
+  EXPECT_EQ(reader.Append("3").content, " <3");
+  ToolCallReader llama(v1::TOOL_FORMAT_LLAMA);
+  EXPECT_EQ(llama.Append("{").content, "");
+  EXPECT_TRUE(llama.Append("\"name\": \"a\"}").calls.empty()) << "more calls may follow, or text";
+  EXPECT_EQ(llama.Finish().calls.size(), 1u);
 }
 
 class ToolEnvironmentTest : public ::testing::Test {

@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "services/rollout/openai_error.h"
+
 namespace rein::services {
 namespace {
 
@@ -99,9 +101,13 @@ TEST_F(OpenAiRequestTest, MistakesNameTheField) {
         {R"j(, "max_tokens": -5)j", "max_tokens: wants a whole number"},
         {R"j(, "stop": [1])j", "stop: wants a text"},
         {R"j(, "seed": 1.5)j", "seed: wants a whole number"},
-        {R"j(, "tools": [{"type": "function"}])j", "tools: is not known to this server"},
+        {R"j(, "tools": [{"type": "function"}])j", "tools: wants {\"type\": \"function\", \"function\""},
+        {R"j(, "tools": [{"type": "function", "function": {"name": "f"}}])j", "tools: the model's chat template does not show tools"},
+        {R"j(, "functions": [{}])j", "functions: is not known"},
         {R"j(, "presence_penalty": "much")j", "presence_penalty: wants a number"},
         {R"j(, "repetition_penalty": 0)j", "repetition_penalty is 0, want above 0"},
+        {R"j(, "response_format": "text")j", "response_format: is not known"},
+        {R"j(, "response_format": {"type": 3})j", "response_format: is not known"},
         {R"j(, "response_format": {"type": "json_object"})j", "response_format: is not known"},
         {R"j(, "logprobs": true, "top_logprobs": 3)j", "top_logprobs: is not known"}}) {
     EXPECT_THAT(Error(Chat(fields)), HasSubstr(wanted)) << fields;
@@ -110,6 +116,7 @@ TEST_F(OpenAiRequestTest, MistakesNameTheField) {
                                        {R"j("prompt": 3)j", "prompt: wants a text"},
                                        {R"j("prompt": [[-1]])j", "prompt: wants token ids"},
                                        {R"j("prompt": "1", "echo": true)j", "echo: is not known"},
+                                       {R"j("prompt": "1", "tools": [{}])j", "tools: belongs to /v1/chat/completions"},
                                        {R"j("prompt": "1", "logprobs": 5)j", "logprobs: at most 1"},
                                        {R"j("prompt": [[1],[1],[1]], "n": 100)j", "is more than 128 choices"}}) {
     EXPECT_THAT(Error(Plain(fields)), HasSubstr(wanted)) << fields;
@@ -120,6 +127,11 @@ TEST_F(OpenAiRequestTest, MistakesNameTheField) {
   EXPECT_THAT(Error(ParseOpenAiRequest(R"j({"messages": []})j", true, *text_, 7)), HasSubstr("messages: wants a list"));
   EXPECT_THAT(Error(ParseOpenAiRequest(R"j({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]})j", true, *text_, 7)),
               HasSubstr("parts of type text"));
+}
+
+TEST_F(OpenAiRequestTest, ABodyThatNestsDeepIsRefused) {
+  const std::string deep = std::string(400000, '[') + std::string(400000, ']');
+  EXPECT_THAT(Error(Chat(R"j(, "temperature": )j" + deep)), HasSubstr("JSON nested 400001 deep, at most 64"));
 }
 
 TEST_F(OpenAiRequestTest, TextComesAsItIsDrawn) {
