@@ -28,7 +28,7 @@ CLI::App* Command(CLI::App& app, Flags& flags, const std::string& name, const st
 }
 
 void AddConnection(CLI::App* command, Flags& flags) {
-  command->add_option("--server", flags.connection.server, "host:port of the controller; default: of rein up");
+  command->add_option("--server", flags.connection.server, "host:port of the controller, several with commas; default: of rein up");
   command->add_option("--context", flags.context, "A remembered server (rein context list)");
   command->add_option("--tls", flags.connection.tls, "Folder with your ca.crt, tls.crt and tls.key");
   command->add_option("--ca", flags.connection.ca, "The server's authority, for a user with a token");

@@ -61,6 +61,12 @@ void AddLocalCommands(CLI::App& app, Flags& flags) {
   up->add_option("--references", flags.local.references, "Reference services")
       ->capture_default_str();
   up->add_option("--rewards", flags.local.rewards, "Reward services")->capture_default_str();
+  up->add_option("--store", flags.local.store,
+                 "Where the controller keeps jobs: postgres://USER@HOST[:PORT]/DATABASE; default: a file in --state");
+  up->add_option("--store-password-file", flags.local.store_password_file, "Its first line is the database's password");
+  up->add_option("--controllers", flags.local.controllers, "Controllers, of which one leads; several want a PostgreSQL --store")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
   up->add_option("--threads", flags.local.threads, "Threads of each service; 0: one per core");
   up->add_option("--lease-seconds", flags.local.lease_seconds,
                  "A service silent for so long is lost")
@@ -228,7 +234,7 @@ void AddAccessCommands(CLI::App& app, Flags& flags) {
                           [&flags] { return RunContextSet(flags.name, flags.connection); });
   CLI::App* forget = Command(*context, flags, "delete", "Forget one", [&flags] { return RunContextDelete(flags.name); });
   for (CLI::App* command : {use, set, forget}) command->add_option("name", flags.name, "Its name")->required();
-  set->add_option("--server", flags.connection.server, "host:port of the controller");
+  set->add_option("--server", flags.connection.server, "host:port of the controller, several with commas");
   set->add_option("--tls", flags.connection.tls, "Folder with your ca.crt, tls.crt and tls.key");
   set->add_option("--ca", flags.connection.ca, "The server's authority, for a user with a token");
   set->add_option("--token-file", flags.connection.token_file, "File with your token");

@@ -11,6 +11,7 @@
 #include <yaml-cpp/yaml.h>
 
 #include "common/config/nearest_name.h"
+#include "common/rpc/address_list.h"
 #include "common/rpc/credentials.h"
 #include "common/status/status_macros.h"
 #include "services/cli/context.h"
@@ -34,6 +35,15 @@ constexpr Field kFields[] = {{"server", "REIN_SERVER", &Connection::server},
 std::string Environment(const char* name) {
   const char* value = std::getenv(name);
   return value == nullptr ? "" : value;
+}
+
+// The first of the servers that is another machine; empty: there is none.
+std::string Remote(const std::string& servers) {
+  const rpc::AddressList list(servers);
+  for (const std::string& server : list.all()) {
+    if (!tls::IsLoopback(server)) return server;
+  }
+  return "";
 }
 
 absl::StatusOr<Contexts> Parse(const std::string& path, const YAML::Node& file) {
@@ -144,9 +154,9 @@ absl::StatusOr<std::string> UseConnection(const Connection& connection) {
       return absl::NotFoundError(absl::StrCat("cannot read the authority ", connection.ca));
     }
     rpc::Credentials::UseForProcess(rpc::Credentials::TrustOnly(connection.ca));
-  } else if (!tls::IsLoopback(connection.server)) {
+  } else if (std::string remote = Remote(connection.server); !remote.empty()) {
     return absl::InvalidArgumentError(
-        absl::StrCat("server ", connection.server, " is another machine: give --ca FILE (with --token-file) or --tls FOLDER"));
+        absl::StrCat("server ", remote, " is another machine: give --ca FILE (with --token-file) or --tls FOLDER"));
   }
   if (connection.token_file.empty()) return "";
   if (connection.tls.empty() && connection.ca.empty()) {

@@ -18,7 +18,7 @@
 namespace rein::cli {
 
 struct Connection {
-  std::string server;      // host:port
+  std::string server;      // host:port, several with commas
   std::string tls;         // folder with ca.crt, tls.crt, tls.key of this user; empty: none
   std::string ca;          // PEM of the authority, for a user with a token alone
   std::string token_file;  // its first line is the token; never a flag: others can read those

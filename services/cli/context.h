@@ -11,7 +11,7 @@
 namespace rein::cli {
 
 struct Context {
-  std::string controller;  // host:port
+  std::string controller;  // host:port, several with commas
   std::string admin;       // host:port of the page
   std::string state;       // folder
   std::string tls;         // folder of certificates; empty: plaintext

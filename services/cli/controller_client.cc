@@ -3,7 +3,9 @@
 #include <random>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 
+#include "common/rpc/address_list.h"
 #include "common/rpc/channel.h"
 #include "common/rpc/grpc_status.h"
 #include "rein/v1/controller.grpc.pb.h"
@@ -13,6 +15,10 @@ namespace {
 
 constexpr absl::Duration kDeadline = absl::Seconds(30);
 constexpr absl::Duration kTraceDeadline = absl::Minutes(3);   // actors may be busy
+constexpr absl::Duration kLeaderPatience = absl::Seconds(20);   // for one of several to lead: two leases
+constexpr absl::Duration kBalancerPatience = absl::Seconds(5);  // for a balancer to give the one that leads
+constexpr absl::Duration kProbeDeadline = absl::Seconds(2);
+constexpr absl::Duration kProbePause = absl::Milliseconds(200);
 constexpr absl::Duration kSubmitDeadline = absl::Minutes(5);  // the data is read and checked
 
 }  // namespace
@@ -22,18 +28,25 @@ class ControllerClient::Stub {
   using Rpc = v1::ControllerService::Stub;
 
   Stub(const std::string& server, const std::string& token)
-      : server_(server), token_(token), rpc_(rpc::Connect(server)) {}
+      : addresses_(server), token_(token), leads_(!addresses_.several()) {
+    Connect();
+  }
 
   template <typename Request, typename Reply>
   absl::StatusOr<Reply> Call(grpc::Status (Rpc::*method)(grpc::ClientContext*, const Request&,
                                                          Reply*),
                              const Request& request, absl::Duration deadline = kDeadline) {
-    grpc::ClientContext context;
-    Prepare(context, deadline);
-    Reply reply;
-    grpc::Status status = (rpc_.*method)(&context, request, &reply);
-    if (!status.ok()) return Named(status);
-    return reply;
+    const absl::Time until = absl::Now() + Patience();
+    while (true) {
+      FindLeader(until);
+      grpc::ClientContext context;
+      Prepare(context, deadline);
+      Reply reply;
+      grpc::Status status = (rpc_.get()->*method)(&context, request, &reply);
+      if (status.ok()) return reply;
+      leads_ = !addresses_.MayBeElsewhere(rpc::FromGrpc(status));
+      if (leads_ || status.error_code() != grpc::StatusCode::UNAVAILABLE || absl::Now() > until) return Named(status);
+    }
   }
 
   template <typename Request, typename Item>
@@ -41,18 +54,38 @@ class ControllerClient::Stub {
                                                                                const Request&),
                       const Request& request, absl::Duration deadline,
                       const std::function<bool(const Item&)>& on_item) {
+    FindLeader(absl::Now() + Patience());
     grpc::ClientContext context;
     Prepare(context, deadline);
-    auto reader = (rpc_.*method)(&context, request);
+    auto reader = (rpc_.get()->*method)(&context, request);
     Item item;
     bool wanted = true;
     while (wanted && reader->Read(&item)) wanted = on_item(item);
     if (!wanted) context.TryCancel();
     grpc::Status status = reader->Finish();
+    leads_ = !addresses_.MayBeElsewhere(rpc::FromGrpc(status));
     return wanted && !status.ok() ? Named(status) : absl::OkStatus();
   }
 
  private:
+  void Connect() { rpc_ = std::make_unique<Rpc>(rpc::Connect(addresses_.current())); }
+
+  absl::Duration Patience() const { return addresses_.several() ? kLeaderPatience : kBalancerPatience; }
+
+  // Connects to the one that leads; the call that follows says what is wrong when none does in time.
+  void FindLeader(absl::Time until) {
+    while (!leads_) {
+      grpc::ClientContext context;
+      Prepare(context, kProbeDeadline);
+      v1::GetServerReply reply;
+      const grpc::StatusCode code = rpc_->GetServer(&context, v1::GetServerRequest(), &reply).error_code();
+      leads_ = code != grpc::StatusCode::UNAVAILABLE && code != grpc::StatusCode::DEADLINE_EXCEEDED;
+      if (leads_ || absl::Now() > until) return;
+      if (addresses_.Next()) absl::SleepFor(kProbePause);
+      Connect();
+    }
+  }
+
   void Prepare(grpc::ClientContext& context, absl::Duration deadline) const {
     rpc::SetDeadline(context, deadline);
     if (!token_.empty()) context.AddMetadata("authorization", "Bearer " + token_);
@@ -61,16 +94,17 @@ class ControllerClient::Stub {
   absl::Status Named(const grpc::Status& status) const {
     if (status.error_code() == grpc::StatusCode::UNIMPLEMENTED) {
       return absl::UnimplementedError(absl::StrCat(
-          "the controller at ", server_, " does not know this yet: it is older than this rein (rein version)"));
+          "the controller at ", addresses_.current(), " does not know this yet: it is older than this rein (rein version)"));
     }
     if (status.error_code() != grpc::StatusCode::UNAVAILABLE) return rpc::FromGrpc(status);
-    return absl::UnavailableError(absl::StrCat("no answer from the controller at ", server_, " (",
+    return absl::UnavailableError(absl::StrCat("no answer from the controller at ", addresses_.current(), " (",
                                                status.error_message(), ")"));
   }
 
-  const std::string server_;
+  rpc::AddressList addresses_;
   const std::string token_;
-  Rpc rpc_;
+  std::unique_ptr<Rpc> rpc_;
+  bool leads_;  // the one that is connected to, as far as is known
 };
 
 ControllerClient::ControllerClient(const std::string& server, const std::string& token)
@@ -91,8 +125,8 @@ absl::StatusOr<v1::ListJobsReply> ControllerClient::ListJobs() {
   return stub_->Call(&Stub::Rpc::ListJobs, v1::ListJobsRequest());
 }
 
-absl::StatusOr<v1::ListActorsReply> ControllerClient::ListActors() {
-  return stub_->Call(&Stub::Rpc::ListActors, v1::ListActorsRequest());
+absl::StatusOr<v1::ListActorsReply> ControllerClient::ListActors(absl::Duration deadline) {
+  return stub_->Call(&Stub::Rpc::ListActors, v1::ListActorsRequest(), deadline);
 }
 
 absl::StatusOr<v1::LedgerSummary> ControllerClient::GetLedger(const std::string& name) {

@@ -1,4 +1,5 @@
-// ControllerClient makes the CLI's calls to the controller; each has a deadline.
+// ControllerClient makes the CLI's calls to the controller; each has a deadline. Of several controllers it asks the one
+// that leads, and waits a while for one to lead.
 
 #pragma once
 
@@ -15,14 +16,14 @@ namespace rein::cli {
 
 class ControllerClient {
  public:
-  // `server` is host:port; nothing is sent yet. `token` goes with each call; empty: none.
+  // `server` is host:port, several with commas; nothing is sent yet. `token` goes with each call; empty: none.
   explicit ControllerClient(const std::string& server, const std::string& token = "");
   ~ControllerClient();
 
   absl::StatusOr<v1::SubmitReply> Submit(const v1::SubmitRequest& request);
   absl::StatusOr<v1::Job> GetJob(const std::string& name);
   absl::StatusOr<v1::ListJobsReply> ListJobs();
-  absl::StatusOr<v1::ListActorsReply> ListActors();
+  absl::StatusOr<v1::ListActorsReply> ListActors(absl::Duration deadline = absl::Seconds(30));
   absl::StatusOr<v1::LedgerSummary> GetLedger(const std::string& name);
   absl::StatusOr<v1::ListRolloutsReply> ListRollouts(const v1::ListRolloutsRequest& request);
   absl::StatusOr<v1::TraceRolloutReply> TraceRollout(const v1::TraceRolloutRequest& request);

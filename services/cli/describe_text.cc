@@ -9,6 +9,7 @@
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
 
+#include "services/cli/report_text.h"
 #include "services/cli/text_table.h"
 #include "services/cli/watch_view.h"
 
@@ -181,12 +182,17 @@ std::string JobsTable(const v1::ListJobsReply& jobs, absl::Time now) {
   return Table(rows);
 }
 
+std::string RoleOf(const v1::Actor& actor) {
+  const bool one_of_several = actor.rank() > 0 || actor.peers_size() > 0;
+  return one_of_several ? absl::StrCat(actor.role(), " (rank ", actor.rank(), ")") : actor.role();
+}
+
 std::string ActorsTable(const v1::ListActorsReply& actors) {
   std::vector<std::vector<std::string>> rows = {
       {"ROLE", "NAME", "STATE", "EPOCH", "POLICY", "DEVICE", "ADDRESS", "LOAD"}};
   for (const v1::Actor& actor : actors.actors()) {
     bool weights = actor.version().lineage() > 0;
-    rows.push_back({actor.role(), actor.name(), actor.state(), absl::StrCat(actor.epoch()),
+    rows.push_back({RoleOf(actor), actor.name(), actor.state(), absl::StrCat(actor.epoch()),
                     weights ? absl::StrCat(actor.version().number()) : "–", actor.device(),
                     actor.address(), actor.load()});
   }
@@ -228,6 +234,12 @@ std::string DescribeJob(const v1::Job& job, const v1::LedgerSummary& ledger,
       absl::FormatTime(absl::RFC3339_sec, At(job.submitted_at()), absl::UTCTimeZone()), " (",
       Age(now - At(job.submitted_at())), " ago)\nfolder     ", job.output(), "\nconfig     ",
       job.config_hash(), "\n");
+  if (job.disk_bytes() > 0) {
+    double checkpoints = 0;
+    for (const v1::Checkpoint& one : job.checkpoints()) checkpoints += static_cast<double>(one.bytes());
+    absl::StrAppend(&text, "disk       ", Size(static_cast<double>(job.disk_bytes())), ", of it ", Size(checkpoints),
+                    " in checkpoints\n");
+  }
   if (!job.message().empty()) {
     absl::StrAppend(&text, "message    ",
                     absl::StrReplaceAll(job.message(), {{"\n", "\n           "}}), "\n");

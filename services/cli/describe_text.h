@@ -12,6 +12,9 @@
 namespace rein::cli {
 
 std::string JobsTable(const v1::ListJobsReply& jobs, absl::Time now);
+// With its rank, where a trainer has several.
+std::string RoleOf(const v1::Actor& actor);
+
 std::string ActorsTable(const v1::ListActorsReply& actors);
 std::string DescribeJob(const v1::Job& job, const v1::LedgerSummary& ledger,
                         const std::vector<v1::JobEvent>& events, absl::Time now);

@@ -94,6 +94,13 @@ int SuperviseDetached(const LocalOptions& options) {
   return WIFEXITED(status) && WEXITSTATUS(status) != 0 ? WEXITSTATUS(status) : kExitFailed;
 }
 
+// What the services would not notice by themselves.
+absl::Status CheckTogether(const LocalOptions& options) {
+  if (options.controllers == 1 || options.store.rfind("postgres", 0) == 0) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("--controllers ", options.controllers,
+                                                 ": several want --store postgres://USER@HOST/DATABASE; one file has one"));
+}
+
 }  // namespace
 
 std::string ProgramFolder() {
@@ -102,6 +109,7 @@ std::string ProgramFolder() {
 }
 
 int RunUp(LocalOptions options, bool foreground) {
+  if (absl::Status wrong = CheckTogether(options); !wrong.ok()) return PrintError(wrong);
   options.state = fs::absolute(options.state).string();
   if (absl::StatusOr<Context> context = ReadContext(); context.ok() && Alive(context->supervisor)) {
     Print(absl::StrCat("up already   controller ", context->controller, "   page ", context->Url(),
@@ -116,7 +124,8 @@ int RunUp(LocalOptions options, bool foreground) {
 int RunUpCheck(LocalOptions options) {
   options.state = fs::absolute(options.state).string();
   sync::RealClock clock;
-  absl::Status checked = Supervisor(options, clock).Check();
+  absl::Status checked = CheckTogether(options);
+  if (checked.ok()) checked = Supervisor(options, clock).Check();
   if (!checked.ok()) return PrintError(checked);
   Print("rein up: flags and files are good\n");
   return kExitOk;

@@ -13,6 +13,7 @@
 #include <nlohmann/json.hpp>
 
 #include "common/config/nearest_name.h"
+#include "services/cli/describe_text.h"
 #include "services/cli/text_table.h"
 
 namespace rein::cli {
@@ -285,7 +286,7 @@ std::string RolloutDiffText(const v1::ListRolloutsReply& a, const std::string& n
 std::string TopText(const v1::ListActorsReply& actors, const v1::ListJobsReply& jobs, absl::Time now) {
   std::vector<std::vector<std::string>> rows = {{"ROLE", "NAME", "STATE", "DEVICE", "POLICY", "HEARD", "LOAD"}};
   for (const v1::Actor& actor : actors.actors()) {
-    rows.push_back({actor.role(), actor.name(), actor.state(), actor.device(), absl::StrCat(actor.version().number()),
+    rows.push_back({RoleOf(actor), actor.name(), actor.state(), actor.device(), absl::StrCat(actor.version().number()),
                     absl::StrCat(Age(absl::Seconds(actor.silent_seconds())), " ago"), actor.load()});
   }
   std::string text = Table(rows);

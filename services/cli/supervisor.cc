@@ -24,6 +24,7 @@ constexpr absl::Duration kFirstRestart = absl::Milliseconds(200);
 constexpr absl::Duration kLongestRestart = absl::Seconds(10);
 constexpr absl::Duration kSteady = absl::Seconds(30);  // a life so long forgives earlier failures
 constexpr absl::Duration kCheckLost = absl::Seconds(2);
+constexpr absl::Duration kAskDeadline = absl::Seconds(5);  // nothing is tended meanwhile
 constexpr absl::Duration kKindness = absl::Seconds(10);
 
 void Sleep(absl::Duration duration) {
@@ -34,11 +35,14 @@ void Sleep(absl::Duration duration) {
 
 Supervisor::Supervisor(LocalOptions options, const sync::Clock& clock)
     : options_(std::move(options)), clock_(clock) {
-  auto controller = std::make_unique<Service>();
-  controller->role = controller->name = "controller";
-  controller->address = options_.listen;
-  controller->admin = options_.admin;
-  services_.push_back(std::move(controller));
+  for (int i = 0; i < std::max(options_.controllers, 1); ++i) {
+    auto controller = std::make_unique<Service>();
+    controller->role = "controller";
+    controller->name = i == 0 ? "controller" : absl::StrCat("controller-", i);
+    controller->address = i == 0 ? options_.listen : "127.0.0.1:0";
+    controller->admin = i == 0 ? options_.admin : "127.0.0.1:0";
+    services_.push_back(std::move(controller));
+  }
   auto copies = [this](const std::vector<std::string>& devices, int count) {
     std::vector<std::string> dealt = devices;
     if (devices.empty()) {
@@ -63,6 +67,7 @@ void Supervisor::AddRole(const std::string& role, const std::vector<std::string>
     service->device = devices[i];
     service->address = service->admin = "127.0.0.1:0";
     if (role == "trainer" && i > 0) service->leader = services_[services_.size() - i].get();
+    service->rank = service->leader == nullptr ? 0 : i;
     services_.push_back(std::move(service));
   }
 }
@@ -116,6 +121,8 @@ ChildCommand Supervisor::CommandOf(const Service& service) const {
   if (service.role == "controller") {
     add({"--state", options_.state, "--lease-seconds", absl::StrCat(options_.lease_seconds)});
     if (!options_.tokens.empty()) add({"--tokens", options_.tokens});
+    if (!options_.store.empty()) add({"--store", options_.store});
+    if (!options_.store_password_file.empty()) add({"--store-password-file", options_.store_password_file});
     return command;
   }
   int cores = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
@@ -130,8 +137,12 @@ ChildCommand Supervisor::CommandOf(const Service& service) const {
     if (service.name == "rollout-0" && !options_.openai.empty()) add({"--openai", options_.openai});
   }
   if (!service.device.empty()) add({"--device", service.device});
-  if (service.leader == nullptr) {
-    add({"--controller", context_.controller.empty() ? Reached(options_.listen) : context_.controller});
+  add({"--controller", context_.controller.empty() ? Reached(options_.listen) : context_.controller});
+  if (service.leader != nullptr) {
+    // It only counts its peers, whose ports are not known yet.
+    add({"--rank", absl::StrCat(service.rank), "--peers",
+         absl::StrJoin(std::vector<std::string>(RanksOf("trainer") - 1, "127.0.0.1:0"), ",")});
+  } else {
     std::vector<std::string> ranks;
     for (const auto& other : services_) {
       if (other->leader == &service) ranks.push_back(other->address);
@@ -210,13 +221,29 @@ absl::Status Supervisor::WaitFor(absl::Time until, const std::function<bool()>& 
   return absl::OkStatus();
 }
 
+std::string Supervisor::Controllers() const {
+  std::vector<std::string> addresses;
+  for (const auto& service : services_) {
+    if (service->role == "controller") addresses.push_back(Reached(service->address));
+  }
+  return absl::StrJoin(addresses, ",");
+}
+
+// One after the other, so that the first leads.
+absl::Status Supervisor::StartControllers(absl::Time until) {
+  for (auto& service : services_) {
+    if (service->role != "controller") continue;
+    REIN_RETURN_IF_ERROR(StartService(*service));
+    REIN_RETURN_IF_ERROR(WaitFor(until, [&] { return ReadAddress(*service); }, service->name));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status Supervisor::StartAll() {
   absl::Time until = clock_.Now() + absl::Minutes(1);
-  Service& controller = *services_.front();
-  REIN_RETURN_IF_ERROR(StartService(controller));
-  REIN_RETURN_IF_ERROR(WaitFor(until, [&] { return ReadAddress(controller); }, "the controller"));
-  context_ = {.controller = Reached(controller.address),
-              .admin = Reached(controller.admin),
+  REIN_RETURN_IF_ERROR(StartControllers(until));
+  context_ = {.controller = Controllers(),
+              .admin = Reached(services_.front()->admin),
               .state = options_.state,
               .tls = options_.tls,
               .supervisor = getpid()};
@@ -227,9 +254,9 @@ absl::Status Supervisor::StartAll() {
   controller_ = std::make_unique<ControllerClient>(context_.controller);
   // Ranks first: rank 0 is told where they are.
   for (bool ranks : {true, false}) {
-    for (size_t i = 1; i < services_.size(); ++i) {
-      if ((services_[i]->leader != nullptr) != ranks) continue;
-      REIN_RETURN_IF_ERROR(StartService(*services_[i]));
+    for (auto& service : services_) {
+      if (service->role == "controller" || (service->leader != nullptr) != ranks) continue;
+      REIN_RETURN_IF_ERROR(StartService(*service));
     }
     auto known = [this] {
       return std::all_of(services_.begin(), services_.end(), [this](const auto& service) {
@@ -252,7 +279,7 @@ absl::Status Supervisor::Start(absl::Duration patience) {
     auto actors = controller_->ListActors();
     if (!actors.ok()) return false;
     auto ready = [&](const std::unique_ptr<Service>& service) {
-      return service->role == "controller" || service->leader != nullptr ||
+      return service->role == "controller" ||
              std::any_of(actors->actors().begin(), actors->actors().end(), [&](const auto& actor) {
                // Of this start, not remembered from the last.
                return actor.name() == service->name && actor.state() == "READY" &&
@@ -314,7 +341,7 @@ void Supervisor::EndRanksOf(const Service& service) {
 
 // A process that lives but was given up (it hangs, or is stopped) makes room for a new one.
 void Supervisor::KillLost() {
-  auto actors = controller_->ListActors();
+  auto actors = controller_->ListActors(kAskDeadline);
   if (!actors.ok()) return;
   for (const v1::Actor& actor : actors->actors()) {
     if (actor.state() != "LOST" || actor.silent_seconds() < 2 * options_.lease_seconds) continue;
@@ -355,7 +382,9 @@ void Supervisor::Stop() {
 
 std::string Supervisor::Describe() const {
   std::string names;
-  for (size_t i = 1; i < services_.size(); ++i) absl::StrAppend(&names, " · ", services_[i]->name);
+  for (const auto& service : services_) {
+    if (service->role != "controller") absl::StrAppend(&names, " · ", service->name);
+  }
   return absl::StrCat("up   controller ", context_.controller, names, "   page ",
                       context_.Url(), "\nlogs ", options_.state, "/logs\n");
 }

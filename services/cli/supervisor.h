@@ -2,6 +2,8 @@
 // controller has given up, and stops all of them together. The ranks of a trainer live and die
 // together: when one ends, all are started again.
 //
+// Several controllers share a PostgreSQL store, one of them leads; the services and this know all of their addresses.
+//
 // It belongs to one thread. A service that ends before everything was up once is an error of `rein
 // up`.
 
@@ -37,6 +39,9 @@ struct LocalOptions {
   int rollouts = 1;                            // without rollout_devices
   int references = 1;                          // without reference_devices
   int rewards = 1;
+  int controllers = 1;              // several: with a PostgreSQL store
+  std::string store;                // of the controllers; empty: SQLite in `state`
+  std::string store_password_file;  // of a PostgreSQL store
   int threads = 0;  // of each role; 0: one per core
   double lease_seconds = 10;
   std::string tls;     // folder as rein certs init makes it: of each role, and user/admin; empty: plaintext
@@ -70,7 +75,8 @@ class Supervisor {
     std::string role;
     std::string name;
     std::string device;         // empty: it has none
-    Service* leader = nullptr;  // rank 0, of ranks 1, 2, ...; they register with it alone
+    Service* leader = nullptr;  // rank 0, of ranks 1, 2, ...
+    size_t rank = 0;
     ChildProcess process;
     std::string address, admin;
     absl::Time started;
@@ -92,6 +98,9 @@ class Supervisor {
   bool RanksAreEnding(const Service& service) const;
   void EndRanksOf(const Service& service);
   absl::Status StartAll();
+  absl::Status StartControllers(absl::Time until);
+  // host:port of each controller, with commas.
+  std::string Controllers() const;
   bool ReadAddress(Service& service);
   std::string LogOf(const Service& service) const;
   std::string AddressFileOf(const Service& service) const;

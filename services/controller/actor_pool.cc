@@ -31,7 +31,7 @@ std::string Show(const v1::BuildVersion& build) {
 }  // namespace
 
 bool ActorPool::Wanted(const v1::Actor& actor) const {
-  if (actor.state() != kActorReady) return false;
+  if (actor.state() != kActorReady || actor.rank() > 0) return false;
   const auto* devices = actor.role() == "trainer"     ? &placement_.trainer()
                         : actor.role() == "rollout"   ? &placement_.rollout()
                         : actor.role() == "reference" ? &placement_.reference()

@@ -19,7 +19,7 @@ absl::StatusOr<std::unique_ptr<ActorRegistry>> ActorRegistry::Open(Store& store,
                                                                    const sync::Clock& clock,
                                                                    absl::Duration lease) {
   auto registry = std::unique_ptr<ActorRegistry>(new ActorRegistry(store, clock, lease));
-  REIN_ASSIGN_OR_RETURN(registry->controller_epoch_, store.Increment("controller_epoch"));
+  REIN_ASSIGN_OR_RETURN(registry->controller_epoch_, store.ControllerEpoch());
   REIN_ASSIGN_OR_RETURN(std::vector<ActorRecord> actors, store.ReadActors());
   for (ActorRecord& actor : actors) {
     const std::string name = actor.actor.name();
@@ -37,6 +37,10 @@ absl::StatusOr<v1::RegisterReply> ActorRegistry::Register(const v1::RegisterRequ
   }
   if (request.name().empty() || request.address().empty()) {
     return absl::InvalidArgumentError("an actor needs a name and an address");
+  }
+  if (const v1::Actor* lost = LostRankOf(request.peers())) {
+    return absl::UnavailableError(absl::StrCat("rank ", lost->rank(), " of this trainer (", lost->name(), " at ",
+                                               lost->address(), ") is lost: it has to be back first"));
   }
   auto found = entries_.find(request.name());
   if (found != entries_.end()) {
@@ -60,6 +64,8 @@ absl::StatusOr<v1::RegisterReply> ActorRegistry::Register(const v1::RegisterRequ
   actor.set_device(request.device());
   actor.set_device_id(request.device_id());
   actor.set_admin_address(request.admin_address());
+  actor.set_rank(request.rank());
+  *actor.mutable_peers() = request.peers();
   *actor.mutable_build() = request.build();
   actor.set_epoch(epoch);
   actor.set_state(kActorReady);
@@ -89,7 +95,8 @@ absl::StatusOr<v1::HeartbeatReply> ActorRegistry::Heartbeat(const v1::HeartbeatR
   }
   if (actor.state() != kActorReady || clock_.Now() > entry.lease_end) {
     return absl::FailedPreconditionError(
-        absl::StrCat("the lease of ", request.name(), " ran out: register again"));
+        absl::StrCat("the lease of ", request.name(), LostRankOf(actor.peers()) == nullptr ? "" : ", or of another rank of it,",
+                     " ran out: register again"));
   }
   entry.heard = clock_.Now();
   entry.lease_end = entry.heard + lease_;
@@ -98,6 +105,17 @@ absl::StatusOr<v1::HeartbeatReply> ActorRegistry::Heartbeat(const v1::HeartbeatR
   v1::HeartbeatReply reply;
   reply.set_controller_epoch(controller_epoch_);
   return reply;
+}
+
+const v1::Actor* ActorRegistry::LostRankOf(
+    const google::protobuf::RepeatedPtrField<std::string>& peers) const {
+  if (peers.empty()) return nullptr;
+  for (const auto& [name, entry] : entries_) {
+    const v1::Actor& actor = entry.record.actor;
+    if (actor.rank() == 0 || std::find(peers.begin(), peers.end(), actor.address()) == peers.end()) continue;
+    if (actor.state() != kActorReady || clock_.Now() > entry.lease_end) return &actor;
+  }
+  return nullptr;
 }
 
 absl::Time ActorRegistry::ExpireLeases() {
@@ -109,6 +127,10 @@ absl::Time ActorRegistry::ExpireLeases() {
     } else {
       next = std::min(next, entry.lease_end + absl::Milliseconds(1));
     }
+  }
+  for (auto& [name, entry] : entries_) {
+    v1::Actor& actor = entry.record.actor;
+    if (actor.state() == kActorReady && LostRankOf(actor.peers()) != nullptr) actor.set_state(kActorLost);
   }
   return next;
 }

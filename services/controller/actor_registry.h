@@ -3,7 +3,8 @@
 //
 // An actor is READY while its heartbeats come, and LOST when its lease ran out: from then on its
 // epoch is over for good, and it has to register again. Epochs come from the store and never
-// repeat. After a restart of the controller the stored actors have one lease to be heard of; their
+// repeat. The ranks of a trainer share their fate: when one is lost, so is rank 0, and it cannot come
+// back before the other did. After a restart of the controller the stored actors have one lease to be heard of; their
 // epochs go on. Not thread-safe.
 
 #pragma once
@@ -25,14 +26,14 @@ namespace rein::services {
 
 class ActorRegistry {
  public:
-  // Takes the next controller_epoch. All arguments must outlive the registry.
+  // Under the store's controller_epoch. All arguments must outlive the registry.
   static absl::StatusOr<std::unique_ptr<ActorRegistry>> Open(Store& store, const sync::Clock& clock,
                                                              absl::Duration lease);
 
   uint64_t controller_epoch() const { return controller_epoch_; }
 
   // INVALID_ARGUMENT for a role that does not exist; ALREADY_EXISTS when another process, still
-  // alive, took the name after this one had it. Commits.
+  // alive, took the name after this one had it; UNAVAILABLE to rank 0 while another rank is lost. Commits.
   absl::StatusOr<v1::RegisterReply> Register(const v1::RegisterRequest& request);
   // NOT_FOUND for an unknown name, FAILED_PRECONDITION for an epoch that is over.
   absl::StatusOr<v1::HeartbeatReply> Heartbeat(const v1::HeartbeatRequest& request);
@@ -50,6 +51,9 @@ class ActorRegistry {
     absl::Time heard;
     std::set<std::string> superseded;  // incarnations that had this name before
   };
+
+  // One of the ranks at `peers` that is lost; null: there is none.
+  const v1::Actor* LostRankOf(const google::protobuf::RepeatedPtrField<std::string>& peers) const;
 
   ActorRegistry(Store& store, const sync::Clock& clock, absl::Duration lease)
       : store_(store), clock_(clock), lease_(lease) {}

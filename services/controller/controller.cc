@@ -26,7 +26,8 @@ absl::StatusOr<std::unique_ptr<Controller>> Controller::Create(ControllerOptions
                                                                std::function<void()> wake) {
   auto controller = std::unique_ptr<Controller>(
       new Controller(std::move(options), clock, connector, recorder, std::move(wake)));
-  REIN_ASSIGN_OR_RETURN(controller->store_, Store::Open({.folder = controller->options_.folder}));
+  REIN_ASSIGN_OR_RETURN(controller->store_, Store::Open({.folder = controller->options_.folder,
+                                                            .postgres = controller->options_.postgres}));
   REIN_ASSIGN_OR_RETURN(controller->registry_, ActorRegistry::Open(*controller->store_, clock,
                                                                    controller->options_.lease));
   REIN_ASSIGN_OR_RETURN(std::vector<JobRecord> jobs, controller->store_->ReadJobs());

@@ -8,6 +8,7 @@
 #include <future>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -26,6 +27,7 @@ namespace rein::services {
 struct ControllerOptions {
   std::string folder;   // of the store, rollouts and default outputs
   std::string outputs;  // of default outputs; empty: folder/jobs
+  std::optional<PostgresOptions> postgres = std::nullopt;  // of the store; none: SQLite in `folder`
   absl::Duration lease = absl::Seconds(10);
 };
 

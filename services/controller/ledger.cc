@@ -34,9 +34,7 @@ size_t Group::Usable() const {
 }
 
 absl::StatusOr<std::unique_ptr<Ledger>> Ledger::Open(Store& store, const std::string& job) {
-  REIN_ASSIGN_OR_RETURN(auto segments,
-                        SegmentLog::Open(store.RolloutFolder(job),
-                                         store.options().durable, store.options().segment_bytes));
+  REIN_ASSIGN_OR_RETURN(auto segments, store.OpenRollouts(job));
   auto ledger = std::unique_ptr<Ledger>(new Ledger(store, job, std::move(segments)));
   REIN_RETURN_IF_ERROR(ledger->Load());
   REIN_RETURN_IF_ERROR(ledger->LoadRollouts());
@@ -336,7 +334,10 @@ absl::StatusOr<v1::StoredRollout> Ledger::Read(uint64_t order, uint32_t sibling)
       "SELECT score, advantage, advantage IS NULL FROM rollouts "
       "WHERE job=? AND sequence=? AND sibling=?");
   query.Bind(1, job_).Bind(2, order).Bind(3, uint64_t{sibling});
-  if (!query.Next()) return absl::DataLossError("a stored rollout has lost its index");
+  if (!query.Next()) {
+    REIN_RETURN_IF_ERROR(query.status());
+    return absl::DataLossError("a stored rollout has lost its index");
+  }
   v1::Rollout score;
   if (!score.ParseFromString(query.Bytes(0))) return absl::DataLossError("a score is damaged");
   stored.mutable_rollout()->MergeFrom(score);

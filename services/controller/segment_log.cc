@@ -60,13 +60,16 @@ bool ReadRecord(int file, uint64_t offset, std::string& payload) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<SegmentLog>> SegmentLog::Open(const std::string& folder,
-                                                             bool durable,
-                                                             uint64_t max_bytes) {
+                                                             SegmentOptions options) {
   std::error_code error;
   fs::create_directories(folder, error);
   if (error) return absl::ErrnoToStatus(error.value(), absl::StrCat("cannot make ", folder));
-  auto log = std::unique_ptr<SegmentLog>(new SegmentLog(folder, durable, max_bytes));
+  auto log = std::unique_ptr<SegmentLog>(new SegmentLog(folder, options));
   const std::vector<uint32_t> segments = log->List();
+  if (options.shared) {
+    log->segment_ = segments.empty() ? 0 : segments.back();
+    return log;
+  }
   REIN_RETURN_IF_ERROR(log->OpenSegment(segments.empty() ? 1 : segments.back()));
   REIN_RETURN_IF_ERROR(log->CutTornTail());
   return log;
@@ -101,19 +104,26 @@ void SegmentLog::Remove(uint32_t segment) {
 absl::Status SegmentLog::OpenSegment(uint32_t segment) {
   if (file_ >= 0) close(file_);
   const std::string path = PathOf(segment);
-  file_ = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+  file_ = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | (options_.shared ? O_EXCL : 0), 0644);
   if (file_ < 0) return absl::ErrnoToStatus(errno, absl::StrCat("cannot open ", path));
   struct stat status;
   if (fstat(file_, &status) != 0) return absl::ErrnoToStatus(errno, path);
   segment_ = segment;
   size_ = static_cast<uint64_t>(status.st_size);
-  if (size_ > 0 || !durable_) return absl::OkStatus();
+  if (size_ > 0 || !options_.durable) return absl::OkStatus();
   // A new file's name is durable once its folder is.
   int folder = open(folder_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   bool synced = folder >= 0 && fsync(folder) == 0;
   int reason = errno;
   if (folder >= 0) close(folder);
   return synced ? absl::OkStatus() : absl::ErrnoToStatus(reason, "cannot sync " + folder_);
+}
+
+absl::Status SegmentLog::OpenNext() {
+  for (uint32_t segment = segment_ + 1;; ++segment) {
+    absl::Status opened = OpenSegment(segment);
+    if (!absl::IsAlreadyExists(opened)) return opened;
+  }
 }
 
 absl::Status SegmentLog::CutTornTail() {
@@ -135,9 +145,9 @@ absl::StatusOr<RecordPlace> SegmentLog::Append(const std::string& payload) {
     return absl::InvalidArgumentError(
         absl::StrCat("a record has ", payload.size(), " bytes, at most ", kMaxPayloadBytes));
   }
-  if (size_ >= max_bytes_) {
+  if (file_ < 0 || size_ >= options_.max_bytes) {
     REIN_RETURN_IF_ERROR(Sync());
-    REIN_RETURN_IF_ERROR(OpenSegment(segment_ + 1));
+    REIN_RETURN_IF_ERROR(OpenNext());
   }
   std::string record(kHeaderBytes, '\0');
   PutU32(record.data(), static_cast<uint32_t>(payload.size()));
@@ -161,7 +171,7 @@ absl::StatusOr<RecordPlace> SegmentLog::Append(const std::string& payload) {
 }
 
 absl::Status SegmentLog::Sync() {
-  if (!unsynced_ || !durable_) return absl::OkStatus();
+  if (!unsynced_ || !options_.durable) return absl::OkStatus();
   if (fdatasync(file_) != 0) {
     return absl::ErrnoToStatus(errno, absl::StrCat("cannot sync ", PathOf(segment_)));
   }
@@ -171,7 +181,7 @@ absl::Status SegmentLog::Sync() {
 
 absl::StatusOr<std::string> SegmentLog::Read(const RecordPlace& place) {
   int file = file_;
-  if (place.segment != segment_) {
+  if (file_ < 0 || place.segment != segment_) {
     file = open(PathOf(place.segment).c_str(), O_RDONLY | O_CLOEXEC);
     if (file < 0)
       return absl::ErrnoToStatus(errno, absl::StrCat("cannot open ", PathOf(place.segment)));

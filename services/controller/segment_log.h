@@ -6,6 +6,9 @@
 //   REIN_RETURN_IF_ERROR(log->Sync());  // before `place` is committed anywhere
 //   REIN_ASSIGN_OR_RETURN(std::string bytes, log->Read(place));
 //
+// A shared log never appends to a file that it did not make itself, and leaves the others as they are: whoever made
+// them may still write, though nobody will ask for what comes now.
+//
 // A record is length (u32), CRC-32C of the payload (u32), payload; little-endian. A torn record at
 // the end of the newest file is cut off when the log is opened; a bad one elsewhere is DATA_LOSS
 // when it is read. Not thread-safe.
@@ -27,15 +30,18 @@ struct RecordPlace {
   uint64_t offset = 0;  // of the record's first byte in its file
 };
 
+struct SegmentOptions {
+  static constexpr uint64_t kMaxBytes = 256 << 20;
+
+  bool durable = true;             // false: Sync() does nothing (tests only)
+  uint64_t max_bytes = kMaxBytes;  // a file that has so many is followed by the next
+  bool shared = false;             // other processes may have files of this log open
+};
+
 class SegmentLog {
  public:
-  static constexpr uint64_t kMaxSegmentBytes = 256 << 20;
-
-  // Makes the folder when it is absent. `durable` false: Sync() does nothing (tests only). A file that
-  // has `max_bytes` is followed by the next.
-  static absl::StatusOr<std::unique_ptr<SegmentLog>> Open(const std::string& folder,
-                                                          bool durable = true,
-                                                          uint64_t max_bytes = kMaxSegmentBytes);
+  // Makes the folder when it is absent.
+  static absl::StatusOr<std::unique_ptr<SegmentLog>> Open(const std::string& folder, SegmentOptions options = {});
   ~SegmentLog();
 
   // RESOURCE_EXHAUSTED when the disk is full: the record is not there then.
@@ -50,16 +56,16 @@ class SegmentLog {
   void Remove(uint32_t segment);
 
  private:
-  SegmentLog(std::string folder, bool durable, uint64_t max_bytes)
-      : folder_(std::move(folder)), durable_(durable), max_bytes_(max_bytes) {}
+  SegmentLog(std::string folder, SegmentOptions options) : folder_(std::move(folder)), options_(options) {}
   std::string PathOf(uint32_t segment) const;
   absl::Status OpenSegment(uint32_t segment);
+  // The one behind the newest, or the next that nobody else made.
+  absl::Status OpenNext();
   absl::Status CutTornTail();
 
   const std::string folder_;
-  const bool durable_;
-  const uint64_t max_bytes_;
-  int file_ = -1;  // the newest segment
+  const SegmentOptions options_;
+  int file_ = -1;  // the newest segment; none in a shared log that nothing was appended to yet
   uint32_t segment_ = 0;
   uint64_t size_ = 0;
   bool unsynced_ = false;

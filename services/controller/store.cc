@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 
 #include "common/status/status_macros.h"
+#include "services/controller/sqlite_database.h"
 #include "services/controller/store_schema.h"
 
 namespace rein::services {
@@ -74,30 +75,26 @@ absl::StatusOr<std::unique_ptr<Store>> Store::Open(StoreOptions options) {
   std::filesystem::create_directories(options.folder, error);
   if (error)
     return absl::ErrnoToStatus(error.value(), absl::StrCat("cannot make ", options.folder));
-  REIN_ASSIGN_OR_RETURN(auto database,
-                        Database::Open(options.folder + "/controller.db", options.durable));
+  std::unique_ptr<Database> database;
+  if (options.postgres.has_value()) {
+    REIN_ASSIGN_OR_RETURN(database, PostgresDatabase::Open(*options.postgres, options.durable));
+  } else {
+    REIN_ASSIGN_OR_RETURN(database, SqliteDatabase::Open(options.folder + "/controller.db", options.durable));
+  }
   auto store = std::unique_ptr<Store>(new Store(std::move(options), std::move(database)));
   REIN_RETURN_IF_ERROR(store->Migrate());
   return store;
 }
 
 absl::Status Store::Migrate() {
-  uint64_t version = 0;
-  {
-    Statement query = database_->Prepare("PRAGMA user_version");
-    if (query.Next()) version = query.Unsigned(0);
-    REIN_RETURN_IF_ERROR(query.status());
-  }
+  REIN_ASSIGN_OR_RETURN(uint64_t version, database_->SchemaVersion());
   if (version > kSchemaSteps.size()) {
     return absl::FailedPreconditionError(
-        absl::StrCat(options_.folder, ": the store has schema version ", version,
+        absl::StrCat(database_->Describe(), ": the store has schema version ", version,
                      ", this program knows up to ", kSchemaSteps.size(), ": use a newer one"));
   }
   for (; version < kSchemaSteps.size(); ++version) {
-    REIN_RETURN_IF_ERROR(database_->Begin());
-    REIN_RETURN_IF_ERROR(database_->Execute(kSchemaSteps[version]));
-    REIN_RETURN_IF_ERROR(database_->Execute(absl::StrCat("PRAGMA user_version = ", version + 1)));
-    REIN_RETURN_IF_ERROR(database_->Commit());
+    REIN_RETURN_IF_ERROR(database_->ApplySchemaStep(kSchemaSteps[version], version + 1));
   }
   return absl::OkStatus();
 }
@@ -105,12 +102,15 @@ absl::Status Store::Migrate() {
 absl::StatusOr<uint64_t> Store::Increment(const std::string& counter) {
   REIN_RETURN_IF_ERROR(database_
                            ->Prepare("INSERT INTO counters VALUES (?, 1) "
-                                     "ON CONFLICT (name) DO UPDATE SET value = value + 1")
+                                     "ON CONFLICT (name) DO UPDATE SET value = counters.value + 1")
                            .Bind(1, counter)
                            .Run());
   Statement query = database_->Prepare("SELECT value FROM counters WHERE name = ?");
   query.Bind(1, counter);
-  if (!query.Next()) return absl::InternalError(absl::StrCat("store: no counter ", counter));
+  if (!query.Next()) {
+    REIN_RETURN_IF_ERROR(query.status());
+    return absl::InternalError(absl::StrCat("store: no counter ", counter));
+  }
   return query.Unsigned(0);
 }
 
@@ -147,6 +147,12 @@ std::string Store::RolloutFolder(const std::string& job) const {
   return absl::StrCat(options_.folder, "/rollouts/", job);
 }
 
+absl::StatusOr<std::unique_ptr<SegmentLog>> Store::OpenRollouts(const std::string& job) const {
+  return SegmentLog::Open(RolloutFolder(job), {.durable = options_.durable,
+                                               .max_bytes = options_.segment_bytes,
+                                               .shared = options_.postgres.has_value()});
+}
+
 absl::Status Store::UpdateJob(const JobRecord& job) {
   Statement update = database_->Prepare(
       "UPDATE jobs SET config=?, config_hash=?, state=?, message=?, submitted_at=?, ended_at=?, "
@@ -179,7 +185,8 @@ absl::StatusOr<std::vector<v1::JobEvent>> Store::ReadEvents(const std::string& j
 }
 
 absl::Status Store::PutUpdate(const std::string& job, const v1::UpdateRecord& record) {
-  return database_->Prepare("INSERT OR REPLACE INTO updates VALUES (?, ?, ?)")
+  return database_->Prepare("INSERT INTO updates VALUES (?, ?, ?) "
+                            "ON CONFLICT (job, number) DO UPDATE SET record = excluded.record")
       .Bind(1, job)
       .Bind(2, record.update())
       .Bind(3, record.SerializeAsString())
@@ -227,7 +234,8 @@ absl::StatusOr<std::vector<v1::Checkpoint>> Store::ReadCheckpoints(const std::st
 }
 
 absl::Status Store::PutEval(const std::string& job, const v1::EvalResult& result) {
-  return database_->Prepare("INSERT OR REPLACE INTO evals VALUES (?, ?, ?)")
+  return database_->Prepare("INSERT INTO evals VALUES (?, ?, ?) "
+                            "ON CONFLICT (job, number) DO UPDATE SET result = excluded.result")
       .Bind(1, job)
       .Bind(2, result.update())
       .Bind(3, result.SerializeAsString())
@@ -241,7 +249,8 @@ absl::StatusOr<std::vector<v1::EvalResult>> Store::ReadEvals(const std::string& 
 }
 
 absl::Status Store::PutActor(const ActorRecord& actor) {
-  return database_->Prepare("INSERT OR REPLACE INTO actors VALUES (?, ?, ?)")
+  return database_->Prepare("INSERT INTO actors VALUES (?, ?, ?) ON CONFLICT (name) "
+                            "DO UPDATE SET incarnation = excluded.incarnation, actor = excluded.actor")
       .Bind(1, actor.actor.name())
       .Bind(2, actor.incarnation)
       .Bind(3, actor.actor.SerializeAsString())

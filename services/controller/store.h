@@ -1,5 +1,6 @@
 // Store is the controller's durable memory: jobs, their events, checkpoints and held-out results,
-// the registered actors, and the counters that must never go back.
+// the registered actors, and the counters that must never go back. It lies in a SQLite file or on a
+// PostgreSQL server; rollouts lie in files in both cases (segment_log.h).
 //
 // Writes gather in one transaction until Commit(); nothing may leave the process that depends on a
 // write before its commit. Opening a store of an older schema brings it up to date; one of a newer
@@ -16,15 +17,17 @@
 #include "absl/status/statusor.h"
 
 #include "rein/v1/controller.pb.h"
+#include "services/controller/postgres_database.h"
 #include "services/controller/segment_log.h"
-#include "services/controller/sqlite_database.h"
+#include "services/controller/sql_database.h"
 
 namespace rein::services {
 
 struct StoreOptions {
-  std::string folder;
+  std::string folder;  // of controller.db and the rollouts
+  std::optional<PostgresOptions> postgres = std::nullopt;  // in place of controller.db
   bool durable = true;  // false: nothing is synced (tests only)
-  uint64_t segment_bytes = SegmentLog::kMaxSegmentBytes;  // of a file of rollouts
+  uint64_t segment_bytes = SegmentOptions::kMaxBytes;  // of a file of rollouts
 };
 
 // One job as it is stored.
@@ -63,6 +66,8 @@ class Store {
   const StoreOptions& options() const { return options_; }
 
   absl::Status Commit() { return database_->Commit(); }
+  // As Database has it.
+  absl::StatusOr<uint64_t> ControllerEpoch() { return database_->ControllerEpoch(); }
 
   // Adds one to a counter that starts at 0 and gives the new value.
   absl::StatusOr<uint64_t> Increment(const std::string& counter);
@@ -75,6 +80,8 @@ class Store {
   absl::Status DeleteJob(const std::string& job);
   // Folder of the job's rollouts.
   std::string RolloutFolder(const std::string& job) const;
+  // With PostgreSQL a controller that was replaced may still have files open there.
+  absl::StatusOr<std::unique_ptr<SegmentLog>> OpenRollouts(const std::string& job) const;
 
   // Gives the event its sequence number.
   absl::Status AppendEvent(const std::string& job, v1::JobEvent& event);

@@ -26,7 +26,7 @@ v1::ActorTrace TraceOn(const v1::Actor& actor, const v1::TraceLayersRequest& req
 }
 
 bool HoldsAPolicy(const v1::Actor& actor) {
-  return actor.state() == "READY" &&
+  return actor.state() == "READY" && actor.rank() == 0 &&
          (actor.role() == "trainer" || actor.role() == "rollout" || actor.role() == "reference");
 }
 

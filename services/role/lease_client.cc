@@ -13,6 +13,7 @@ namespace rein::services {
 namespace {
 
 constexpr absl::Duration kCallDeadline = absl::Seconds(5);
+constexpr absl::Duration kShortestDeadline = absl::Milliseconds(500);
 constexpr absl::Duration kRetryPause = absl::Milliseconds(300);
 
 std::string RandomText() {
@@ -27,18 +28,18 @@ class LeaseClient::Connection {
   explicit Connection(const std::string& address)
       : stub_(v1::ControllerService::NewStub(rpc::Connect(address))) {}
 
-  absl::StatusOr<v1::RegisterReply> Register(const v1::RegisterRequest& request) {
+  absl::StatusOr<v1::RegisterReply> Register(const v1::RegisterRequest& request, absl::Duration deadline) {
     grpc::ClientContext context;
-    rpc::SetDeadline(context, kCallDeadline);
+    rpc::SetDeadline(context, deadline);
     v1::RegisterReply reply;
     grpc::Status status = stub_->Register(&context, request, &reply);
     if (!status.ok()) return rpc::FromGrpc(status);
     return reply;
   }
 
-  absl::StatusOr<v1::HeartbeatReply> Heartbeat(const v1::HeartbeatRequest& request) {
+  absl::StatusOr<v1::HeartbeatReply> Heartbeat(const v1::HeartbeatRequest& request, absl::Duration deadline) {
     grpc::ClientContext context;
-    rpc::SetDeadline(context, kCallDeadline);
+    rpc::SetDeadline(context, deadline);
     v1::HeartbeatReply reply;
     grpc::Status status = stub_->Heartbeat(&context, request, &reply);
     if (!status.ok()) return rpc::FromGrpc(status);
@@ -64,7 +65,8 @@ LeaseClient::LeaseClient(LeaseOptions options, rpc::FenceGuard& guard, const syn
       guard_(guard),
       clock_(clock),
       log_(log),
-      connection_(std::make_unique<Connection>(options_.controller)) {}
+      addresses_(options_.controller),
+      connection_(std::make_unique<Connection>(addresses_.current())) {}
 
 LeaseClient::~LeaseClient() {
   {
@@ -79,6 +81,18 @@ bool LeaseClient::WaitUntilRegistered(absl::Duration timeout) {
   std::unique_lock<std::mutex> lock(mutex_);
   return changed_.wait_for(lock, absl::ToChronoNanoseconds(timeout),
                            [this] { return registered_; });
+}
+
+absl::Duration LeaseClient::CallDeadline() const {
+  // One of several that hangs must not use up the lease that another would renew.
+  if (!addresses_.several() || lease_ == absl::ZeroDuration()) return kCallDeadline;
+  return std::clamp(lease_ / 3, kShortestDeadline, kCallDeadline);
+}
+
+void LeaseClient::TryNext(const absl::Status& failure) {
+  if (!addresses_.MayBeElsewhere(failure)) return;
+  addresses_.Next();
+  connection_ = std::make_unique<Connection>(addresses_.current());
 }
 
 void LeaseClient::Run() {
@@ -99,8 +113,9 @@ absl::Duration LeaseClient::RegisterOnce() {
   // The lease counts from before the call: this side must never think that it lasts longer than the
   // controller does.
   absl::Time sent = clock_.Now();
-  absl::StatusOr<v1::RegisterReply> reply = connection_->Register(request);
+  absl::StatusOr<v1::RegisterReply> reply = connection_->Register(request, CallDeadline());
   if (!reply.ok()) {
+    TryNext(reply.status());
     if (!unreachable_told_) {
       log_.Warn("cannot register with the controller, trying on",
                 {{"controller", options_.controller}, {"error", reply.status().ToString()}});
@@ -126,7 +141,7 @@ absl::Duration LeaseClient::HeartbeatOnce() {
   *request.mutable_version() = report.version;
   request.set_load(report.load);
   absl::Time sent = clock_.Now();
-  absl::StatusOr<v1::HeartbeatReply> reply = connection_->Heartbeat(request);
+  absl::StatusOr<v1::HeartbeatReply> reply = connection_->Heartbeat(request, CallDeadline());
   if (reply.ok()) {
     unreachable_told_ = false;
     guard_.ExtendLease(reply->controller_epoch(), sent + lease_);
@@ -140,9 +155,11 @@ absl::Duration LeaseClient::HeartbeatOnce() {
     return absl::ZeroDuration();
   }
   if (!unreachable_told_) {
-    log_.Warn("heartbeat failed, trying on", {{"error", reply.status().ToString()}});
+    log_.Warn("heartbeat failed, trying on",
+              {{"controller", addresses_.current()}, {"error", reply.status().ToString()}});
     unreachable_told_ = true;
   }
+  TryNext(reply.status());
   return std::min(kRetryPause, lease_ / 3);
 }
 

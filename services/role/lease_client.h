@@ -1,6 +1,7 @@
 // LeaseClient keeps an actor registered with the controller for as long as it lives: it registers,
 // sends a heartbeat every third of the lease, and registers anew when the lease or the controller
-// was lost. The FenceGuard follows, so that calls for an epoch that is over are refused.
+// was lost. The FenceGuard follows, so that calls for an epoch that is over are refused. Of several
+// controllers it follows the one that leads.
 //
 //   auto lease = LeaseClient::Start(options, guard, clock, log);   // returns at once
 //
@@ -18,6 +19,7 @@
 
 #include "absl/time/time.h"
 
+#include "common/rpc/address_list.h"
 #include "common/rpc/fence_guard.h"
 #include "common/sync/clock.h"
 #include "common/telemetry/log.h"
@@ -33,7 +35,7 @@ struct ActorReport {
 };
 
 struct LeaseOptions {
-  std::string controller;        // host:port
+  std::string controller;        // host:port, several with commas
   v1::RegisterRequest identity;  // role, name, address, device, build
   // Called from the lease's thread; must be quick.
   std::function<ActorReport()> report;
@@ -62,11 +64,15 @@ class LeaseClient {
   absl::Duration RegisterOnce();
   absl::Duration HeartbeatOnce();
   void SetRegistered(bool registered);
+  absl::Duration CallDeadline() const;
+  // After a call that failed: the next controller is asked.
+  void TryNext(const absl::Status& failure);
 
   const LeaseOptions options_;
   rpc::FenceGuard& guard_;
   const sync::Clock& clock_;
   telemetry::Log& log_;
+  rpc::AddressList addresses_;
   std::unique_ptr<Connection> connection_;
   absl::Duration lease_ = absl::ZeroDuration();
   bool unreachable_told_ = false;

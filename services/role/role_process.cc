@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "common/http/admin_routes.h"
+#include "common/rpc/address_list.h"
 #include "common/rpc/credentials.h"
 #include "common/rpc/server.h"
 #include "common/status/fatal.h"
@@ -24,6 +25,7 @@ namespace {
 
 constexpr int kExitUsage = 2;
 constexpr int kExitGivenUp = 9;
+constexpr absl::Duration kTakeEvery = absl::Milliseconds(300);
 
 sigset_t StopSignals() {
   sigset_t signals;
@@ -57,6 +59,14 @@ std::string CheckAddress(const std::string& address) {
   return good ? "" : absl::StrCat("wants host:port, got '", address, "'");
 }
 
+std::string CheckAddresses(const std::string& addresses) {
+  const rpc::AddressList list(addresses);
+  for (const std::string& address : list.all()) {
+    if (std::string wrong = CheckAddress(address); !wrong.empty()) return wrong;
+  }
+  return "";
+}
+
 std::string CheckDevice(const std::string& device) {
   int number = -1;
   const bool gpu = device.rfind("gpu:", 0) == 0 && absl::SimpleAtoi(device.substr(4), &number);
@@ -78,13 +88,13 @@ void AddCommonFlags(CLI::App& app, const RoleSpec& spec, RoleFlags& flags, bool&
   app.add_option("--log-file", flags.log_file, "Append the log here instead of standard error");
   app.add_option("--address-file", flags.address_file,
                  "Write the addresses of both ports here once they listen");
+  app.add_option("--advertise", flags.advertise,
+                 "Host that the other services reach this one at; default: that of --listen");
   app.add_flag("--version", version, "Print the version and leave");
   if (spec.role != "controller") {
     app.add_option("--controller", flags.controller,
-                   "host:port of the controller; none: serve all")
-        ->check(CheckAddress);
-    app.add_option("--advertise", flags.advertise,
-                   "Host that the other services reach this one at; default: that of --listen");
+                   "host:port of the controller, several with commas; none: serve all")
+        ->check(CheckAddresses);
     app.add_option("--device", flags.device, "cpu, gpu:0, ...")
         ->check(CheckDevice)
         ->capture_default_str();
@@ -113,7 +123,9 @@ RoleProcess::RoleProcess(RoleSpec spec, RoleFlags flags, std::unique_ptr<telemet
     : spec_(std::move(spec)),
       flags_(std::move(flags)),
       log_(std::move(log)),
-      files_(std::move(files)) {
+      files_(std::move(files)),
+      listen_(flags_.listen),
+      admin_(flags_.admin) {
   auto refused = [this](const std::string& path, const access::Caller& caller,
                         const absl::Status& refusal) {
     metrics_
@@ -160,15 +172,61 @@ void RoleProcess::OnListening(std::function<void(const std::string&, const std::
 
 void RoleProcess::OnStopping(std::function<void()> call) { on_stopping_ = std::move(call); }
 
+struct RoleProcess::Waiting {
+  std::atomic<bool> ready = false;
+  std::unique_ptr<http::HttpServer> endpoint;
+  std::unique_ptr<rpc::Server> server;
+};
+
+absl::StatusOr<std::unique_ptr<RoleProcess::Waiting>> RoleProcess::Wait(
+    const std::function<absl::Status()>& refusal) {
+  auto waiting = std::make_unique<Waiting>();
+  http::HttpOptions http = HttpOptionsFor(admin_);
+  http.routes = http::AdminRoutes(metrics_, waiting->ready);
+  http.routes.push_back({"GET", "/", access::UserRole::kNone, [refusal](const http::Request&, http::Response& response) {
+                           response.SetError(refusal());
+                         }});
+  REIN_ASSIGN_OR_RETURN(waiting->endpoint, http::HttpServer::Create(std::move(http)));
+  rpc::ServerOptions options{.address = listen_, .refusal = refusal};
+  REIN_ASSIGN_OR_RETURN(waiting->server, rpc::Server::Create(std::move(options), {}));
+  listen_ = waiting->server->address();
+  admin_ = waiting->endpoint->address();
+  log_->Info("waiting", {{"grpc", listen_}, {"admin", admin_}, {"why", std::string(refusal().message())}});
+  REIN_RETURN_IF_ERROR(TellAddresses(listen_, admin_));
+  return waiting;
+}
+
+absl::StatusOr<bool> RoleProcess::StandBy(const std::function<absl::StatusOr<bool>()>& take,
+                                          const std::function<absl::Status()>& refusal) {
+  sigset_t signals = StopSignals();
+  const timespec pause = absl::ToTimespec(kTakeEvery);
+  bool told = false;
+  while (true) {
+    absl::StatusOr<bool> taken = take();
+    if (taken.ok() && *taken) return true;
+    if (!taken.ok() && !absl::IsUnavailable(taken.status())) return taken.status();
+    if (!taken.ok() && !told) log_->Warn("trying on", {{"error", taken.status().ToString()}});
+    told = !taken.ok();
+    if (waiting_ == nullptr) {
+      REIN_ASSIGN_OR_RETURN(waiting_, Wait(refusal));
+    }
+    const int signal = sigtimedwait(&signals, nullptr, &pause);
+    if (signal <= 0) continue;
+    log_->Info("stopping", {{"signal", strsignal(signal)}});
+    return false;
+  }
+}
+
 absl::Status RoleProcess::Serve(const std::vector<grpc::Service*>& services,
                                 std::function<ActorReport()> report,
                                 std::function<void(uint64_t)> on_new_epoch) {
-  http::HttpOptions http = HttpOptionsFor(flags_.admin);
+  waiting_.reset();  // its ports are taken over
+  http::HttpOptions http = HttpOptionsFor(admin_);
   http.threads = http_threads_;
   http.routes = http::AdminRoutes(metrics_, ready_, on_scrape_);
   http.routes.insert(http.routes.end(), routes_.begin(), routes_.end());
   REIN_ASSIGN_OR_RETURN(auto endpoint, http::HttpServer::Create(std::move(http)));
-  rpc::ServerOptions options{.address = flags_.listen};
+  rpc::ServerOptions options{.address = listen_};
   options.on_handled = [this](const rpc::HandledCall& call) {
     metrics_
         .AddCounter("grpc_server_handled_total", "Calls answered, by method and status",
@@ -181,9 +239,8 @@ absl::Status RoleProcess::Serve(const std::vector<grpc::Service*>& services,
   log_->Info("listening", {{"grpc", server->address()}, {"admin", endpoint->address()}});
   REIN_RETURN_IF_ERROR(TellAddresses(server->address(), endpoint->address()));
   std::unique_ptr<LeaseClient> lease;
-  if (flags_.controller.empty()) {
-    fence_.Open();
-  } else {
+  if (flags_.controller.empty() || flags_.rank > 0) fence_.Open();
+  if (!flags_.controller.empty()) {
     REIN_ASSIGN_OR_RETURN(
         lease, StartLease(server->address(), endpoint->address(), std::move(report),
                           std::move(on_new_epoch)));
@@ -198,6 +255,15 @@ absl::Status RoleProcess::Serve(const std::vector<grpc::Service*>& services,
   if (on_stopping_) on_stopping_();
   std::lock_guard<std::mutex> lock(given_up_mutex_);
   return given_up_;
+}
+
+void RoleProcess::EndNow(const absl::Status& status) {
+  log_->Error("this process ends", {{"error", status.ToString()}});
+  _exit(kExitGivenUp);
+}
+
+std::string RoleProcess::Reached(const std::string& own) const {
+  return flags_.advertise.empty() ? own : flags_.advertise + own.substr(own.rfind(':'));
 }
 
 absl::Status RoleProcess::TellAddresses(const std::string& address, const std::string& admin) {
@@ -239,19 +305,18 @@ absl::StatusOr<std::unique_ptr<LeaseClient>> RoleProcess::StartLease(
   LeaseOptions options{.controller = flags_.controller, .report = std::move(report)};
   options.identity.set_role(spec_.role);
   options.identity.set_name(flags_.name);
-  auto reached = [this](const std::string& own) {
-    return flags_.advertise.empty() ? own : flags_.advertise + own.substr(own.rfind(':'));
-  };
-  options.identity.set_address(reached(address));
-  options.identity.set_admin_address(reached(admin));
+  options.identity.set_address(Reached(address));
+  options.identity.set_admin_address(Reached(admin));
+  options.identity.set_rank(flags_.rank);
+  options.identity.mutable_peers()->Add(flags_.peers.begin(), flags_.peers.end());
   options.identity.set_device(flags_.device);
   options.identity.set_device_id(device_id_);
   *options.identity.mutable_build() = spec_.build;
   options.on_new_epoch = [this, call = std::move(on_new_epoch)](uint64_t epoch) {
-    replies_.Clear();
+    if (flags_.rank == 0) replies_.Clear();  // the others' calls are of rank 0, whose epoch counts
     if (call) call(epoch);
   };
-  return LeaseClient::Start(std::move(options), fence_, clock_, *log_);
+  return LeaseClient::Start(std::move(options), flags_.rank > 0 ? rank_lease_ : fence_, clock_, *log_);
 }
 
 int RunRole(RoleSpec spec, int argc, char** argv,

@@ -11,8 +11,8 @@
 //         });
 //   }
 //
-// Flags of every role: --listen --admin --advertise --controller --name --device --threads --tls --tokens
-// --log-file --address-file --check --version.
+// Flags of every role: --listen --admin --advertise --name --tls --tokens --log-file --address-file --check --version;
+// of all but the controller: --controller --device --threads.
 // Without --controller the fence is open: the process serves whoever calls. Without --tls only this
 // machine is listened to. --check reads flags and files as a start would, and leaves: 0, 2 or 3.
 // Exit codes: 0 stopped by SIGTERM or SIGINT, 2 wrong flags, 3 wrong input, 7 a port is taken,
@@ -57,10 +57,12 @@ struct RoleFlags {
   std::string listen = "127.0.0.1:0";  // host:port of the gRPC server
   std::string admin = "127.0.0.1:0";   // host:port of /metrics, /healthz, /readyz
   std::string advertise;       // host that others reach this one at; default: that of listen
-  std::string controller;      // host:port; empty: none
+  std::string controller;      // host:port, several with commas; empty: none
   std::string name;            // default: the role
   std::string device = "cpu";  // cpu, gpu:0, ...
   int threads = 0;             // of computing; 0: as many as there are cores
+  uint32_t rank = 0;               // of a trainer of several; another than 0 is called by rank 0 alone
+  std::vector<std::string> peers;  // rank 0: host:port of the others
   std::string log_file;        // default: standard error
   std::string tls;             // folder with ca.crt, tls.crt, tls.key; empty: plaintext
   std::string tokens;          // file of user tokens; empty: none
@@ -112,12 +114,21 @@ class RoleProcess {
   void OnScrape(std::function<void()> call) { on_scrape_ = std::move(call); }
   // Told of each call that was refused to its caller; before Serve().
   void OnRefused(rpc::AccessGate::OnRefused call);
-  // Called with the addresses of the gRPC server and of the admin port once both listen, before the
-  // registration; before Serve().
+  // Called with the addresses of the gRPC server and of the admin port once both listen (while it stands by, too),
+  // before the registration; before Serve().
   void OnListening(std::function<void(const std::string& address, const std::string& admin)> call);
+
+  // `own`, host:port that this process listens on, as others reach it.
+  std::string Reached(const std::string& own) const;
 
   // Called before the server stops: long streams should end. Before Serve().
   void OnStopping(std::function<void()> call);
+
+  // Listens without serving until `take` answers true, which is asked every fraction of a second: /readyz says no,
+  // grpc.health.v1 NOT_SERVING, and every call is answered with `refusal`. UNAVAILABLE of `take` is told and asked
+  // again. Serve() then goes on at the same addresses. False: a stop signal came first.
+  absl::StatusOr<bool> StandBy(const std::function<absl::StatusOr<bool>()>& take,
+                               const std::function<absl::Status()>& refusal);
 
   // Serves until SIGTERM, SIGINT, Stop() or GiveUp(); calls still running then have a grace of two seconds.
   // `on_new_epoch` as in LeaseOptions; kept replies are forgotten before it is called. The services
@@ -131,8 +142,13 @@ class RoleProcess {
   ServiceDeps deps();
   // Serve() ends with `status` once calls under way are answered; only the first counts. Any thread.
   void GiveUp(const absl::Status& status);
+  // Ends the process here, as a crash would, with code 9: what it holds in memory must not be answered any more.
+  [[noreturn]] void EndNow(const absl::Status& status);
 
  private:
+  struct Waiting;
+
+  absl::StatusOr<std::unique_ptr<Waiting>> Wait(const std::function<absl::Status()>& refusal);
   absl::Status TellAddresses(const std::string& address, const std::string& admin);
   absl::StatusOr<std::unique_ptr<LeaseClient>> StartLease(
       const std::string& address, const std::string& admin, std::function<ActorReport()> report,
@@ -145,6 +161,7 @@ class RoleProcess {
   std::unique_ptr<telemetry::Log> log_;
   telemetry::Metrics metrics_;
   rpc::FenceGuard fence_{clock_};
+  rpc::FenceGuard rank_lease_{clock_};  // of a rank that follows rank 0's fence
   rpc::ReplyCache replies_;
   const Files files_;
   std::shared_ptr<rpc::AccessGate> gate_;
@@ -153,6 +170,8 @@ class RoleProcess {
   std::vector<http::Route> routes_;
   int http_threads_ = 4;
   std::atomic<bool> ready_ = false;
+  std::string listen_, admin_;  // as the flags say, with the ports that were chosen while waiting
+  std::unique_ptr<Waiting> waiting_;
   std::function<void(const std::string&, const std::string&)> on_listening_;
   std::function<void()> on_stopping_;
   std::mutex given_up_mutex_;

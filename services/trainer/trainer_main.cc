@@ -19,12 +19,12 @@ int main(int argc, char** argv) {
   int rank = 0;
   spec.add_flags = [&](CLI::App& app) {
     app.add_option("--rank", rank,
-                   "0 leads and registers; another rank answers rank 0 alone, so that all may be started "
-                   "with the same flags")
+                   "0 leads; another rank does what rank 0 says, and tells the controller only that it lives; all may be "
+                   "started with the same flags")
         ->check(CLI::NonNegativeNumber);
     app.add_option("--peers", ranks.peers,
                    "host:port of trainers that train with this one as ranks 1, 2, ... (data "
-                   "parallel); they are started without --controller and --peers")
+                   "parallel)")
         ->delimiter(',');
     app.add_option("--rank-timeout", timeout_seconds,
                    "Seconds after which a rank that does not answer is lost")
@@ -36,10 +36,9 @@ int main(int argc, char** argv) {
       return absl::InvalidArgumentError(absl::StrCat("--rank ", rank, ": --peers names ranks 1 to ",
                                                      ranks.peers.size(), " only"));
     }
-    if (rank > 0) {
-      flags.controller.clear();
-      ranks.peers.clear();
-    }
+    if (rank > 0) ranks.peers.clear();
+    flags.rank = static_cast<uint32_t>(rank);
+    flags.peers = ranks.peers;
     return absl::OkStatus();
   };
   return services::RunRole(spec, argc, argv, [&](services::RoleProcess& process) -> absl::Status {

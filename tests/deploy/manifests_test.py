@@ -224,6 +224,23 @@ class ManifestsTest(unittest.TestCase):
                 self.assertEqual(service["spec"]["clusterIP"], "None")
                 self.assertIs(service["spec"]["publishNotReadyAddresses"], True)
 
+    def test_two_controllers_share_a_store_and_may_be_drained_one_by_one(self):
+        rendered = next(r for r in ALL if r.name == "component postgres-store")
+        controller = next(i for i in rendered.of("StatefulSet") if i["metadata"]["name"] == "controller")
+        budget = next(b["spec"] for b in rendered.of("PodDisruptionBudget") if b["metadata"]["name"] == "controller")
+        pod = controller["spec"]["template"]["spec"]
+        self.assertEqual(controller["spec"]["replicas"], 2)
+        self.assertEqual(budget["maxUnavailable"], 1)
+        self.assertNotIn("volumeClaimTemplates", controller["spec"])
+        self.assertTrue(selects(pod["topologySpreadConstraints"][0]["labelSelector"],
+                                controller["spec"]["template"]["metadata"]["labels"]))
+        # The one that waits is ready, or no budget would let the one that leads go, and no update would end.
+        self.assertEqual(pod["containers"][0]["readinessProbe"]["httpGet"]["path"], "/healthz")
+        args = pod["containers"][0]["args"]
+        self.assertIn("--state=/shared/controller", args)
+        self.assertFalse([a for a in args if "password" in a and not a.startswith("--store-password-file=/etc/rein/store/")])
+        self.assertEqual([v["secret"]["secretName"] for v in pod["volumes"] if v["name"] == "store"], ["rein-store"])
+
     def test_ranks_and_their_addresses(self):
         for rendered in self.each():
             for name, template, replicas in rendered.pods:
@@ -249,6 +266,7 @@ class ManifestsTest(unittest.TestCase):
             outside = {
                 "monitoring": {"kubernetes.io/metadata.name": "monitoring"}, "clients": {"rein-clients": "allowed"},
                 "elsewhere": {"kubernetes.io/metadata.name": "default"}, "internet": {}}
+            outside["database"] = {"rein-database": "allowed"}
             edges = dict(EDGES) | OUTSIDE
             if "submit" in pods:
                 edges[("submit", "controller")] = {7000}
@@ -270,6 +288,10 @@ class ManifestsTest(unittest.TestCase):
                 self.assertTrue(network.allows(pod, dns, 53), name)
                 self.assertFalse(network.allows(pod, dns, 443), name)
                 self.assertFalse(network.allows(pod, world, 443), f"{name} reaches the world")
+                database = {"labels": {}, "ports": {}, "outside": True, "namespace_labels": {"rein-database": "allowed"}}
+                wanted = name == "controller" and rendered.name == "component postgres-store"
+                self.assertEqual(network.allows(pod, database, 5432), wanted, f"{name} -> database")
+                self.assertFalse(network.allows(pod, database, 22) or network.allows(pod, world, 5432), name)
 
     def test_certificates_cover_the_names_that_are_called(self):
         rendered = next(r for r in ALL if r.name == "component tls-cert-manager")
@@ -320,6 +342,7 @@ class CommandLinesTest(unittest.TestCase):
         rein = BIN / "rein"
         subprocess.run([rein, "certs", "init", "--dir", cls.folder / "certs", "--namespace", "rein",
                         "--user", "batch:submitter"], check=True, capture_output=True)
+        (cls.folder / "password").write_text("of the database\n")
         subprocess.run([rein, "token", "add", "ada", "--file", cls.folder / "tokens.json"], check=True, capture_output=True)
 
     @classmethod
@@ -344,7 +367,8 @@ class CommandLinesTest(unittest.TestCase):
         role = program.name.removeprefix("rein-")
         user = "user/batch" if "submit" in arguments else "" if role == "rein" else role
         mounts = {"/etc/rein/tls": self.folder / "certs" / user, "/etc/rein/tokens": self.folder,
-                  "/etc/rein/job": self.folder, "/shared": self.folder, "/var/lib/rein": self.folder}
+                  "/etc/rein/job": self.folder, "/shared": self.folder, "/var/lib/rein": self.folder,
+                  "/etc/rein/store": self.folder}
         for mount in container["volumeMounts"]:
             path = mount["mountPath"]
             for i, argument in enumerate(arguments):

@@ -6,14 +6,11 @@
 Asserted: the disturbed job succeeds by itself, its ledger is exact, no stored rollout was generated twice, its
 final weights are those of the undisturbed job bit for bit, and `rein down` leaves no process behind.
 """
-import hashlib
 import os
-import pathlib
-import re
 import signal
 import time
 
-from stack import MODEL, Stack, alive
+from stack import MODEL, Stack, alive, check_ledger, weights
 
 LEASE_SECONDS = 2
 UPDATES, PROMPTS, SIBLINGS = 60, 8, 4
@@ -34,12 +31,6 @@ rewards: [{exact_match: {}}]
 checkpoint: {every: 7}""" % (UPDATES, PROMPTS, SIBLINGS) + COMMON.replace("FILE", "train")
 
 
-def weights(job):
-    files = sorted(pathlib.Path(job["output"], "model").glob("*.safetensors"))
-    assert files, f"no weights in {job['output']}/model"
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
-
-
 def disturb(box, name):
     """Returns how many services were hit."""
     hits, update = 0, 3
@@ -58,15 +49,6 @@ def disturb(box, name):
     return hits
 
 
-def check_ledger(box, name):
-    text = box.rein("describe", name)
-    ledger = {key: int(value) for key, value in re.findall(r"(consumed|dropped|in flight|rollouts stored) (\d+)", text)}
-    assert ledger["consumed"] == UPDATES * PROMPTS, text
-    assert ledger["dropped"] == 0 and ledger["in flight"] == 0, text
-    assert ledger["rollouts stored"] == UPDATES * PROMPTS * SIBLINGS, text
-    assert "ALARM" not in text, text
-
-
 def main():
     box = Stack("--lease-seconds", str(LEASE_SECONDS))
     try:
@@ -76,7 +58,7 @@ def main():
             if name == "disturbed":
                 print(disturb(box, name), "services were hit", flush=True)
             box.rein("wait", name, "--timeout", "200")
-            check_ledger(box, name)
+            check_ledger(box, name, UPDATES * PROMPTS, SIBLINGS)
         assert weights(box.job("calm")) == weights(box.job("disturbed")), "other weights after the faults"
         pids = box.pids()
     finally:

@@ -5,12 +5,12 @@
 """
 import json
 import os
-import re
 import signal
 import sys
+import time
 import unittest
 
-from stack import MODEL, Stack, alive
+from stack import MODEL, Stack, alive, check_ledger
 
 SFT = """name: start
 model: {config: %s}
@@ -63,10 +63,33 @@ class RanksTest(unittest.TestCase):
                 self.assertFalse(alive(pid))
             self.assertGreater(self.epoch(stack), epoch)
         stack.rein("wait", "grow", "--timeout", "120")
-        text = stack.rein("describe", "grow")
-        ledger = dict(re.findall(r"(consumed|dropped|in flight|rollouts stored) (\d+)", text))
-        self.assertEqual(ledger, {"consumed": "240", "dropped": "0", "in flight": "0", "rollouts stored": "960"})
-        self.assertIn("the trainer starts again at update", text)
+        check_ledger(stack, "grow", 240, 4)
+        self.assertIn("the trainer starts again at update", stack.rein("describe", "grow"))
+
+    def test_a_rank_that_hangs_is_lost_with_its_lease_and_the_job_goes_on(self):
+        stack = Stack("--trainers", "2", "--lease-seconds", "2")  # a rank that does not answer is waited for 300 s
+        self.addCleanup(stack.down)
+        self.assertRegex(stack.rein("get", "actors"), r"trainer \(rank 0\) +trainer-0 +READY[^\n]*\n"
+                                                      r"trainer \(rank 1\) +trainer-1 +READY")
+        stack.end_of(SFT, code=0)
+        stack.submit(GRPO)
+        update = stack.wait_for_update("grow", 5)
+        frozen = stack.pid("trainer-1")
+        os.kill(frozen, signal.SIGSTOP)
+        begin = time.time()
+        while (states := self.states(stack)) != {"trainer-0": "LOST", "trainer-1": "LOST"} and stack.pid("trainer-1") == frozen:
+            self.assertLess(time.time() - begin, 20, states)
+            time.sleep(0.05)
+        stack.wait_for_update("grow", update + 2)
+        self.assertLess(time.time() - begin, 60)
+        self.assertFalse(alive(frozen))  # rein up put another in its place
+        stack.rein("wait", "grow", "--timeout", "120")
+        check_ledger(stack, "grow", 240, 4)
+
+    @staticmethod
+    def states(stack):
+        actors = json.loads(stack.rein("get", "actors", "-o", "json"))["actors"]
+        return {actor["name"]: actor["state"] for actor in actors if actor["role"] == "trainer"}
 
     @staticmethod
     def epoch(stack):

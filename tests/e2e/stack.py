@@ -1,7 +1,9 @@
 """The services, as a user starts them, in a folder of their own."""
+import hashlib
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -75,6 +77,23 @@ class Stack:
         """The lines of metrics.jsonl."""
         path = pathlib.Path(self.job(name)["output"]) / "metrics.jsonl"
         return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def weights(job):
+    """Digest of the weights that a job left."""
+    files = sorted(pathlib.Path(job["output"], "model").glob("*.safetensors"))
+    assert files, f"no weights in {job['output']}/model"
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+def check_ledger(box, name, groups, siblings):
+    """So many groups were consumed once, none was dropped, and every rollout was stored once."""
+    text = box.rein("describe", name)
+    ledger = {key: int(value) for key, value in re.findall(r"(consumed|dropped|in flight|rollouts stored) (\d+)", text)}
+    assert ledger["consumed"] == groups, text
+    assert ledger["dropped"] == 0 and ledger["in flight"] == 0, text
+    assert ledger["rollouts stored"] == groups * siblings, text
+    assert "ALARM" not in text, text
 
 
 def alive(pid):

@@ -344,7 +344,7 @@ async function actorsPage(turn) {
   const { actors = [] } = await get("/api/actors");
   if (turn !== drawn) return;
   show("Services", make("h1", {}, "Services"), table(["Role", "Name", "State", "#Epoch", "#Policy", "Device", "Load", "#Heard", "Build"],
-    actors.map((a) => [a.role, a.name, make("span", { class: "state " + a.state }, a.state), a.epoch || 0,
+    actors.map((a) => [a.rank || a.peers ? `${a.role} (rank ${a.rank || 0})` : a.role, a.name, make("span", { class: "state " + a.state }, a.state), a.epoch || 0,
       a.version ? `${a.version.lineage || 0}:${a.version.number || 0}` : "", a.device, a.load || "", age(number(a.silent_seconds ?? 0)),
       (a.build || {}).release || ""]), "None has registered"));
   later(turn, 3000, () => actorsPage(turn));

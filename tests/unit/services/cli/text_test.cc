@@ -1,5 +1,6 @@
 #include <cmath>
 
+#include "absl/strings/str_cat.h"
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -14,6 +15,7 @@ namespace {
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 TEST(TextTableTest, AlignsColumnsByWhatIsSeen) {
   EXPECT_EQ(Table({{"NAME", "REWARD", "AGE"}, {"digits", "–", "6m"}, {"x", "0.5", ""}}),
@@ -146,6 +148,32 @@ TEST(DescribeTextTest, JobsTable) {
   EXPECT_EQ(JobsTable(jobs, absl::FromUnixSeconds(400)),
             "NAME      KIND  STATE    UPDATE   REWARD  AGE  MESSAGE\n"
             "products  grpo  RUNNING  128/200  0.612   6m\n");
+}
+
+TEST(DescribeTextTest, RanksAreShownWhereATrainerHasSeveral) {
+  v1::ListActorsReply actors;
+  for (uint32_t rank : {0, 1}) {
+    v1::Actor& actor = *actors.add_actors();
+    actor.set_role("trainer");
+    actor.set_name(absl::StrCat("trainer-", rank));
+    actor.set_rank(rank);
+    if (rank == 0) actor.add_peers("127.0.0.1:2");
+  }
+  actors.add_actors()->set_role("rollout");
+  const std::string table = ActorsTable(actors);
+  EXPECT_THAT(table, HasSubstr("\ntrainer (rank 0)  trainer-0"));
+  EXPECT_THAT(table, HasSubstr("\ntrainer (rank 1)  trainer-1"));
+  EXPECT_THAT(table, Not(HasSubstr("rollout (rank")));
+}
+
+TEST(DescribeTextTest, TellsWhatAJobTakesOnDisk) {
+  v1::Job job;
+  EXPECT_THAT(DescribeJob(job, {}, {}, absl::UnixEpoch()), Not(HasSubstr("disk ")));
+  job.set_disk_bytes(12'000'000);
+  job.add_checkpoints()->set_bytes(4'000'000);
+  job.add_checkpoints()->set_bytes(5'000'000);
+  const std::string text = DescribeJob(job, {}, {}, absl::UnixEpoch());
+  EXPECT_THAT(text, HasSubstr("\ndisk       12MB, of it 9.0MB in checkpoints\n"));
 }
 
 TEST(DescribeTextTest, RolloutsAreReadable) {

@@ -77,6 +77,41 @@ TEST_F(SegmentLogTest, ADamagedRecordIsNamed) {
   EXPECT_FALSE(log_->Read({.segment = 9, .offset = 0}).ok());
 }
 
+// The stale process goes on after its successor has opened the log: neither touches what the other wrote.
+TEST_F(SegmentLogTest, WritersOfASharedLogNeverMeetInAFile) {
+  const std::string folder = folder_ + "/shared";
+  auto open = [&] { return *SegmentLog::Open(folder, {.max_bytes = 20, .shared = true}); };
+  auto stale = open();
+  const RecordPlace first = *stale->Append("of the first");
+  auto next = open();
+  EXPECT_EQ(*next->Read(first), "of the first");
+  EXPECT_EQ(next->List().size(), 1);  // made when something is written
+  std::vector<std::pair<RecordPlace, std::string>> written;
+  for (int i = 0; i < 6; ++i) {
+    for (auto* log : {stale.get(), next.get()}) {
+      const std::string text = (log == stale.get() ? "stale record " : "next record ") + std::to_string(i);
+      written.emplace_back(*log->Append(text), text);
+    }
+  }
+  for (const auto& [place, text] : written) {
+    EXPECT_EQ(*stale->Read(place), text);
+    EXPECT_EQ(*next->Read(place), text);
+  }
+  EXPECT_EQ(*open()->Read(first), "of the first");
+}
+
+TEST_F(SegmentLogTest, ASharedLogCutsNothing) {
+  const RecordPlace kept = *log_->Append("kept");
+  ASSERT_TRUE(log_->Append("torn record").ok());
+  log_.reset();
+  const uint64_t torn = fs::file_size(File()) - 3;
+  fs::resize_file(File(), torn);
+  auto log = *SegmentLog::Open(folder_, {.shared = true});
+  EXPECT_EQ(log->Append("next")->segment, 2);
+  EXPECT_EQ(fs::file_size(File()), torn);
+  EXPECT_EQ(*log->Read(kept), "kept");
+}
+
 TEST(Crc32cTest, HasTheKnownCheckValue) {
   EXPECT_EQ(Crc32c("123456789"), 0xE3069283);
   EXPECT_EQ(Crc32c(""), 0);

@@ -6,24 +6,26 @@
 #include <gtest/gtest.h>
 
 #include "services/controller/actor_registry.h"
+#include "services/controller/sqlite_database.h"
 #include "services/controller/store_schema.h"
+#include "tests/unit/services/controller/store_place.h"
 
 namespace rein::services {
 namespace {
 
 using ::testing::HasSubstr;
 
-class StoreTest : public ::testing::Test {
+class StoreTest : public ::testing::TestWithParam<StoreKind> {
  protected:
   void SetUp() override {
-    folder_ = testing::TempDir() + "/store_test";
-    std::filesystem::remove_all(folder_);
+    if (!place_.Make(GetParam(), "store_test")) GTEST_SKIP() << fakes::PostgresProcess::why_not();
     Open();
   }
 
+  // As after a crash: what was not committed is gone.
   void Open() {
     store_.reset();
-    auto store = Store::Open({.folder = folder_});
+    auto store = place_.Open();
     ASSERT_TRUE(store.ok()) << store.status();
     store_ = *std::move(store);
   }
@@ -35,11 +37,12 @@ class StoreTest : public ::testing::Test {
     return job;
   }
 
-  std::string folder_;
+  StorePlace place_;
   std::unique_ptr<Store> store_;
 };
+REIN_FOR_EACH_STORE(StoreTest);
 
-TEST_F(StoreTest, KeepsWhatWasCommittedAndNothingElse) {
+TEST_P(StoreTest, KeepsWhatWasCommittedAndNothingElse) {
   ASSERT_TRUE(store_->InsertJob(Job("first")).ok());
   ASSERT_TRUE(store_->Commit().ok());
   JobRecord changed = Job("first");
@@ -55,7 +58,7 @@ TEST_F(StoreTest, KeepsWhatWasCommittedAndNothingElse) {
   EXPECT_EQ(jobs[0].config.name(), "first");
 }
 
-TEST_F(StoreTest, EventsAreNumberedPerJobWithoutGaps) {
+TEST_P(StoreTest, EventsAreNumberedPerJobWithoutGaps) {
   for (const char* job : {"a", "b", "a"}) {
     v1::JobEvent event;
     event.set_message(job);
@@ -70,7 +73,7 @@ TEST_F(StoreTest, EventsAreNumberedPerJobWithoutGaps) {
   EXPECT_EQ(store_->ReadEvents("a", 1)->size(), 1);
 }
 
-TEST_F(StoreTest, CheckpointsEvalsAndUpdatesComeBack) {
+TEST_P(StoreTest, CheckpointsEvalsAndUpdatesComeBack) {
   v1::Checkpoint checkpoint;
   checkpoint.set_path("p");
   for (uint32_t number : {1, 2}) {
@@ -96,24 +99,106 @@ TEST_F(StoreTest, CheckpointsEvalsAndUpdatesComeBack) {
   EXPECT_FALSE(store_->ReadUpdate("a", 3)->has_value());
 }
 
-TEST_F(StoreTest, ASecondControllerOnTheFolderIsRefused) {
-  auto second = Store::Open({.folder = folder_});
-  EXPECT_FALSE(second.ok());
-  EXPECT_THAT(std::string(second.status().message()), HasSubstr("database is locked"));
+TEST_P(StoreTest, TextsAreBytes) {
+  const std::string bytes("\xff\x00 \xc3\xa4 ' \\ ?", 10);
+  JobRecord job = Job("bytes");
+  job.message = bytes;
+  job.submitted_at = 1.0 / 3;
+  ASSERT_TRUE(store_->InsertJob(job).ok());
+  ASSERT_TRUE(store_->Commit().ok());
+  Open();
+  ASSERT_EQ(store_->ReadJobs()->size(), 1);
+  EXPECT_EQ(store_->ReadJobs()->front().message, bytes);
+  EXPECT_EQ(store_->ReadJobs()->front().submitted_at, 1.0 / 3);
 }
 
-TEST_F(StoreTest, AStoreOfAnOlderSchemaIsBroughtUpToDate) {
-  const std::string folder = folder_ + "/old";
-  std::filesystem::create_directories(folder);
-  auto database = *Database::Open(folder + "/controller.db", /*durable=*/true);
-  ASSERT_TRUE(database->Begin().ok());
-  ASSERT_TRUE(database->Execute(kSchemaSteps[0]).ok());
-  ASSERT_TRUE(database->Execute("PRAGMA user_version = 1; INSERT INTO jobs VALUES (1, CAST('old' AS BLOB), 'r', "
-                                "x'', 'h', 3, '', 1, 0, 9, 4, 1, 2, 7, 0, 5, 0, 'out')")
+TEST_P(StoreTest, WhatIsTakenBackIsGoneAndTheRestGoesOn) {
+  ASSERT_TRUE(store_->InsertJob(Job("kept")).ok());
+  ASSERT_TRUE(store_->Commit().ok());
+  ASSERT_TRUE(store_->InsertJob(Job("taken back")).ok());
+  EXPECT_EQ(store_->ReadJobs()->size(), 2);  // a read sees the writes before it
+  store_->database().Rollback();
+  EXPECT_EQ(store_->ReadJobs()->size(), 1);
+  ASSERT_TRUE(store_->InsertJob(Job("next")).ok());
+  ASSERT_TRUE(store_->Commit().ok());
+  Open();
+  ASSERT_EQ(store_->ReadJobs()->size(), 2);
+  EXPECT_EQ(store_->ReadJobs()->back().name, "next");
+}
+
+TEST_P(StoreTest, ARefusedWriteIsNamedAndStopsNothingAfterIt) {
+  ASSERT_TRUE(store_->InsertJob(Job("twice")).ok());
+  ASSERT_TRUE(store_->Commit().ok());
+  absl::Status refused = store_->InsertJob(Job("twice"));
+  if (refused.ok()) refused = store_->Commit();
+  EXPECT_EQ(refused.code(), absl::StatusCode::kAlreadyExists) << refused;
+  store_->database().Rollback();
+  EXPECT_EQ(*store_->Increment("c"), 1);
+  EXPECT_TRUE(store_->Commit().ok());
+}
+
+TEST_P(StoreTest, CountersNeverGoBack) {
+  EXPECT_EQ(*store_->Increment("c"), 1);
+  EXPECT_EQ(*store_->Increment("c"), 2);
+  EXPECT_EQ(*store_->Increment("d"), 1);
+  ASSERT_TRUE(store_->Commit().ok());
+  const uint64_t epoch = *store_->ControllerEpoch();
+  Open();
+  EXPECT_EQ(*store_->Increment("c"), 3);
+  EXPECT_GT(*store_->ControllerEpoch(), epoch);
+}
+
+TEST_P(StoreTest, ADeletedJobLeavesNoRow) {
+  v1::JobEvent event;
+  for (const char* name : {"gone", "stays"}) {
+    ASSERT_TRUE(store_->InsertJob(Job(name)).ok());
+    ASSERT_TRUE(store_->AppendEvent(name, event).ok());
+  }
+  ASSERT_TRUE(store_->DeleteJob("gone").ok());
+  ASSERT_TRUE(store_->Commit().ok());
+  Open();
+  ASSERT_EQ(store_->ReadJobs()->size(), 1);
+  EXPECT_TRUE(store_->ReadEvents("gone", 0)->empty());
+  EXPECT_EQ(store_->ReadEvents("stays", 0)->size(), 1);
+}
+
+TEST_P(StoreTest, AnAbandonedStoreCommitsNothing) {
+  store_->database().Abandon();
+  ASSERT_TRUE(store_->InsertJob(Job("never")).ok());
+  EXPECT_TRUE(store_->Commit().ok());
+  EXPECT_EQ(store_->ReadJobs()->size(), 1);
+  Open();
+  EXPECT_TRUE(store_->ReadJobs()->empty());
+}
+
+TEST_P(StoreTest, AStoreOfAnOlderSchemaIsBroughtUpToDate) {
+  std::unique_ptr<Database> database;
+  StoreOptions options{.folder = place_.folder() + "/old"};
+  std::filesystem::create_directories(options.folder);
+  std::unique_ptr<LeaderLease> lease;
+  if (GetParam() == StoreKind::kSqlite) {
+    database = *SqliteDatabase::Open(options.folder + "/controller.db");
+  } else {
+    const PostgresAddress address = place_.server()->NewDatabase();
+    lease = *LeaderLease::Open(address, "test", absl::Seconds(60));
+    ASSERT_TRUE(*lease->TryTake());
+    options.postgres = PostgresOptions{.address = address, .epoch = lease->epoch()};
+    database = *PostgresDatabase::Open(*options.postgres);
+  }
+  ASSERT_TRUE(database->ApplySchemaStep(kSchemaSteps[0], 1).ok());
+  ASSERT_TRUE(database
+                  ->Prepare("INSERT INTO jobs VALUES (1, ?, ?, ?, ?, 3, ?, 1, 0, 9, 4, 1, 2, 7, 0, 5, 0, ?)")
+                  .Bind(1, std::string("old"))
+                  .Bind(2, std::string("r"))
+                  .Bind(3, std::string())
+                  .Bind(4, std::string("h"))
+                  .Bind(5, std::string())
+                  .Bind(6, std::string("out"))
+                  .Run()
                   .ok());
   ASSERT_TRUE(database->Commit().ok());
   database.reset();
-  auto store = Store::Open({.folder = folder});
+  auto store = Store::Open(options);
   ASSERT_TRUE(store.ok()) << store.status();
   std::vector<JobRecord> jobs = *(*store)->ReadJobs();
   ASSERT_EQ(jobs.size(), 1);
@@ -125,20 +210,29 @@ TEST_F(StoreTest, AStoreOfAnOlderSchemaIsBroughtUpToDate) {
   EXPECT_TRUE((*store)->ReadJobs()->front().pausing);
 }
 
-TEST_F(StoreTest, AStoreOfANewerSchemaIsRefused) {
-  ASSERT_TRUE(store_->database().Execute("PRAGMA user_version = 99").ok());
+TEST_P(StoreTest, AStoreOfANewerSchemaIsRefused) {
+  ASSERT_TRUE(store_->database().ApplySchemaStep("", 99).ok());
   store_.reset();
-  absl::Status status = Store::Open({.folder = folder_}).status();
+  absl::Status status = place_.Open().status();
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(std::string(status.message()),
               HasSubstr("schema version 99, this program knows up to"));
+}
+
+TEST(SqliteStoreTest, ASecondControllerOnTheFolderIsRefused) {
+  StorePlace place;
+  ASSERT_TRUE(place.Make(StoreKind::kSqlite, "store_test_two"));
+  auto first = place.Open();
+  auto second = place.Open();
+  EXPECT_FALSE(second.ok());
+  EXPECT_THAT(std::string(second.status().message()), HasSubstr("database is locked"));
 }
 
 class ActorRegistryTest : public StoreTest {
  protected:
   void SetUp() override {
     StoreTest::SetUp();
-    OpenRegistry();
+    if (store_ != nullptr) OpenRegistry();
   }
 
   void OpenRegistry() { registry_ = *ActorRegistry::Open(*store_, clock_, absl::Seconds(10)); }
@@ -162,8 +256,9 @@ class ActorRegistryTest : public StoreTest {
   sync::VirtualClock clock_{absl::FromUnixSeconds(1000)};
   std::unique_ptr<ActorRegistry> registry_;
 };
+REIN_FOR_EACH_STORE(ActorRegistryTest);
 
-TEST_F(ActorRegistryTest, ALeaseThatRanOutEndsTheEpoch) {
+TEST_P(ActorRegistryTest, ALeaseThatRanOutEndsTheEpoch) {
   uint64_t epoch = Register("rollout-0", "x")->actor_epoch();
   clock_.Advance(absl::Seconds(9));
   EXPECT_TRUE(Beat("rollout-0", epoch).ok());
@@ -181,7 +276,7 @@ TEST_F(ActorRegistryTest, ALeaseThatRanOutEndsTheEpoch) {
             "actor epoch 1 of rollout-0 is over, the current one is 2");
 }
 
-TEST_F(ActorRegistryTest, ANewProcessTakesTheNameAndTheOldOneCannotTakeItBack) {
+TEST_P(ActorRegistryTest, ANewProcessTakesTheNameAndTheOldOneCannotTakeItBack) {
   ASSERT_TRUE(Register("rollout-0", "old").ok());
   ASSERT_TRUE(Register("rollout-0", "new").ok());
   absl::Status status = Register("rollout-0", "old").status();
@@ -191,7 +286,7 @@ TEST_F(ActorRegistryTest, ANewProcessTakesTheNameAndTheOldOneCannotTakeItBack) {
   EXPECT_TRUE(Register("rollout-0", "old").ok());
 }
 
-TEST_F(ActorRegistryTest, EpochsGoOnAfterARestartOfTheController) {
+TEST_P(ActorRegistryTest, EpochsGoOnAfterARestartOfTheController) {
   uint64_t epoch = Register("rollout-0", "x")->actor_epoch();
   uint64_t controller = registry_->controller_epoch();
   registry_.reset();
@@ -202,7 +297,49 @@ TEST_F(ActorRegistryTest, EpochsGoOnAfterARestartOfTheController) {
   EXPECT_GT(Register("rollout-1", "y")->actor_epoch(), epoch);
 }
 
-TEST_F(ActorRegistryTest, WrongRegistrationsAreNamed) {
+TEST_P(ActorRegistryTest, TheRanksOfATrainerShareTheirFate) {
+  auto join = [&](const std::string& name, uint32_t rank, const std::string& address) {
+    v1::RegisterRequest request;
+    request.set_role("trainer");
+    request.set_name(name);
+    request.set_address(address);
+    request.set_incarnation(name);
+    request.set_rank(rank);
+    if (rank == 0) request.add_peers("127.0.0.1:2");
+    return registry_->Register(request);
+  };
+  auto state = [&](const std::string& name) {
+    registry_->ExpireLeases();
+    for (const v1::Actor& actor : registry_->Actors()) {
+      if (actor.name() == name) return actor.state();
+    }
+    return std::string("unknown");
+  };
+  const uint64_t other = join("other", 1, "127.0.0.1:9")->actor_epoch();  // of no group here
+  const uint64_t rank = join("trainer-1", 1, "127.0.0.1:2")->actor_epoch();
+  const uint64_t leader = join("trainer-0", 0, "127.0.0.1:1")->actor_epoch();
+  clock_.Advance(absl::Seconds(9));
+  for (auto [name, epoch] : {std::pair{"trainer-1", rank}, {"trainer-0", leader}, {"other", other}}) {
+    EXPECT_TRUE(Beat(name, epoch).ok());
+  }
+  EXPECT_EQ(registry_->Actors()[2].rank(), 1);
+  clock_.Advance(absl::Seconds(9));
+  EXPECT_TRUE(Beat("trainer-0", leader).ok());
+  EXPECT_EQ(state("trainer-0"), kActorReady);
+  clock_.Advance(absl::Seconds(2));  // rank 1 is frozen
+  EXPECT_EQ(state("trainer-1"), kActorLost);
+  EXPECT_EQ(state("trainer-0"), kActorLost);
+  EXPECT_EQ(Beat("trainer-0", leader).message(),
+            "the lease of trainer-0, or of another rank of it, ran out: register again");
+  absl::Status early = join("trainer-0", 0, "127.0.0.1:1").status();
+  EXPECT_EQ(early.code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(early.message(), "rank 1 of this trainer (trainer-1 at 127.0.0.1:2) is lost: it has to be back first");
+  EXPECT_TRUE(join("trainer-1", 1, "127.0.0.1:2").ok());
+  EXPECT_GT(join("trainer-0", 0, "127.0.0.1:1")->actor_epoch(), leader);
+  EXPECT_EQ(state("trainer-0"), kActorReady);
+}
+
+TEST_P(ActorRegistryTest, WrongRegistrationsAreNamed) {
   v1::RegisterRequest request;
   request.set_role("generator");
   EXPECT_EQ(registry_->Register(request).status().message(),

@@ -139,5 +139,28 @@ TEST_F(LeaseClientTest, TheFenceClosesWhileTheControllerIsAwayAndOpensWhenItIsBa
   EXPECT_TRUE(Eventually([&] { return guard_.Admit(FenceOf(1)).ok(); }));
 }
 
+// Two controllers: the one that was asked first waits, and the one that leads is lost later.
+TEST_F(LeaseClientTest, FollowsTheControllerThatLeads) {
+  auto waits = [](const std::string& address) {
+    return *rpc::Server::Create(
+        {.address = address, .refusal = [] { return absl::UnavailableError("NOT_LEADER: this controller waits"); }}, {});
+  };
+  auto other = waits("127.0.0.1:0");
+  const std::string first = other->address(), second = server_->address();
+  LeaseOptions options{.controller = first + "," + second, .report = [] { return ActorReport(); }};
+  options.identity.set_name("follower");
+  rpc::FenceGuard guard(clock_);
+  auto lease = LeaseClient::Start(std::move(options), guard, clock_, *log_);
+  ASSERT_TRUE(lease->WaitUntilRegistered(absl::Seconds(10)));
+  lease_.reset();  // the fixture's own
+  const uint64_t epoch = guard.actor_epoch();
+  FakeRegistry next;
+  server_ = waits("127.0.0.1:0");  // the leader is gone
+  other.reset();
+  other = *rpc::Server::Create(first, &next);
+  EXPECT_TRUE(Eventually([&] { return !next.heartbeats().empty(); }));
+  EXPECT_EQ(next.heartbeats()[0].actor_epoch(), epoch);
+}
+
 }  // namespace
 }  // namespace rein::services

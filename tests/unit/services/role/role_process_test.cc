@@ -1,5 +1,6 @@
 #include "services/role/role_process.h"
 
+#include <fstream>
 #include <thread>
 
 #include <gmock/gmock.h>
@@ -83,6 +84,63 @@ TEST(RoleProcessTest, GivesUpAfterAnErrorThatANewProcessMayNotHave) {
   });
   EXPECT_EQ(code, 9);
   EXPECT_EQ(ended.message(), "the GPU is gone");
+}
+
+TEST(RoleProcessTest, StandsByUntilItMayServeAtTheSameAddresses) {
+  const std::string file = testing::TempDir() + "/stand_by.address";
+  std::string refused, waiting_ready, address_before, address_after, ready;
+  int code = RunReward({"--log-file", "/dev/null", "--address-file", file}, [&](RoleProcess& process) -> absl::Status {
+    int asked = 0;
+    auto take = [&]() -> absl::StatusOr<bool> {
+      if (++asked == 2) return absl::UnavailableError("the store is away");  // told, and asked again
+      if (asked == 3) {
+        std::string admin;
+        std::ifstream(file) >> address_before >> admin;
+        httplib::Client http(admin.substr(0, admin.rfind(':')), std::stoi(admin.substr(admin.rfind(':') + 1)));
+        waiting_ready = http.Get("/readyz")->body;
+        auto stub = v1::RewardService::NewStub(rpc::Connect(address_before));
+        grpc::ClientContext context;
+        rpc::SetDeadline(context, absl::Seconds(10));
+        v1::ScoreRewardsReply reply;
+        refused = stub->Score(&context, v1::ScoreRewardsRequest(), &reply).error_message();
+      }
+      return asked > 3;
+    };
+    absl::StatusOr<bool> leads = process.StandBy(take, [] { return absl::UnavailableError("NOT_LEADER: waits"); });
+    if (!leads.ok() || !*leads) return absl::InternalError("does not lead");
+    FencedService service(process.fence());
+    std::thread visitor;
+    process.OnListening([&](const std::string& address, const std::string& admin) {
+      address_after = address;
+      visitor = std::thread([&, admin] {
+        httplib::Client http(admin.substr(0, admin.rfind(':')), std::stoi(admin.substr(admin.rfind(':') + 1)));
+        while (ready != "ready\n") ready = http.Get("/readyz")->body;
+        process.Stop();
+      });
+    });
+    absl::Status status = process.Serve({&service}, [] { return ActorReport{}; });
+    visitor.join();
+    return status;
+  });
+  EXPECT_EQ(code, 0);
+  EXPECT_EQ(refused, "NOT_LEADER: waits");
+  EXPECT_EQ(waiting_ready, "not ready\n");
+  EXPECT_EQ(address_before, address_after);
+}
+
+TEST(RoleProcessTest, AStopWhileItStandsByIsNoError) {
+  absl::StatusOr<bool> leads = true;
+  int code = RunReward({"--log-file", "/dev/null"}, [&](RoleProcess& process) {
+    auto take = [&]() -> absl::StatusOr<bool> {
+      process.Stop();
+      return false;
+    };
+    leads = process.StandBy(take, [] { return absl::UnavailableError("waits"); });
+    return leads.status();
+  });
+  EXPECT_EQ(code, 0);
+  ASSERT_TRUE(leads.ok());
+  EXPECT_FALSE(*leads);
 }
 
 TEST(RoleProcessTest, AWrongFlagIsExitCode2AndTheBodyIsNotCalled) {
