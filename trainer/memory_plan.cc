@@ -70,8 +70,8 @@ MemoryPlan PlanMemory(const models::ModelDescription& model, const weights::Regi
   }
   add("undo", copied, false);
   add("activations", e.activations, false);
-  add("logits", e.logits, false);
-  if (settings.optimizer.offload > 0) add("staging", 2 * kStagingBytes, false);
+  add("workspace", e.workspace(), false);
+  if (settings.optimizer.offload > 0) add("staging", 2 * kStagingBytes, true);
   return plan;
 }
 

@@ -3,7 +3,7 @@
 //   MemoryPlan plan = PlanMemory(model, registry, settings, algorithm, ranks);
 //   REIN_RETURN_IF_ERROR(CheckPlan(model, registry, settings, algorithm, ranks, free_bytes));
 //
-// Weights, gradients, optimizer state and copies are counted; activations and logits are those of models/estimate.h,
+// Weights, gradients, optimizer state and copies are counted; activations and workspace are those of models/estimate.h,
 // within 5 % of what was measured for shapes that it is calibrated for.
 
 #pragma once
@@ -22,7 +22,7 @@
 namespace rein::trainer {
 
 struct PlannedPart {
-  std::string name;    // weights, gradients, optimizer, reference, critic, undo, activations, logits, staging
+  std::string name;    // weights, gradients, optimizer, reference, critic, undo, activations, workspace, staging
   int64_t bytes = 0;
   bool kept = false;   // allocated when the job is loaded; else while it trains
 };

@@ -118,6 +118,8 @@ absl::Status ParameterSet::Allocate(const ParameterSource& source, const std::st
     state.master = Pinned(length - kept, at::kFloat);
     state.master.copy_(master.narrow(0, kept, length - kept));
     state.rounded = rounded.narrow(0, kept, length - kept);
+    // Now, or it would be cut from the block of the logits, which then would not fit there any more.
+    state.staging_memory = at::empty({2 * kStagingBytes}, fp32.dtype(at::kByte));
     for (at::Tensor* moment : {&state.moment1, &state.moment2}) {
       *moment = Pinned(length - kept, moments);
       moment->zero_();

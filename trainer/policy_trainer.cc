@@ -25,6 +25,8 @@ namespace rein::trainer {
 
 using tensor::CatchTorch;
 
+constexpr double kUsable = 0.98;  // of a GPU's free memory: cuBLAS has some of its own, and the allocator rounds up
+
 PolicyTrainer::PolicyTrainer(TrainerSettings settings, Algorithm algorithm,
                              parallel::ProcessGroup& group)
     : settings_(std::move(settings)), algorithm_(std::move(algorithm)), group_(group) {}
@@ -82,7 +84,8 @@ absl::Status PolicyTrainer::PlanDevice() {
   int64_t free_bytes = 0;
   REIN_RETURN_IF_ERROR(CatchTorch("free memory of the device", [&] {
     at::accelerator::emptyCache();  // of a job before
-    free_bytes = static_cast<int64_t>(at::accelerator::getMemoryInfo(at::Device(settings_.device).index()).first);
+    const size_t all = at::accelerator::getMemoryInfo(at::Device(settings_.device).index()).first;
+    free_bytes = static_cast<int64_t>(kUsable * static_cast<double>(all));
   }));
   if (settings_.offload_as_needed) {
     settings_.optimizer.offload = NeededOffload(trained, registry, settings_, algorithm_, group_.size(), free_bytes);

@@ -65,6 +65,19 @@ int64_t KeptBytes(const DecoderSpec& s) {
   return bytes;
 }
 
+int64_t Above(int64_t n, int64_t least, int64_t factor) {
+  while (least < n) least *= factor;
+  return least;
+}
+
+// What cuDNN's deterministic backward takes: dQ in fp32 for each 256 keys of the longest sequence, dK and dV for each
+// query head; of the sizes that common/kernels/attention_backward.cc plans for.
+int64_t AttentionBytes(const DecoderSpec& s, int64_t tokens, int64_t longest) {
+  constexpr int64_t kMany = 16384, kKeys = 256;
+  const int64_t planned = tokens <= kMany ? Above(tokens, 1024, 4) : (tokens + kMany - 1) / kMany * kMany;
+  return planned * s.num_heads * s.head_dim * (kFp32 * Above(longest, 512, 2) / kKeys + 8);
+}
+
 int64_t KvBytes(const DecoderSpec& s, int64_t tokens) {
   constexpr int64_t kPage = 16;
   return KvBytesPerPage(s, kPage, kBf16) * ((tokens + kPage - 1) / kPage);
@@ -98,6 +111,9 @@ TrainingEstimate EstimateTraining(const ModelDescription& model, const weights::
                   choice.compute_bytes / kBf16;
   constexpr int64_t kMostLogits = int64_t{5} << 30;  // beyond, they are computed in parts
   e.logits = s.scalar_head ? 0 : std::min(kMostLogits, kBf16 * tokens * s.vocab_size);
+  constexpr int64_t kUsualLength = 4096;  // where none is said
+  const int64_t longest = std::min(tokens, choice.length > 0 ? choice.length : kUsualLength);
+  if (IsCalibrated(s) && choice.compute_bytes == kBf16) e.attention = AttentionBytes(s, tokens, longest);
   return e;
 }
 
@@ -158,7 +174,7 @@ absl::StatusOr<ordered_json> EstimateJob(const std::string& path, const Estimate
   ordered_json& bytes = out["bytes"];
   if (trains) {
     bytes["trainer"] = {{"weights", t.weights}, {"gradients", t.gradients}, {"optimizer", t.optimizer},
-                        {"activations", t.activations}, {"logits", t.logits}, {"all", t.total(1)}};
+                        {"activations", t.activations}, {"workspace", t.workspace()}, {"all", t.total(1)}};
     if (t.reference > 0) bytes["trainer"]["reference"] = t.reference;
   }
   if (generates) {

@@ -6,6 +6,7 @@
 
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
@@ -31,8 +32,11 @@ struct EstimateChoice {
 // Of one GPU.
 struct TrainingEstimate {
   // Bytes.
-  int64_t weights = 0, gradients = 0, optimizer = 0, reference = 0, activations = 0, logits = 0;
-  int64_t total(int ranks) const { return weights + gradients + optimizer / ranks + reference + activations + logits; }
+  int64_t weights = 0, gradients = 0, optimizer = 0, reference = 0, activations = 0;
+  // Logits, or what the backward pass of attention works in, one after the other in the same place.
+  int64_t logits = 0, attention = 0;
+  int64_t workspace() const { return std::max(logits, attention); }
+  int64_t total(int ranks) const { return weights + gradients + optimizer / ranks + reference + activations + workspace(); }
 };
 TrainingEstimate EstimateTraining(const ModelDescription& model, const weights::Registry& registry,
                                   const EstimateChoice& choice);

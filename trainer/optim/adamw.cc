@@ -122,7 +122,9 @@ void StepStaged(const Registry& registry, const kernels::AdamWRange& range, floa
                 OptimizerState& state) {
   auto checked = [](const absl::Status& status) { TORCH_CHECK(status.ok(), std::string(status.message())); };
   if (state.staging == nullptr) {
-    state.staging_memory = at::empty({2 * kStagingBytes}, grad.options().dtype(at::kByte));
+    if (!state.staging_memory.defined()) {
+      state.staging_memory = at::empty({2 * kStagingBytes}, grad.options().dtype(at::kByte));
+    }
     auto staging = kernels::HostStaging::Create(state.staging_memory.mutable_data_ptr(), kStagingBytes);
     checked(staging.status());
     state.staging = *std::move(staging);
