@@ -103,6 +103,7 @@ class MlflowTest(unittest.TestCase):
             port = probe.getsockname()[1]
         cls.uri = f"http://127.0.0.1:{port}"
         log = (cls.folder / "server.log").open("w")
+        cls.addClassCleanup(log.close)
         server = subprocess.Popen([sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1", "--backend-store-uri",
                                    f"sqlite:///{cls.folder}/mlflow.db", "--default-artifact-root", str(cls.folder / "artifacts")],
                                   stdout=log, stderr=log, env=OFFLINE, start_new_session=True)
@@ -118,8 +119,12 @@ class MlflowTest(unittest.TestCase):
         cls.client = MlflowClient(cls.uri)
 
     def run_of(self, job):
-        (found,) = self.client.search_runs([self.client.get_experiment_by_name("rein").experiment_id], f"tags.`rein.job` = '{job}'")
+        (found,) = self.runs_of(job)
         return found
+
+    def runs_of(self, job):
+        experiment = self.client.get_experiment_by_name("rein")
+        return self.client.search_runs([experiment.experiment_id], f"tags.`rein.job` = '{job}'") if experiment else []
 
     def history(self, job, figure):
         return [(m.step, m.value) for m in self.client.get_metric_history(self.run_of(job).info.run_id, figure)]
@@ -145,25 +150,25 @@ class MlflowTest(unittest.TestCase):
         # Deleted, and submitted again under the name.
         (job / "metrics.jsonl").write_text(json.dumps({"update": 1, "time": 1800000000, "reward/a b": 7}) + "\n")
         run("mlflow", job, "--uri", self.uri, "--once")
-        runs = self.client.search_runs([self.client.get_experiment_by_name("rein").experiment_id], "tags.`rein.job` = 'lines'")
-        self.assertEqual(sorted(r.data.metrics["reward/a b"] for r in runs), [0.45, 7])
+        self.assertEqual(sorted(r.data.metrics["reward/a b"] for r in self.runs_of("lines")), [0.45, 7])
 
     def test_a_long_file_and_one_that_is_killed(self):
         job = self.folder / "long"
         job.mkdir()
         (job / "metrics.jsonl").write_text("".join(update(u, **{f"figure_{i}": u + i / 8 for i in range(8)}) for u in range(1, 501)))
         command = [sys.executable, "-m", "rein.sinks", "mlflow", str(job), "--uri", self.uri, "--poll-seconds", "0.1"]
-        first = subprocess.Popen(command, env=OFFLINE)
+        def start():
+            process = subprocess.Popen(command, env=OFFLINE, stdout=subprocess.DEVNULL)
+            self.addCleanup(lambda: (process.kill(), process.wait()))
+            return process
+
+        first = start()
         deadline = time.time() + 60
-        while time.time() < deadline:  # in the midst of it, as far as that can be met
-            try:
-                if self.history("long", "figure_0"):
-                    break
-            except ValueError:
-                pass
+        while time.time() < deadline and not (self.runs_of("long") and self.history("long", "figure_0")):
+            time.sleep(0.02)  # in the midst of it, as far as that can be met
         first.kill()
         first.wait()
-        second = subprocess.Popen(command, env=OFFLINE)
+        second = start()
         with (job / "metrics.jsonl").open("a") as out:
             out.write(update(501, figure_0=501))
         while time.time() < deadline + 60 and len(self.history("long", "figure_0")) < 501:
