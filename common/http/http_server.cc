@@ -145,7 +145,13 @@ absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Create(HttpOptions optio
   httplib::Server& server = *http->server_;
   const std::string host = address.substr(0, colon);
   int bound = -1;
-  server.set_socket_options([&bound](socket_t socket) { bound = socket; });  // no SO_REUSEPORT: a port taken is an error
+  // No SO_REUSEPORT: a port that another listens on is an error. Connections of a process before this one, which the
+  // kernel remembers for a minute, are none.
+  server.set_socket_options([&bound](socket_t socket) {
+    const int yes = 1;
+    setsockopt(socket, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof(yes));
+    bound = socket;
+  });
   if (port == 0) {
     http->port_ = server.bind_to_any_port(host);
   } else {

@@ -1,5 +1,6 @@
 #include "services/cli/controller_client.h"
 
+#include <algorithm>
 #include <random>
 
 #include "absl/strings/str_cat.h"
@@ -36,7 +37,7 @@ class ControllerClient::Stub {
   absl::StatusOr<Reply> Call(grpc::Status (Rpc::*method)(grpc::ClientContext*, const Request&,
                                                          Reply*),
                              const Request& request, absl::Duration deadline = kDeadline) {
-    const absl::Time until = absl::Now() + Patience();
+    const absl::Time until = absl::Now() + std::min(Patience(), deadline);
     while (true) {
       FindLeader(until);
       grpc::ClientContext context;

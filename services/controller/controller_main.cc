@@ -15,6 +15,7 @@
 #include "services/controller/postgres_address.h"
 #include "services/controller/rate_limit.h"
 #include "services/controller/rpc_connector.h"
+#include "services/controller/standby_service.h"
 #include "services/controller/web_page.h"
 #include "services/role/role_process.h"
 
@@ -37,13 +38,15 @@ absl::Status ReadStoreFlags(StoreFlags& flags) {
   return absl::OkStatus();
 }
 
-// Waits until this controller leads; null: it was stopped before.
+// Waits until this controller leads; null: it was stopped before. `standby` gets what answers until it serves.
 absl::StatusOr<std::unique_ptr<services::LeaderLease>> Lead(services::RoleProcess& process,
                                                             const services::PostgresAddress& address,
-                                                            absl::Duration length) {
+                                                            absl::Duration length,
+                                                            std::unique_ptr<services::StandbyService>& standby) {
   REIN_ASSIGN_OR_RETURN(auto lease, services::LeaderLease::Open(address, process.flags().name, length));
-  REIN_ASSIGN_OR_RETURN(bool leads, process.StandBy([&] { return lease->TryTake(); },
-                                                    [&] { return lease->NotLeader(); }));
+  auto refusal = [lease = lease.get()] { return lease->NotLeader(); };
+  standby = std::make_unique<services::StandbyService>(refusal);
+  REIN_ASSIGN_OR_RETURN(bool leads, process.StandBy([&] { return lease->TryTake(); }, *standby, refusal));
   if (!leads) return nullptr;
   process.log().Info("leads", {{"store", address.shown}, {"controller_epoch", std::to_string(lease->epoch())}});
   lease->KeepRenewing([&process](const absl::Status& why) { process.EndNow(why); });
@@ -74,9 +77,10 @@ int main(int argc, char** argv) {
   return services::RunRole(spec, argc, argv, [&](services::RoleProcess& process) -> absl::Status {
     state = std::filesystem::absolute(state).string();  // other processes get paths under it
     std::unique_ptr<services::LeaderLease> lease;  // outlives the store: given back after its last write
+    std::unique_ptr<services::StandbyService> standby;
     std::optional<services::PostgresOptions> postgres;
     if (store.address.has_value()) {
-      REIN_ASSIGN_OR_RETURN(lease, Lead(process, *store.address, absl::Seconds(lease_seconds)));
+      REIN_ASSIGN_OR_RETURN(lease, Lead(process, *store.address, absl::Seconds(lease_seconds), standby));
       if (lease == nullptr) return absl::OkStatus();
       postgres = {.address = *store.address, .epoch = lease->epoch(), .on_lost = [&process](const absl::Status& why) {
                     process.EndNow(why);

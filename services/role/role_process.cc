@@ -179,7 +179,7 @@ struct RoleProcess::Waiting {
 };
 
 absl::StatusOr<std::unique_ptr<RoleProcess::Waiting>> RoleProcess::Wait(
-    const std::function<absl::Status()>& refusal) {
+    grpc::Service& service, const std::function<absl::Status()>& refusal) {
   auto waiting = std::make_unique<Waiting>();
   http::HttpOptions http = HttpOptionsFor(admin_);
   http.routes = http::AdminRoutes(metrics_, waiting->ready);
@@ -187,8 +187,8 @@ absl::StatusOr<std::unique_ptr<RoleProcess::Waiting>> RoleProcess::Wait(
                            response.SetError(refusal());
                          }});
   REIN_ASSIGN_OR_RETURN(waiting->endpoint, http::HttpServer::Create(std::move(http)));
-  rpc::ServerOptions options{.address = listen_, .refusal = refusal};
-  REIN_ASSIGN_OR_RETURN(waiting->server, rpc::Server::Create(std::move(options), {}));
+  REIN_ASSIGN_OR_RETURN(waiting->server, rpc::Server::Create({.address = listen_}, {&service}));
+  waiting->server->SetServing(false);
   listen_ = waiting->server->address();
   admin_ = waiting->endpoint->address();
   log_->Info("waiting", {{"grpc", listen_}, {"admin", admin_}, {"why", std::string(refusal().message())}});
@@ -197,6 +197,7 @@ absl::StatusOr<std::unique_ptr<RoleProcess::Waiting>> RoleProcess::Wait(
 }
 
 absl::StatusOr<bool> RoleProcess::StandBy(const std::function<absl::StatusOr<bool>()>& take,
+                                          grpc::Service& service,
                                           const std::function<absl::Status()>& refusal) {
   sigset_t signals = StopSignals();
   const timespec pause = absl::ToTimespec(kTakeEvery);
@@ -208,11 +209,12 @@ absl::StatusOr<bool> RoleProcess::StandBy(const std::function<absl::StatusOr<boo
     if (!taken.ok() && !told) log_->Warn("trying on", {{"error", taken.status().ToString()}});
     told = !taken.ok();
     if (waiting_ == nullptr) {
-      REIN_ASSIGN_OR_RETURN(waiting_, Wait(refusal));
+      REIN_ASSIGN_OR_RETURN(waiting_, Wait(service, refusal));
     }
     const int signal = sigtimedwait(&signals, nullptr, &pause);
     if (signal <= 0) continue;
     log_->Info("stopping", {{"signal", strsignal(signal)}});
+    waiting_.reset();
     return false;
   }
 }

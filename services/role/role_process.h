@@ -125,9 +125,9 @@ class RoleProcess {
   void OnStopping(std::function<void()> call);
 
   // Listens without serving until `take` answers true, which is asked every fraction of a second: /readyz says no,
-  // grpc.health.v1 NOT_SERVING, and every call is answered with `refusal`. UNAVAILABLE of `take` is told and asked
-  // again. Serve() then goes on at the same addresses. False: a stop signal came first.
-  absl::StatusOr<bool> StandBy(const std::function<absl::StatusOr<bool>()>& take,
+  // grpc.health.v1 NOT_SERVING, and `service` refuses every call with `refusal`. UNAVAILABLE of `take` is told and asked
+  // again. Serve() then goes on at the same addresses; `service` must live until then. False: a stop signal came first.
+  absl::StatusOr<bool> StandBy(const std::function<absl::StatusOr<bool>()>& take, grpc::Service& service,
                                const std::function<absl::Status()>& refusal);
 
   // Serves until SIGTERM, SIGINT, Stop() or GiveUp(); calls still running then have a grace of two seconds.
@@ -148,7 +148,7 @@ class RoleProcess {
  private:
   struct Waiting;
 
-  absl::StatusOr<std::unique_ptr<Waiting>> Wait(const std::function<absl::Status()>& refusal);
+  absl::StatusOr<std::unique_ptr<Waiting>> Wait(grpc::Service& service, const std::function<absl::Status()>& refusal);
   absl::Status TellAddresses(const std::string& address, const std::string& admin);
   absl::StatusOr<std::unique_ptr<LeaseClient>> StartLease(
       const std::string& address, const std::string& admin, std::function<ActorReport()> report,

@@ -67,6 +67,18 @@ TEST_F(HttpServerTest, ServesWhatWasCounted) {
   EXPECT_THAT(Get("/metrics")->body, ::testing::Not(HasSubstr("rl_job")));
 }
 
+TEST_F(HttpServerTest, ComesBackToItsPortAtOnce) {
+  const std::string address = server_->address();
+  httplib::Client client("127.0.0.1", server_->port());
+  client.set_keep_alive(false);  // the server closes first, and the kernel remembers the connection
+  ASSERT_EQ(client.Get("/healthz")->status, 200);
+  server_.reset();
+  auto again = HttpServer::Create({.address = address, .routes = AdminRoutes(metrics_, ready_)});
+  EXPECT_TRUE(again.ok()) << again.status();
+  auto second = HttpServer::Create({.address = address, .routes = AdminRoutes(metrics_, ready_)});
+  EXPECT_EQ(second.status().code(), absl::StatusCode::kUnavailable);  // a port taken is still an error
+}
+
 TEST_F(HttpServerTest, TellsWhatTheProcessUses) {
   const std::string page = Get("/metrics")->body;
   auto value = [&](const std::string& name) {

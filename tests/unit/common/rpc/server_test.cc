@@ -1,6 +1,5 @@
 #include "common/rpc/server.h"
 
-#include <atomic>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -11,7 +10,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "absl/strings/str_cat.h"
 #include <gmock/gmock.h>
 #include <grpcpp/generic/generic_stub.h>
 #include <gtest/gtest.h>
@@ -161,19 +159,6 @@ TEST_F(ServerTest, CountsCallsByMethodAndCode) {
   server_.reset();
   EXPECT_THAT(handled_, ElementsAre("rein.v1.RewardService.Score OK",
                                     "rein.v1.RewardService.Score INVALID_ARGUMENT"));
-}
-
-TEST_F(ServerTest, OneThatRefusesAnswersEveryCallAndServesNothing) {
-  constexpr int kNotServing = 2;
-  std::atomic<int> asked = 0;
-  auto refusing = Server::Create({.address = "127.0.0.1:0",
-                                  .refusal = [&] { return absl::UnavailableError(absl::StrCat("waits ", ++asked)); }},
-                                 {});
-  ASSERT_TRUE(refusing.ok()) << refusing.status();
-  channel_ = Connect((*refusing)->address());
-  EXPECT_EQ(Score(0), absl::UnavailableError("waits 1"));
-  EXPECT_EQ(Score(0), absl::UnavailableError("waits 2"));
-  EXPECT_EQ(Health(), kNotServing);
 }
 
 TEST_F(ServerTest, LongStatusTextsArriveCut) {

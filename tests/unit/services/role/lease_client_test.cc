@@ -61,6 +61,17 @@ class FakeRegistry final : public v1::ControllerService::Service {
   std::vector<v1::HeartbeatRequest> heartbeats_;
 };
 
+// A controller that waits for another's lease.
+class WaitingRegistry final : public v1::ControllerService::Service {
+ public:
+  grpc::Status Register(grpc::ServerContext*, const v1::RegisterRequest*, v1::RegisterReply*) override {
+    return rpc::ToGrpc(absl::UnavailableError("NOT_LEADER: this controller waits"));
+  }
+  grpc::Status Heartbeat(grpc::ServerContext*, const v1::HeartbeatRequest*, v1::HeartbeatReply*) override {
+    return rpc::ToGrpc(absl::UnavailableError("NOT_LEADER: this controller waits"));
+  }
+};
+
 bool Eventually(const std::function<bool()>& condition) {
   for (int i = 0; i < 2000 && !condition(); ++i) {
     std::this_thread::sleep_for(std::chrono::milliseconds(5));
@@ -141,11 +152,8 @@ TEST_F(LeaseClientTest, TheFenceClosesWhileTheControllerIsAwayAndOpensWhenItIsBa
 
 // Two controllers: the one that was asked first waits, and the one that leads is lost later.
 TEST_F(LeaseClientTest, FollowsTheControllerThatLeads) {
-  auto waits = [](const std::string& address) {
-    return *rpc::Server::Create(
-        {.address = address, .refusal = [] { return absl::UnavailableError("NOT_LEADER: this controller waits"); }}, {});
-  };
-  auto other = waits("127.0.0.1:0");
+  WaitingRegistry waits;
+  auto other = *rpc::Server::Create("127.0.0.1:0", &waits);
   const std::string first = other->address(), second = server_->address();
   LeaseOptions options{.controller = first + "," + second, .report = [] { return ActorReport(); }};
   options.identity.set_name("follower");
@@ -155,7 +163,7 @@ TEST_F(LeaseClientTest, FollowsTheControllerThatLeads) {
   lease_.reset();  // the fixture's own
   const uint64_t epoch = guard.actor_epoch();
   FakeRegistry next;
-  server_ = waits("127.0.0.1:0");  // the leader is gone
+  server_.reset();  // the leader is gone
   other.reset();
   other = *rpc::Server::Create(first, &next);
   EXPECT_TRUE(Eventually([&] { return !next.heartbeats().empty(); }));

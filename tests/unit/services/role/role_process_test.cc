@@ -32,6 +32,13 @@ class FencedService final : public v1::RewardService::Service {
   rpc::FenceGuard& fence_;
 };
 
+class RefusingService final : public v1::RewardService::Service {
+ public:
+  grpc::Status Score(grpc::ServerContext*, const v1::ScoreRewardsRequest*, v1::ScoreRewardsReply*) override {
+    return rpc::ToGrpc(absl::UnavailableError("NOT_LEADER: waits"));
+  }
+};
+
 int RunReward(std::vector<std::string> arguments,
               const std::function<absl::Status(RoleProcess&)>& body) {
   arguments.insert(arguments.begin(), "rein-reward");
@@ -106,7 +113,8 @@ TEST(RoleProcessTest, StandsByUntilItMayServeAtTheSameAddresses) {
       }
       return asked > 3;
     };
-    absl::StatusOr<bool> leads = process.StandBy(take, [] { return absl::UnavailableError("NOT_LEADER: waits"); });
+    RefusingService waits;
+    absl::StatusOr<bool> leads = process.StandBy(take, waits, [] { return absl::UnavailableError("NOT_LEADER: waits"); });
     if (!leads.ok() || !*leads) return absl::InternalError("does not lead");
     FencedService service(process.fence());
     std::thread visitor;
@@ -135,7 +143,8 @@ TEST(RoleProcessTest, AStopWhileItStandsByIsNoError) {
       process.Stop();
       return false;
     };
-    leads = process.StandBy(take, [] { return absl::UnavailableError("waits"); });
+    RefusingService waits;
+    leads = process.StandBy(take, waits, [] { return absl::UnavailableError("waits"); });
     return leads.status();
   });
   EXPECT_EQ(code, 0);
