@@ -132,7 +132,9 @@ v1::LoadTrainerReply TrainerSession::Loaded() const {
     planned->set_name(part.name);
     planned->set_bytes(static_cast<uint64_t>(part.bytes));
   }
-  reply.set_coming_bytes(static_cast<uint64_t>(trainer_->memory_plan().coming()));
+  // The plan is right to 5 %, and what is left goes to others.
+  const trainer::MemoryPlan& plan = trainer_->memory_plan();
+  reply.set_coming_bytes(static_cast<uint64_t>(plan.coming() + plan.total() / 20));
   return reply;
 }
 
