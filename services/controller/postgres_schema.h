@@ -23,7 +23,10 @@ DECLARE
   leader controller_leader%ROWTYPE;
   lease controller_lease%ROWTYPE;
 BEGIN
-  SELECT * INTO STRICT leader FROM controller_leader FOR UPDATE;
+  SELECT * INTO STRICT leader FROM controller_leader;  -- one that was replaced waits for nobody
+  IF leader.epoch = mine THEN
+    SELECT * INTO STRICT leader FROM controller_leader FOR UPDATE;
+  END IF;
   IF leader.epoch <> mine THEN
     SELECT * INTO STRICT lease FROM controller_lease;
     RAISE EXCEPTION 'NOT_LEADER: this controller (epoch %) was replaced by % at % (epoch %)',

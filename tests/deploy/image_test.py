@@ -44,7 +44,7 @@ class ImageTest(unittest.TestCase):
         if os.geteuid() != 0:
             self.skipTest("chroot needs root")
         # What the base image brings: the C library and its loader.
-        run = subprocess.run(["ldd", BIN / "rein"], capture_output=True, text=True, check=True).stdout
+        run = subprocess.run(["ldd", *(BIN / name for name in CONTROL)], capture_output=True, text=True, check=True).stdout
         for line in run.splitlines():
             found = re.search(r"(/\S*(?:ld-linux\S*|/lib(?:c|m|dl|rt|pthread|resolv)\.so\S*))", line)
             if found:
