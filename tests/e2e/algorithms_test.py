@@ -44,7 +44,7 @@ trainer: {learning_rate: 1e-3}
 STEP_JUDGED = """name: step-judged
 model: {job: start}
 data: {train: {file: data/train.jsonl, answer: none}, eval: {file: data/eval.jsonl, limit: 200}}
-reinforce_pp: {max_completion_tokens: 3, updates: 16, prompts: 256}
+reinforce_pp: {max_completion_tokens: 3, updates: 8, prompts: 256, kl: {coefficient: 0.05}}
 rewards: [{model: {job: step-judge, steps: {separator: ',', reduce: mean}}}, {exact_match: {}, weight: 0}]
 eval: {accuracy: exact_match}
 trainer: {learning_rate: 1e-3}
@@ -129,7 +129,7 @@ class AlgorithmsTest(unittest.TestCase):
         if not wanted("reward_model"):
             return
         self.stack.end_of("name: judge\nmodel: {job: start}\ndata: {train: data/judged.jsonl, eval: data/judged_eval.jsonl}\n"
-                          "reward_model: {updates: 90}\ntrainer: {learning_rate: 1e-3}\n", code=0)
+                          "reward_model: {updates: 180}\ntrainer: {learning_rate: 1e-3}\n", code=0)
         before, after = self.stack.job("judge")["evals"]
         print(f"{'reward_model':24} {before.get('accuracy', 0):.3f} -> {after['accuracy']:.3f} of held-out pairs", flush=True)
         self.assertGreater(after["accuracy"], 0.85)
@@ -157,7 +157,7 @@ class AlgorithmsTest(unittest.TestCase):
                 (held_out if number % 11 == 0 else steps).write(line + "\n")
         self.stack.end_of("name: step-judge\nmodel: {job: start}\n"
                           "data: {train: data/steps.jsonl, eval: {file: data/steps_eval.jsonl, limit: 200}}\n"
-                          "reward_model: {updates: 90, objective: steps, separator: ','}\n"
+                          "reward_model: {updates: 180, objective: steps, separator: ','}\n"
                           "trainer: {learning_rate: 1e-3}\n", code=0)
         before, after = (result.get("accuracy", 0) for result in self.stack.job("step-judge")["evals"])
         print(f"{'process reward model':24} {before:.3f} -> {after:.3f} of held-out steps", flush=True)
