@@ -25,7 +25,7 @@ void ExpectClose(const at::Tensor& actual, const at::Tensor& wanted, const char*
   ASSERT_TRUE(actual.defined()) << what;
   ASSERT_EQ(actual.sizes(), wanted.sizes()) << what;
   const double scale = std::max(1.0, wanted.abs().max().item<double>());
-  EXPECT_LE((actual - wanted).abs().max().item<double>(), 2e-5 * scale) << what;
+  EXPECT_LE((actual - wanted).abs().max().item<double>(), 5e-5 * scale) << what;  // fp32 sums in another order
 }
 
 // Runs both on equal leaves and an equal random output gradient.
