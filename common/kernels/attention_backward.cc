@@ -43,26 +43,16 @@ absl::Status Check(fe::error_t error) {
   return absl::InternalError(absl::StrCat("AttendBackward: cuDNN: ", error.get_message()));
 }
 
-int64_t RoundUp(int64_t n, int64_t grain) { return (n + grain - 1) / grain * grain; }
-
 // The sizes that a plan is built for, few of them: building one takes about a second. What is beyond the run's own
 // costs a launch of blocks that end at once.
 struct Sizes {
   int64_t sequences, longest_query, longest_key, tokens;
 
   explicit Sizes(const AttentionBackward& run)
-      : sequences(Above(run.sequences, 4, 4)),
-        longest_query(Above(run.longest_query, 512, 2)),
-        longest_key(Above(run.longest_key, 512, 2)),
-        tokens(run.tokens <= kManyTokens ? Above(run.tokens, 1024, 4) : RoundUp(run.tokens, kManyTokens)) {}
-
- private:
-  static constexpr int64_t kManyTokens = 16384;
-
-  static int64_t Above(int64_t n, int64_t least, int64_t factor) {
-    while (least < n) least *= factor;
-    return least;
-  }
+      : sequences(PlannedAbove(run.sequences, 4, 4)),
+        longest_query(PlannedLength(run.longest_query)),
+        longest_key(PlannedLength(run.longest_key)),
+        tokens(PlannedTokens(run.tokens)) {}
 };
 
 class Plan {

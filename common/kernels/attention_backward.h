@@ -42,6 +42,17 @@ struct AttentionBackward {
 
 constexpr bool AttentionBackwardTakes(int64_t head_dim) { return head_dim == 64 || head_dim == 128; }
 
+// The sizes that plans are built for, few of them: tokens of a batch, and the longest of its sequences.
+constexpr int64_t PlannedAbove(int64_t n, int64_t least, int64_t factor) {
+  while (least < n) least *= factor;
+  return least;
+}
+constexpr int64_t PlannedTokens(int64_t tokens) {
+  constexpr int64_t kMany = 16384;
+  return tokens <= kMany ? PlannedAbove(tokens, 1024, 4) : (tokens + kMany - 1) / kMany * kMany;
+}
+constexpr int64_t PlannedLength(int64_t longest) { return PlannedAbove(longest, 512, 2); }
+
 // `allocate` gives device memory of so many bytes that stays valid until the stream has passed. INTERNAL with
 // cuDNN's own words when it refuses, UNIMPLEMENTED in a build without CUDA.
 absl::Status AttendBackward(const AttentionBackward& run,

@@ -5,6 +5,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "common/kernels/attention_backward.h"
 #include "common/models/kv_size.h"
 #include "common/status/status_macros.h"
 
@@ -65,17 +66,11 @@ int64_t KeptBytes(const DecoderSpec& s) {
   return bytes;
 }
 
-int64_t Above(int64_t n, int64_t least, int64_t factor) {
-  while (least < n) least *= factor;
-  return least;
-}
-
 // What cuDNN's deterministic backward takes: dQ in fp32 for each 256 keys of the longest sequence, dK and dV for each
-// query head; of the sizes that common/kernels/attention_backward.cc plans for.
+// query head.
 int64_t AttentionBytes(const DecoderSpec& s, int64_t tokens, int64_t longest) {
-  constexpr int64_t kMany = 16384, kKeys = 256;
-  const int64_t planned = tokens <= kMany ? Above(tokens, 1024, 4) : (tokens + kMany - 1) / kMany * kMany;
-  return planned * s.num_heads * s.head_dim * (kFp32 * Above(longest, 512, 2) / kKeys + 8);
+  constexpr int64_t kKeys = 256;
+  return kernels::PlannedTokens(tokens) * s.num_heads * s.head_dim * (kFp32 * kernels::PlannedLength(longest) / kKeys + 8);
 }
 
 int64_t KvBytes(const DecoderSpec& s, int64_t tokens) {

@@ -144,15 +144,13 @@ class JsonlPrompts final : public PromptSource {
   }
 
  private:
-  static nlohmann::json Column(const data::PromptRow& row, const std::string& name) {
-    const nlohmann::json columns = nlohmann::json::parse(row.columns_json, nullptr, false);
-    const auto found = columns.find(name);
-    return found == columns.end() ? nlohmann::json() : *found;
+  static nlohmann::json ColumnsOf(const data::PromptRow& row) {
+    return nlohmann::json::parse(row.columns_json, nullptr, false);
   }
 
   // The label, score or margin of a line.
   absl::StatusOr<double> Mark(uint64_t index, const data::PromptRow& row) const {
-    const nlohmann::json value = Column(row, marks_.column);
+    const nlohmann::json value = ColumnsOf(row).value(marks_.column, nlohmann::json());
     const bool is_label = marks_.answers == Answers::kMarked;
     if (is_label && value.is_boolean()) return value.get<bool>() ? 1.0 : 0.0;
     if (is_label && value.is_number() && (value == 0 || value == 1)) return value.get<double>();
@@ -165,7 +163,8 @@ class JsonlPrompts final : public PromptSource {
   // A line of steps, each with its label.
   absl::StatusOr<LearnedText> ReadSteps(uint64_t index) const {
     REIN_ASSIGN_OR_RETURN(data::PromptRow row, rows_->Row(index));
-    const nlohmann::json steps = Column(row, marks_.steps), labels = Column(row, marks_.column);
+    const nlohmann::json columns = ColumnsOf(row);
+    const auto steps = columns.value(marks_.steps, nlohmann::json()), labels = columns.value(marks_.column, nlohmann::json());
     const bool texts = steps.is_array() && std::all_of(steps.begin(), steps.end(), [](auto& s) { return s.is_string(); });
     if (!texts || steps.empty()) {
       return absl::InvalidArgumentError(absl::StrCat("column ", marks_.steps, " is ", steps.is_null() ? "absent" : "no list of texts",

@@ -24,21 +24,21 @@ std::vector<StepText> SplitSteps(std::string_view completion, std::string_view s
 
 v1::RewardResult ResultOfSteps(const std::vector<float>& scores, const std::vector<uint32_t>& ends,
                                v1::StepReduction reduction) {
-  double least = 1, product = 1, sum = 0, last = 0;
+  std::vector<double> chances;
+  double least = 1, product = 1, sum = 0;
   for (float score : scores) {
-    last = 1 / (1 + std::exp(-static_cast<double>(score)));
-    least = std::min(least, last);
-    product *= last;
-    sum += last;
+    chances.push_back(1 / (1 + std::exp(-static_cast<double>(score))));
+    least = std::min(least, chances.back());
+    product *= chances.back();
+    sum += chances.back();
   }
   v1::RewardResult result;
-  const bool mean = reduction == v1::STEP_REDUCTION_MEAN;
   switch (reduction) {
     case v1::STEP_REDUCTION_PRODUCT:
       result.set_reward(product);
       return result;
     case v1::STEP_REDUCTION_LAST:
-      result.set_reward(last);
+      result.set_reward(chances.back());
       return result;
     case v1::STEP_REDUCTION_MEAN:
     case v1::STEP_REDUCTION_SUM:
@@ -47,12 +47,12 @@ v1::RewardResult ResultOfSteps(const std::vector<float>& scores, const std::vect
       result.set_reward(least);
       return result;
   }
-  const double share = mean ? 1 / static_cast<double>(scores.size()) : 1;
+  const double share = reduction == v1::STEP_REDUCTION_MEAN ? 1 / static_cast<double>(chances.size()) : 1;
   result.set_reward(sum * share);
-  for (size_t i = 0; i < scores.size(); ++i) {
+  for (size_t i = 0; i < chances.size(); ++i) {
     v1::StepReward* step = result.add_steps();
     step->set_end(ends[i]);
-    step->set_reward(share / (1 + std::exp(-static_cast<double>(scores[i]))));
+    step->set_reward(share * chances[i]);
   }
   return result;
 }

@@ -175,7 +175,7 @@ absl::StatusOr<v1::LoadTrainerReply> TrainerServiceImpl::LoadSession(
                     {{"part", part.name()}, {"rl_job", session_->job()}})
           .Set(static_cast<double>(part.bytes()));
     }
-    deps_.log.Info("loaded", {{"parameters", absl::StrCat(session_->Loaded().parameters())},
+    deps_.log.Info("loaded", {{"parameters", absl::StrCat(loaded.parameters())},
                               {"version", absl::StrCat(session_->version().lineage(), ".",
                                                        session_->version().number())}});
   }

@@ -15,28 +15,14 @@ import time
 import urllib.error
 import urllib.request
 
-from stack import MODEL, ROOT, Stack, alive, check_ledger, weights
+from stack import DISTURBED_GRPO, DISTURBED_SFT, ROOT, Stack, alive, check_ledger, weights
 
 sys.path.insert(0, str(ROOT / "tests/fakes"))
 from postgres_server import PASSWORD, PostgresServer  # noqa: E402
 
 LEASE_SECONDS = 2
 UPDATES, PROMPTS, SIBLINGS = 40, 8, 4
-COMMON = """
-data: {train: data/FILE.jsonl}
-trainer: {learning_rate: 1e-3}
-"""
-SFT = "name: start\nmodel: {config: %s}\nsft: {updates: 40, sequences: 32}" % MODEL + COMMON.replace("FILE", "sft")
-GRPO = """name: calm
-model: {job: start}
-grpo:
-  updates: %d
-  prompts: %d
-  group_size: %d
-  max_completion_tokens: 4
-  kl: {coefficient: 0.01}
-rewards: [{exact_match: {}}]
-checkpoint: {every: 7}""" % (UPDATES, PROMPTS, SIBLINGS) + COMMON.replace("FILE", "train")
+GRPO = DISTURBED_GRPO % (UPDATES, PROMPTS, SIBLINGS)
 
 
 class Controllers:
@@ -120,7 +106,7 @@ def main():
                     "--store-password-file", str(server.password_file))
         try:
             controllers, wanted = Controllers(box, server), 1
-            box.end_of(SFT, code=0)
+            box.end_of(DISTURBED_SFT, code=0)
             controllers.check_the_waiting_one()
             check_secrets(box, box.pids())
             for name, disturb in (("calm", None), ("killed", controllers.kill), ("frozen", controllers.freeze)):

@@ -10,25 +10,11 @@ import os
 import signal
 import time
 
-from stack import MODEL, Stack, alive, check_ledger, weights
+from stack import DISTURBED_GRPO, DISTURBED_SFT, Stack, alive, check_ledger, weights
 
 LEASE_SECONDS = 2
 UPDATES, PROMPTS, SIBLINGS = 60, 8, 4
-COMMON = """
-data: {train: data/FILE.jsonl}
-trainer: {learning_rate: 1e-3}
-"""
-SFT = "name: start\nmodel: {config: %s}\nsft: {updates: 40, sequences: 32}" % MODEL + COMMON.replace("FILE", "sft")
-GRPO = """name: calm
-model: {job: start}
-grpo:
-  updates: %d
-  prompts: %d
-  group_size: %d
-  max_completion_tokens: 4
-  kl: {coefficient: 0.01}
-rewards: [{exact_match: {}}]
-checkpoint: {every: 7}""" % (UPDATES, PROMPTS, SIBLINGS) + COMMON.replace("FILE", "train")
+GRPO = DISTURBED_GRPO % (UPDATES, PROMPTS, SIBLINGS)
 
 
 def disturb(box, name):
@@ -52,7 +38,7 @@ def disturb(box, name):
 def main():
     box = Stack("--lease-seconds", str(LEASE_SECONDS))
     try:
-        box.end_of(SFT, code=0)
+        box.end_of(DISTURBED_SFT, code=0)
         for name in ("calm", "disturbed"):
             box.submit(GRPO, "name=" + name)
             if name == "disturbed":

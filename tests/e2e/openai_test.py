@@ -32,14 +32,19 @@ trainer: {learning_rate: 1e-3}
 ASK = {"model": "talks", "messages": [{"role": "user", "content": "max(1,2,3)"}], "max_tokens": 8, "ignore_eos": True}
 
 
+def open_door(cls):
+    """Services whose generator listens for OpenAI's clients at cls.address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        cls.address = "127.0.0.1:%d" % probe.getsockname()[1]
+    cls.stack = Stack("--references", "0", "--openai", cls.address)
+    cls.addClassCleanup(cls.stack.down)
+
+
 class OpenAiTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            cls.address = "127.0.0.1:%d" % probe.getsockname()[1]
-        cls.stack = Stack("--references", "0", "--openai", cls.address)
-        cls.addClassCleanup(cls.stack.down)
+        open_door(cls)
         code, answer = cls.call("/v1/chat/completions", ASK)
         assert code == 503 and "no model is loaded" in answer, answer
         cls.stack.submit(JOB)
@@ -210,11 +215,7 @@ class ToolsTest(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            cls.address = "127.0.0.1:%d" % probe.getsockname()[1]
-        cls.stack = Stack("--references", "0", "--openai", cls.address)
-        cls.addClassCleanup(cls.stack.down)
+        open_door(cls)
         folder = cls.stack.folder / "caller"
         shutil.copytree(MODEL, folder)
         tokenizer = json.loads((folder / "tokenizer.json").read_text())

@@ -13,6 +13,27 @@ BIN = pathlib.Path(sys.argv[1]).resolve()
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 MODEL = ROOT / "configs/models/digits"
 
+# Jobs that are disturbed while they run, and compared with the same one undisturbed.
+DISTURBED_SFT = """name: start
+model: {config: %s}
+data: {train: data/sft.jsonl}
+sft: {updates: 40, sequences: 32}
+trainer: {learning_rate: 1e-3}
+""" % MODEL
+DISTURBED_GRPO = """name: calm
+model: {job: start}
+data: {train: data/train.jsonl}
+grpo:
+  updates: %d
+  prompts: %d
+  group_size: %d
+  max_completion_tokens: 4
+  kl: {coefficient: 0.01}
+rewards: [{exact_match: {}}]
+checkpoint: {every: 7}
+trainer: {learning_rate: 1e-3}
+"""
+
 
 class Stack:
     """`rein up` with the given flags; the digits task lies in data/."""

@@ -15,7 +15,6 @@
 namespace rein::weights {
 namespace {
 
-constexpr absl::Duration kAbortPatience = absl::Seconds(2);
 constexpr double kFirstShare = 0.6;  // of the deadline; the rest is for a second try
 
 bool SameMembers(const std::vector<Receiver>& a, const std::vector<Receiver>& b) {

@@ -7,6 +7,7 @@
 #include "common/rpc/channel.h"
 #include "common/rpc/grpc_status.h"
 #include "common/status/status_macros.h"
+#include "common/weights/channel/for_all.h"
 #include "common/weights/digest.h"
 
 namespace rein::weights {
@@ -101,6 +102,18 @@ absl::Status ReceiverClient::Abort(absl::Duration patience) {
   rpc::SetDeadline(context, patience);
   v1::AbortWeightsReply reply;
   return rpc::FromGrpc(stub_->AbortWeights(&context, request, &reply));
+}
+
+std::vector<Outcome> SendToEach(const Publication& publication, const std::vector<Receiver>& receivers,
+                                const std::function<absl::Status(ReceiverClient&)>& transfer) {
+  const absl::Time deadline = absl::Now() + publication.deadline;
+  std::vector<Outcome> outcomes(receivers.size());
+  ForAll(receivers.size(), [&](size_t i) {
+    ReceiverClient client(publication, receivers[i], deadline);
+    outcomes[i] = {receivers[i].name, transfer(client)};
+    if (!outcomes[i].status.ok()) client.Abort(kAbortPatience).IgnoreError();
+  });
+  return outcomes;
 }
 
 }  // namespace rein::weights

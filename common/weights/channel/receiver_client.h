@@ -2,8 +2,10 @@
 
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
@@ -42,5 +44,12 @@ class ReceiverClient {
   const absl::Time deadline_;
   std::unique_ptr<v1::WeightService::Stub> stub_;
 };
+
+// Makes `transfer` to every receiver at once, each with a client of its own; aborts where it fails. One outcome for each,
+// in order.
+std::vector<Outcome> SendToEach(const Publication& publication, const std::vector<Receiver>& receivers,
+                                const std::function<absl::Status(ReceiverClient&)>& transfer);
+
+inline constexpr absl::Duration kAbortPatience = absl::Seconds(2);  // of an abort that is not answered
 
 }  // namespace rein::weights
