@@ -12,6 +12,7 @@
 #include "common/weights/digest.h"
 #include "services/role/debug_service.h"
 #include "services/trainer/loss_client.h"
+#include "services/trainer/sequences_from_proto.h"
 #include "services/trainer/settings_from_job.h"
 #include "trainer/algorithms/from_job.h"
 #include "trainer/trainer_checkpoint.h"
@@ -20,34 +21,6 @@ namespace rein::services {
 namespace {
 
 using trainer::TrainingSequence;
-
-std::vector<TrainingSequence> FromProto(
-    const google::protobuf::RepeatedPtrField<v1::TrainingSequence>& protos) {
-  std::vector<TrainingSequence> sequences;
-  sequences.reserve(protos.size());
-  for (const v1::TrainingSequence& proto : protos) {
-    TrainingSequence& s = sequences.emplace_back();
-    s.id = proto.id();
-    s.token_ids.assign(proto.token_ids().begin(), proto.token_ids().end());
-    s.loss_mask.assign(proto.loss_mask().begin(), proto.loss_mask().end());
-    s.behaviour_logprobs.assign(proto.behaviour_logprobs().begin(),
-                                proto.behaviour_logprobs().end());
-    s.reference_logprobs.assign(proto.reference_logprobs().begin(),
-                                proto.reference_logprobs().end());
-    s.group = proto.group();
-    s.reward = proto.reward();
-    s.reward_parts.assign(proto.reward_parts().begin(), proto.reward_parts().end());
-    s.greedy_reward = proto.greedy_reward();
-    s.turn_rewards.assign(proto.turn_rewards().begin(), proto.turn_rewards().end());
-    s.target_rewards.assign(proto.target_rewards().begin(), proto.target_rewards().end());
-    s.first_position = proto.first_position();
-    s.teacher_ids.assign(proto.teacher_ids().begin(), proto.teacher_ids().end());
-    s.teacher_logprobs.assign(proto.teacher_logprobs().begin(), proto.teacher_logprobs().end());
-    s.truncated = proto.truncated();
-    s.on_policy = proto.on_policy();
-  }
-  return sequences;
-}
 
 template <typename Reply>
 void AddMetrics(const std::vector<trainer::Metric>& metrics, Reply* reply) {
@@ -146,7 +119,7 @@ absl::StatusOr<v1::UpdateReply> TrainerSession::Update(const v1::UpdateRequest& 
                                                       ", the next is ", done + 1));
   }
   REIN_ASSIGN_OR_RETURN(trainer::UpdateResult result,
-                        trainer_->Update(FromProto(request.sequences()), !request.no_promise()));
+                        trainer_->Update(SequencesFromProto(request.sequences()), !request.no_promise()));
   REIN_RETURN_IF_ERROR(Digest());
   v1::UpdateReply reply;
   *reply.mutable_version() = version();
@@ -167,7 +140,7 @@ absl::StatusOr<v1::UpdateReply> TrainerSession::Update(const v1::UpdateRequest& 
 absl::StatusOr<v1::ForwardBackwardReply> TrainerSession::ForwardBackward(
     const v1::ForwardBackwardRequest& request) {
   REIN_ASSIGN_OR_RETURN(trainer::PassResult result,
-                        trainer_->ForwardBackward(FromProto(request.sequences())));
+                        trainer_->ForwardBackward(SequencesFromProto(request.sequences())));
   v1::ForwardBackwardReply reply;
   AddMetrics(result.metrics, &reply);
   AddLogprobs(result.logprobs, reply.mutable_logprobs());
@@ -266,12 +239,12 @@ absl::StatusOr<v1::ScorePolicyReply> TrainerSession::Score(const v1::ScorePolicy
   v1::ScorePolicyReply reply;
   *reply.mutable_version() = version();
   if (request.measure()) {
-    REIN_ASSIGN_OR_RETURN(trainer::Measured measured, trainer_->Measure(FromProto(request.sequences())));
+    REIN_ASSIGN_OR_RETURN(trainer::Measured measured, trainer_->Measure(SequencesFromProto(request.sequences())));
     AddMetrics(measured.metrics, &reply);
     reply.set_weight(measured.weight);
     return reply;
   }
-  REIN_ASSIGN_OR_RETURN(auto logprobs, trainer_->Score(FromProto(request.sequences())));
+  REIN_ASSIGN_OR_RETURN(auto logprobs, trainer_->Score(SequencesFromProto(request.sequences())));
   AddLogprobs(logprobs, reply.mutable_sequences());
   return reply;
 }
