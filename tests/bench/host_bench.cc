@@ -7,7 +7,7 @@
 #include <numeric>
 #include <random>
 
-#include <ATen/ATen.h>
+#include <ATen/ops/full.h>
 #include <ATen/Parallel.h>
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
