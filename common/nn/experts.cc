@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "common/kernels/expert_rows.h"
+#include "common/nn/expert_order.h"
 #include "common/nn/functions.h"
 #include "common/nn/grouped_experts.h"
 #include "common/nn/launched.h"
@@ -122,21 +123,19 @@ at::Tensor MixtureOfExperts(const at::Tensor& x_TD, const ExpertWeights& weights
   if (!limited && GroupedExpertsTake(x_TD, weights)) return GroupedExperts(x_TD, choice, weights, gate);
   // Each token once for each of its experts, sorted by expert, and back.
   at::Tensor expert_N = choice.expert_TK.flatten();
-  at::Tensor order_N = expert_N.argsort(/*stable=*/true, /*dim=*/0);
-  at::Tensor place_N = at::empty_like(order_N);
-  place_N.index_copy_(0, order_N, at::arange(order_N.size(0), order_N.options()));
+  const ExpertOrder order = SortByExpert(choice.expert_TK, rule.experts);
+  at::Tensor place_N = order.place_TK.flatten();
   at::Tensor copies =
       x_TD.unsqueeze(1).expand({-1, rule.chosen, -1}).reshape({-1, x_TD.size(1)});
-  at::Tensor count_E = at::zeros({rule.experts}, expert_N.options())
-                           .index_add_(0, expert_N, at::ones_like(expert_N));
-  int64_t most = order_N.size(0);
+  at::Tensor count_E = at::diff(order.end_E.to(at::kLong), /*n=*/1, /*dim=*/0, at::zeros({1}, expert_N.options()));
+  int64_t most = place_N.size(0);
   if (limited) {
     most = static_cast<int64_t>(std::ceil(place.record->capacity * static_cast<double>(most) / static_cast<double>(rule.experts)));
     at::Tensor dropped_TK = BeyondCapacity(count_E, place_N, expert_N, most).view_as(choice.expert_TK);
     choice.weight_TK = choice.weight_TK.masked_fill(dropped_TK, 0);
     if (!place.record->closed) place.record->dropped.add_(dropped_TK.sum());
   }
-  at::Tensor y_ND = RunExperts(copies.index_select(0, order_N), count_E, weights, gate, most);
+  at::Tensor y_ND = RunExperts(copies.index_select(0, order.choice_N), count_E, weights, gate, most);
   at::Tensor y_TKD = y_ND.index_select(0, place_N).view({x_TD.size(0), rule.chosen, -1});
   at::Tensor weighted = y_TKD.to(at::kFloat) * choice.weight_TK.unsqueeze(-1);
   return weighted.sum(1).to(x_TD.scalar_type());

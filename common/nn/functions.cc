@@ -154,15 +154,7 @@ at::Tensor Multiply(const at::Tensor& x_TD, const Weight& weight_ED, const Weigh
     return at::linear(x_TD, weight_ED.value, bias_E.value);
   }
   at::Tensor x = x_TD.contiguous(), y = at::empty({x.size(0), columns}, x.options());
-  kernels::Projection run;
-  run.x = x.const_data_ptr();
-  run.weight = weight_ED.value.const_data_ptr();
-  if (bias_E.defined()) run.bias = bias_E.value.const_data_ptr();
-  run.y = y.mutable_data_ptr();
-  run.rows = x.size(0);
-  run.columns = columns;
-  run.inner = inner;
-  Launched(kernels::RunProjection(run, Stream()));
+  Launched(kernels::RunProjection(ProjectionOf(x, weight_ED.value, bias_E.value, y), Stream()));
   return y;
 }
 

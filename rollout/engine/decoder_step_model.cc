@@ -55,23 +55,6 @@ at::Tensor PageTable(const std::vector<std::vector<int32_t>>& pages, at::Device 
   return table_BP.to(device);
 }
 
-// One sequence of `tokens` tokens that begins at page `first_page`.
-void AddSequence(int32_t first_page, int32_t page_tokens, const std::vector<int64_t>& tokens,
-                 StepBatch& batch) {
-  std::vector<int32_t> pages;
-  for (size_t i = 0; i < tokens.size(); ++i) {
-    int32_t place = static_cast<int32_t>(i);
-    if (place % page_tokens == 0) pages.push_back(first_page + place / page_tokens);
-    batch.tokens.push_back(tokens[i]);
-    batch.positions.push_back(place);
-    batch.slots.push_back(int64_t{pages.back()} * page_tokens + place % page_tokens);
-  }
-  batch.offsets.push_back(static_cast<int64_t>(batch.tokens.size()));
-  batch.pages.push_back(pages);
-  batch.contexts.push_back(static_cast<int64_t>(tokens.size()));
-  batch.draws.push_back({static_cast<int64_t>(batch.tokens.size()) - 1, RowDraw()});
-}
-
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<DecoderStepModel>> DecoderStepModel::Create(
@@ -235,7 +218,7 @@ absl::Status DecoderStepModel::CheckRowsStable() {
       StepBatch batch;
       for (int64_t s = 0; s < std::min(sequences, room); ++s) {
         const int32_t stride = static_cast<int32_t>((kLength - 1) / limits_.page_tokens + 1);
-        AddSequence(1 + static_cast<int32_t>(s) * stride, limits_.page_tokens, tokens, batch);
+        AddTokens(1 + static_cast<int32_t>(s) * stride, limits_.page_tokens, tokens, 0, tokens.size(), batch);
       }
       at::Tensor logits_BV = Logits(Hidden(batch), batch);
       if (!alone_V.defined()) alone_V = logits_BV[0].clone();

@@ -37,6 +37,10 @@ struct StepBatch {
 // Stands for the token of draw `index` of the step begun before this one.
 constexpr int64_t DrawnBefore(size_t index) { return -1 - static_cast<int64_t>(index); }
 
+// Adds tokens [begin, end) of a sequence whose pages are first_page and those after it, with a draw behind the last one.
+void AddTokens(int32_t first_page, int32_t page_tokens, const std::vector<int64_t>& sequence, size_t begin, size_t end,
+               StepBatch& batch);
+
 struct StepModelLimits {
   int32_t pages = 0;  // page 0 included, which only padding writes to
   int32_t page_tokens = 0;

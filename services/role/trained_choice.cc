@@ -1,5 +1,7 @@
 #include "services/role/trained_choice.h"
 
+#include "common/kernels/exactness.h"
+
 namespace rein::services {
 
 models::TrainedChoice TrainedChoiceOf(const v1::ModelConfig& model) {
@@ -14,5 +16,9 @@ models::TrainedChoice TrainedChoiceOf(const v1::ModelConfig& model) {
   }
   return choice;
 }
+
+const std::string& ModelPathOf(const v1::ModelConfig& model) { return model.has_path() ? model.path() : model.config(); }
+
+void KeepBitsAs(const v1::ModelConfig& model) { kernels::KeepBits(!model.has_exact() || model.exact()); }
 
 }  // namespace rein::services

@@ -4,7 +4,6 @@
 
 #include "absl/strings/str_cat.h"
 
-#include "common/kernels/exactness.h"
 #include "common/policy/opened_model.h"
 #include "common/status/status_macros.h"
 #include "rollout/engine/step_trace.h"
@@ -39,10 +38,10 @@ absl::StatusOr<std::unique_ptr<RolloutSession>> RolloutSession::Open(
     const v1::LoadModelRequest& request, const std::string& device, const sync::Clock& clock,
     telemetry::Metrics& metrics, std::function<void(const absl::Status&)> on_failure) {
   const v1::ModelConfig& config = request.model();
-  kernels::KeepBits(!config.has_exact() || config.exact());
+  KeepBitsAs(config);
   REIN_ASSIGN_OR_RETURN(
       policy::OpenedModel model,
-      policy::OpenModel({.path = config.has_path() ? config.path() : config.config(),
+      policy::OpenModel({.path = ModelPathOf(config),
                          .trained = TrainedChoiceOf(config),
                          .dtype = config.dtype(),
                          .device = device}));

@@ -60,7 +60,7 @@ absl::StatusOr<trainer::TrainerSettings> SettingsFromJob(const v1::JobConfig& jo
                                                          const std::string& device) {
   trainer::TrainerSettings settings;
   settings.random_weights = !job.model().has_path();
-  settings.model_path = job.model().has_path() ? job.model().path() : job.model().config();
+  settings.model_path = ModelPathOf(job.model());
   if (settings.model_path.empty()) {
     return absl::InvalidArgumentError("model: names neither a path nor a config");
   }
