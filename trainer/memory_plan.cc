@@ -70,6 +70,7 @@ MemoryPlan PlanMemory(const models::ModelDescription& model, const weights::Regi
   }
   add("undo", copied, false);
   add("activations", e.activations, false);
+  add("unpacked", e.unpacked, false);
   add("workspace", e.workspace(), false);
   if (settings.optimizer.offload > 0) add("staging", 2 * kStagingBytes, true);
   return plan;

@@ -145,7 +145,7 @@ absl::StatusOr<std::string> RestoreCheckpoint(PolicyTrainer& trainer, const std:
   if (const uint64_t frozen = state.value("frozen_digest", uint64_t{0}); frozen != trainer.frozen_digest()) {
     return absl::InvalidArgumentError(absl::StrFormat(
         "%s: the weights that were not trained had digest %016x, this job's have %016x: start from the same base, with "
-        "the same model.lora and model.freeze",
+        "the same model.lora, model.base and model.freeze",
         path, frozen, trainer.frozen_digest()));
   }
   const weights::Registry& registry = trainer.registry();

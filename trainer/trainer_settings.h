@@ -30,6 +30,7 @@ struct TrainerSettings {
   OptimizerPlacement optimizer;
   bool offload_as_needed = false;  // optimizer.offload is then what the device lacks
   RouterRules router;
+  double mtp_loss = 0;  // weight of the loss of multi-token prediction
   LrSchedule schedule;
 };
 

@@ -14,6 +14,7 @@
 #include "common/nn/delta_net.h"
 #include "common/nn/experts.h"
 #include "common/nn/norm.h"
+#include "common/weights/quantisation.h"
 
 namespace rein::models {
 
@@ -127,14 +128,25 @@ struct DecoderSpec {
   double logit_softcap = 0;
   bool normalised_head = false;
   bool scalar_head = false;  // one score for a position instead of a vocabulary: reward models, critics
-  std::vector<LayerSpec> layers;  // empty: all alike
+  std::vector<LayerSpec> layers;  // empty: all alike; those of multi-token prediction come last
+  // Layers of multi-token prediction that are held, each a block behind a projection of [embedding; hidden state]. They share
+  // embedding and head; generation does not run them.
+  int64_t mtp_layers = 0;
+  int64_t mtp_offered = 0;  // so many the folder has
   std::vector<uint32_t> eos_token_ids;
 
   // By the matrix that is updated, without ".weight". Where there are any they alone are trained, and a scalar head.
   std::map<std::string, LoraShape> lora;
   std::set<std::string> frozen;  // parameters that are not trained
+  // Of the matrices beneath low-rank updates, but for embeddings, head, routers and convolutions.
+  weights::Quantisation quantisation = weights::Quantisation::kNone;
 
   LayerSpec layer(int64_t n) const { return layers.empty() ? LayerSpec() : layers[n]; }
+  int64_t routers_before(int64_t layer) const {  // sparse layers
+    int64_t count = 0;
+    for (int64_t n = 0; n < layer; ++n) count += this->layer(n).sparse;
+    return count;
+  }
   bool recurrent() const {  // some layer is
     return std::any_of(layers.begin(), layers.end(), [](const LayerSpec& l) { return l.recurrent; });
   }

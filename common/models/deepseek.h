@@ -2,6 +2,8 @@
 
 #pragma once
 
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "common/models/family.h"
@@ -19,7 +21,10 @@ void ParseSigmoidRouting(ConfigReader& config, double default_multiplier, Decode
 
 std::vector<TensorPlace> DeepseekPlaces(const DecoderSpec& spec, const weights::ParameterSpec& parameter);
 
-// Layers behind the last one predict further tokens (multi-token prediction): not part of the decoder.
+// Tensors of layers of multi-token prediction, which stand behind the last one, that the spec does not hold.
 bool IsDeepseekMtp(const DecoderSpec& spec, absl::string_view tensor);
+
+// The embedding and the head, which each of those that it holds has again.
+std::vector<std::pair<std::string, std::string>> DeepseekMtpCopies(const DecoderSpec& spec);
 
 }  // namespace rein::models

@@ -15,11 +15,12 @@ void Parse(ConfigReader& config, DecoderSpec* spec) {
   config.Only("scoring_func", "sigmoid");
   config.Only("topk_method", "noaux_tc");
   ParseSigmoidRouting(config, 2.5, spec);
+  spec->mtp_offered = static_cast<int64_t>(config.Number("num_nextn_predict_layers", 0));
 }
 
 }  // namespace
 
 extern constinit const ModelFamily kDeepseekV3{
-    "DeepseekV3ForCausalLM", "deepseek_v3", &Parse, &DeepseekPlaces, &IsDeepseekMtp, "model."};
+    "DeepseekV3ForCausalLM", "deepseek_v3", &Parse, &DeepseekPlaces, &IsDeepseekMtp, "model.", &DeepseekMtpCopies};
 
 }  // namespace rein::models

@@ -258,11 +258,31 @@ bool MatchesName(absl::string_view pattern, absl::string_view name) {
   return false;
 }
 
+namespace {
+
+absl::Status HoldMtp(const std::string& path, const TrainedChoice& choice, bool scalar_head, ModelDescription* model) {
+  DecoderSpec& spec = model->spec;
+  if (spec.mtp_offered == 0) {
+    return absl::InvalidArgumentError(absl::StrCat("model.mtp: ", path, " (", spec.architecture,
+                                                   ") has no layers of multi-token prediction (num_nextn_predict_layers) that are known"));
+  }
+  if (choice.lora || !spec.lora.empty()) {
+    return absl::InvalidArgumentError("model.mtp: cannot stand beside model.lora: PEFT knows no such layers");
+  }
+  if (scalar_head) return absl::InvalidArgumentError("model.mtp: a model with a scalar head predicts no tokens");
+  spec.mtp_layers = spec.mtp_offered;
+  if (!spec.layers.empty()) spec.layers.resize(static_cast<size_t>(spec.num_layers + spec.mtp_layers), spec.layers.back());
+  return absl::OkStatus();
+}
+
+}  // namespace
+
 absl::StatusOr<ModelDescription> DescribeTrained(const std::string& path, const TrainedChoice& choice, bool scalar_head) {
   REIN_ASSIGN_OR_RETURN(ModelDescription model, DescribeModel(path));
   if (scalar_head) {
     REIN_ASSIGN_OR_RETURN(model, WithScalarHead(model));
   }
+  if (choice.mtp) REIN_RETURN_IF_ERROR(HoldMtp(path, choice, scalar_head, &model));
   if (choice.lora) {
     if (!model.spec.lora.empty()) {
       return absl::InvalidArgumentError(absl::StrCat(
@@ -272,6 +292,11 @@ absl::StatusOr<ModelDescription> DescribeTrained(const std::string& path, const 
     REIN_RETURN_IF_ERROR(Target(*choice.lora, &model));
   }
   if (!choice.freeze.empty()) REIN_RETURN_IF_ERROR(Freeze(choice.freeze, &model));
+  if (choice.base != weights::Quantisation::kNone && model.spec.lora.empty()) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "model.base: ", path, " is trained whole, and quantised weights have no gradient: want model.lora, or an adapter folder"));
+  }
+  model.spec.quantisation = choice.base;
   return model;
 }
 
@@ -439,12 +464,16 @@ absl::StatusOr<MergedModel> Merge(const ModelDescription& model, const weights::
   merged.model = model;
   merged.model.spec.lora.clear();
   merged.model.spec.frozen.clear();
+  merged.model.spec.quantisation = weights::Quantisation::kNone;
   REIN_ASSIGN_OR_RETURN(merged.registry, weights::Registry::Create(DecoderParameters(merged.model.spec)));
   at::NoGradGuard no_grad;
-  const at::Tensor& of = arena.frozen.numel() > 0 ? arena.frozen : arena.trained;
-  merged.arena = at::zeros({merged.registry.arena_elements()}, of.options());
+  const at::Tensor& any = arena.frozen.numel() > 0 ? arena.frozen : arena.trained;
+  merged.arena = at::zeros({merged.registry.arena_elements()}, any.options());
+  auto flat = [&](const Parameter& p) {
+    return p.spec.quantisation == weights::Quantisation::kNone ? arena.Of(registry, p) : nn::Unpacked(arena.MatrixOf(registry, p)).flatten();
+  };
   for (const Parameter& p : merged.registry.parameters()) {
-    at::Tensor to = merged.arena.narrow(0, p.offset, p.elements), from = arena.Of(registry, *registry.Find(p.spec.name));
+    at::Tensor to = merged.arena.narrow(0, p.offset, p.elements), from = flat(*registry.Find(p.spec.name));
     const std::string name = ModuleOf(p.spec.name);
     auto lora = model.spec.lora.find(name);
     if (lora == model.spec.lora.end()) {

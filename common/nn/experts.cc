@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <memory>
+#include <utility>
 #include <vector>
 
 #include "common/kernels/expert_rows.h"
@@ -21,8 +23,10 @@ constexpr int64_t kRowPadding = 8;
 
 Weight Of(const Weight& stacked, int64_t expert) {
   if (!stacked.defined()) return {};
-  Weight one{stacked.value[expert], stacked.grad.defined() ? stacked.grad[expert] : at::Tensor()};
-  const int64_t rows = stacked.value.size(1), begin = expert * rows;
+  auto part = [&](const at::Tensor& of) { return of.defined() ? of[expert] : of; };
+  Weight one{part(stacked.value), part(stacked.grad)};
+  if (stacked.quantised != nullptr) one.quantised = std::make_shared<QuantisedMatrix>(stacked.quantised->At(expert));
+  const int64_t rows = stacked.size(1), begin = expert * rows;
   for (const LowRankUpdate& u : stacked.updates) {
     if (u.first_row < begin || u.first_row >= begin + rows) continue;
     one.updates.push_back(u);
@@ -98,6 +102,20 @@ at::Tensor BeyondCapacity(const at::Tensor& count_E, const at::Tensor& place_N, 
   return (place_N - first_E.index_select(0, expert_N)) >= most;
 }
 
+// The choices that the record has for this router, where it has some.
+at::Tensor Replayed(const at::Tensor& own_TK, const RouterPlace& place) {
+  RouterRecord& record = *place.record;
+  at::Tensor wanted_TK = record.replay_TRK.select(1, place.router), known_TK = wanted_TK >= 0;
+  if (!record.closed) {
+    at::Tensor same_TK = (wanted_TK.unsqueeze(2) == own_TK.unsqueeze(1)).any(2);
+    for (auto [sum, counted] : {std::pair{&record.replayed, known_TK}, {&record.differing, known_TK.logical_and(same_TK.logical_not())}}) {
+      at::Tensor count = counted.sum().to(at::kFloat);
+      *sum = sum->defined() ? *sum + count : count;
+    }
+  }
+  return at::where(known_TK, wanted_TK, own_TK);
+}
+
 }  // namespace
 
 Choice ChooseExperts(const at::Tensor& logits_TE, const at::Tensor& correction_E,
@@ -114,11 +132,13 @@ at::Tensor MixtureOfExperts(const at::Tensor& x_TD, const ExpertWeights& weights
   at::Tensor correction;
   if (weights.correction_E.defined()) correction = weights.correction_E.value.to(at::kFloat);
   Choice choice = ChooseExperts(logits, correction, rule);
+  if (place.record != nullptr && place.record->replay_TRK.defined()) choice.expert_TK = Replayed(choice.expert_TK, place);
   if (place.record != nullptr) {
     const bool sigmoid = rule.score == RoutingRule::Score::kSigmoid;
     logits = Recorded(logits, choice.expert_TK, sigmoid, place.layer, place.layers, place.record);
     choice.weight_TK = WeightsOf(Scores(logits, rule.score), choice.expert_TK, rule);
   }
+  if (place.kept_SK.defined()) place.kept_SK.index_copy_(0, place.slot_T, choice.expert_TK.to(at::kShort));
   const bool limited = place.record != nullptr && place.record->capacity > 0;
   if (!limited && GroupedExpertsTake(x_TD, weights)) return GroupedExperts(x_TD, choice, weights, gate);
   // Each token once for each of its experts, sorted by expert, and back.

@@ -73,8 +73,7 @@ struct GroupedProjectionFunction : public Function<GroupedProjectionFunction> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x_ND, const Weight& weight_EOD,
                             const Weight& bias_EO, const at::Tensor& end_E) {
     Store(context, "x", x_ND);
-    Store(context, "weight", weight_EOD.value);
-    Store(context, "weight_grad", weight_EOD.grad);
+    StoreWeight(context, weight_EOD);
     Store(context, "bias_grad", bias_EO.grad);
     Store(context, "end", end_E);
     return Multiply(x_ND, weight_EOD, bias_EO, end_E);
@@ -82,18 +81,19 @@ struct GroupedProjectionFunction : public Function<GroupedProjectionFunction> {
 
   static at::Tensor Multiply(const at::Tensor& x_ND, const Weight& weight_EOD, const Weight& bias_EO,
                              const at::Tensor& end_E) {
-    at::Tensor y_NO = at::_grouped_mm(x_ND, weight_EOD.value.transpose(1, 2), end_E);
+    at::Tensor y_NO = at::_grouped_mm(x_ND, weight_EOD.Dense().transpose(1, 2), end_E);
     return bias_EO.defined() ? y_NO.add_(BiasOfRows(bias_EO, end_E, y_NO.size(0))) : y_NO;
   }
 
   static tensor_list backward(AutogradContext* context, tensor_list dy) {
     at::Tensor dy_NO = dy[0].contiguous(), end_E = Stored(context, "end"), x_ND = Stored(context, "x");
-    at::Tensor grad = Stored(context, "weight_grad"), bias_grad = Stored(context, "bias_grad");
+    const Weight weight_EOD = StoredWeight(context);
+    at::Tensor grad = weight_EOD.grad, bias_grad = Stored(context, "bias_grad");
     if (grad.defined()) grad.add_(at::_grouped_mm(dy_NO.t(), x_ND, end_E));
     if (bias_grad.defined()) {  // sums over each expert's rows, as a product with ones
       bias_grad.add_(at::_grouped_mm(dy_NO.t(), at::ones({dy_NO.size(0), 8}, dy_NO.options()), end_E).select(2, 0));
     }
-    return {at::_grouped_mm(dy_NO, Stored(context, "weight"), end_E), at::Tensor(), at::Tensor(), at::Tensor()};
+    return {at::_grouped_mm(dy_NO, weight_EOD.Dense(), end_E), at::Tensor(), at::Tensor(), at::Tensor()};
   }
 };
 
@@ -132,13 +132,13 @@ struct RouterFunction : public Function<RouterFunction> {
 }  // namespace
 
 bool GroupedExpertsTake(const at::Tensor& x_TD, const ExpertWeights& weights) {
-  auto multiple = [](const at::Tensor& w) { return w.size(1) % 8 == 0 && w.size(2) % 8 == 0; };
-  return RunsKernels(x_TD) && multiple(weights.gate_up.value) && multiple(weights.down.value) &&
+  auto multiple = [](const Weight& w) { return w.size(1) % 8 == 0 && w.size(2) % 8 == 0; };
+  return RunsKernels(x_TD) && multiple(weights.gate_up) && multiple(weights.down) &&
          weights.gate_up.updates.empty() && weights.down.updates.empty();
 }
 
 at::Tensor GroupedExperts(const at::Tensor& x_TD, const Choice& choice, const ExpertWeights& weights, const Gate& gate) {
-  const ExpertOrder order = SortByExpert(choice.expert_TK, weights.gate_up.value.size(0));
+  const ExpertOrder order = SortByExpert(choice.expert_TK, weights.gate_up.size(0));
   at::Tensor token_N = order.choice_N.floor_divide(choice.expert_TK.size(1));
   at::Tensor x_ND = Records(x_TD) ? SpreadFunction::apply(x_TD, token_N, order.place_TK) : Spread(x_TD, token_N, {});
   at::Tensor inner_NI = Gated(GroupedProjection(x_ND, weights.gate_up, weights.gate_up_bias, order.end_E), gate);

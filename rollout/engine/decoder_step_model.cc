@@ -23,13 +23,13 @@ at::Tensor Longs(const std::vector<int64_t>& values, at::Device device) {
 }
 
 // Of so many bytes, but no more than twice what can run at once: of a tiny model there would be millions of pages.
-uint64_t DefaultKvTokens(const models::Decoder& decoder, int64_t page_tokens, uint64_t reserved, uint64_t most) {
+uint64_t DefaultKvTokens(const models::Decoder& decoder, int64_t page_tokens, bool choices, uint64_t reserved, uint64_t most) {
   if (decoder.device().is_cpu()) return kDefaultCpuKvTokens;
   at::accelerator::emptyCache();  // of a job before
   const uint64_t free_bytes = at::accelerator::getMemoryInfo(decoder.device().index()).first;
   const uint64_t left = free_bytes - std::min<uint64_t>(free_bytes, reserved);
   const uint64_t pages = static_cast<uint64_t>(kShareOfFreeMemory * static_cast<double>(left)) /
-                         static_cast<uint64_t>(decoder.kv_bytes_per_page(page_tokens));
+                         static_cast<uint64_t>(decoder.kv_bytes_per_page(page_tokens, choices));
   return std::min(pages * static_cast<uint64_t>(page_tokens), most);
 }
 
@@ -76,14 +76,14 @@ absl::StatusOr<std::unique_ptr<DecoderStepModel>> DecoderStepModel::Create(
     const auto longest = options.max_length == 0 ? static_cast<uint64_t>(context) : options.max_length;
     const uint64_t most = std::max(kDefaultCpuKvTokens, 2 * longest * static_cast<uint64_t>(options.max_running));
     REIN_RETURN_IF_ERROR(tensor::CatchTorch("free memory of the device",
-                                            [&] { tokens = DefaultKvTokens(decoder, options.page_tokens, options.reserved_bytes + step_bytes, most); }));
+                                            [&] { tokens = DefaultKvTokens(decoder, options.page_tokens, options.expert_choices, options.reserved_bytes + step_bytes, most); }));
   }
   const uint64_t pages = tokens / static_cast<uint64_t>(options.page_tokens);
   if (pages < 1 || pages >= INT32_MAX) {
     return absl::ResourceExhaustedError(
         absl::StrCat("room for ", tokens, " tokens of keys and values, want at least one page of ",
                      options.page_tokens, "; a page takes ",
-                     decoder.kv_bytes_per_page(options.page_tokens), " bytes, ", (options.reserved_bytes + step_bytes) >> 20,
+                     decoder.kv_bytes_per_page(options.page_tokens, options.expert_choices), " bytes, ", (options.reserved_bytes + step_bytes) >> 20,
                      " MiB are kept free for the trainer's and the steps' own results: the trainer needs less with "
                      "trainer.recompute, trainer.offload or a smaller trainer.microbatch_tokens"));
   }
@@ -94,10 +94,10 @@ absl::StatusOr<std::unique_ptr<DecoderStepModel>> DecoderStepModel::Create(
       .max_length = options.max_length == 0 ? static_cast<uint32_t>(context) : options.max_length};
   auto model = std::unique_ptr<DecoderStepModel>(new DecoderStepModel(slots, limits));
   model->step_bytes_ = step_bytes;
-  model->page_bytes_ = static_cast<uint64_t>(limits.pages) * static_cast<uint64_t>(decoder.kv_bytes_per_page(limits.page_tokens));
+  model->page_bytes_ = static_cast<uint64_t>(limits.pages) * static_cast<uint64_t>(decoder.kv_bytes_per_page(limits.page_tokens, options.expert_choices));
   REIN_RETURN_IF_ERROR(tensor::CatchTorch(
       absl::StrCat("memory for ", tokens, " tokens of keys and values"),
-      [&] { model->pages_ = decoder.NewPages(limits.pages, limits.page_tokens); }));
+      [&] { model->pages_ = decoder.NewPages(limits.pages, limits.page_tokens, options.expert_choices); }));
   if (decoder.device().is_cuda() && decoder.dtype() == at::kBFloat16) {
     model->limits_.ahead = true;
     model->device_step_ =
@@ -163,6 +163,7 @@ void DecoderStepModel::Copy(const std::vector<PageCopy>& copies) {
   for (nn::KvPages& layer : pages_) {
     layer.key.index_copy_(0, to_N, layer.key.index_select(0, from_N));
     layer.value.index_copy_(0, to_N, layer.value.index_select(0, from_N));
+    if (layer.choice.defined()) layer.choice.index_copy_(0, to_N, layer.choice.index_select(0, from_N));
   }
 }
 
@@ -200,6 +201,24 @@ absl::StatusOr<Draws> DecoderStepModel::Collect() {
   Draws draws;
   REIN_RETURN_IF_ERROR(tensor::CatchTorch("generation step", [&] { draws = device_step_->Collect(); }));
   return draws;
+}
+
+absl::StatusOr<std::string> DecoderStepModel::ExpertChoices(const std::vector<int32_t>& pages, size_t tokens) {
+  std::string bytes;
+  absl::Status status = tensor::CatchTorch("experts of a sequence", [&] {
+    at::NoGradGuard no_grad;
+    at::Tensor page_P = at::tensor(pages, at::kInt).to(slots_.decoder().device());
+    std::vector<at::Tensor> routers;
+    for (const nn::KvPages& layer : pages_) {
+      if (!layer.choice.defined()) continue;
+      routers.push_back(layer.choice.index_select(0, page_P).flatten(0, 1).narrow(0, 0, static_cast<int64_t>(tokens)));
+    }
+    if (routers.empty()) return;
+    at::Tensor choice_TRK = at::stack(routers, 1).to(at::kCPU).contiguous();
+    bytes.assign(static_cast<const char*>(choice_TRK.const_data_ptr()), choice_TRK.nbytes());
+  });
+  REIN_RETURN_IF_ERROR(status);
+  return bytes;
 }
 
 absl::Status DecoderStepModel::CheckRowsStable() {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -58,6 +59,9 @@ class StepModel {
   // steps are under way at once, one where limits().ahead is false. Called from one thread at a time.
   virtual absl::Status Begin(const StepBatch& batch) = 0;
   virtual absl::StatusOr<Draws> Collect() = 0;
+  // Experts of the first `tokens` tokens on these pages, as Completion.expert_choices has them; empty where they are not
+  // kept. Waits for steps under way.
+  virtual absl::StatusOr<std::string> ExpertChoices(const std::vector<int32_t>&, size_t) { return std::string(); }
 };
 
 }  // namespace rein::rollout

@@ -14,6 +14,9 @@ models::TrainedChoice TrainedChoiceOf(const v1::ModelConfig& model) {
                                      .rank_stabilised = lora.rank_stabilised(),
                                      .targets = {lora.target().begin(), lora.target().end()}};
   }
+  choice.mtp = model.mtp();
+  if (model.base() == v1::BASE_FORMAT_INT8) choice.base = weights::Quantisation::kInt8;
+  if (model.base() == v1::BASE_FORMAT_NF4) choice.base = weights::Quantisation::kNf4;
   return choice;
 }
 

@@ -20,6 +20,7 @@ std::string LoadKey(const v1::LoadModelRequest& request) {
   v1::LoadModelRequest key;
   *key.mutable_model() = request.model();
   *key.mutable_rollout() = request.rollout();
+  key.set_expert_choices(request.expert_choices());
   return absl::StrCat(request.fence().job(), "\n", key.SerializeAsString());
 }
 
@@ -69,6 +70,7 @@ absl::Status RolloutSession::StartEngine(const v1::LoadModelRequest& request,
                            .max_length = request.model().max_length()};
   const rollout::EngineOptions engine = EngineOptionsOf(request.rollout());
   kv.reserved_bytes = request.reserved_bytes();
+  kv.expert_choices = request.expert_choices();
   kv.step_tokens = engine.step_tokens;
   kv.max_running = engine.max_running;
   if (request.rollout().has_page_tokens()) {

@@ -51,6 +51,7 @@ trainer::RouterRules RouterFromJob(const v1::RouterConfig& config) {
   rules.z_loss = config.z_loss();
   rules.bias_rate = config.bias_rate();
   rules.capacity = config.capacity_factor();
+  rules.replay = config.replay();
   return rules;
 }
 
@@ -81,6 +82,7 @@ absl::StatusOr<trainer::TrainerSettings> SettingsFromJob(const v1::JobConfig& jo
   }
   settings.schedule = ScheduleFromJob(job);
   settings.router = RouterFromJob(config.router());
+  settings.mtp_loss = config.mtp_loss();
   return settings;
 }
 

@@ -98,6 +98,64 @@ TEST(LoraTrainingTest, ASyncBringsTheAdaptersToTheSameBaseOnly) {
   for (size_t i = 0; i < own[0].size(); ++i) EXPECT_NEAR(scored[0][i], own[0][i], 1e-5);
 }
 
+// Beneath adapters the generator's slots hold the trainer's very codes: equal digests, and equal log-probs as over a base
+// of whole numbers; another format is another base.
+TEST(LoraTrainingTest, AQuantisedBaseIsTheSameOnBothSides) {
+  for (weights::Quantisation format : {weights::Quantisation::kInt8, weights::Quantisation::kNf4}) {
+    models::TrainedChoice choice = Lora(8);
+    choice.base = format;
+    auto trainer = Make(With(choice), Sft(Aggregation::kTokenMean));
+    const at::Tensor code = trainer->parts().quantised.code.clone();
+    double first = 0, last = 0;
+    for (int i = 0; i < 40; ++i) {
+      auto result = trainer->Update({ByHeart(), ByHeart()});
+      ASSERT_TRUE(result.ok()) << result.status();
+      last = Find(result->metrics, "loss");
+      if (i == 0) first = last;
+    }
+    EXPECT_LT(last, 0.3 * first);
+    EXPECT_TRUE(at::equal(trainer->parts().quantised.code, code));
+    // Of what is frozen, matrices take a byte (or half a one) for each number, and scales.
+    auto whole = Make(With(Lora(8)), Sft(Aggregation::kTokenMean));
+    const auto bytes = [](const PolicyTrainer& t) { return 4 * t.registry().trained_begin() + t.registry().quantised_bytes(); };
+    EXPECT_LT(bytes(*trainer), bytes(*whole) * 2 / 3);
+
+    weights::WeightPlan plan = weights::PlanOf(trainer->registry(), "float32");
+    plan.frozen_digest = trainer->frozen_digest();
+    EXPECT_NE(plan.frozen_digest, whole->frozen_digest());
+    auto slots = *policy::PolicySlots::Create(trainer->model().spec, {});
+    ASSERT_TRUE(slots->LoadFrozen(kBase, trainer->model()).ok());
+    EXPECT_TRUE(weights::CheckPlan(plan, slots->plan()).ok()) << weights::CheckPlan(plan, slots->plan());
+    auto others = *policy::PolicySlots::Create(whole->model().spec, {});
+    ASSERT_TRUE(others->LoadFrozen(kBase, whole->model()).ok());
+    EXPECT_FALSE(weights::CheckPlan(plan, others->plan()).ok());
+    EXPECT_LT(slots->bytes(), others->bytes());
+    at::Tensor sent = *trainer->HostWeights();
+    ASSERT_TRUE(slots->Write(0, static_cast<const char*>(sent.const_data_ptr()), sent.nbytes()).ok());
+    ASSERT_TRUE(slots->TakeIntoUse({1, 1}, weights::InFlight::kFinish).ok());
+    const TrainingSequence s = ByHeart();
+    auto scored = *policy::ScoreSequences(slots->decoder(), {{{s.token_ids.begin(), s.token_ids.end()}, 2}}, 1.0);
+    auto own = *trainer->Score({s});
+    for (size_t i = 0; i < own[0].size(); ++i) EXPECT_NEAR(scored[0][i], own[0][i], 1e-5);
+
+    // A checkpoint holds adapters alone, and wants the same base.
+    const std::string path = testing::TempDir() + "/quantised_checkpoint";
+    fs::remove_all(path);
+    ASSERT_TRUE(SaveCheckpoint(*trainer, path, {.controller_state = "state"}).ok());
+    EXPECT_FALSE(fs::exists(path + "/model.safetensors"));
+    auto again = Make(With(choice), Sft(Aggregation::kTokenMean));
+    ASSERT_TRUE(RestoreCheckpoint(*again, path).ok());
+    ASSERT_TRUE(trainer->Update({ByHeart()}).ok());
+    ASSERT_TRUE(again->Update({ByHeart()}).ok());
+    EXPECT_TRUE(at::equal(again->compute(), trainer->compute()));
+    EXPECT_THAT(std::string(RestoreCheckpoint(*whole, path).status().message()), HasSubstr("model.base"));
+    TrainerSettings further = With({.base = format});
+    further.model_path = path;
+    EXPECT_TRUE(Make(further, Sft(Aggregation::kTokenMean))->Update({ByHeart()}).ok());
+    fs::remove_all(path);
+  }
+}
+
 TEST(LoraTrainingTest, ACheckpointHoldsAdaptersAndResumesBitForBit) {
   const std::string path = testing::TempDir() + "/lora_checkpoint", frozen_path = path + "_freeze";
   for (auto& [trained, out] : {std::pair{Lora(), path}, std::pair{models::TrainedChoice{.freeze = {"layers.0.*"}}, frozen_path}}) {
