@@ -56,6 +56,10 @@ absl::StatusOr<std::unique_ptr<PolicyTrainer>> PolicyTrainer::Create(
   // Noise is of each sequence's own: a prompt that is computed once could not have it.
   s.share_prompts = s.share_prompts && model.spec.shares_prompts() && !s.router.CountsCopies(model.spec) &&
                     trainer->algorithm_.embedding_noise == 0 && s.mtp_loss == 0;
+  if (trainer->algorithm_.embedding_noise > 0 && model.spec.embedding_dim > 0) {
+    return absl::InvalidArgumentError(absl::StrCat("sft.neftune_alpha does not take ", model.spec.architecture,
+                                                   " with word_embed_proj_dim: its embeddings have another width than the model"));
+  }
   const bool whole_head = trainer->algorithm_.log_partition || trainer->algorithm_.needs_teacher;
   if (whole_head && model.spec.normalised_head) {
     return absl::InvalidArgumentError("z_loss and distill do not take a model with a normalised head");

@@ -165,6 +165,12 @@ nn::Residual Decoder::Block(int layer, const nn::Residual& in, const Pass& pass)
     at::Tensor sum = r.delta_TD.defined() ? r.x_TD + r.delta_TD : r.x_TD;
     return {sum, sum};
   };
+  if (block.sum_norm) {  // what comes in is the layer before's, and its last norm still to do
+    const nn::NormWeights& before = layer > 0 ? weights_.layers[layer - 1].mlp_norm : w.mlp_norm;
+    at::Tensor x = layer > 0 ? nn::AddNorm(in.x_TD, in.delta_TD, spec_.norm, before, eps).norm : in.x_TD;
+    at::Tensor y = nn::AddNorm(x, Attended(layer, x, pass), spec_.norm, w.attention_norm, eps).norm;
+    return {y, FedForward(layer, y, pass)};
+  }
   auto finished = [&](const at::Tensor& delta, const nn::NormWeights& norm) {
     at::Tensor out = block.post_norm ? nn::Norm(delta, spec_.norm, norm, eps) : delta;
     return Scaled(out, block.residual_multiplier);
@@ -184,6 +190,7 @@ at::Tensor Decoder::Embedded(const at::Tensor& token_T, const nn::SequenceView& 
   if (spec_.embedding_multiplier != 1) {
     x = x * at::scalar_tensor(spec_.embedding_multiplier, x.options().requires_grad(false));
   }
+  if (spec_.embedding_dim > 0) x = nn::Projection(x, weights_.project_in, {});
   if (spec_.position_rows > 0) {
     x = x + nn::Embedding(view.position_T + spec_.position_offset, weights_.positions);
   }
@@ -207,6 +214,7 @@ at::Tensor Decoder::Hidden(const at::Tensor& token_T, const nn::SequenceView& vi
   }
   if (routers != nullptr) routers->Close();
   at::Tensor normed = nn::AddNorm(residual.x_TD, residual.delta_TD, spec_.norm, weights_.norm, spec_.norm_epsilon).norm;
+  if (spec_.embedding_dim > 0) normed = nn::Projection(normed, weights_.project_out, {});
   LayerWatch::Tell(normed, {});
   return normed;
 }

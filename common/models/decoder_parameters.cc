@@ -271,7 +271,8 @@ double DecoderSpec::attention_scale() const {
 
 std::vector<ParameterSpec> DecoderParameters(const DecoderSpec& s) {
   SpecList list(s);
-  list.Matrix("embedding.weight", s.vocab_size, s.model_dim, 0);
+  list.Matrix("embedding.weight", s.vocab_size, s.state_dim(), 0);
+  if (s.embedding_dim > 0) list.Matrix("project_in.weight", s.model_dim, s.embedding_dim, -1);
   if (s.position_rows > 0) list.Matrix("position_embedding.weight", s.position_rows, s.model_dim, -1);
   if (s.embedding_norm) list.Norm("embedding_norm");
   for (int64_t n = 0; n < s.num_layers + s.mtp_layers; ++n) {
@@ -284,7 +285,7 @@ std::vector<ParameterSpec> DecoderParameters(const DecoderSpec& s) {
       list.Matrix(mtp + "projection.weight", s.model_dim, 2 * s.model_dim, -1);
       list.Norm(mtp + "norm");
     }
-    if (s.block.pre_norm) list.Norm(at + "attention_norm");
+    if (s.block.pre_norm || s.block.sum_norm) list.Norm(at + "attention_norm");
     if (s.layer(n).recurrent) {
       list.Delta(at + "delta.");
     } else if (s.latent.latent_dim > 0) {
@@ -293,7 +294,8 @@ std::vector<ParameterSpec> DecoderParameters(const DecoderSpec& s) {
       list.Attention(at + "attention.");
     }
     if (s.block.post_norm) list.Norm(at + "attention_post_norm");
-    if (s.block.pre_norm && (!s.block.parallel || s.block.own_mlp_norm)) list.Norm(at + "mlp_norm");
+    const bool second = s.block.pre_norm && (!s.block.parallel || s.block.own_mlp_norm);
+    if (second || s.block.sum_norm) list.Norm(at + "mlp_norm");
     if (s.layer(n).sparse) {
       list.Experts(at);
     } else {
@@ -302,11 +304,12 @@ std::vector<ParameterSpec> DecoderParameters(const DecoderSpec& s) {
     if (s.block.post_norm) list.Norm(at + "mlp_post_norm");
   }
   list.layer = -1;
-  list.Norm("norm");
+  if (!s.block.sum_norm) list.Norm("norm");
+  if (s.embedding_dim > 0) list.Matrix("project_out.weight", s.embedding_dim, s.model_dim, -1);
   if (s.scalar_head) {
-    list.Matrix("score.weight", 1, s.model_dim, -1);
+    list.Matrix("score.weight", 1, s.state_dim(), -1);
   } else if (!s.tied_head) {
-    list.Matrix("head.weight", s.vocab_size, s.model_dim, 0);
+    list.Matrix("head.weight", s.vocab_size, s.state_dim(), 0);
   }
   for (size_t i = 0, count = s.lora.empty() ? 0 : list.specs.size(); i < count; ++i) {
     const std::string matrix(absl::StripSuffix(list.specs[i].name, ".weight"));
@@ -344,6 +347,8 @@ absl::StatusOr<DecoderWeights> CutWeights(const DecoderSpec& spec, const weights
   w.embedding = views.One("embedding.weight");
   w.positions = views.One("position_embedding.weight");
   w.embedding_norm = views.Norm("embedding_norm");
+  w.project_in = views.One("project_in.weight");
+  w.project_out = views.One("project_out.weight");
   w.norm = views.Norm("norm");
   w.head = spec.scalar_head ? views.One("score.weight")
            : spec.tied_head ? w.embedding
@@ -358,6 +363,7 @@ absl::StatusOr<DecoderWeights> CutWeights(const DecoderSpec& spec, const weights
     w.layers.push_back(CutLayer(views, absl::StrCat("layers.", n, "."), experts));
   }
   return w;
+  if (spec.block.sum_norm && !w.layers.empty()) w.norm = w.layers.back().mlp_norm;
 }
 
 }  // namespace rein::models

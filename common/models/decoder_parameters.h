@@ -47,6 +47,7 @@ struct MtpWeights {
 
 struct DecoderWeights {
   nn::Weight embedding, positions, head;
+  nn::Weight project_in, project_out;  // [D, E] and [E, D] of embeddings of another width
   nn::NormWeights embedding_norm, norm;
   std::vector<LayerWeights> layers;  // those of multi-token prediction last
   std::vector<MtpWeights> mtp;

@@ -49,6 +49,7 @@ struct LayerSpec {
 struct BlockSpec {
   bool pre_norm = true;        // before attention and before the feed-forward layer
   bool post_norm = false;      // behind each, before its output is added
+  bool sum_norm = false;       // behind each, of the sum that goes on (as in the first transformer); then no last norm
   bool parallel = false;       // both read the same input and are added together
   bool own_mlp_norm = true;    // parallel: the feed-forward layer has its own norm of that input
   double residual_multiplier = 1;
@@ -99,6 +100,7 @@ struct DecoderSpec {
   double norm_epsilon = 1e-6;
   BlockSpec block;
 
+  int64_t embedding_dim = 0;  // 0: model_dim; else a projection into the model, and one out of it before the head
   double embedding_multiplier = 1;
   bool embedding_norm = false;
   int64_t position_rows = 0;    // above 0: learned positions, so many rows
@@ -142,6 +144,7 @@ struct DecoderSpec {
   weights::Quantisation quantisation = weights::Quantisation::kNone;
 
   LayerSpec layer(int64_t n) const { return layers.empty() ? LayerSpec() : layers[n]; }
+  int64_t state_dim() const { return embedding_dim > 0 ? embedding_dim : model_dim; }  // of what Hidden() gives
   int64_t routers_before(int64_t layer) const {  // sparse layers
     int64_t count = 0;
     for (int64_t n = 0; n < layer; ++n) count += this->layer(n).sparse;

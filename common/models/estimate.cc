@@ -37,7 +37,7 @@ const GpuFigures& FiguresOf(Gpu gpu) { return gpu == Gpu::kH100 ? kH100 : kH200;
 // Numbers in matrices that every token is multiplied with; of experts, those that it meets.
 double Products(const DecoderSpec& spec, const weights::Registry& registry) {
   const nn::RoutingRule& routing = spec.experts.routing;
-  double products = spec.tied_head ? static_cast<double>(spec.vocab_size * spec.model_dim) : 0;
+  double products = spec.tied_head ? static_cast<double>(spec.vocab_size * spec.state_dim()) : 0;
   for (const weights::Parameter& p : registry.parameters()) {
     const std::string& name = p.spec.name;
     if (p.spec.shape.size() != 2 || absl::StrContains(name, "embedding.weight")) continue;
