@@ -67,8 +67,8 @@ absl::StatusOr<std::unique_ptr<PolicyTrainer>> PolicyTrainer::Create(
   if (trainer->algorithm_.frozen_reference) REIN_RETURN_IF_ERROR(trainer->FreezeReference());
   if (trainer->algorithm_.critic) {
     const CriticSettings& critic = *trainer->algorithm_.critic;
-    ParameterSource start{model.base, s.random_weights, s.seed, /*scalar_head=*/true};
-    if (!critic.path.empty()) start = {critic.path, /*random=*/false, s.seed, /*scalar_head=*/true};
+    ParameterSource start{model.base, s.random_weights, s.seed, /*scalar_head=*/true, s.critic_trained};
+    if (!critic.path.empty()) start = {critic.path, /*random=*/false, s.seed, /*scalar_head=*/true, s.critic_trained};
     REIN_ASSIGN_OR_RETURN(trainer->critic_,
                           Critic::Create(critic, start, s.device, s.dtype, s.optimizer, group));
   }

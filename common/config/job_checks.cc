@@ -113,6 +113,9 @@ class JobChecker {
     if (trainer.has_offload() && !number && trainer.offload() != "auto") {
       Add("trainer.offload", absl::StrCat("wants a number in [0, 1] or auto, got ", trainer.offload()));
     }
+    if (const v1::GrpoConfig* rl = PolicyGradientOf(job_); rl != nullptr && rl->critic().lora().dropout() > 0) {
+      Add("ppo.critic.lora.dropout", absl::StrCat("is ", rl->critic().lora().dropout(), ", want 0: values would be noisy"));
+    }
     if (model.lora().dropout() > 0) {
       Add("model.lora.dropout", absl::StrCat("is ", model.lora().dropout(),
                                              ", want 0: the trainer's log-probs would differ from the generator's"));

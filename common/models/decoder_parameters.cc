@@ -321,7 +321,8 @@ std::vector<ParameterSpec> DecoderParameters(const DecoderSpec& s) {
     list.Matrix(matrix + kLoraUp, rows, lora->second.rank, -1);
   }
   for (ParameterSpec& spec : list.specs) {
-    const bool base = !s.lora.empty() && !IsLora(spec.name) && spec.name != "score.weight";
+    const bool beside = IsLora(spec.name) || spec.name == "score.weight" || s.saved.count(spec.name) > 0;
+    const bool base = !s.lora.empty() && !beside;
     spec.trained = !base && s.frozen.count(spec.name) == 0;
     if (base && IsQuantised(spec)) spec.quantisation = s.quantisation;
   }
@@ -346,9 +347,9 @@ absl::StatusOr<DecoderWeights> CutWeights(const DecoderSpec& spec, const weights
   DecoderWeights w;
   w.embedding = views.One("embedding.weight");
   w.positions = views.One("position_embedding.weight");
-  w.embedding_norm = views.Norm("embedding_norm");
   w.project_in = views.One("project_in.weight");
   w.project_out = views.One("project_out.weight");
+  w.embedding_norm = views.Norm("embedding_norm");
   w.norm = views.Norm("norm");
   w.head = spec.scalar_head ? views.One("score.weight")
            : spec.tied_head ? w.embedding
@@ -362,8 +363,8 @@ absl::StatusOr<DecoderWeights> CutWeights(const DecoderSpec& spec, const weights
     const int64_t experts = spec.layer(n).sparse ? spec.experts.routing.experts : 0;
     w.layers.push_back(CutLayer(views, absl::StrCat("layers.", n, "."), experts));
   }
-  return w;
   if (spec.block.sum_norm && !w.layers.empty()) w.norm = w.layers.back().mlp_norm;
+  return w;
 }
 
 }  // namespace rein::models

@@ -139,12 +139,13 @@ struct DecoderSpec {
 
   // By the matrix that is updated, without ".weight". Where there are any they alone are trained, and a scalar head.
   std::map<std::string, LoraShape> lora;
+  std::set<std::string> saved;   // of those beneath them, parameters that are trained whole (PEFT's modules_to_save)
   std::set<std::string> frozen;  // parameters that are not trained
   // Of the matrices beneath low-rank updates, but for embeddings, head, routers and convolutions.
   weights::Quantisation quantisation = weights::Quantisation::kNone;
 
-  LayerSpec layer(int64_t n) const { return layers.empty() ? LayerSpec() : layers[n]; }
   int64_t state_dim() const { return embedding_dim > 0 ? embedding_dim : model_dim; }  // of what Hidden() gives
+  LayerSpec layer(int64_t n) const { return layers.empty() ? LayerSpec() : layers[n]; }
   int64_t routers_before(int64_t layer) const {  // sparse layers
     int64_t count = 0;
     for (int64_t n = 0; n < layer; ++n) count += this->layer(n).sparse;

@@ -35,6 +35,7 @@ struct LoraChoice {
   // Of matrices, by the decoder's names ("attention.q") or the file's ("q_proj"). Empty or "all-linear": every matrix
   // but embeddings, head, router and convolutions, which have no update.
   std::vector<std::string> targets;
+  std::vector<std::string> save;  // modules that are trained whole beside the updates; names as above
 };
 
 // What of a model a job trains.
@@ -59,7 +60,7 @@ absl::StatusOr<ModelDescription> WithAdapter(const ModelDescription& base, const
 // As PEFT begins: A uniform in +-1 / sqrt(columns), drawn from (seed, name) alone, B zero.
 void InitializeAdapter(const weights::Registry& registry, uint64_t seed, const ArenaParts& arena);
 
-// Fills the updates (and a scalar head) from the folder's adapter_model.safetensors. INVALID_ARGUMENT lists tensors that are missing or of
+// Fills the updates (and a scalar head, and modules that are saved whole) from the folder's adapter_model.safetensors. INVALID_ARGUMENT lists tensors that are missing or of
 // another shape.
 absl::Status LoadAdapter(const std::string& folder, const ModelDescription& model, const weights::Registry& registry,
                          const ArenaParts& arena);

@@ -35,11 +35,13 @@ uint64_t DefaultKvTokens(const models::Decoder& decoder, int64_t page_tokens, bo
 
 // What a step's intermediate results take at most on a GPU: hidden states and both halves of the feed-forward layer of
 // every token, logits of every sequence (in bf16, then fp32 and what filters make of them), graphs and libraries.
-uint64_t StepBytes(const models::DecoderSpec& spec, const KvOptions& options) {
+uint64_t StepBytes(const models::DecoderSpec& spec, const weights::Registry& registry, const KvOptions& options) {
   constexpr uint64_t kLibraries = uint64_t{3} << 28;
   const auto tokens = static_cast<uint64_t>(options.step_tokens), sequences = static_cast<uint64_t>(options.max_running);
   const auto width = static_cast<uint64_t>(8 * spec.model_dim + 4 * spec.ffn_dim + 4 * spec.num_heads * spec.head_dim);
-  return kLibraries + 2 * tokens * width + 14 * sequences * static_cast<uint64_t>(spec.vocab_size);
+  // Quantised matrices are unpacked one at a time; graphs keep a block of their own.
+  const auto unpacked = static_cast<uint64_t>(4 * registry.largest_quantised());
+  return kLibraries + unpacked + 2 * tokens * width + 14 * sequences * static_cast<uint64_t>(spec.vocab_size);
 }
 
 // The pages of each sequence as int32 [B, P], rows padded with page 0.
@@ -71,7 +73,7 @@ absl::StatusOr<std::unique_ptr<DecoderStepModel>> DecoderStepModel::Create(
         absl::StrCat("page_tokens is ", options.page_tokens, ", want at least 1"));
   }
   uint64_t tokens = options.kv_tokens;
-  const uint64_t step_bytes = decoder.device().is_cpu() ? 0 : StepBytes(decoder.spec(), options);
+  const uint64_t step_bytes = decoder.device().is_cpu() ? 0 : StepBytes(decoder.spec(), slots.registry(), options);
   if (tokens == 0) {
     const auto longest = options.max_length == 0 ? static_cast<uint64_t>(context) : options.max_length;
     const uint64_t most = std::max(kDefaultCpuKvTokens, 2 * longest * static_cast<uint64_t>(options.max_running));

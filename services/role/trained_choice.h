@@ -9,6 +9,7 @@
 
 namespace rein::services {
 
+models::LoraChoice LoraChoiceOf(const v1::LoraConfig& lora);
 models::TrainedChoice TrainedChoiceOf(const v1::ModelConfig& model);
 
 // The folder of weights, or else the config of random ones.

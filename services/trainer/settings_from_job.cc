@@ -66,6 +66,9 @@ absl::StatusOr<trainer::TrainerSettings> SettingsFromJob(const v1::JobConfig& jo
     return absl::InvalidArgumentError("model: names neither a path nor a config");
   }
   settings.trained = TrainedChoiceOf(job.model());
+  if (const v1::GrpoConfig* rl = config::PolicyGradientOf(job); rl != nullptr && rl->critic().has_lora()) {
+    settings.critic_trained = {.lora = LoraChoiceOf(rl->critic().lora()), .base = settings.trained.base};
+  }
   settings.seed = job.seed();
   settings.device = device;
   settings.dtype = job.model().dtype();

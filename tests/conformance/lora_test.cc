@@ -88,6 +88,7 @@ class LoraTest : public testing::TestWithParam<std::string> {
 at::Tensor OfModule(const checkpoint::SafetensorsFile& saved, const std::string& name, int64_t rank) {
   const checkpoint::TensorView& view = *saved.Find(name);
   at::Tensor g = at::from_blob(const_cast<char*>(view.data), view.shape, at::kFloat);
+  if (!absl::StrContains(name, ".lora_")) return g;  // a module that is saved whole
   if (absl::StrContains(name, "lora_A")) return g.view({-1, rank, g.size(1)}).sum(0);
   return g.view({g.size(0), -1, rank}).sum(1);
 }
@@ -123,7 +124,7 @@ TEST_P(LoraTest, LogitsLossAndGradientsMatchPeft) {
     for (const auto& [name, figures] : golden_["gradients"].items()) {
       ASSERT_NE(saved->Find(name), nullptr) << name;
       const auto& shape = original->Find(name)->shape;
-      at::Tensor g = OfModule(*saved, name, absl::StrContains(name, "lora_A") ? shape[0] : shape[1]).to(at::kDouble).flatten();
+      at::Tensor g = OfModule(*saved, name, absl::StrContains(name, "lora_B") ? shape[1] : shape[0]).to(at::kDouble).flatten();
       const double norm = figures[0];
       EXPECT_NEAR(g.norm().item<double>(), norm, 1e-4 * norm + 1e-7) << name;
       EXPECT_NEAR(g.sum().item<double>(), figures[1], 1e-3 * norm + 1e-6) << name;
@@ -234,6 +235,17 @@ TEST(LoraTargetTest, SaysWhatIsWrong) {
   EXPECT_THAT(target("lm_head"), HasSubstr("only what has no update: head (lm_head) is the head"));
   EXPECT_THAT(target("embed_tokens"), HasSubstr("is an embedding"));
   EXPECT_THAT(error({.lora = LoraChoice{.rank = 4, .targets = {"router"}}}, "tests/golden/models/mixtral"), HasSubstr("is a router"));
+  auto save = [&](const char* name, const std::string& path = kLlama) {
+    return error({.lora = LoraChoice{.rank = 4, .targets = {"q_proj"}, .save = {name}}}, path);
+  };
+  EXPECT_EQ(save("lm_head"), "");
+  EXPECT_EQ(save("embed_tokens"), "");
+  EXPECT_EQ(save("mlp.down_proj"), "") << "any module";
+  EXPECT_THAT(save("lm_haed"), HasSubstr("model.lora.save: 'lm_haed' names no parameter of this model; did you mean lm_head?"));
+  EXPECT_THAT(save("q_proj"), HasSubstr("it has an update: name it in target or in save"));
+  EXPECT_THAT(save("embed_tokens", "tests/golden/models/qwen2"), HasSubstr("the head is tied to it, which PEFT would untie"));
+  EXPECT_THAT(error({.lora = LoraChoice{.rank = 4, .targets = {"o_proj"}, .save = {"gate_up_proj"}}}, "tests/golden/models/phi3"),
+              HasSubstr("holds other parameters too"));
   EXPECT_THAT(error({.freeze = {"embed_token"}}), HasSubstr("model.freeze: 'embed_token' names no parameter of this model; did you mean"));
   EXPECT_THAT(error({.freeze = {"*"}}), HasSubstr("leaves nothing to train"));
   EXPECT_THAT(error({.lora = LoraChoice{.rank = 4}}, "tests/golden/adapters/llama"), HasSubstr("is an adapter folder"));
@@ -251,6 +263,7 @@ TEST(LoraTargetTest, SaysWhatIsWrong) {
   EXPECT_EQ(wrong(json::object()), "");
   EXPECT_THAT(wrong({{"use_dora", true}}), HasSubstr("use_dora is true, which is not supported"));
   EXPECT_THAT(wrong({{"peft_type", "IA3"}}), HasSubstr("peft_type is \"IA3\", want \"LORA\""));
+  EXPECT_THAT(wrong({{"modules_to_save", {"lm_head"}}}), HasSubstr("modules_to_save has \"lm_head\", of which adapter_model.safetensors has no tensor"));
   EXPECT_THAT(wrong({{"bias", "all"}}), HasSubstr("bias is \"all\", which is not supported"));
   EXPECT_THAT(wrong({{"base_model_name_or_path", "meta-llama/Llama-3"}}),
               HasSubstr("base_model_name_or_path is \"meta-llama/Llama-3\", which is no folder of this machine"));

@@ -144,6 +144,21 @@ class AdaptersTest(unittest.TestCase):
             self.assertLess(line["router_replayed"], 6 * line["tokens"])
             self.assertEqual(line["router_replayed"] % 6, 0)
 
+    def test_a_critic_has_adapters_and_a_norm_is_trained_whole(self):
+        job = (GRPO % ("ppo", 3, 3)).replace("alpha: 16}", "alpha: 16, save: [norm]}").replace("grpo:", "ppo:")
+        job = job.replace("group_size: 16,", "group_size: 1,").replace("kl:", "critic: {learning_rate: 1e-3, lora: 8}, kl:")
+        self.stack.end_of(job, code=0, patience=250)
+        metrics = self.stack.metrics("ppo")
+        self.assertEqual(sum(line["mismatch_tokens"] for line in metrics), 0)
+        self.assertTrue(all(math.isfinite(line["value_loss"]) for line in metrics), metrics[0])
+        config = json.loads((self.output("ppo") / "model/adapter_config.json").read_text())
+        self.assertEqual(config["modules_to_save"], ["model.norm"])
+        checkpoint = pathlib.Path(self.stack.job("ppo")["checkpoints"][-1]["path"])
+        base = (self.output("start") / "model/model.safetensors").stat().st_size
+        self.assertLess((checkpoint / "critic.safetensors").stat().st_size, 1.5 * base)  # whole it would be three times as large
+        self.stack.rein("export", "ppo", "--to", "merged-ppo", "--format", "merged")
+        self.assert_near(self.scores(self.output("ppo") / "model"), self.scores(self.stack.folder / "merged-ppo"), 1e-4)
+
     def test_what_cannot_be_is_said(self):
         said = self.stack.submit("name: x\nmodel: {config: %s, lora: {rank: 4}}\ndata: {train: data/sft.jsonl}\nsft: {}\n" % MODEL, code=3)
         self.assertIn("model.lora", said)

@@ -98,6 +98,39 @@ TEST(LoraTrainingTest, ASyncBringsTheAdaptersToTheSameBaseOnly) {
   for (size_t i = 0; i < own[0].size(); ++i) EXPECT_NEAR(scored[0][i], own[0][i], 1e-5);
 }
 
+// Modules that are saved whole are trained, sent and kept beside the updates; the rest of the base stays.
+TEST(LoraTrainingTest, SavedModulesAreTrainedWhole) {
+  constexpr const char* kUntied = "tests/golden/models/llama";
+  const std::string path = testing::TempDir() + "/saved_modules";
+  fs::remove_all(path);
+  models::TrainedChoice choice = Lora();
+  choice.lora->save = {"lm_head", "embed_tokens"};
+  auto trainer = Make(With(choice, kUntied), Sft(Aggregation::kTokenMean));
+  const weights::Registry& registry = trainer->registry();
+  at::Tensor frozen = trainer->parts().frozen.clone();
+  auto of = [&](const PolicyTrainer& t, const char* name) { return t.parts().Of(registry, *registry.Find(name)).clone(); };
+  at::Tensor head = of(*trainer, "head.weight"), embedding = of(*trainer, "embedding.weight");
+  for (int i = 0; i < 3; ++i) ASSERT_TRUE(trainer->Update({ByHeart()}).ok());
+  EXPECT_FALSE(at::equal(of(*trainer, "head.weight"), head));
+  EXPECT_FALSE(at::equal(of(*trainer, "embedding.weight"), embedding));
+  EXPECT_TRUE(at::equal(trainer->parts().frozen, frozen));
+  std::vector<std::string> sent;
+  for (const auto& p : weights::PlanOf(registry, "float32").parameters) {
+    if (p.name.find(".lora_") == std::string::npos) sent.push_back(p.name);
+  }
+  EXPECT_THAT(sent, testing::UnorderedElementsAre("head.weight", "embedding.weight"));
+  ASSERT_TRUE(SaveCheckpoint(*trainer, path, {.controller_state = "state"}).ok());
+  auto file = *checkpoint::SafetensorsFile::Open(path + "/adapter_model.safetensors");
+  EXPECT_NE(file->Find("base_model.model.lm_head.weight"), nullptr);
+  EXPECT_NE(file->Find("base_model.model.model.embed_tokens.weight"), nullptr);
+  TrainerSettings further = With({}, kUntied);
+  further.model_path = path;
+  auto again = Make(further, Sft(Aggregation::kTokenMean));
+  EXPECT_TRUE(at::equal(again->compute(), trainer->compute())) << "the folder says itself what is saved";
+  EXPECT_EQ(*again->Score({ByHeart()}), *trainer->Score({ByHeart()}));
+  fs::remove_all(path);
+}
+
 // Beneath adapters the generator's slots hold the trainer's very codes: equal digests, and equal log-probs as over a base
 // of whole numbers; another format is another base.
 TEST(LoraTrainingTest, AQuantisedBaseIsTheSameOnBothSides) {

@@ -432,6 +432,7 @@ TEST_F(JobReaderTest, AdaptersWantWeightsAndATraining) {
   EXPECT_THAT(Report(job("{path: model, lora: {rank: 8, dropout: 0.1}}")), HasSubstr("model.lora.dropout  is 0.1, want 0"));
   EXPECT_THAT(Report("name: a\nmodel: {path: model, lora: 8}\ndata: {eval: held_out.jsonl}\nscore: {}\n"),
               HasSubstr("model.lora  has no effect: score trains nothing"));
+  EXPECT_EQ(Read(job("{path: model, lora: {rank: 8, save: [lm_head]}}"))->model().lora().save(0), "lm_head");
   EXPECT_EQ(Read(job("{path: model, lora: 8, base: nf4}"))->model().base(), v1::BASE_FORMAT_NF4);
   EXPECT_THAT(Report(job("{path: model, lora: 8, base: fp4}")), HasSubstr("int8, nf4"));
   EXPECT_THAT(Report(job("{config: model, base: int8}")), HasSubstr("model.base  wants a model with weights"));
