@@ -59,6 +59,7 @@ void ParseDeepseekKeys(ConfigReader& config, DecoderSpec* spec) {
 }
 
 void ParseSigmoidRouting(ConfigReader& config, double default_multiplier, DecoderSpec* spec) {
+  spec->mtp_offered = static_cast<int64_t>(config.Number("num_nextn_predict_layers", 0));
   spec->experts.correction = true;
   nn::RoutingRule& routing = spec->experts.routing;
   routing.score = nn::RoutingRule::Score::kSigmoid;

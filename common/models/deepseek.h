@@ -16,7 +16,8 @@ void ParseDeepseekKeys(ConfigReader& config, DecoderSpec* spec);
 // Experts, their shared part, and which layers are dense.
 void ParseDeepseekExperts(ConfigReader& config, DecoderSpec* spec);
 
-// Sigmoid scores, corrected choice within groups, weights over their sum (arXiv 2412.19437 section 2.1.2).
+// Sigmoid scores, corrected choice within groups, weights over their sum (arXiv 2412.19437 section 2.1.2); and how many layers
+// of multi-token prediction there are.
 void ParseSigmoidRouting(ConfigReader& config, double default_multiplier, DecoderSpec* spec);
 
 std::vector<TensorPlace> DeepseekPlaces(const DecoderSpec& spec, const weights::ParameterSpec& parameter);

@@ -15,7 +15,6 @@ void Parse(ConfigReader& config, DecoderSpec* spec) {
   config.Only("scoring_func", "sigmoid");
   config.Only("topk_method", "noaux_tc");
   ParseSigmoidRouting(config, 2.5, spec);
-  spec->mtp_offered = static_cast<int64_t>(config.Number("num_nextn_predict_layers", 0));
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// Multi-token prediction of DeepSeek-V3 against the reference of tests/golden/make_mtp_goldens.py: losses, and the gradient of
+// Multi-token prediction of DeepSeek-V3 and GLM-4.5 against the reference of tests/golden/make_mtp_goldens.py: losses, and the gradient of
 // every tensor of the published layout; what is kept, dropped and refused.
 
 #include <ATen/ATen.h>
@@ -11,7 +11,6 @@
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/match.h"
-#include "absl/strings/str_cat.h"
 #include "common/checkpoint/safetensors.h"
 #include "common/models/decoder.h"
 #include "common/models/lora.h"
@@ -26,8 +25,6 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 using ::testing::HasSubstr;
 
-constexpr const char* kFolder = "tests/golden/mtp";
-
 std::vector<TrainingSequence> Sequences(const json& rows) {
   std::vector<TrainingSequence> sequences;
   for (const auto& row : rows) {
@@ -40,9 +37,9 @@ std::vector<TrainingSequence> Sequences(const json& rows) {
   return sequences;
 }
 
-TrainerSettings Settings(bool mtp) {
+TrainerSettings Settings(const std::string& folder, bool mtp) {
   TrainerSettings settings;
-  settings.model_path = kFolder;
+  settings.model_path = folder;
   settings.trained.mtp = mtp;
   settings.mtp_loss = mtp ? 0.3 : 0;
   settings.schedule.peak = 1e-2;
@@ -56,7 +53,7 @@ double Find(const std::vector<Metric>& metrics, const std::string& name) {
   return -1;
 }
 
-class MtpTest : public testing::Test {
+class MtpTest : public testing::TestWithParam<std::string> {
  protected:
   std::unique_ptr<PolicyTrainer> Make(const TrainerSettings& settings) {
     auto made = PolicyTrainer::Create(settings, Sft(Aggregation::kTokenMean), *group_);
@@ -68,15 +65,16 @@ class MtpTest : public testing::Test {
   }
 
   std::unique_ptr<parallel::ProcessGroup> group_ = parallel::SingleProcess();
-  const json golden_ = json::parse(std::ifstream(absl::StrCat(kFolder, "/golden.json")));
-  const std::string out_ = testing::TempDir() + "/mtp_saved";
+  const std::string folder_ = "tests/golden/mtp/" + GetParam();
+  const json golden_ = json::parse(std::ifstream(folder_ + "/golden.json"));
+  const std::string out_ = testing::TempDir() + "/mtp_saved_" + GetParam();
 };
 
-TEST_F(MtpTest, LossesAndGradientsMatchTheReference) {
-  models::ModelDescription model = *models::DescribeTrained(kFolder, {.mtp = true});
+TEST_P(MtpTest, LossesAndGradientsMatchTheReference) {
+  models::ModelDescription model = *models::DescribeTrained(folder_, {.mtp = true});
   auto registry = *weights::Registry::Create(models::DecoderParameters(model.spec));
   at::Tensor compute = at::zeros({registry.arena_elements()}), grad = at::zeros({registry.arena_elements()});
-  absl::Status loaded = models::LoadWeights(kFolder, model, registry, compute);
+  absl::Status loaded = models::LoadWeights(folder_, model, registry, compute);
   ASSERT_TRUE(loaded.ok()) << loaded;
   auto decoder = *models::Decoder::Create(model.spec, registry, compute, grad);
   const std::vector<TrainingSequence> sequences = Sequences(golden_["tokens"]);
@@ -106,11 +104,11 @@ TEST_F(MtpTest, LossesAndGradientsMatchTheReference) {
   }
 }
 
-TEST_F(MtpTest, ATrainerLearnsToPredictAheadWhateverTheMicrobatch) {
+TEST_P(MtpTest, ATrainerLearnsToPredictAheadWhateverTheMicrobatch) {
   const std::vector<TrainingSequence> sequences = Sequences(golden_["tokens"]);
   double losses[2] = {};
   for (int64_t tokens : {8192, 16}) {
-    TrainerSettings settings = Settings(true);
+    TrainerSettings settings = Settings(folder_, true);
     settings.microbatch_tokens = tokens;
     auto trainer = Make(settings);
     double last = 0;
@@ -128,10 +126,10 @@ TEST_F(MtpTest, ATrainerLearnsToPredictAheadWhateverTheMicrobatch) {
   EXPECT_NEAR(losses[0], losses[1], 1e-3);
 }
 
-TEST_F(MtpTest, IsWrittenAsItWasPublishedAndDroppedOnRequest) {
-  auto theirs = *checkpoint::SafetensorsFile::Open(absl::StrCat(kFolder, "/model.safetensors"));
+TEST_P(MtpTest, IsWrittenAsItWasPublishedAndDroppedOnRequest) {
+  auto theirs = *checkpoint::SafetensorsFile::Open(folder_ + "/model.safetensors");
   for (bool mtp : {true, false}) {
-    auto trainer = Make(Settings(mtp));
+    auto trainer = Make(Settings(folder_, mtp));
     ASSERT_TRUE(models::SaveModelFolder(out_, trainer->model(), trainer->registry(), trainer->compute(), "").ok());
     auto ours = *checkpoint::SafetensorsFile::Open(out_ + "/model.safetensors");
     size_t ahead = 0;
@@ -151,25 +149,25 @@ TEST_F(MtpTest, IsWrittenAsItWasPublishedAndDroppedOnRequest) {
   }
   // What generates and scores computes the same with and without.
   const std::vector<TrainingSequence> sequences = Sequences(golden_["tokens"]);
-  EXPECT_EQ(*Make(Settings(true))->Score(sequences), *Make(Settings(false))->Score(sequences));
+  EXPECT_EQ(*Make(Settings(folder_, true))->Score(sequences), *Make(Settings(folder_, false))->Score(sequences));
 }
 
-TEST_F(MtpTest, SaysWhatIsWrong) {
-  TrainerSettings settings = Settings(true);
+TEST_P(MtpTest, SaysWhatIsWrong) {
+  TrainerSettings settings = Settings(folder_, true);
   settings.trained.mtp = false;
   EXPECT_THAT(Refusal(settings), HasSubstr("trainer.mtp_loss is 0.3, but no layer of multi-token prediction is loaded"));
-  settings = Settings(true);
+  settings = Settings(folder_, true);
   settings.model_path = "tests/golden/models/qwen3";
   EXPECT_THAT(Refusal(settings), HasSubstr("Qwen3ForCausalLM) has no layers of multi-token prediction"));
-  settings = Settings(true);
+  settings = Settings(folder_, true);
   settings.trained.lora = models::LoraChoice{.rank = 4};
   EXPECT_THAT(Refusal(settings), HasSubstr("cannot stand beside model.lora"));
-  settings = Settings(true);
-  settings.model_path = "tests/golden/models/deepseek_v3";  // which says that it has one, and has none
+  settings = Settings(folder_, true);
+  settings.model_path = "tests/golden/models/" + GetParam();  // which says that it has one, and has none
   EXPECT_THAT(Refusal(settings), HasSubstr("model.layers.2.eh_proj.weight is missing"));
 
   // The embedding and the head are the model's own: a file in which they are others is another model.
-  auto trainer = Make(Settings(true));
+  auto trainer = Make(Settings(folder_, true));
   ASSERT_TRUE(models::SaveModelFolder(out_, trainer->model(), trainer->registry(), trainer->compute(), "").ok());
   {
     std::fstream file(out_ + "/model.safetensors", std::ios::in | std::ios::out | std::ios::binary);
@@ -181,11 +179,13 @@ TEST_F(MtpTest, SaysWhatIsWrong) {
     file.seekp(static_cast<std::streamoff>(sizeof(header) + header) + (saved->Find("model.layers.3.embed_tokens.weight")->data - base));
     file.put('\x55');
   }
-  settings = Settings(true);
+  settings = Settings(folder_, true);
   settings.model_path = out_;
   EXPECT_THAT(Refusal(settings), HasSubstr("model.layers.3.embed_tokens.weight differs from model.embed_tokens.weight, which it shares"));
   fs::remove_all(out_);
 }
+
+INSTANTIATE_TEST_SUITE_P(Families, MtpTest, testing::Values("deepseek_v3", "glm4_moe"), [](const auto& i) { return i.param; });
 
 }  // namespace
 }  // namespace rein::trainer
