@@ -19,6 +19,22 @@ constexpr int64_t kLeastMicrobatch = 1024;
 
 double Gib(int64_t bytes) { return static_cast<double>(bytes) / static_cast<double>(int64_t{1} << 30); }
 
+struct CriticSize {
+  int64_t all, trained;  // numbers
+  int64_t quantised_bytes = 0;
+};
+
+// The model with a scalar head: whole, or with updates of its own.
+CriticSize SizeOfCritic(const models::ModelDescription& model, const weights::Registry& registry, const TrainerSettings& settings,
+                        const CriticSettings& critic) {
+  const CriticSize whole{registry.arena_elements() + registry.quantised_elements(), registry.arena_elements() + registry.quantised_elements()};
+  if (!settings.critic_trained.lora) return whole;
+  auto described = models::DescribeTrained(critic.path.empty() ? model.base : critic.path, settings.critic_trained, /*scalar_head=*/true);
+  if (!described.ok()) return whole;  // Critic::Create() says what is wrong
+  auto own = weights::Registry::Create(models::DecoderParameters(described->spec));
+  return own.ok() ? CriticSize{own->arena_elements(), own->trained_elements(), own->quantised_bytes()} : whole;
+}
+
 // What is allocated come what may.
 int64_t Counted(const MemoryPlan& plan) { return plan.total() - plan.coming(); }
 
@@ -60,16 +76,17 @@ MemoryPlan PlanMemory(const models::ModelDescription& model, const weights::Regi
   plan.host = offloaded;
   int64_t snapshot = (narrow ? 2 : 4) * registry.trained_elements() + optimizer;
   int64_t copied = algorithm.epochs * algorithm.minibatches > 1 ? snapshot : 0;
-  if (algorithm.critic) {  // the whole model with a scalar head, trained
-    const int64_t all = registry.arena_elements();
-    const int64_t state = (2 * (settings.optimizer.narrow_moments ? 2 : 4) + (narrow ? 4 : 0)) * all / ranks;
+  if (algorithm.critic) {
+    const CriticSize size = SizeOfCritic(model, registry, settings, *algorithm.critic);
+    const int64_t state = (2 * (settings.optimizer.narrow_moments ? 2 : 4) + (narrow ? 4 : 0)) * size.trained / ranks;
     const auto on_host = static_cast<int64_t>(settings.optimizer.offload * static_cast<double>(state));
-    add("critic", ((narrow ? 2 : 4) + 4) * all + state - on_host, true);
+    add("critic", (narrow ? 2 : 4) * size.all + size.quantised_bytes + 4 * size.trained + state - on_host, true);
     plan.host += on_host;
-    copied = snapshot + (narrow ? 2 : 4) * all + state - on_host;
+    copied = snapshot + (narrow ? 2 : 4) * size.trained + state - on_host;
   }
   add("undo", copied, false);
   add("activations", e.activations, false);
+  add("unpacked", e.unpacked, false);
   add("workspace", e.workspace(), false);
   if (settings.optimizer.offload > 0) add("staging", 2 * kStagingBytes, true);
   return plan;

@@ -22,7 +22,7 @@
 namespace rein::trainer {
 
 struct PlannedPart {
-  std::string name;    // weights, gradients, optimizer, reference, critic, undo, activations, workspace, staging
+  std::string name;    // weights, gradients, optimizer, reference, critic, undo, activations, unpacked, workspace, staging
   int64_t bytes = 0;
   bool kept = false;   // allocated when the job is loaded; else while it trains
 };

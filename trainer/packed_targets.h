@@ -30,14 +30,16 @@ struct PackedTargets {
   std::vector<int64_t> target_place;  // packed place of the target itself
   std::vector<int64_t> targets_of;  // of each member
   std::vector<int64_t> last;        // packed place of each member's last token
+  std::vector<int64_t> choices;     // of each token, `choice_width` experts, below 0 where none are replayed; or empty
 };
 
 // How many leading tokens of `next` need not be packed again behind `previous`: its prompt, if it is the other's.
 int64_t SharedTokens(const TrainingSequence& previous, const TrainingSequence& next);
 
-// `members` are indices into `sequences`. `share`: one copy of a prompt for neighbours.
+// `members` are indices into `sequences`. `share`: one copy of a prompt for neighbours. `choice_width` above 0: with the
+// experts of each token, so many of a token.
 PackedTargets PackTargets(const std::vector<TrainingSequence>& sequences,
-                          const std::vector<size_t>& members, bool share = true);
+                          const std::vector<size_t>& members, bool share = true, int64_t choice_width = 0);
 
 using Routers = std::shared_ptr<nn::RouterRecord>;
 
@@ -47,11 +49,17 @@ struct ForwardExtras {
   at::Tensor noise_TD;          // added to the embeddings of the packed tokens; undefined: none
   bool log_partition = false;
   at::Tensor candidate_NK;      // ids whose log-probs are wanted beside the target's; undefined: none
+  bool mtp = false;             // multi-token prediction; not of packs that share prompts
 };
 
 struct TargetFigures : nn::TokenLogprobs {
   at::Tensor log_partition_N;  // log of the sum of exp(logits / temperature); undefined unless asked for
   at::Tensor candidate_NK;     // log-probs of the candidates; undefined unless asked for
+  // Of each layer of multi-token prediction: log-probs of those targets that stand far enough from the front.
+  struct Ahead {
+    at::Tensor logprob_M, target_M;  // target_M int64: which of the N targets
+  };
+  std::vector<Ahead> ahead;
 };
 
 // The figures of every target, in packed order. Throws as LibTorch does; see CatchTorch().

@@ -42,7 +42,8 @@ absl::StatusOr<std::unique_ptr<ParameterSet>> ParameterSet::Create(const Paramet
   if (device == "cpu") {
     REIN_RETURN_IF_ERROR(tensor::CheckHostMemory(
         "weights, gradients and optimizer state",
-        static_cast<uint64_t>(4.0 * static_cast<double>(set->registry_.trained_begin()) + (8 + moments) * trained)));
+        static_cast<uint64_t>(4.0 * static_cast<double>(set->registry_.trained_begin()) + (8 + moments) * trained) +
+            static_cast<uint64_t>(set->registry_.quantised_bytes())));
   } else if (placement.offload > 0) {
     const double share = placement.offload * (4 + moments) / group.size() + 4;  // the state, and weights while they are read
     REIN_RETURN_IF_ERROR(tensor::CheckHostMemory("offloaded optimizer state", static_cast<uint64_t>(share * trained)));
@@ -83,11 +84,12 @@ absl::Status ParameterSet::Allocate(const ParameterSource& source, const std::st
   at::TensorOptions fp32 = at::TensorOptions().device(device).dtype(at::kFloat);
   const bool narrow = dtype == "bfloat16";
   compute_ = at::zeros({registry_.arena_elements()}, narrow ? fp32.dtype(at::kBFloat16) : fp32);
-  const auto [frozen, trained] = parts();
+  quantised_ = models::NewQuantised(registry_, compute_.device());
+  const auto [frozen, trained, quantised] = parts();
   grad_ = at::zeros(trained.sizes(), fp32);
   // With offloading the master weights are read on the host: the device need not hold them even once.
   const at::TensorOptions read = placement.offload > 0 ? fp32.device(at::kCPU) : fp32;
-  const models::ArenaParts whole{frozen, narrow ? at::zeros(trained.sizes(), read) : trained};
+  const models::ArenaParts whole{frozen, narrow ? at::zeros(trained.sizes(), read) : trained, quantised};
   if (source.random) {
     models::InitializeWeights(model_.spec, registry_, source.seed, whole.trained);
   } else {
@@ -96,7 +98,7 @@ absl::Status ParameterSet::Allocate(const ParameterSource& source, const std::st
   }
   // Rounded on the host if it is there, so that the device needs no room for the wider ones.
   if (narrow) trained.copy_(whole.trained.is_cpu() ? whole.trained.to(at::kBFloat16) : whole.trained);
-  REIN_ASSIGN_OR_RETURN(frozen_digest_, models::FrozenDigest(registry_, frozen));
+  REIN_ASSIGN_OR_RETURN(frozen_digest_, models::FrozenDigest(registry_, whole));
   const weights::Registry::Slice slice = registry_.OptimizerSlice(group_.rank(), group_.size());
   const int64_t length = slice.end - slice.begin, kept = KeptOnDevice(length, placement.offload);
   const at::ScalarType moments = placement.narrow_moments ? at::kBFloat16 : at::kFloat;
@@ -125,7 +127,7 @@ absl::Status ParameterSet::Allocate(const ParameterSource& source, const std::st
       moment->zero_();
     }
   }
-  REIN_ASSIGN_OR_RETURN(decoder_, models::Decoder::Create(model_.spec, registry_, compute_, grad_));
+  REIN_ASSIGN_OR_RETURN(decoder_, models::Decoder::Create(model_.spec, registry_, parts(), grad_));
   return absl::OkStatus();
 }
 

@@ -59,7 +59,7 @@ class ParameterSet {
   const weights::Registry& registry() const { return registry_; }
   const models::Decoder& decoder() const { return *decoder_; }
   const at::Tensor& compute() const { return compute_; }
-  models::ArenaParts parts() const { return models::PartsOf(registry_, compute_); }
+  models::ArenaParts parts() const { return WithQuantised(models::PartsOf(registry_, compute_)); }
   uint64_t frozen_digest() const { return frozen_digest_; }  // of what is not trained; 0: everything is
   at::Tensor& grad() { return grad_; }
 
@@ -96,6 +96,10 @@ class ParameterSet {
   at::Tensor GradOf(const weights::Parameter& parameter) const {
     return grad_.narrow(0, parameter.offset - registry_.trained_begin(), parameter.elements);
   }
+  models::ArenaParts WithQuantised(models::ArenaParts parts) const {
+    parts.quantised = quantised_;
+    return parts;
+  }
   void Add(const Shift& shift);  // to this rank's slice
   // A rank's slice of a tensor of the trained part.
   at::Tensor SliceOf(const at::Tensor& trained, int rank) const;
@@ -104,6 +108,7 @@ class ParameterSet {
   weights::Registry registry_;
   parallel::ProcessGroup& group_;
   at::Tensor compute_;  // whole
+  models::QuantisedParts quantised_;
   at::Tensor grad_;     // of the trained part
   uint64_t frozen_digest_ = 0;
   std::vector<OptimizerState> optimizer_;  // this rank's slice: what is on the device, then what is in host memory

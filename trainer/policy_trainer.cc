@@ -49,9 +49,17 @@ absl::StatusOr<std::unique_ptr<PolicyTrainer>> PolicyTrainer::Create(
   REIN_RETURN_IF_ERROR(trainer->PlanDevice());
   REIN_ASSIGN_OR_RETURN(trainer->policy_, ParameterSet::Create(source, s.device, s.dtype, s.optimizer, group));
   REIN_RETURN_IF_ERROR(CheckRouterRules(s.router, model.spec, trainer->registry()));
+  if (s.mtp_loss > 0 && trainer->model().spec.mtp_layers == 0) {
+    return absl::InvalidArgumentError(absl::StrCat("trainer.mtp_loss is ", s.mtp_loss,
+                                                   ", but no layer of multi-token prediction is loaded: want model.mtp: true"));
+  }
   // Noise is of each sequence's own: a prompt that is computed once could not have it.
   s.share_prompts = s.share_prompts && model.spec.shares_prompts() && !s.router.CountsCopies(model.spec) &&
-                    trainer->algorithm_.embedding_noise == 0;
+                    trainer->algorithm_.embedding_noise == 0 && s.mtp_loss == 0;
+  if (trainer->algorithm_.embedding_noise > 0 && model.spec.embedding_dim > 0) {
+    return absl::InvalidArgumentError(absl::StrCat("sft.neftune_alpha does not take ", model.spec.architecture,
+                                                   " with word_embed_proj_dim: its embeddings have another width than the model"));
+  }
   const bool whole_head = trainer->algorithm_.log_partition || trainer->algorithm_.needs_teacher;
   if (whole_head && model.spec.normalised_head) {
     return absl::InvalidArgumentError("z_loss and distill do not take a model with a normalised head");
@@ -59,8 +67,8 @@ absl::StatusOr<std::unique_ptr<PolicyTrainer>> PolicyTrainer::Create(
   if (trainer->algorithm_.frozen_reference) REIN_RETURN_IF_ERROR(trainer->FreezeReference());
   if (trainer->algorithm_.critic) {
     const CriticSettings& critic = *trainer->algorithm_.critic;
-    ParameterSource start{model.base, s.random_weights, s.seed, /*scalar_head=*/true};
-    if (!critic.path.empty()) start = {critic.path, /*random=*/false, s.seed, /*scalar_head=*/true};
+    ParameterSource start{model.base, s.random_weights, s.seed, /*scalar_head=*/true, s.critic_trained};
+    if (!critic.path.empty()) start = {critic.path, /*random=*/false, s.seed, /*scalar_head=*/true, s.critic_trained};
     REIN_ASSIGN_OR_RETURN(trainer->critic_,
                           Critic::Create(critic, start, s.device, s.dtype, s.optimizer, group));
   }
@@ -100,34 +108,50 @@ absl::Status PolicyTrainer::FreezeReference() {
   REIN_RETURN_IF_ERROR(CatchTorch("copy of the reference's weights", [&] {
     reference_compute_ = policy_->parts().trained.clone();
     decoder = models::Decoder::Create(policy_->model().spec, policy_->registry(),
-                                      {policy_->parts().frozen, reference_compute_});
+                                      {policy_->parts().frozen, reference_compute_, policy_->parts().quantised});
   }));
   REIN_ASSIGN_OR_RETURN(reference_, std::move(decoder));
   return absl::OkStatus();
 }
 
+namespace {
+
+// The mean over layers of multi-token prediction of their cross entropy, each target weighted as in the loss; undefined
+// without such layers. A layer's last targets have no token so far ahead, as in Megatron-LM.
+at::Tensor LossAhead(const std::vector<TargetFigures::Ahead>& ahead, const at::Tensor& weight_T) {
+  at::Tensor sum;
+  for (const TargetFigures::Ahead& layer : ahead) {
+    at::Tensor loss = -(layer.logprob_M * weight_T.index_select(0, layer.target_M)).sum() / static_cast<double>(ahead.size());
+    sum = sum.defined() ? sum + loss : loss;
+  }
+  return sum;
+}
+
+}  // namespace
+
 // Forward, loss and backward of one packed microbatch.
 absl::Status PolicyTrainer::Microbatch(const UpdateBatch& batch, const std::vector<size_t>& members,
                                        double minibatch_tokens, UpdateSums* sums,
                                        std::vector<std::vector<float>>* logprobs) {
-  const PackedTargets packed = PackTargets(batch.sequences, members, settings_.share_prompts);
+  const models::Decoder& decoder = policy_->decoder();
+  const PackedTargets packed = PackTargets(batch.sequences, members, settings_.share_prompts, ChoiceWidth(settings_.router, decoder.spec()));
   for (size_t i : members) sums->tokens += static_cast<double>(batch.sequences[i].token_ids.size());
   sums->computed_tokens += static_cast<double>(packed.token.size());
   sums->trained_tokens += static_cast<double>(packed.target.size());
   sums->trained_sequences += static_cast<double>(members.size());
   if (packed.target.empty()) return absl::OkStatus();
-  const models::Decoder& decoder = policy_->decoder();
+  std::vector<TargetFigures::Ahead> ahead;
   LossInputs in = InputsOfLoss(batch, algorithm_, members, decoder.device());
   const double share = static_cast<double>(packed.token.size()) / minibatch_tokens;  // routers see every token
   Routers routers;  // what they should do is a matter of training
-  if (at::GradMode::is_enabled()) routers = NewRecord(settings_.router, decoder, packed, share, even_E_);
+  if (at::GradMode::is_enabled() || !packed.choices.empty()) routers = NewRecord(settings_.router, decoder, packed, share, even_E_);
   if (algorithm_.scalar_head) {
     const bool targets = algorithm_.scores_targets;
     (targets ? in.score_T : in.score_S) =
         ScoresAt(decoder, packed, targets ? packed.target_place : packed.last, settings_.recompute, routers);
   } else {
     const ForwardExtras extras{routers, EmbeddingNoise(batch.sequences, members),
-                               algorithm_.log_partition, in.candidate_TK};
+                               algorithm_.log_partition, in.candidate_TK, settings_.mtp_loss > 0};
     TargetFigures out =
         ForwardTargets(decoder, packed, algorithm_.temperature, settings_.recompute, extras);
     REIN_RETURN_IF_ERROR(
@@ -135,6 +159,7 @@ absl::Status PolicyTrainer::Microbatch(const UpdateBatch& batch, const std::vect
     if (algorithm_.needs_behaviour && !batch.policy_moved) {
       AddMismatch(out.logprob_N, packed, batch.sequences, members, batch.promised ? PromisedMismatch(decoder) : kNoPromise, &sums->mismatch);
     }
+    ahead = std::move(out.ahead);
     in.policy_logprob_T = out.logprob_N;
     in.entropy_T = out.entropy_N;
     in.log_partition_T = out.log_partition_N;
@@ -144,11 +169,16 @@ absl::Status PolicyTrainer::Microbatch(const UpdateBatch& batch, const std::vect
   LossTerms terms = algorithm_.loss(in);
   at::Tensor weight_T = LossWeights(batch, algorithm_, members).to(decoder.device());
   at::Tensor loss = (terms.loss_T * weight_T).sum();
+  at::Tensor ahead_loss = LossAhead(ahead, weight_T);
   const double value = loss.item<double>();
   if (!std::isfinite(value)) {
     return absl::AbortedError(absl::StrCat("loss is not finite: ", value,
                                            " in the microbatch that opens with rollout ",
                                            batch.sequences[members[0]].id));
+  }
+  if (ahead_loss.defined()) {
+    sums->mtp_loss += ahead_loss.item<double>();
+    loss = loss + ahead_loss * settings_.mtp_loss;
   }
   if (at::GradMode::is_enabled()) loss.backward();
   if (!algorithm_.outside) sums->loss += value;  // else it is the service's

@@ -118,7 +118,8 @@ class PolicyTrainer {
   absl::Status PlanDevice();
   absl::Status FreezeReference();
   SequenceLimits limits() const {
-    return {settings_.max_length, policy_->model().spec.vocab_size};
+    const models::DecoderSpec& spec = policy_->model().spec;
+    return {settings_.max_length, spec.vocab_size, ChoiceWidth(settings_.router, spec), spec.experts.routing.experts};
   }
   absl::StatusOr<UpdateBatch> Prepare(const std::vector<TrainingSequence>& sequences, bool whole = false);
   absl::StatusOr<std::vector<std::vector<float>>> OfTargets(

@@ -117,7 +117,7 @@ absl::Status PolicyTrainer::CountChoices(const UpdateBatch& batch, const std::ve
   for (const auto& members : OwnMicrobatches(batch.sequences, minibatch)) {
     status.Update(CatchTorch("count of the routers' choices", [&] {
       at::NoGradGuard no_grad;
-      const PackedTargets packed = PackTargets(batch.sequences, members, settings_.share_prompts);
+      const PackedTargets packed = PackTargets(batch.sequences, members, settings_.share_prompts, ChoiceWidth(settings_.router, spec));
       if (packed.target.empty()) return;
       const Routers record = NewRecord(counting, policy_->decoder(), packed, 1, {});
       if (algorithm_.scalar_head) {

@@ -68,9 +68,11 @@ PolicyTrainer::TargetPass PolicyTrainer::LogprobsBy(const models::Decoder& decod
                           const std::vector<size_t>& members,
                           std::vector<std::vector<float>>* logprobs) {
     at::NoGradGuard no_grad;
-    const PackedTargets packed = PackTargets(sequences, members, settings_.share_prompts);
+    const PackedTargets packed = PackTargets(sequences, members, settings_.share_prompts, ChoiceWidth(settings_.router, decoder.spec()));
     if (packed.target.empty()) return absl::OkStatus();
-    nn::TokenLogprobs out = ForwardTargets(decoder, packed, algorithm_.temperature, false);
+    ForwardExtras extras;
+    if (!packed.choices.empty()) extras.routers = NewRecord(settings_.router, decoder, packed, 1, even_E_);
+    nn::TokenLogprobs out = ForwardTargets(decoder, packed, algorithm_.temperature, false, extras);
     return SplitTargets(out.logprob_N, packed, sequences, members, "policy_logprob", logprobs);
   };
 }

@@ -11,7 +11,7 @@ absl::Status CheckRouterRules(const RouterRules& rules, const models::DecoderSpe
                               const weights::Registry& registry) {
   const bool routers = spec.experts.routing.experts > 0;
   for (auto [key, value] : {std::pair{"auxiliary_loss", rules.auxiliary_loss.value_or(0)}, {"z_loss", rules.z_loss},
-                            {"bias_rate", rules.bias_rate}, {"capacity_factor", rules.capacity}}) {
+                            {"bias_rate", rules.bias_rate}, {"capacity_factor", rules.capacity}, {"replay", rules.replay ? 1.0 : 0.0}}) {
     if (value == 0 || routers) continue;
     return absl::InvalidArgumentError(
         absl::StrCat("trainer.router.", key, " is ", value, ", but ", spec.architecture, " has no experts"));
@@ -25,6 +25,10 @@ absl::Status CheckRouterRules(const RouterRules& rules, const models::DecoderSpe
                                                                          : " has no correcting bias"));
 }
 
+int64_t ChoiceWidth(const RouterRules& rules, const models::DecoderSpec& spec) {
+  return rules.replay ? spec.routers_before(spec.num_layers) * spec.experts.routing.chosen : 0;
+}
+
 Routers NewRecord(const RouterRules& rules, const models::Decoder& decoder, const PackedTargets& packed, double share,
                   const at::Tensor& even_E) {
   Routers record = decoder.NewRouterRecord();
@@ -35,6 +39,10 @@ Routers NewRecord(const RouterRules& rules, const models::Decoder& decoder, cons
   record->capacity = rules.capacity;
   record->share = share;
   record->even_E = even_E;
+  if (!packed.choices.empty()) {
+    const int64_t chosen = decoder.spec().experts.routing.chosen;
+    record->replay_TRK = at::tensor(packed.choices, at::kLong).view({static_cast<int64_t>(packed.token.size()), -1, chosen}).to(decoder.device());
+  }
   if (record->balance == 0 || rules.level != nn::RouterRecord::Level::kSequence) return record;
   std::vector<int64_t> sequence;
   for (size_t s = 0; s < packed.segments.size(); ++s) {

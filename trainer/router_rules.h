@@ -18,6 +18,7 @@ struct RouterRules {
   double z_loss = 0;
   double bias_rate = 0;  // of the correcting bias, per optimizer step
   double capacity = 0;   // 0: no limit
+  bool replay = false;   // of the choices that sequences bring
 
   double balance(const models::DecoderSpec& spec) const { return auxiliary_loss.value_or(spec.experts.balance); }
   // Whether a token that is computed once for several sequences counts otherwise than its copies would.
@@ -30,7 +31,10 @@ struct RouterRules {
 absl::Status CheckRouterRules(const RouterRules& rules, const models::DecoderSpec& spec,
                               const weights::Registry& registry);
 
-// A record for one pass over `packed`; null for a model without routers. `even_E` as in nn::RouterRecord.
+// Choices of a token that are replayed: of all routers together; 0: none are.
+int64_t ChoiceWidth(const RouterRules& rules, const models::DecoderSpec& spec);
+
+// A record for one pass over `packed`; null for a model without routers. `even_E` as in nn::RouterRecord. Replays the pack's choices.
 Routers NewRecord(const RouterRules& rules, const models::Decoder& decoder, const PackedTargets& packed,
                   double share, const at::Tensor& even_E);
 

@@ -23,6 +23,9 @@ void RouterSums::Add(const nn::RouterRecord* record) {
   if (small_) z_loss_ += record->share * record->ZLoss();
   limited_ = record->capacity > 0;
   if (limited_) dropped_ += record->dropped.item<double>();
+  if (!record->replayed.defined()) return;
+  replayed_ += record->replayed.item<double>();
+  differing_ += record->differing.item<double>();
 }
 
 absl::StatusOr<at::Tensor> RouterSums::TakeLoad(parallel::ProcessGroup& group) {
@@ -58,7 +61,7 @@ absl::Status RouterSums::ReduceOver(parallel::ProcessGroup& group) {
   small_ = known[3].item<double>() > 0;
   limited_ = known[4].item<double>() > 0;
   std::vector<double> flat = choices_;
-  flat.insert(flat.end(), {balance_loss_, entropy_, rows_, z_loss_, dropped_});
+  flat.insert(flat.end(), {balance_loss_, entropy_, rows_, z_loss_, dropped_, replayed_, differing_});
   at::Tensor sums = at::tensor(flat, at::kDouble);
   REIN_RETURN_IF_ERROR(group.AllReduceSum(sums));
   const auto* value = sums.const_data_ptr<double>();
@@ -69,6 +72,8 @@ absl::Status RouterSums::ReduceOver(parallel::ProcessGroup& group) {
   rows_ = value[2];
   z_loss_ = value[3];
   dropped_ = value[4];
+  replayed_ = value[5];
+  differing_ = value[6];
   return absl::OkStatus();
 }
 
@@ -97,6 +102,10 @@ std::vector<Metric> RouterSums::Metrics(size_t optimizer_steps) const {
   if (balanced_) metrics.push_back({"router_balance_loss", balance_loss_ / steps});
   if (small_) metrics.push_back({"router_z_loss", z_loss_ / steps});
   if (limited_) metrics.push_back({"router_dropped", dropped_ / std::accumulate(choices_.begin(), choices_.end(), 0.0)});
+  if (replayed_ > 0) {
+    metrics.push_back({"router_replayed", replayed_});
+    metrics.push_back({"router_differing", differing_});
+  }
   return metrics;
 }
 

@@ -2,12 +2,31 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <string>
 
 #include "absl/strings/str_cat.h"
 
 namespace rein::trainer {
 namespace {
+
+// Empty: the experts of all tokens but the last, or none.
+std::string ChoiceProblem(const TrainingSequence& s, const SequenceLimits& limits) {
+  if (limits.choice_width == 0 || s.expert_choices.empty()) return "";
+  const size_t wanted = (s.token_ids.size() - 1) * static_cast<size_t>(limits.choice_width) * sizeof(uint16_t);
+  if (s.expert_choices.size() != wanted) {
+    return absl::StrCat("has ", s.expert_choices.size(), " bytes of expert_choices for ", s.token_ids.size(), " tokens, want ", wanted,
+                        ": ", limits.choice_width, " choices for each but the last");
+  }
+  for (size_t i = 0; i < wanted; i += sizeof(uint16_t)) {
+    uint16_t expert = 0;
+    std::memcpy(&expert, s.expert_choices.data() + i, sizeof(expert));
+    if (expert != kUnknownExpert && expert >= limits.experts) {
+      return absl::StrCat("went to expert ", expert, ", want below ", limits.experts);
+    }
+  }
+  return "";
+}
 
 // Empty: the sequence fits a model of these limits.
 std::string ShapeProblem(const TrainingSequence& s, const SequenceLimits& limits) {
@@ -27,7 +46,7 @@ std::string ShapeProblem(const TrainingSequence& s, const SequenceLimits& limits
     return absl::StrCat("begins at position ", s.first_position, " and has ", length, " tokens, want it to end by ",
                         limits.max_length);
   }
-  return "";
+  return ChoiceProblem(s, limits);
 }
 
 // Empty: each turn has its reward, or none has.

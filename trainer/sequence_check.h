@@ -16,6 +16,7 @@ namespace rein::trainer {
 struct SequenceLimits {
   int64_t max_length;  // tokens
   int64_t vocab_size;
+  int64_t choice_width = 0, experts = 0;  // of a token's replayed choices; 0: none are
 };
 
 // INVALID_ARGUMENT names the first sequence that does not fit and why. `algorithm` is the one whose

@@ -89,6 +89,13 @@ absl::Status RestoreCritic(ParameterSet& critic, const std::string& path) {
   return critic.Restore(arenas);
 }
 
+absl::Status CheckFrozen(const std::string& path, const char* what, uint64_t then, uint64_t now, const char* keys) {
+  if (then == now) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrFormat(
+      "%s: the %s that were not trained had digest %016x, this job's have %016x: start from the same base, with the same %s", path,
+      what, then, now, keys));
+}
+
 }  // namespace
 
 absl::StatusOr<uint64_t> SaveCheckpoint(PolicyTrainer& trainer, const std::string& path,
@@ -120,6 +127,7 @@ absl::StatusOr<uint64_t> SaveCheckpoint(PolicyTrainer& trainer, const std::strin
                   {"optimizer_steps", trainer.progress().optimizer_steps},
                   {"dtype", trainer.dtype()},
                   {"frozen_digest", trainer.frozen_digest()}};
+    if (trainer.critic() != nullptr) state["critic_frozen_digest"] = trainer.critic()->frozen_digest();
     if (trainer.progress().kl_coefficient) {
       state["kl_coefficient"] = *trainer.progress().kl_coefficient;
     }
@@ -142,11 +150,11 @@ absl::StatusOr<std::string> RestoreCheckpoint(PolicyTrainer& trainer, const std:
         absl::StrCat(path, ": was trained in ", state.value("dtype", json()).dump(), ", this job computes in ",
                      trainer.dtype(), "; set model.dtype"));
   }
-  if (const uint64_t frozen = state.value("frozen_digest", uint64_t{0}); frozen != trainer.frozen_digest()) {
-    return absl::InvalidArgumentError(absl::StrFormat(
-        "%s: the weights that were not trained had digest %016x, this job's have %016x: start from the same base, with "
-        "the same model.lora and model.freeze",
-        path, frozen, trainer.frozen_digest()));
+  REIN_RETURN_IF_ERROR(CheckFrozen(path, "weights", state.value("frozen_digest", uint64_t{0}), trainer.frozen_digest(),
+                                   "model.lora, model.base and model.freeze"));
+  if (trainer.critic() != nullptr) {
+    REIN_RETURN_IF_ERROR(CheckFrozen(path, "critic's weights", state.value("critic_frozen_digest", uint64_t{0}),
+                                     trainer.critic()->frozen_digest(), "ppo.critic and model.base"));
   }
   const weights::Registry& registry = trainer.registry();
   Arenas arenas = EmptyArenas(registry);

@@ -15,7 +15,8 @@ namespace rein::trainer {
 
 struct TrainerSettings {
   std::string model_path;  // Hugging Face or PEFT adapter folder; or a config for random weights
-  models::TrainedChoice trained;  // of the policy; a critic trains all of its weights
+  models::TrainedChoice trained;  // of the policy
+  models::TrainedChoice critic_trained;
   bool random_weights = false;
   uint64_t seed = 1;
   std::string device = "cpu";  // cpu or cuda:N
@@ -30,6 +31,7 @@ struct TrainerSettings {
   OptimizerPlacement optimizer;
   bool offload_as_needed = false;  // optimizer.offload is then what the device lacks
   RouterRules router;
+  double mtp_loss = 0;  // weight of the loss of multi-token prediction
   LrSchedule schedule;
 };
 

@@ -9,6 +9,8 @@
 
 namespace rein::trainer {
 
+inline constexpr uint16_t kUnknownExpert = 0xffff;  // in TrainingSequence::expert_choices
+
 struct TrainingSequence {
   std::string id;                      // for messages
   std::vector<int64_t> token_ids;      // prompt first
@@ -27,6 +29,8 @@ struct TrainingSequence {
   // learns steps: the label of the step that ends there.
   std::vector<double> target_rewards;
   int64_t first_position = 0;  // of its first token
+  // Experts of its tokens but the last, to be replayed, as Completion.expert_choices; empty: the trainer's own.
+  std::string expert_choices;
   bool truncated = false;
   // Every target was sampled by the weights in training, from their whole distribution at the job's temperature.
   bool on_policy = false;

@@ -23,7 +23,7 @@ UpdateSums::UpdateSums(const Algorithm& algorithm)
 absl::Status UpdateSums::ReduceOver(parallel::ProcessGroup& group) {
   if (group.size() == 1) return absl::OkStatus();
   REIN_RETURN_IF_ERROR(routers.ReduceOver(group));
-  std::vector<double> flat{loss, tokens, computed_tokens, trained_tokens, trained_sequences, mismatch.compared, mismatch.beyond};
+  std::vector<double> flat{loss, tokens, computed_tokens, trained_tokens, trained_sequences, mismatch.compared, mismatch.beyond, mtp_loss};
   flat.insert(flat.end(), token_sums.begin(), token_sums.end());
   flat.insert(flat.end(), sequence_sums.begin(), sequence_sums.end());
   at::Tensor sums = at::tensor(flat, at::kDouble);
@@ -36,7 +36,8 @@ absl::Status UpdateSums::ReduceOver(parallel::ProcessGroup& group) {
   trained_sequences = value[4];
   mismatch.compared = value[5];
   mismatch.beyond = value[6];
-  value += 7;
+  mtp_loss = value[7];
+  value += 8;
   std::copy_n(value, token_sums.size(), token_sums.begin());
   std::copy_n(value + token_sums.size(), sequence_sums.size(), sequence_sums.begin());
   std::vector<double> own_maxima = maxima;
@@ -53,6 +54,7 @@ absl::Status UpdateSums::ReduceOver(parallel::ProcessGroup& group) {
 
 std::vector<Metric> UpdateSums::Metrics(const Algorithm& algorithm) const {
   std::vector<Metric> metrics{{"loss", loss}};
+  if (mtp_loss != 0) metrics.push_back({"mtp_loss", mtp_loss});
   std::vector<double> means;
   for (size_t i = 0; i < token_sums.size(); ++i) {
     means.push_back(token_sums[i] / std::max(trained_tokens, 1.0));

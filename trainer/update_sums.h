@@ -20,12 +20,13 @@ struct UpdateSums {
   // Afterwards every rank holds the figures of all. Every rank must call it.
   absl::Status ReduceOver(parallel::ProcessGroup& group);
 
-  // "loss", the algorithm's own means and maxima, "tokens", "computed_tokens", "trained_tokens"; where tokens were
+  // "loss", "mtp_loss" where it is trained, the algorithm's own means and maxima, "tokens", "computed_tokens", "trained_tokens"; where tokens were
   // compared with the generator's also "mismatch_max", the largest difference, and "mismatch_tokens", how many differ
   // by more than is promised.
   std::vector<Metric> Metrics(const Algorithm& algorithm) const;
 
   double loss = 0;
+  double mtp_loss = 0;             // of multi-token prediction, without its weight; 0: there is none
   double tokens = 0;               // of the sequences that were computed
   double computed_tokens = 0;      // fewer where siblings share the prompt
   double trained_tokens = 0;       // targets

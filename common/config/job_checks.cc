@@ -80,11 +80,25 @@ class JobChecker {
       Add("model.dtype", absl::StrCat("wants float32 or bfloat16, got ", model.dtype()));
     }
     const bool trains = !job_.has_evaluate() && !job_.has_generate() && !job_.has_score();
-    for (auto [key, given] : {std::pair{"model.lora", model.has_lora()}, {"model.freeze", model.freeze_size() > 0}}) {
+    for (auto [key, given] : {std::pair{"model.lora", model.has_lora()}, {"model.freeze", model.freeze_size() > 0},
+                              {"model.base", model.has_base()}}) {
       if (given && model.has_config()) {
         Add(key, "wants a model with weights (model.path or model.job): random weights are all trained");
       }
       if (given && !trains) Add(key, absl::StrCat("has no effect: ", KindOf(job_), " trains nothing; an adapter folder is used as model.path"));
+    }
+    if (job_.trainer().mtp_loss() > 0 && !job_.has_sft() && !job_.has_pretrain()) {
+      Add("trainer.mtp_loss", absl::StrCat("has no place in ", KindOf(job_), ": want sft or pretrain"));
+    }
+    if (job_.trainer().mtp_loss() > 0 && !model.mtp()) {
+      Add("trainer.mtp_loss", "wants model.mtp: true: no layer of multi-token prediction is loaded");
+    }
+    if (model.mtp() && job_.trainer().mtp_loss() == 0 && job_.trainer().weight_decay() > 0) {
+      Add("trainer.weight_decay", "would shrink the layers of model.mtp, which nothing else moves without trainer.mtp_loss");
+    }
+    if (model.mtp() && model.has_lora()) Add("model.mtp", "cannot stand beside model.lora: PEFT knows no such layers");
+    if (job_.trainer().router().replay() && PolicyGradientOf(job_) == nullptr) {
+      Add("trainer.router.replay", absl::StrCat("has no place in ", KindOf(job_), ": no generator has chosen experts"));
     }
     if (job_.trainer().router().capacity_factor() > 0 && PolicyGradientOf(job_) != nullptr) {
       Add("trainer.router.capacity_factor", absl::StrCat("has no place in ", KindOf(job_),
@@ -98,6 +112,9 @@ class JobChecker {
     const bool number = absl::SimpleAtod(trainer.offload(), &share) && share >= 0 && share <= 1;
     if (trainer.has_offload() && !number && trainer.offload() != "auto") {
       Add("trainer.offload", absl::StrCat("wants a number in [0, 1] or auto, got ", trainer.offload()));
+    }
+    if (const v1::GrpoConfig* rl = PolicyGradientOf(job_); rl != nullptr && rl->critic().lora().dropout() > 0) {
+      Add("ppo.critic.lora.dropout", absl::StrCat("is ", rl->critic().lora().dropout(), ", want 0: values would be noisy"));
     }
     if (model.lora().dropout() > 0) {
       Add("model.lora.dropout", absl::StrCat("is ", model.lora().dropout(),

@@ -21,15 +21,8 @@ absl::StatusOr<std::string> ComputeDtype(const std::string& dtype, const std::st
 
 namespace {
 
-// Of the parameters of one part, which begins at element `begin` of the arena.
-absl::StatusOr<std::vector<uint64_t>> DigestsOf(const std::vector<const weights::Parameter*>& parameters, int64_t begin,
-                                                const at::Tensor& arena) {
-  const auto width = static_cast<uint64_t>(arena.element_size());
-  std::vector<kernels::ByteRange> ranges;
-  for (const weights::Parameter* p : parameters) {
-    ranges.push_back({static_cast<uint64_t>(p->offset - begin) * width, static_cast<uint64_t>(p->elements) * width});
-  }
-  std::vector<uint64_t> digests(parameters.size());
+absl::StatusOr<std::vector<uint64_t>> DigestsOf(const std::vector<kernels::ByteRange>& ranges, const at::Tensor& arena) {
+  std::vector<uint64_t> digests(ranges.size());
   const auto* bytes = static_cast<const char*>(arena.const_data_ptr());
   if (arena.is_cuda()) {
     REIN_RETURN_IF_ERROR(kernels::DigestRanges(bytes, ranges, tensor::CurrentStream(), &digests));
@@ -43,15 +36,41 @@ absl::StatusOr<std::vector<uint64_t>> DigestsOf(const std::vector<const weights:
   return digests;
 }
 
+// Of the parameters of one part, which begins at element `begin` of the arena.
+absl::StatusOr<std::vector<uint64_t>> DigestsOf(const std::vector<const weights::Parameter*>& parameters, int64_t begin,
+                                                const at::Tensor& arena) {
+  const auto width = static_cast<uint64_t>(arena.element_size());
+  std::vector<kernels::ByteRange> ranges;
+  for (const weights::Parameter* p : parameters) {
+    ranges.push_back({static_cast<uint64_t>(p->offset - begin) * width, static_cast<uint64_t>(p->elements) * width});
+  }
+  return DigestsOf(ranges, arena);
+}
+
 std::vector<const weights::Parameter*> InPart(const weights::Registry& registry, bool trained) {
   std::vector<const weights::Parameter*> parameters;
   for (const weights::Parameter& p : registry.parameters()) {
-    if (registry.InTrainedPart(p) == trained) parameters.push_back(&p);
+    if (p.spec.quantisation == weights::Quantisation::kNone && registry.InTrainedPart(p) == trained) parameters.push_back(&p);
   }
   return parameters;
 }
 
 }  // namespace
+
+QuantisedParts NewQuantised(const weights::Registry& registry, at::Device device) {
+  if (registry.quantised_elements() == 0) return {};
+  const int64_t bytes = weights::CodeBytes(registry.quantisation(), registry.quantised_elements());
+  const at::TensorOptions on = at::TensorOptions().device(device);
+  return {at::zeros({bytes}, on.dtype(at::kByte)), at::zeros({registry.quantised_scales()}, on.dtype(at::kFloat))};
+}
+
+nn::QuantisedMatrix ArenaParts::MatrixOf(const weights::Registry& registry, const weights::Parameter& parameter) const {
+  const weights::Quantisation format = registry.quantisation();
+  const int64_t scales = weights::ScaleCount(format, parameter.local_shape[0], parameter.elements);
+  return {format,
+          quantised.code.narrow(0, weights::CodeBytes(format, parameter.offset), weights::CodeBytes(format, parameter.elements)),
+          quantised.scale.narrow(0, parameter.scale, scales), parameter.local_shape, trained.scalar_type()};
+}
 
 at::Tensor ArenaParts::Of(const weights::Registry& registry, const weights::Parameter& parameter) const {
   return registry.InTrainedPart(parameter)
@@ -69,10 +88,14 @@ absl::StatusOr<std::vector<uint64_t>> ArenaDigests(const weights::Registry& regi
   return DigestsOf(InPart(registry, true), registry.trained_begin(), trained);
 }
 
-absl::StatusOr<uint64_t> FrozenDigest(const weights::Registry& registry, const at::Tensor& frozen) {
-  const auto parameters = InPart(registry, false);
-  if (parameters.empty()) return 0;
-  REIN_ASSIGN_OR_RETURN(std::vector<uint64_t> digests, DigestsOf(parameters, 0, frozen));
+absl::StatusOr<uint64_t> FrozenDigest(const weights::Registry& registry, const ArenaParts& parts) {
+  if (registry.trains_all()) return 0;
+  REIN_ASSIGN_OR_RETURN(std::vector<uint64_t> digests, DigestsOf(InPart(registry, false), 0, parts.frozen));
+  for (const at::Tensor& part : {parts.quantised.code, parts.quantised.scale}) {
+    if (!part.defined()) continue;
+    REIN_ASSIGN_OR_RETURN(std::vector<uint64_t> digest, DigestsOf({{0, part.nbytes()}}, part));
+    digests.push_back(digest[0]);
+  }
   return weights::CombineDigests(digests);
 }
 

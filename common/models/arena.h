@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "common/nn/quantised_matrix.h"
 #include "common/weights/registry.h"
 
 namespace rein::models {
@@ -17,22 +18,34 @@ namespace rein::models {
 // and bfloat16 on a GPU. INVALID_ARGUMENT for anything else.
 absl::StatusOr<std::string> ComputeDtype(const std::string& dtype, const std::string& device);
 
+// Frozen matrices in 8 or 4 bits, beside a compute arena; both undefined where there are none. See nn/quantised_matrix.h.
+struct QuantisedParts {
+  at::Tensor code;   // uint8, flat
+  at::Tensor scale;  // fp32, flat
+};
+
+// Of a registry, zeros on a device.
+QuantisedParts NewQuantised(const weights::Registry& registry, at::Device device);
+
 // The parts of a compute arena, each flat: what training leaves as it is, and what it moves (see weights::Registry).
 struct ArenaParts {
   at::Tensor frozen, trained;
+  QuantisedParts quantised = {};
 
-  // The parameter's elements, flat.
+  // A quantised parameter.
+  nn::QuantisedMatrix MatrixOf(const weights::Registry& registry, const weights::Parameter& parameter) const;
+  // The elements of any other, flat.
   at::Tensor Of(const weights::Registry& registry, const weights::Parameter& parameter) const;
 };
 
-// Views of a whole arena.
+// Views of a whole arena, without quantised parts.
 ArenaParts PartsOf(const weights::Registry& registry, const at::Tensor& arena);
 
 // Digest of each parameter that stands in the trained part, in registry order; computed where it is.
 absl::StatusOr<std::vector<uint64_t>> ArenaDigests(const weights::Registry& registry,
                                                    const at::Tensor& trained);
 
-// Digest of all that stands in the frozen part; 0 when nothing does.
-absl::StatusOr<uint64_t> FrozenDigest(const weights::Registry& registry, const at::Tensor& frozen);
+// Digest of all that training leaves as it is, quantised or not; 0 when there is nothing.
+absl::StatusOr<uint64_t> FrozenDigest(const weights::Registry& registry, const ArenaParts& parts);
 
 }  // namespace rein::models

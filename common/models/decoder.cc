@@ -54,6 +54,11 @@ absl::StatusOr<std::unique_ptr<Decoder>> Decoder::Create(const DecoderSpec& spec
                                                          const at::Tensor& grad) {
   auto fits = [](const at::Tensor& arena, int64_t wanted) { return arena.defined() ? arena.numel() == wanted : wanted == 0; };
   const int64_t trained = registry.trained_elements();
+  const int64_t code_bytes = weights::CodeBytes(registry.quantisation(), registry.quantised_elements());
+  if (!fits(parts.quantised.code, code_bytes) || !fits(parts.quantised.scale, registry.quantised_scales())) {
+    return absl::InvalidArgumentError(absl::StrCat("decoder: quantised weights do not fit the registry, which wants ", code_bytes,
+                                                   " bytes of codes and ", registry.quantised_scales(), " scales"));
+  }
   if (!fits(parts.frozen, registry.trained_begin()) || !fits(parts.trained, trained) ||
       (grad.defined() && !fits(grad, trained))) {
     return absl::InvalidArgumentError(absl::StrCat("decoder: an arena does not fit the registry, which wants ",
@@ -69,7 +74,7 @@ absl::StatusOr<std::unique_ptr<Decoder>> Decoder::Create(const DecoderSpec& spec
   at::Tensor slopes;
   if (spec.alibi != Alibi::kNone) slopes = AlibiSlopes(spec.num_heads).to(device);
   if (spec.alibi == Alibi::kScaled) slopes = slopes.to(at::kBFloat16).to(at::kFloat).mul_(scale);
-  for (int n = 0; n < spec.num_layers; ++n) {
+  for (int64_t n = 0; n < spec.num_layers + spec.mtp_layers; ++n) {
     nn::AttentionRule rule(scale);
     rule.window = spec.layer(n).window;
     rule.softcap = spec.score_softcap;
@@ -92,6 +97,16 @@ struct Decoder::Pass {
   std::vector<nn::Rotary> rotaries;  // of each of spec().ropes
   std::shared_ptr<nn::RouterRecord> routers;
 };
+
+std::shared_ptr<Decoder::Pass> Decoder::NewPass(const nn::SequenceView& view,
+                                                const std::shared_ptr<nn::RouterRecord>& routers) const {
+  auto pass = std::make_shared<Pass>(Pass{view, {}, routers});
+  for (const RopeTable& table : tables_) {
+    pass->rotaries.push_back({table.cos.index_select(0, view.position_T),
+                              table.sin.index_select(0, view.position_T), spec_.rope_interleaved});
+  }
+  return pass;
+}
 
 at::Tensor Decoder::Attended(int layer, const at::Tensor& x_TD, const Pass& pass) const {
   const LayerWeights& w = weights_.layers[layer];
@@ -127,8 +142,12 @@ at::Tensor Decoder::FeedForward(const at::Tensor& x_TD, const FeedForwardWeights
 at::Tensor Decoder::FedForward(int layer, const at::Tensor& x_TD, const Pass& pass) const {
   const LayerWeights& w = weights_.layers[layer];
   if (!spec_.layer(layer).sparse) return FeedForward(x_TD, w.mlp);
-  at::Tensor out = nn::MixtureOfExperts(x_TD, w.experts, spec_.experts.routing, spec_.gate,
-                                        {layer, spec_.num_layers, pass.routers});
+  nn::RouterPlace place{layer, spec_.num_layers, pass.routers, spec_.routers_before(layer)};
+  if (const nn::PageMap* pages = pass.view.pages; pages != nullptr && (*pages->layers)[layer].choice.defined()) {
+    place.kept_SK = (*pages->layers)[layer].choice.flatten(0, 1);
+    place.slot_T = pages->slot_T;
+  }
+  at::Tensor out = nn::MixtureOfExperts(x_TD, w.experts, spec_.experts.routing, spec_.gate, place);
   if (!w.shared.up.defined()) return out;
   at::Tensor shared = FeedForward(x_TD, w.shared);
   if (!w.shared_gate.defined()) return out + shared;
@@ -146,6 +165,12 @@ nn::Residual Decoder::Block(int layer, const nn::Residual& in, const Pass& pass)
     at::Tensor sum = r.delta_TD.defined() ? r.x_TD + r.delta_TD : r.x_TD;
     return {sum, sum};
   };
+  if (block.sum_norm) {  // what comes in is the layer before's, and its last norm still to do
+    const nn::NormWeights& before = layer > 0 ? weights_.layers[layer - 1].mlp_norm : w.mlp_norm;
+    at::Tensor x = layer > 0 ? nn::AddNorm(in.x_TD, in.delta_TD, spec_.norm, before, eps).norm : in.x_TD;
+    at::Tensor y = nn::AddNorm(x, Attended(layer, x, pass), spec_.norm, w.attention_norm, eps).norm;
+    return {y, FedForward(layer, y, pass)};
+  }
   auto finished = [&](const at::Tensor& delta, const nn::NormWeights& norm) {
     at::Tensor out = block.post_norm ? nn::Norm(delta, spec_.norm, norm, eps) : delta;
     return Scaled(out, block.residual_multiplier);
@@ -165,6 +190,7 @@ at::Tensor Decoder::Embedded(const at::Tensor& token_T, const nn::SequenceView& 
   if (spec_.embedding_multiplier != 1) {
     x = x * at::scalar_tensor(spec_.embedding_multiplier, x.options().requires_grad(false));
   }
+  if (spec_.embedding_dim > 0) x = nn::Projection(x, weights_.project_in, {});
   if (spec_.position_rows > 0) {
     x = x + nn::Embedding(view.position_T + spec_.position_offset, weights_.positions);
   }
@@ -175,11 +201,7 @@ at::Tensor Decoder::Embedded(const at::Tensor& token_T, const nn::SequenceView& 
 at::Tensor Decoder::Hidden(const at::Tensor& token_T, const nn::SequenceView& view, bool recompute,
                            const std::shared_ptr<nn::RouterRecord>& routers,
                            const at::Tensor& noise_TD) const {
-  auto pass = std::make_shared<Pass>(Pass{view, {}, routers});
-  for (const RopeTable& table : tables_) {
-    pass->rotaries.push_back({table.cos.index_select(0, view.position_T),
-                              table.sin.index_select(0, view.position_T), spec_.rope_interleaved});
-  }
+  const std::shared_ptr<Pass> pass = NewPass(view, routers);
   nn::Residual residual{Embedded(token_T, view), {}};
   // Frozen embeddings are no part of a graph, and what follows them would not be either.
   if (trained_ && at::GradMode::is_enabled() && !residual.x_TD.requires_grad()) residual.x_TD.requires_grad_(true);
@@ -192,8 +214,22 @@ at::Tensor Decoder::Hidden(const at::Tensor& token_T, const nn::SequenceView& vi
   }
   if (routers != nullptr) routers->Close();
   at::Tensor normed = nn::AddNorm(residual.x_TD, residual.delta_TD, spec_.norm, weights_.norm, spec_.norm_epsilon).norm;
+  if (spec_.embedding_dim > 0) normed = nn::Projection(normed, weights_.project_out, {});
   LayerWatch::Tell(normed, {});
   return normed;
+}
+
+at::Tensor Decoder::MtpHidden(int64_t depth, const at::Tensor& hidden_TD, const at::Tensor& next_T,
+                              const nn::SequenceView& view, bool recompute) const {
+  const MtpWeights& w = weights_.mtp[static_cast<size_t>(depth)];
+  const std::shared_ptr<Pass> pass = NewPass(view, nullptr);
+  at::Tensor next_TD = nn::Norm(Embedded(next_T, view), spec_.norm, w.embedding_norm, spec_.norm_epsilon);
+  at::Tensor past_TD = nn::Norm(hidden_TD, spec_.norm, w.hidden_norm, spec_.norm_epsilon);
+  const nn::Residual in{nn::Projection(at::cat({next_TD, past_TD}, 1), w.projection, {}), {}};
+  const int layer = static_cast<int>(spec_.num_layers + depth);
+  auto block = [this, layer, pass](const nn::Residual& r) { return Block(layer, r, *pass); };
+  const nn::Residual out = recompute ? nn::Recompute(block, in) : block(in);
+  return nn::AddNorm(out.x_TD, out.delta_TD, spec_.norm, w.norm, spec_.norm_epsilon).norm;
 }
 
 std::shared_ptr<nn::RouterRecord> Decoder::NewRouterRecord() const {
@@ -231,7 +267,7 @@ at::Tensor Decoder::Logits(const at::Tensor& hidden_ND) const {
   return nn::HeadLogits(hidden_ND, weights_.head, head_rule_);
 }
 
-std::vector<nn::KvPages> Decoder::NewPages(int64_t pages, int64_t page_tokens) const {
+std::vector<nn::KvPages> Decoder::NewPages(int64_t pages, int64_t page_tokens, bool choices) const {
   std::vector<nn::KvPages> layers;
   const LatentSpec& latent = spec_.latent;
   const nn::DeltaShape& delta = spec_.delta;
@@ -248,12 +284,15 @@ std::vector<nn::KvPages> Decoder::NewPages(int64_t pages, int64_t page_tokens) c
     } else {
       layers.push_back({pool(spec_.num_kv_heads, spec_.head_dim), pool(spec_.num_kv_heads, spec_.head_dim)});
     }
+    if (!choices || !spec_.layer(n).sparse) continue;
+    layers.back().choice = at::full({pages, page_tokens, spec_.experts.routing.chosen}, -1,
+                                    weights_.embedding.value.options().dtype(at::kShort));
   }
   return layers;
 }
 
-int64_t Decoder::kv_bytes_per_page(int64_t page_tokens) const {
-  return KvBytesPerPage(spec_, page_tokens, weights_.embedding.value.element_size());
+int64_t Decoder::kv_bytes_per_page(int64_t page_tokens, bool choices) const {
+  return KvBytesPerPage(spec_, page_tokens, weights_.embedding.value.element_size(), choices);
 }
 
 at::Device Decoder::device() const { return weights_.embedding.value.device(); }

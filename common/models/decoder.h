@@ -53,6 +53,11 @@ class Decoder {
   at::Tensor Hidden(const at::Tensor& token_T, const nn::SequenceView& view, bool recompute = false,
                     const std::shared_ptr<nn::RouterRecord>& routers = nullptr,
                     const at::Tensor& noise_TD = {}) const;
+  // Multi-token prediction (arXiv 2412.19437, section 2.2; Megatron-LM multi_token_prediction.py): what layer `depth`, from
+  // 0, makes of the states behind it (Hidden(), then those of depth - 1) and of next_T, the token depth + 1 places after each:
+  // states whose Logprobs() are of the token after that. `view` is that of Hidden(). Of a spec with mtp_layers.
+  at::Tensor MtpHidden(int64_t depth, const at::Tensor& hidden_TD, const at::Tensor& next_T, const nn::SequenceView& view,
+                       bool recompute = false) const;
   // A record for one pass; null for a model without routers.
   std::shared_ptr<nn::RouterRecord> NewRouterRecord() const;
 
@@ -76,11 +81,12 @@ class Decoder {
 
   // KV pages for all layers, on the device and in the dtype of the weights; what they hold is undefined. Latent
   // attention keeps one kv head [latent; rotated key] and no values, a recurrent layer its state (nn/delta_net.h).
-  std::vector<nn::KvPages> NewPages(int64_t pages, int64_t page_tokens) const;
+  // `choices`: with the experts of each token, -1 until they are known.
+  std::vector<nn::KvPages> NewPages(int64_t pages, int64_t page_tokens, bool choices = false) const;
 
   const DecoderSpec& spec() const { return spec_; }
   // Of one page in all layers.
-  int64_t kv_bytes_per_page(int64_t page_tokens) const;
+  int64_t kv_bytes_per_page(int64_t page_tokens, bool choices = false) const;
   at::Device device() const;
   at::ScalarType dtype() const;
 
@@ -89,7 +95,9 @@ class Decoder {
 
   struct Pass;  // what all blocks of one forward pass read
 
+  std::shared_ptr<Pass> NewPass(const nn::SequenceView& view, const std::shared_ptr<nn::RouterRecord>& routers) const;
   at::Tensor Embedded(const at::Tensor& token_T, const nn::SequenceView& view) const;
+  // `layer` counts on into the layers of multi-token prediction.
   nn::Residual Block(int layer, const nn::Residual& in, const Pass& pass) const;
   at::Tensor Attended(int layer, const at::Tensor& x_TD, const Pass& pass) const;
   at::Tensor FedForward(int layer, const at::Tensor& x_TD, const Pass& pass) const;

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <cmath>
+#include <memory>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -131,6 +132,18 @@ void SpecList::Experts(const std::string& at) {
   if (e.shared_gate) Matrix(at + "shared_gate.weight", 1, d, -1);
 }
 
+// Whether a matrix beneath low-rank updates is held as the spec's quantisation says.
+bool IsQuantised(const ParameterSpec& spec) {
+  if (spec.shape.size() != 2 || !absl::EndsWith(spec.name, ".weight")) return false;
+  for (absl::string_view name : {"embedding.weight", "position_embedding.weight", "head.weight", "score.weight"}) {
+    if (spec.name == name) return false;
+  }
+  for (absl::string_view end : {".router.weight", ".shared_gate.weight", ".conv.weight"}) {  // small, and sensitive
+    if (absl::EndsWith(spec.name, end)) return false;
+  }
+  return true;
+}
+
 // Cuts views of consecutive parameters out of the arenas; what the registry does not have stays undefined.
 class ArenaViews {
  public:
@@ -143,7 +156,7 @@ class ArenaViews {
     std::vector<int64_t> shape;
     std::vector<nn::LowRankUpdate> updates;
     const weights::Parameter* first = nullptr;
-    int64_t elements = 0;
+    int64_t elements = 0, scales = 0;
     for (const std::string& name : names) {
       const weights::Parameter* p = registry_.Find(name);
       if (p == nullptr) continue;
@@ -152,6 +165,7 @@ class ArenaViews {
         shape = p->local_shape;
         shape[0] = 0;
       }
+      scales += weights::ScaleCount(registry_.quantisation(), p->local_shape[0], p->elements);
       const std::string matrix(absl::StripSuffix(name, ".weight"));
       if (auto lora = spec_.lora.find(matrix); lora != spec_.lora.end()) {
         updates.push_back({shape[0], p->local_shape[0], One(matrix + kLoraDown), One(matrix + kLoraUp), lora->second.scale});
@@ -160,6 +174,13 @@ class ArenaViews {
       elements += p->elements;
     }
     if (first == nullptr) return {};
+    if (const weights::Quantisation format = first->spec.quantisation; format != weights::Quantisation::kNone) {
+      nn::QuantisedMatrix all = compute_.MatrixOf(registry_, *first);
+      all.code = compute_.quantised.code.narrow(0, weights::CodeBytes(format, first->offset), weights::CodeBytes(format, elements));
+      all.scale = compute_.quantised.scale.narrow(0, first->scale, scales);
+      all.shape = shape;
+      return {{}, {}, std::move(updates), std::make_shared<nn::QuantisedMatrix>(std::move(all))};
+    }
     const bool trained = registry_.InTrainedPart(*first);
     const int64_t begin = first->offset - (trained ? registry_.trained_begin() : 0);
     auto view = [&](const at::Tensor& part) {
@@ -186,7 +207,12 @@ class ArenaViews {
     auto split = [&](const at::Tensor& x) {
       return x.defined() ? x.unflatten(0, {experts, -1}) : x;
     };
-    return {split(all.value), split(all.grad), std::move(all.updates)};
+    if (all.quantised != nullptr) {
+      auto split_shape = std::make_shared<nn::QuantisedMatrix>(*all.quantised);
+      split_shape->shape = {experts, all.size(0) / experts, all.size(1)};
+      all.quantised = std::move(split_shape);
+    }
+    return {split(all.value), split(all.grad), std::move(all.updates), all.quantised};
   }
 
  private:
@@ -245,13 +271,21 @@ double DecoderSpec::attention_scale() const {
 
 std::vector<ParameterSpec> DecoderParameters(const DecoderSpec& s) {
   SpecList list(s);
-  list.Matrix("embedding.weight", s.vocab_size, s.model_dim, 0);
+  list.Matrix("embedding.weight", s.vocab_size, s.state_dim(), 0);
+  if (s.embedding_dim > 0) list.Matrix("project_in.weight", s.model_dim, s.embedding_dim, -1);
   if (s.position_rows > 0) list.Matrix("position_embedding.weight", s.position_rows, s.model_dim, -1);
   if (s.embedding_norm) list.Norm("embedding_norm");
-  for (int n = 0; n < s.num_layers; ++n) {
+  for (int64_t n = 0; n < s.num_layers + s.mtp_layers; ++n) {
     const std::string at = absl::StrCat("layers.", n, ".");
-    list.layer = n;
-    if (s.block.pre_norm) list.Norm(at + "attention_norm");
+    list.layer = static_cast<int>(n);
+    if (n >= s.num_layers) {
+      const std::string mtp = absl::StrCat("mtp.", n - s.num_layers, ".");
+      list.Norm(mtp + "embedding_norm");
+      list.Norm(mtp + "hidden_norm");
+      list.Matrix(mtp + "projection.weight", s.model_dim, 2 * s.model_dim, -1);
+      list.Norm(mtp + "norm");
+    }
+    if (s.block.pre_norm || s.block.sum_norm) list.Norm(at + "attention_norm");
     if (s.layer(n).recurrent) {
       list.Delta(at + "delta.");
     } else if (s.latent.latent_dim > 0) {
@@ -260,7 +294,8 @@ std::vector<ParameterSpec> DecoderParameters(const DecoderSpec& s) {
       list.Attention(at + "attention.");
     }
     if (s.block.post_norm) list.Norm(at + "attention_post_norm");
-    if (s.block.pre_norm && (!s.block.parallel || s.block.own_mlp_norm)) list.Norm(at + "mlp_norm");
+    const bool second = s.block.pre_norm && (!s.block.parallel || s.block.own_mlp_norm);
+    if (second || s.block.sum_norm) list.Norm(at + "mlp_norm");
     if (s.layer(n).sparse) {
       list.Experts(at);
     } else {
@@ -269,11 +304,12 @@ std::vector<ParameterSpec> DecoderParameters(const DecoderSpec& s) {
     if (s.block.post_norm) list.Norm(at + "mlp_post_norm");
   }
   list.layer = -1;
-  list.Norm("norm");
+  if (!s.block.sum_norm) list.Norm("norm");
+  if (s.embedding_dim > 0) list.Matrix("project_out.weight", s.embedding_dim, s.model_dim, -1);
   if (s.scalar_head) {
-    list.Matrix("score.weight", 1, s.model_dim, -1);
+    list.Matrix("score.weight", 1, s.state_dim(), -1);
   } else if (!s.tied_head) {
-    list.Matrix("head.weight", s.vocab_size, s.model_dim, 0);
+    list.Matrix("head.weight", s.vocab_size, s.state_dim(), 0);
   }
   for (size_t i = 0, count = s.lora.empty() ? 0 : list.specs.size(); i < count; ++i) {
     const std::string matrix(absl::StripSuffix(list.specs[i].name, ".weight"));
@@ -285,8 +321,10 @@ std::vector<ParameterSpec> DecoderParameters(const DecoderSpec& s) {
     list.Matrix(matrix + kLoraUp, rows, lora->second.rank, -1);
   }
   for (ParameterSpec& spec : list.specs) {
-    const bool base = !s.lora.empty() && !IsLora(spec.name) && spec.name != "score.weight";
+    const bool beside = IsLora(spec.name) || spec.name == "score.weight" || s.saved.count(spec.name) > 0;
+    const bool base = !s.lora.empty() && !beside;
     spec.trained = !base && s.frozen.count(spec.name) == 0;
+    if (base && IsQuantised(spec)) spec.quantisation = s.quantisation;
   }
   return std::move(list.specs);
 }
@@ -309,15 +347,23 @@ absl::StatusOr<DecoderWeights> CutWeights(const DecoderSpec& spec, const weights
   DecoderWeights w;
   w.embedding = views.One("embedding.weight");
   w.positions = views.One("position_embedding.weight");
+  w.project_in = views.One("project_in.weight");
+  w.project_out = views.One("project_out.weight");
   w.embedding_norm = views.Norm("embedding_norm");
   w.norm = views.Norm("norm");
   w.head = spec.scalar_head ? views.One("score.weight")
            : spec.tied_head ? w.embedding
                             : views.One("head.weight");
-  for (int n = 0; n < spec.num_layers; ++n) {
+  for (int64_t n = 0; n < spec.num_layers + spec.mtp_layers; ++n) {
+    if (n >= spec.num_layers) {
+      const std::string mtp = absl::StrCat("mtp.", n - spec.num_layers, ".");
+      w.mtp.push_back({views.Norm(mtp + "embedding_norm"), views.Norm(mtp + "hidden_norm"), views.Norm(mtp + "norm"),
+                       views.One(mtp + "projection.weight")});
+    }
     const int64_t experts = spec.layer(n).sparse ? spec.experts.routing.experts : 0;
     w.layers.push_back(CutLayer(views, absl::StrCat("layers.", n, "."), experts));
   }
+  if (spec.block.sum_norm && !w.layers.empty()) w.norm = w.layers.back().mlp_norm;
   return w;
 }
 

@@ -40,10 +40,17 @@ struct LayerWeights {
   nn::ExpertWeights experts;
 };
 
+struct MtpWeights {
+  nn::NormWeights embedding_norm, hidden_norm, norm;
+  nn::Weight projection;  // [D, 2 D]: of the embedding, of the hidden state
+};
+
 struct DecoderWeights {
   nn::Weight embedding, positions, head;
+  nn::Weight project_in, project_out;  // [D, E] and [E, D] of embeddings of another width
   nn::NormWeights embedding_norm, norm;
-  std::vector<LayerWeights> layers;
+  std::vector<LayerWeights> layers;  // those of multi-token prediction last
+  std::vector<MtpWeights> mtp;
 };
 
 // Views of the arenas. INVALID_ARGUMENT names the parameters that the registry lacks.

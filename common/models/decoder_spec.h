@@ -14,6 +14,7 @@
 #include "common/nn/delta_net.h"
 #include "common/nn/experts.h"
 #include "common/nn/norm.h"
+#include "common/weights/quantisation.h"
 
 namespace rein::models {
 
@@ -48,6 +49,7 @@ struct LayerSpec {
 struct BlockSpec {
   bool pre_norm = true;        // before attention and before the feed-forward layer
   bool post_norm = false;      // behind each, before its output is added
+  bool sum_norm = false;       // behind each, of the sum that goes on (as in the first transformer); then no last norm
   bool parallel = false;       // both read the same input and are added together
   bool own_mlp_norm = true;    // parallel: the feed-forward layer has its own norm of that input
   double residual_multiplier = 1;
@@ -98,6 +100,7 @@ struct DecoderSpec {
   double norm_epsilon = 1e-6;
   BlockSpec block;
 
+  int64_t embedding_dim = 0;  // 0: model_dim; else a projection into the model, and one out of it before the head
   double embedding_multiplier = 1;
   bool embedding_norm = false;
   int64_t position_rows = 0;    // above 0: learned positions, so many rows
@@ -127,14 +130,27 @@ struct DecoderSpec {
   double logit_softcap = 0;
   bool normalised_head = false;
   bool scalar_head = false;  // one score for a position instead of a vocabulary: reward models, critics
-  std::vector<LayerSpec> layers;  // empty: all alike
+  std::vector<LayerSpec> layers;  // empty: all alike; those of multi-token prediction come last
+  // Layers of multi-token prediction that are held, each a block behind a projection of [embedding; hidden state]. They share
+  // embedding and head; generation does not run them.
+  int64_t mtp_layers = 0;
+  int64_t mtp_offered = 0;  // so many the folder has
   std::vector<uint32_t> eos_token_ids;
 
   // By the matrix that is updated, without ".weight". Where there are any they alone are trained, and a scalar head.
   std::map<std::string, LoraShape> lora;
+  std::set<std::string> saved;   // of those beneath them, parameters that are trained whole (PEFT's modules_to_save)
   std::set<std::string> frozen;  // parameters that are not trained
+  // Of the matrices beneath low-rank updates, but for embeddings, head, routers and convolutions.
+  weights::Quantisation quantisation = weights::Quantisation::kNone;
 
+  int64_t state_dim() const { return embedding_dim > 0 ? embedding_dim : model_dim; }  // of what Hidden() gives
   LayerSpec layer(int64_t n) const { return layers.empty() ? LayerSpec() : layers[n]; }
+  int64_t routers_before(int64_t layer) const {  // sparse layers
+    int64_t count = 0;
+    for (int64_t n = 0; n < layer; ++n) count += this->layer(n).sparse;
+    return count;
+  }
   bool recurrent() const {  // some layer is
     return std::any_of(layers.begin(), layers.end(), [](const LayerSpec& l) { return l.recurrent; });
   }

@@ -59,6 +59,7 @@ void ParseDeepseekKeys(ConfigReader& config, DecoderSpec* spec) {
 }
 
 void ParseSigmoidRouting(ConfigReader& config, double default_multiplier, DecoderSpec* spec) {
+  spec->mtp_offered = static_cast<int64_t>(config.Number("num_nextn_predict_layers", 0));
   spec->experts.correction = true;
   nn::RoutingRule& routing = spec->experts.routing;
   routing.score = nn::RoutingRule::Score::kSigmoid;
@@ -68,6 +69,31 @@ void ParseSigmoidRouting(ConfigReader& config, double default_multiplier, Decode
   routing.groups = config.Count("n_group", 1);
   routing.chosen_groups = config.Count("topk_group", 1);
   routing.group_score = nn::RoutingRule::GroupScore::kTwoHighest;
+}
+
+namespace {
+
+// Of layer num_layers + k stands beside its block (README_WEIGHTS.md of DeepSeek-V3): enorm, hnorm, eh_proj, shared_head.norm.
+std::string MtpName(const DecoderSpec& spec, absl::string_view parameter) {
+  static const auto& names = *new NameMap({{"mtp.#.embedding_norm.", "enorm."},
+                                           {"mtp.#.hidden_norm.", "hnorm."},
+                                           {"mtp.#.projection.", "eh_proj."},
+                                           {"mtp.#.norm.", "shared_head.norm."}});
+  int64_t depth = 0;
+  for (size_t i = 4; i < parameter.size() && parameter[i] != '.'; ++i) depth = 10 * depth + (parameter[i] - '0');
+  return absl::StrCat("model.layers.", spec.num_layers + depth, ".", MappedName(names, parameter));
+}
+
+}  // namespace
+
+std::vector<std::pair<std::string, std::string>> DeepseekMtpCopies(const DecoderSpec& spec) {
+  std::vector<std::pair<std::string, std::string>> copies;
+  for (int64_t n = spec.num_layers; n < spec.num_layers + spec.mtp_layers; ++n) {
+    copies.emplace_back(absl::StrCat("model.layers.", n, ".embed_tokens.weight"), "model.embed_tokens.weight");
+    copies.emplace_back(absl::StrCat("model.layers.", n, ".shared_head.head.weight"),
+                        spec.tied_head ? "model.embed_tokens.weight" : "lm_head.weight");
+  }
+  return copies;
 }
 
 std::vector<TensorPlace> DeepseekPlaces(const DecoderSpec& spec, const weights::ParameterSpec& parameter) {
@@ -82,6 +108,7 @@ std::vector<TensorPlace> DeepseekPlaces(const DecoderSpec& spec, const weights::
               {"layers.#.shared.up.", "model.layers.#.mlp.shared_experts.up_proj."},
               {"layers.#.shared.down.", "model.layers.#.mlp.shared_experts.down_proj."}},
              LlamaNames()));
+  if (absl::StartsWith(parameter.name, "mtp.")) return {WholeTensor(MtpName(spec, parameter.name))};
   std::string name = MappedName(names, parameter.name);
   if (spec.latent.query_dim > 0 && IsPart(parameter.name, "attention.q.")) {
     name = absl::StrCat("model.layers.", LayerOf(parameter.name), ".self_attn.q_b_proj.weight");
@@ -91,7 +118,7 @@ std::vector<TensorPlace> DeepseekPlaces(const DecoderSpec& spec, const weights::
 
 bool IsDeepseekMtp(const DecoderSpec& spec, absl::string_view tensor) {
   const int64_t layer = LayerOf(tensor);
-  return absl::StartsWith(tensor, "model.layers.") && layer >= spec.num_layers;
+  return absl::StartsWith(tensor, "model.layers.") && layer >= spec.num_layers + spec.mtp_layers;
 }
 
 }  // namespace rein::models

@@ -20,6 +20,6 @@ void Parse(ConfigReader& config, DecoderSpec* spec) {
 }  // namespace
 
 extern constinit const ModelFamily kDeepseekV3{
-    "DeepseekV3ForCausalLM", "deepseek_v3", &Parse, &DeepseekPlaces, &IsDeepseekMtp, "model."};
+    "DeepseekV3ForCausalLM", "deepseek_v3", &Parse, &DeepseekPlaces, &IsDeepseekMtp, "model.", &DeepseekMtpCopies};
 
 }  // namespace rein::models

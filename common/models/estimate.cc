@@ -37,7 +37,7 @@ const GpuFigures& FiguresOf(Gpu gpu) { return gpu == Gpu::kH100 ? kH100 : kH200;
 // Numbers in matrices that every token is multiplied with; of experts, those that it meets.
 double Products(const DecoderSpec& spec, const weights::Registry& registry) {
   const nn::RoutingRule& routing = spec.experts.routing;
-  double products = spec.tied_head ? static_cast<double>(spec.vocab_size * spec.model_dim) : 0;
+  double products = spec.tied_head ? static_cast<double>(spec.vocab_size * spec.state_dim()) : 0;
   for (const weights::Parameter& p : registry.parameters()) {
     const std::string& name = p.spec.name;
     if (p.spec.shape.size() != 2 || absl::StrContains(name, "embedding.weight")) continue;
@@ -62,7 +62,7 @@ int64_t LayerBytes(const DecoderSpec& s, int64_t layer) {
 
 int64_t KeptBytes(const DecoderSpec& s) {
   int64_t bytes = 0;
-  for (int64_t n = 0; n < s.num_layers; ++n) bytes += LayerBytes(s, n);
+  for (int64_t n = 0; n < s.num_layers + s.mtp_layers; ++n) bytes += LayerBytes(s, n);
   return bytes;
 }
 
@@ -96,7 +96,8 @@ TrainingEstimate EstimateTraining(const ModelDescription& model, const weights::
   const DecoderSpec& s = model.spec;
   const int64_t trained = registry.trained_elements(), tokens = std::max(choice.microbatch_tokens, choice.length);
   TrainingEstimate e;
-  e.weights = choice.compute_bytes * registry.arena_elements();
+  e.weights = choice.compute_bytes * registry.arena_elements() + registry.quantised_bytes();
+  e.unpacked = choice.compute_bytes * registry.largest_quantised();
   e.gradients = kFp32 * trained;
   // Two moments, and master weights beside narrower ones.
   e.optimizer = (2 * choice.moment_bytes + (choice.compute_bytes < kFp32 ? kFp32 : 0)) * trained;
@@ -105,7 +106,7 @@ TrainingEstimate EstimateTraining(const ModelDescription& model, const weights::
   e.activations = tokens * (choice.recompute ? 2 * kBf16 * s.model_dim * s.num_layers + deepest : KeptBytes(s)) *
                   choice.compute_bytes / kBf16;
   constexpr int64_t kMostLogits = int64_t{5} << 30;  // beyond, they are computed in parts
-  e.logits = s.scalar_head ? 0 : std::min(kMostLogits, kBf16 * tokens * s.vocab_size);
+  e.logits = s.scalar_head ? 0 : (1 + s.mtp_layers) * std::min(kMostLogits, kBf16 * tokens * s.vocab_size);
   constexpr int64_t kUsualLength = 4096;  // where none is said
   const int64_t longest = std::min(tokens, choice.length > 0 ? choice.length : kUsualLength);
   if (IsCalibrated(s) && choice.compute_bytes == kBf16) e.attention = AttentionBytes(s, tokens, longest);
@@ -119,7 +120,8 @@ double TrainingTokensPerSecond(const DecoderSpec& spec, const weights::Registry&
     const LayerSpec layer = spec.layer(n);
     if (!layer.recurrent) keys += static_cast<double>(layer.window > 0 ? std::min(layer.window, length / 2) : length / 2);
   }
-  const double frozen = static_cast<double>(registry.trained_begin()) / static_cast<double>(registry.arena_elements());
+  const int64_t quantised = registry.quantised_elements();
+  const double frozen = static_cast<double>(registry.trained_begin() + quantised) / static_cast<double>(registry.arena_elements() + quantised);
   const double products = (6 - 2 * frozen) * Products(spec, registry);  // no gradients of frozen weights
   const double attention = 12 * static_cast<double>(AttentionWidth(spec)) * keys;
   const double seconds = products / kProductFlops + attention / kAttentionFlops +
@@ -132,19 +134,21 @@ double GeneratedTokensPerSecond(const DecoderSpec& spec, const weights::Registry
   const GpuFigures& figures = FiguresOf(gpu);
   const auto n = static_cast<double>(sequences);
   const nn::RoutingRule& routing = spec.experts.routing;
-  double weights = 0;  // numbers that a step reads
+  double weights = 0;  // bytes that a step reads; quantised ones are unpacked first: written, and read again
+  const auto code_bytes = static_cast<double>(weights::CodeBytes(registry.quantisation(), 1 << 20)) / (1 << 20);
   for (const weights::Parameter& p : registry.parameters()) {
     if (absl::StrContains(p.spec.name, "embedding.weight") && !spec.tied_head) continue;
     const bool expert = absl::StrContains(p.spec.name, ".experts.");
     const double share = expert ? std::min(1.0, n * static_cast<double>(routing.chosen) / static_cast<double>(routing.experts)) : 1;
-    weights += share * static_cast<double>(p.elements);
+    const bool quantised = p.spec.quantisation != weights::Quantisation::kNone;
+    weights += (kBf16 + (quantised ? kBf16 + code_bytes : 0)) * share * static_cast<double>(p.elements);
   }
   const double keys = n * (static_cast<double>(context - shared) + static_cast<double>(shared) / static_cast<double>(siblings));
   const double kv = keys * static_cast<double>(KvBytes(spec, 1024)) / 1024;
   const double draw = kDrawSeconds * static_cast<double>(spec.vocab_size) / 151936;
   const double products = 2 * n * Products(spec, registry) / kProductFlops;
   const double step = static_cast<double>(spec.num_layers) * kLayerSeconds +
-                      std::max(kBf16 * weights / figures.weight_bytes, products) + kv / figures.kv_bytes + n * draw;
+                      std::max(weights / figures.weight_bytes, products) + kv / figures.kv_bytes + n * draw;
   return n / step;
 }
 
@@ -160,8 +164,8 @@ absl::StatusOr<ordered_json> EstimateJob(const std::string& path, const Estimate
   const bool trains = choice.job != "evaluate", generates = choice.job == "rl" || choice.job == "evaluate";
   const TrainingEstimate t = EstimateTraining(model, registry, choice);
   const int64_t kv = KvBytes(spec, choice.sequences * choice.length);
-  const int64_t frozen = kBf16 * registry.trained_begin(), trained = kBf16 * registry.trained_elements();
-  const int64_t generator = frozen + 2 * trained + kv, reference = choice.reference ? frozen + trained : 0;
+  const int64_t frozen = kBf16 * registry.trained_begin() + registry.quantised_bytes(), trained = kBf16 * registry.trained_elements();
+  const int64_t generator = frozen + 2 * trained + kv + t.unpacked, reference = choice.reference ? frozen + trained : 0;
 
   ordered_json out = {{"architecture", spec.architecture}, {"job", choice.job}, {"length", choice.length}};
   out["parameters"] = {{"all", registry.parameter_count()}, {"trained", trains ? registry.trained_count() : 0},
@@ -171,6 +175,7 @@ absl::StatusOr<ordered_json> EstimateJob(const std::string& path, const Estimate
     bytes["trainer"] = {{"weights", t.weights}, {"gradients", t.gradients}, {"optimizer", t.optimizer},
                         {"activations", t.activations}, {"workspace", t.workspace()}, {"all", t.total(1)}};
     if (t.reference > 0) bytes["trainer"]["reference"] = t.reference;
+    if (t.unpacked > 0) bytes["trainer"]["unpacked"] = t.unpacked;
   }
   if (generates) {
     bytes["generator"] = {{"weights_in_use_and_coming", frozen + 2 * trained}, {"kv", kv},

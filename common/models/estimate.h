@@ -33,10 +33,11 @@ struct EstimateChoice {
 struct TrainingEstimate {
   // Bytes.
   int64_t weights = 0, gradients = 0, optimizer = 0, reference = 0, activations = 0;
+  int64_t unpacked = 0;  // of the largest quantised matrix, in the compute format
   // Logits, or what the backward pass of attention works in, one after the other in the same place.
   int64_t logits = 0, attention = 0;
   int64_t workspace() const { return std::max(logits, attention); }
-  int64_t total(int ranks) const { return weights + gradients + optimizer / ranks + reference + activations + workspace(); }
+  int64_t total(int ranks) const { return weights + gradients + optimizer / ranks + reference + activations + unpacked + workspace(); }
 };
 TrainingEstimate EstimateTraining(const ModelDescription& model, const weights::Registry& registry,
                                   const EstimateChoice& choice);

@@ -9,6 +9,7 @@
 
 #include <nlohmann/json_fwd.hpp>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -31,6 +32,8 @@ struct ModelFamily {
   bool (*skipped)(const DecoderSpec& spec, absl::string_view tensor);
   // Opens the names of the body's tensors; files of the body alone lack it.
   const char* body_prefix;
+  // Tensors of the file that are another one again, (copy, original): compared on load, written on save. May be null.
+  std::vector<std::pair<std::string, std::string>> (*copies)(const DecoderSpec& spec) = nullptr;
 };
 
 const ModelFamily* FindFamily(absl::string_view architecture);

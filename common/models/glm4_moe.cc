@@ -17,6 +17,6 @@ void Parse(ConfigReader& config, DecoderSpec* spec) {
 }  // namespace
 
 extern constinit const ModelFamily kGlm4Moe{
-    "Glm4MoeForCausalLM", "glm4_moe", &Parse, &DeepseekPlaces, &IsDeepseekMtp, "model."};
+    "Glm4MoeForCausalLM", "glm4_moe", &Parse, &DeepseekPlaces, &IsDeepseekMtp, "model.", &DeepseekMtpCopies};
 
 }  // namespace rein::models

@@ -35,16 +35,21 @@ struct LoraChoice {
   // Of matrices, by the decoder's names ("attention.q") or the file's ("q_proj"). Empty or "all-linear": every matrix
   // but embeddings, head, router and convolutions, which have no update.
   std::vector<std::string> targets;
+  std::vector<std::string> save;  // modules that are trained whole beside the updates; names as above
 };
 
 // What of a model a job trains.
 struct TrainedChoice {
   std::optional<LoraChoice> lora;    // absent: of an adapter folder its updates, else everything
   std::vector<std::string> freeze;   // parameters that are not, by name with or without .weight or .bias
+  bool mtp = false;  // with the model's layers of multi-token prediction
+  // Of the matrices beneath low-rank updates; see nn/quantised_matrix.h.
+  weights::Quantisation base = weights::Quantisation::kNone;
 };
 
 // DescribeModel(), with what is trained in spec.lora and spec.frozen. `scalar_head` is WithScalarHead(). INVALID_ARGUMENT
-// names patterns that match nothing, with the nearest name, and matrices that have no update.
+// names a model without layers of multi-token prediction that should have some, patterns that match nothing, with the nearest name, matrices that have no update, and a quantised base of a model
+// that has no updates.
 absl::StatusOr<ModelDescription> DescribeTrained(const std::string& path, const TrainedChoice& choice,
                                                  bool scalar_head = false);
 
@@ -55,7 +60,7 @@ absl::StatusOr<ModelDescription> WithAdapter(const ModelDescription& base, const
 // As PEFT begins: A uniform in +-1 / sqrt(columns), drawn from (seed, name) alone, B zero.
 void InitializeAdapter(const weights::Registry& registry, uint64_t seed, const ArenaParts& arena);
 
-// Fills the updates (and a scalar head) from the folder's adapter_model.safetensors. INVALID_ARGUMENT lists tensors that are missing or of
+// Fills the updates (and a scalar head, and modules that are saved whole) from the folder's adapter_model.safetensors. INVALID_ARGUMENT lists tensors that are missing or of
 // another shape.
 absl::Status LoadAdapter(const std::string& folder, const ModelDescription& model, const weights::Registry& registry,
                          const ArenaParts& arena);

@@ -39,7 +39,8 @@ absl::StatusOr<ModelDescription> WithScalarHead(const ModelDescription& model);
 // (BF16, F16, F32, or F8_E4M3 with a weight_scale_inv for each block of 128 x 128). INVALID_ARGUMENT lists all tensors that are missing, unknown or of another shape.
 // Only what the family names as no parameter, buffers such as rotary_emb.inv_freq, and a head equal to a tied embedding are
 // skipped. A scalar head that the folder of a causal model lacks begins at 0, and that model's own head is
-// skipped. Low-rank updates come from an adapter folder; where `folder` is none they are left alone.
+// skipped. Matrices that the registry quantises are so on the way, from the file's numbers; INVALID_ARGUMENT where one is not
+// finite. Low-rank updates come from an adapter folder; where `folder` is none they are left alone.
 absl::Status LoadWeights(const std::string& folder, const ModelDescription& model,
                          const weights::Registry& registry, const at::Tensor& arena);
 // The same into parts that stand apart, whose dtypes may differ.

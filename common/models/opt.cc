@@ -18,15 +18,21 @@ void Parse(ConfigReader& config, DecoderSpec* spec) {
   spec->position_rows = spec->max_positions + 2;
   spec->position_offset = 2;
   for (LayerSpec& layer : EachLayer(spec)) layer.rope = -1;
-  config.Only("do_layer_norm_before", true);  // OPT-350M alone has its norms behind
+  if (!config.Flag("do_layer_norm_before", true)) {  // OPT-350M alone
+    spec->block.pre_norm = false;
+    spec->block.sum_norm = true;
+  }
   config.Only("_remove_final_layer_norm", false);
-  config.Only("word_embed_proj_dim", spec->model_dim);
+  const int64_t width = config.Has({"word_embed_proj_dim"}) ? config.Count("word_embed_proj_dim") : spec->model_dim;
+  if (width != spec->model_dim) spec->embedding_dim = width;
   config.Ignore({"layerdrop", "prefix"});
 }
 
 std::vector<TensorPlace> Places(const DecoderSpec&, const weights::ParameterSpec& parameter) {
   static const auto& names =
       *new NameMap{{"embedding.", "model.decoder.embed_tokens."},
+                   {"project_in.", "model.decoder.project_in."},
+                   {"project_out.", "model.decoder.project_out."},
                    {"position_embedding.", "model.decoder.embed_positions."},
                    {"norm.", "model.decoder.final_layer_norm."},
                    {"head.", "lm_head."},

@@ -4,6 +4,7 @@
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/core/grad_mode.h>
 
+#include <algorithm>
 #include <cstring>
 #include <filesystem>
 #include <map>
@@ -220,11 +221,24 @@ class FolderMatch {
     return false;
   }
 
+  bool IsAgain(const TensorView& view, const std::string& original) const {
+    auto it = Find(original);
+    return it != tensors_.end() && it->second->dtype == view.dtype && it->second->shape == view.shape &&
+           std::memcmp(it->second->data, view.data, view.size_bytes) == 0;
+  }
+
   // A checkpoint may carry the head although it is tied; it must then be the embedding again.
   void CheckUnused(const std::string& name, const TensorView& view) {
     const ModelFamily& family = *model_.family;
     if (absl::EndsWith(name, "rotary_emb.inv_freq")) return;
     if (family.skipped != nullptr && family.skipped(model_.spec, name)) return;
+    if (family.copies != nullptr) {
+      for (const auto& [copy, original] : family.copies(model_.spec)) {
+        if (name != copy) continue;
+        if (!IsAgain(view, original)) problems_.push_back(absl::StrCat(name, " differs from ", original, ", which it shares"));
+        return;
+      }
+    }
     auto place = [&](const char* parameter) {
       return family.places(model_.spec, {parameter, {1, 1}, {}, true, false})[0].tensor;
     };
@@ -234,11 +248,7 @@ class FolderMatch {
       problems_.push_back(absl::StrCat(name, " is unknown to ", family.architecture));
       return;
     }
-    auto it = Find(place("embedding.weight"));
-    const bool copy = it != tensors_.end() && it->second->dtype == view.dtype &&
-                      it->second->shape == view.shape &&
-                      std::memcmp(it->second->data, view.data, view.size_bytes) == 0;
-    if (!copy) problems_.push_back(name + " differs from the embedding although config.json ties them");
+    if (!IsAgain(view, place("embedding.weight"))) problems_.push_back(name + " differs from the embedding although config.json ties them");
   }
 
   const ModelDescription& model_;
@@ -293,6 +303,21 @@ absl::Status CheckWeights(const std::string& folder, const ModelDescription& mod
   return match.Finish(folder);
 }
 
+namespace {
+
+// Of quantised weights: a number that is not finite would make others of its block so.
+absl::Status CheckFinite(const std::string& folder, const weights::Registry& registry, const ArenaParts& arena) {
+  if (!arena.quantised.scale.defined() || at::isfinite(arena.quantised.scale).all().item<bool>()) return absl::OkStatus();
+  for (const weights::Parameter& p : registry.parameters()) {
+    if (p.spec.quantisation == weights::Quantisation::kNone) continue;
+    if (at::isfinite(arena.MatrixOf(registry, p).scale).all().item<bool>()) continue;
+    return absl::InvalidArgumentError(absl::StrCat(folder, ": ", p.spec.name, " has a number that is not finite and cannot be quantised"));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
 absl::Status LoadWeights(const std::string& folder, const ModelDescription& model,
                          const weights::Registry& registry, const at::Tensor& arena) {
   return LoadWeights(folder, model, registry, PartsOf(registry, arena));
@@ -319,10 +344,16 @@ absl::Status LoadWeights(const std::string& folder, const ModelDescription& mode
     }
     const bool whole = copy.place.shape.empty();
     if (!whole) from = from.as_strided(copy.place.sizes, copy.place.strides, copy.place.offset);
+    if (copy.parameter->spec.quantisation != weights::Quantisation::kNone) {
+      const nn::QuantisedMatrix matrix = arena.MatrixOf(registry, *copy.parameter);
+      nn::Quantise(from.to(matrix.code.device(), at::kFloat).contiguous(), matrix);
+      continue;
+    }
     arena.Of(registry, *copy.parameter)
         .view(whole ? copy.parameter->local_shape : copy.place.sizes)
         .copy_(from);
   }
+  REIN_RETURN_IF_ERROR(CheckFinite(source.weights, registry, arena));
   return source.adapter.empty() ? absl::OkStatus() : LoadAdapter(source.adapter, model, registry, arena);
 }
 
@@ -379,6 +410,14 @@ absl::StatusOr<std::vector<checkpoint::NamedTensor>> CheckpointTensors(
     }
     filled[place.tensor] += p.elements;
   }
+  if (model.family->copies != nullptr) {
+    for (const auto& [copy, original] : model.family->copies(model.spec)) {
+      auto from = std::find_if(tensors.begin(), tensors.end(), [&](const auto& t) { return t.name == original; });
+      if (from == tensors.end()) return absl::InternalError(absl::StrCat(copy, ": there is no ", original, " to copy"));
+      const checkpoint::TensorView view = from->view;
+      tensors.push_back({copy, view});
+    }
+  }
   for (const auto& [name, elements] : filled) {
     if (elements == fused->at(name).numel()) continue;
     return absl::InternalError(absl::StrCat(name, ": parameters fill ", elements, " of ",
@@ -404,6 +443,7 @@ absl::Status SaveModelFolder(const std::string& folder, const ModelDescription& 
   json config = json::parse(model.config_json);
   config.erase("dtype");
   config.erase("quantization_config");
+  if (config.contains("num_nextn_predict_layers")) config["num_nextn_predict_layers"] = model.spec.mtp_layers;
   config["torch_dtype"] = bf16 ? "bfloat16" : "float32";
   REIN_RETURN_IF_ERROR(
       checkpoint::WriteDurably(folder + "/config.json", config.dump(2) + "\n"));

@@ -29,4 +29,19 @@ inline void Store(AutogradContext* context, const char* key, const at::Tensor& t
   if (tensor.defined()) context->saved_data[key] = tensor;
 }
 
+// A weight of the context, with its updates; a quantised one stays so.
+struct HeldWeight : torch::CustomClassHolder {
+  explicit HeldWeight(Weight w) : weight(std::move(w)) {}
+  Weight weight;
+};
+
+inline void StoreWeight(AutogradContext* context, const Weight& weight) {
+  context->saved_data["held_weight"] = c10::IValue::make_capsule(c10::make_intrusive<HeldWeight>(weight));
+}
+
+inline Weight StoredWeight(AutogradContext* context) {
+  auto capsule = context->saved_data["held_weight"].toCapsule();
+  return static_cast<HeldWeight*>(capsule.get())->weight;
+}
+
 }  // namespace rein::nn

@@ -5,9 +5,12 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <memory>
+#include <utility>
 #include <vector>
 
 #include "common/kernels/expert_rows.h"
+#include "common/nn/expert_order.h"
 #include "common/nn/functions.h"
 #include "common/nn/grouped_experts.h"
 #include "common/nn/launched.h"
@@ -20,8 +23,10 @@ constexpr int64_t kRowPadding = 8;
 
 Weight Of(const Weight& stacked, int64_t expert) {
   if (!stacked.defined()) return {};
-  Weight one{stacked.value[expert], stacked.grad.defined() ? stacked.grad[expert] : at::Tensor()};
-  const int64_t rows = stacked.value.size(1), begin = expert * rows;
+  auto part = [&](const at::Tensor& of) { return of.defined() ? of[expert] : of; };
+  Weight one{part(stacked.value), part(stacked.grad)};
+  if (stacked.quantised != nullptr) one.quantised = std::make_shared<QuantisedMatrix>(stacked.quantised->At(expert));
+  const int64_t rows = stacked.size(1), begin = expert * rows;
   for (const LowRankUpdate& u : stacked.updates) {
     if (u.first_row < begin || u.first_row >= begin + rows) continue;
     one.updates.push_back(u);
@@ -97,6 +102,20 @@ at::Tensor BeyondCapacity(const at::Tensor& count_E, const at::Tensor& place_N, 
   return (place_N - first_E.index_select(0, expert_N)) >= most;
 }
 
+// The choices that the record has for this router, where it has some.
+at::Tensor Replayed(const at::Tensor& own_TK, const RouterPlace& place) {
+  RouterRecord& record = *place.record;
+  at::Tensor wanted_TK = record.replay_TRK.select(1, place.router), known_TK = wanted_TK >= 0;
+  if (!record.closed) {
+    at::Tensor same_TK = (wanted_TK.unsqueeze(2) == own_TK.unsqueeze(1)).any(2);
+    for (auto [sum, counted] : {std::pair{&record.replayed, known_TK}, {&record.differing, known_TK.logical_and(same_TK.logical_not())}}) {
+      at::Tensor count = counted.sum().to(at::kFloat);
+      *sum = sum->defined() ? *sum + count : count;
+    }
+  }
+  return at::where(known_TK, wanted_TK, own_TK);
+}
+
 }  // namespace
 
 Choice ChooseExperts(const at::Tensor& logits_TE, const at::Tensor& correction_E,
@@ -113,30 +132,30 @@ at::Tensor MixtureOfExperts(const at::Tensor& x_TD, const ExpertWeights& weights
   at::Tensor correction;
   if (weights.correction_E.defined()) correction = weights.correction_E.value.to(at::kFloat);
   Choice choice = ChooseExperts(logits, correction, rule);
+  if (place.record != nullptr && place.record->replay_TRK.defined()) choice.expert_TK = Replayed(choice.expert_TK, place);
   if (place.record != nullptr) {
     const bool sigmoid = rule.score == RoutingRule::Score::kSigmoid;
     logits = Recorded(logits, choice.expert_TK, sigmoid, place.layer, place.layers, place.record);
     choice.weight_TK = WeightsOf(Scores(logits, rule.score), choice.expert_TK, rule);
   }
+  if (place.kept_SK.defined()) place.kept_SK.index_copy_(0, place.slot_T, choice.expert_TK.to(at::kShort));
   const bool limited = place.record != nullptr && place.record->capacity > 0;
   if (!limited && GroupedExpertsTake(x_TD, weights)) return GroupedExperts(x_TD, choice, weights, gate);
   // Each token once for each of its experts, sorted by expert, and back.
   at::Tensor expert_N = choice.expert_TK.flatten();
-  at::Tensor order_N = expert_N.argsort(/*stable=*/true, /*dim=*/0);
-  at::Tensor place_N = at::empty_like(order_N);
-  place_N.index_copy_(0, order_N, at::arange(order_N.size(0), order_N.options()));
+  const ExpertOrder order = SortByExpert(choice.expert_TK, rule.experts);
+  at::Tensor place_N = order.place_TK.flatten();
   at::Tensor copies =
       x_TD.unsqueeze(1).expand({-1, rule.chosen, -1}).reshape({-1, x_TD.size(1)});
-  at::Tensor count_E = at::zeros({rule.experts}, expert_N.options())
-                           .index_add_(0, expert_N, at::ones_like(expert_N));
-  int64_t most = order_N.size(0);
+  at::Tensor count_E = at::diff(order.end_E.to(at::kLong), /*n=*/1, /*dim=*/0, at::zeros({1}, expert_N.options()));
+  int64_t most = place_N.size(0);
   if (limited) {
     most = static_cast<int64_t>(std::ceil(place.record->capacity * static_cast<double>(most) / static_cast<double>(rule.experts)));
     at::Tensor dropped_TK = BeyondCapacity(count_E, place_N, expert_N, most).view_as(choice.expert_TK);
     choice.weight_TK = choice.weight_TK.masked_fill(dropped_TK, 0);
     if (!place.record->closed) place.record->dropped.add_(dropped_TK.sum());
   }
-  at::Tensor y_ND = RunExperts(copies.index_select(0, order_N), count_E, weights, gate, most);
+  at::Tensor y_ND = RunExperts(copies.index_select(0, order.choice_N), count_E, weights, gate, most);
   at::Tensor y_TKD = y_ND.index_select(0, place_N).view({x_TD.size(0), rule.chosen, -1});
   at::Tensor weighted = y_TKD.to(at::kFloat) * choice.weight_TK.unsqueeze(-1);
   return weighted.sum(1).to(x_TD.scalar_type());

@@ -59,6 +59,9 @@ struct ExpertWeights {
 struct RouterPlace {
   int64_t layer = 0, layers = 1;
   std::shared_ptr<RouterRecord> record;
+  int64_t router = 0;  // among the layers that have one
+  at::Tensor kept_SK = {};  // int16: the choices of token t go to row slot_T[t]; undefined: nowhere
+  at::Tensor slot_T = {};   // int64
 };
 
 // x_TD -> [T, D].

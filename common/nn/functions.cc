@@ -149,20 +149,13 @@ struct FusedAddRmsNormFunction : public Function<FusedAddRmsNormFunction> {
 };
 
 at::Tensor Multiply(const at::Tensor& x_TD, const Weight& weight_ED, const Weight& bias_E) {
-  const int64_t columns = weight_ED.value.size(0), inner = weight_ED.value.size(1);
+  const int64_t columns = weight_ED.size(0), inner = weight_ED.size(1);
+  at::Tensor matrix_ED = weight_ED.Dense();
   if (!RunsKernels(x_TD) || !kernels::ProjectionTakes(columns, inner)) {
-    return at::linear(x_TD, weight_ED.value, bias_E.value);
+    return at::linear(x_TD, matrix_ED, bias_E.value);
   }
   at::Tensor x = x_TD.contiguous(), y = at::empty({x.size(0), columns}, x.options());
-  kernels::Projection run;
-  run.x = x.const_data_ptr();
-  run.weight = weight_ED.value.const_data_ptr();
-  if (bias_E.defined()) run.bias = bias_E.value.const_data_ptr();
-  run.y = y.mutable_data_ptr();
-  run.rows = x.size(0);
-  run.columns = columns;
-  run.inner = inner;
-  Launched(kernels::RunProjection(run, Stream()));
+  Launched(kernels::RunProjection(ProjectionOf(x, matrix_ED, bias_E.value, y), Stream()));
   return y;
 }
 
@@ -173,44 +166,35 @@ at::Tensor AddUpdate(const at::Tensor& x_TD, const LowRankUpdate& update, const 
   return low_TR;
 }
 
-struct HeldUpdates : torch::CustomClassHolder {
-  explicit HeldUpdates(std::vector<LowRankUpdate> u) : updates(std::move(u)) {}
-  std::vector<LowRankUpdate> updates;
-  std::vector<at::Tensor> lows;  // of each, what AddUpdate() returned
-};
-
 struct ProjectionFunction : public Function<ProjectionFunction> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x_TD,
                             const Weight& weight_ED, const Weight& bias_E) {
     Store(context, "x", x_TD);
-    Store(context, "weight", weight_ED.value);
-    Store(context, "weight_grad", weight_ED.grad);
+    StoreWeight(context, weight_ED);
     Store(context, "bias_grad", bias_E.grad);
     at::Tensor y_TE = Multiply(x_TD, weight_ED, bias_E);
-    if (weight_ED.updates.empty()) return y_TE;
-    auto held = c10::make_intrusive<HeldUpdates>(weight_ED.updates);
-    for (const LowRankUpdate& u : held->updates) held->lows.push_back(AddUpdate(x_TD, u, y_TE));
-    context->saved_data["updates"] = c10::IValue::make_capsule(held);
+    std::vector<at::Tensor> lows;  // of each update, what AddUpdate() returned
+    for (const LowRankUpdate& u : weight_ED.updates) lows.push_back(AddUpdate(x_TD, u, y_TE));
+    if (!lows.empty()) context->saved_data["lows"] = lows;
     return y_TE;
   }
 
   static tensor_list backward(AutogradContext* context, tensor_list dy) {
     at::Tensor dy_TE = dy[0].contiguous(), x_TD = Stored(context, "x");
-    AccumulateOuter(Stored(context, "weight_grad"), dy_TE, x_TD);
+    const Weight weight_ED = StoredWeight(context);
+    AccumulateOuter(weight_ED.grad, dy_TE, x_TD);
     at::Tensor bias_grad = Stored(context, "bias_grad");
     if (bias_grad.defined()) bias_grad.add_(dy_TE.sum(0, /*keepdim=*/false, at::kFloat));
-    at::Tensor dx_TD = at::mm(dy_TE, Stored(context, "weight"));
-    if (context->saved_data.count("updates") > 0) {
-      auto capsule = context->saved_data["updates"].toCapsule();
-      const auto& held = *static_cast<HeldUpdates*>(capsule.get());
-      for (size_t i = 0; i < held.updates.size(); ++i) {
-        const LowRankUpdate& u = held.updates[i];
-        at::Tensor part = dy_TE.narrow(1, u.first_row, u.rows).contiguous();
-        AccumulateOuter(u.up.grad, part, held.lows[i] * u.scale);
-        at::Tensor dlow_TR = at::mm(part, u.up.value).mul_(u.scale);
-        AccumulateOuter(u.down.grad, dlow_TR, x_TD);
-        dx_TD.addmm_(dlow_TR, u.down.value);
-      }
+    at::Tensor dx_TD = at::mm(dy_TE, weight_ED.Dense());
+    std::vector<at::Tensor> lows;
+    if (!weight_ED.updates.empty()) lows = context->saved_data["lows"].toTensorVector();
+    for (size_t i = 0; i < lows.size(); ++i) {
+      const LowRankUpdate& u = weight_ED.updates[i];
+      at::Tensor part = dy_TE.narrow(1, u.first_row, u.rows).contiguous();
+      AccumulateOuter(u.up.grad, part, lows[i] * u.scale);
+      at::Tensor dlow_TR = at::mm(part, u.up.value).mul_(u.scale);
+      AccumulateOuter(u.down.grad, dlow_TR, x_TD);
+      dx_TD.addmm_(dlow_TR, u.down.value);
     }
     return {dx_TD, at::Tensor(), at::Tensor()};
   }

@@ -5,28 +5,12 @@
 #include "common/kernels/expert_rows.h"
 #include "common/kernels/projection.h"
 #include "common/nn/autograd.h"
+#include "common/nn/expert_order.h"
 #include "common/nn/launched.h"
 #include "common/nn/leaf.h"
 
 namespace rein::nn {
 namespace {
-
-// Choices sorted by expert; within an expert as they come.
-struct Order {
-  at::Tensor token_N;   // int64: whose row stands at a place of the sorted order
-  at::Tensor place_TK;  // int64: where a choice stands there
-  at::Tensor end_E;     // int32: where an expert's rows end
-};
-
-Order SortByExpert(const at::Tensor& expert_TK, int64_t experts) {
-  at::Tensor expert_N = expert_TK.flatten();
-  auto [sorted_N, choice_N] = expert_N.sort(/*stable=*/true, /*dim=*/0, /*descending=*/false);
-  at::Tensor place_N = at::empty_like(choice_N);
-  place_N.index_copy_(0, choice_N, at::arange(choice_N.size(0), choice_N.options()));
-  at::Tensor expert_E = at::arange(experts, expert_N.options());
-  return {choice_N.floor_divide(expert_TK.size(1)), place_N.view_as(expert_TK),
-          at::searchsorted(sorted_N, expert_E, /*out_int32=*/true, /*right=*/true)};
-}
 
 at::Tensor Spread(const at::Tensor& x_TD, const at::Tensor& token_N, const at::Tensor& scale_N) {
   at::Tensor x = x_TD.contiguous(), out_ND = at::empty({token_N.size(0), x.size(1)}, x.options());
@@ -89,8 +73,7 @@ struct GroupedProjectionFunction : public Function<GroupedProjectionFunction> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x_ND, const Weight& weight_EOD,
                             const Weight& bias_EO, const at::Tensor& end_E) {
     Store(context, "x", x_ND);
-    Store(context, "weight", weight_EOD.value);
-    Store(context, "weight_grad", weight_EOD.grad);
+    StoreWeight(context, weight_EOD);
     Store(context, "bias_grad", bias_EO.grad);
     Store(context, "end", end_E);
     return Multiply(x_ND, weight_EOD, bias_EO, end_E);
@@ -98,18 +81,19 @@ struct GroupedProjectionFunction : public Function<GroupedProjectionFunction> {
 
   static at::Tensor Multiply(const at::Tensor& x_ND, const Weight& weight_EOD, const Weight& bias_EO,
                              const at::Tensor& end_E) {
-    at::Tensor y_NO = at::_grouped_mm(x_ND, weight_EOD.value.transpose(1, 2), end_E);
+    at::Tensor y_NO = at::_grouped_mm(x_ND, weight_EOD.Dense().transpose(1, 2), end_E);
     return bias_EO.defined() ? y_NO.add_(BiasOfRows(bias_EO, end_E, y_NO.size(0))) : y_NO;
   }
 
   static tensor_list backward(AutogradContext* context, tensor_list dy) {
     at::Tensor dy_NO = dy[0].contiguous(), end_E = Stored(context, "end"), x_ND = Stored(context, "x");
-    at::Tensor grad = Stored(context, "weight_grad"), bias_grad = Stored(context, "bias_grad");
+    const Weight weight_EOD = StoredWeight(context);
+    at::Tensor grad = weight_EOD.grad, bias_grad = Stored(context, "bias_grad");
     if (grad.defined()) grad.add_(at::_grouped_mm(dy_NO.t(), x_ND, end_E));
     if (bias_grad.defined()) {  // sums over each expert's rows, as a product with ones
       bias_grad.add_(at::_grouped_mm(dy_NO.t(), at::ones({dy_NO.size(0), 8}, dy_NO.options()), end_E).select(2, 0));
     }
-    return {at::_grouped_mm(dy_NO, Stored(context, "weight"), end_E), at::Tensor(), at::Tensor(), at::Tensor()};
+    return {at::_grouped_mm(dy_NO, weight_EOD.Dense(), end_E), at::Tensor(), at::Tensor(), at::Tensor()};
   }
 };
 
@@ -126,14 +110,7 @@ bool RouterRunsKernels(const at::Tensor& x_TD, const Weight& router_ED) {
 
 at::Tensor ProjectToFloat(const at::Tensor& x_TD, const at::Tensor& weight_ED) {
   at::Tensor x = x_TD.contiguous(), y = at::empty({x.size(0), weight_ED.size(0)}, x.options().dtype(at::kFloat));
-  kernels::Projection run;
-  run.x = x.const_data_ptr();
-  run.weight = weight_ED.const_data_ptr();
-  run.y = y.mutable_data_ptr();
-  run.rows = x.size(0);
-  run.columns = weight_ED.size(0);
-  run.inner = weight_ED.size(1);
-  Launched(kernels::RunPlainProjectionToFloat(run, Stream()));
+  Launched(kernels::RunPlainProjectionToFloat(ProjectionOf(x, weight_ED, {}, y), Stream()));
   return y;
 }
 
@@ -155,19 +132,19 @@ struct RouterFunction : public Function<RouterFunction> {
 }  // namespace
 
 bool GroupedExpertsTake(const at::Tensor& x_TD, const ExpertWeights& weights) {
-  auto multiple = [](const at::Tensor& w) { return w.size(1) % 8 == 0 && w.size(2) % 8 == 0; };
-  return RunsKernels(x_TD) && multiple(weights.gate_up.value) && multiple(weights.down.value) &&
+  auto multiple = [](const Weight& w) { return w.size(1) % 8 == 0 && w.size(2) % 8 == 0; };
+  return RunsKernels(x_TD) && multiple(weights.gate_up) && multiple(weights.down) &&
          weights.gate_up.updates.empty() && weights.down.updates.empty();
 }
 
 at::Tensor GroupedExperts(const at::Tensor& x_TD, const Choice& choice, const ExpertWeights& weights, const Gate& gate) {
-  const Order order = SortByExpert(choice.expert_TK, weights.gate_up.value.size(0));
-  at::Tensor x_ND = Records(x_TD) ? SpreadFunction::apply(x_TD, order.token_N, order.place_TK)
-                                  : Spread(x_TD, order.token_N, {});
+  const ExpertOrder order = SortByExpert(choice.expert_TK, weights.gate_up.size(0));
+  at::Tensor token_N = order.choice_N.floor_divide(choice.expert_TK.size(1));
+  at::Tensor x_ND = Records(x_TD) ? SpreadFunction::apply(x_TD, token_N, order.place_TK) : Spread(x_TD, token_N, {});
   at::Tensor inner_NI = Gated(GroupedProjection(x_ND, weights.gate_up, weights.gate_up_bias, order.end_E), gate);
   at::Tensor y_ND = GroupedProjection(inner_NI, weights.down, weights.down_bias, order.end_E);
   if (Records(y_ND) || Records(choice.weight_TK)) {
-    return CombineFunction::apply(y_ND, choice.weight_TK, order.token_N, order.place_TK);
+    return CombineFunction::apply(y_ND, choice.weight_TK, token_N, order.place_TK);
   }
   return Combine(y_ND, order.place_TK, choice.weight_TK.contiguous());
 }

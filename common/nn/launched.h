@@ -6,6 +6,7 @@
 #include <c10/util/Exception.h>
 
 #include "absl/status/status.h"
+#include "common/kernels/projection.h"
 #include "common/tensor/cuda_runtime.h"
 
 namespace rein::nn {
@@ -20,6 +21,20 @@ inline void* Stream() { return tensor::CurrentStream(); }
 // Throws c10::Error, as LibTorch's own operations do, when a launch was refused.
 inline void Launched(const absl::Status& status) {
   TORCH_CHECK(status.ok(), std::string(status.message()));
+}
+
+// y_ME = x_MD weight_ED^T + bias_E, all contiguous; the bias may be undefined.
+inline kernels::Projection ProjectionOf(const at::Tensor& x_MD, const at::Tensor& weight_ED, const at::Tensor& bias_E,
+                                        at::Tensor& y_ME) {
+  kernels::Projection run;
+  run.x = x_MD.const_data_ptr();
+  run.weight = weight_ED.const_data_ptr();
+  if (bias_E.defined()) run.bias = bias_E.const_data_ptr();
+  run.y = y_ME.mutable_data_ptr();
+  run.rows = x_MD.size(0);
+  run.columns = weight_ED.size(0);
+  run.inner = weight_ED.size(1);
+  return run;
 }
 
 }  // namespace rein::nn

@@ -29,6 +29,9 @@ struct RouterRecord {
   double share = 1;     // the part that this pass is of what one optimizer step sees
   at::Tensor sequence_T;      // kSequence: int64, which sequence a token is of, from 0
   at::Tensor even_E;          // kGlobal: fp32 choices / rows
+  // int64 [T, routers, K]: the experts that tokens go to in place of a router's own choice, whose weights are still its own;
+  // below 0: its own. Undefined: all of them are (arXiv 2510.11370).
+  at::Tensor replay_TRK;
 
   at::Tensor choices_LE;       // fp32: how often each layer chose each expert; defined by the first router
   at::Tensor probability_E;    // fp32, summed over rows
@@ -36,6 +39,7 @@ struct RouterRecord {
   at::Tensor sequence_loss;    // fp32: kSequence's, without its weight
   at::Tensor log_partition;    // fp32: log^2 sum exp(logits), summed over rows
   at::Tensor dropped;          // fp32: choices beyond an expert's capacity
+  at::Tensor replayed, differing;  // fp32: choices that were replayed, and those of them that the router would not have made
   int64_t rows = 0;
   int64_t layers = 0;          // that have a router
   bool closed = false;

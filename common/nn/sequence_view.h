@@ -17,6 +17,7 @@ namespace rein::nn {
 struct KvPages {
   at::Tensor key;    // [pages, page_tokens, K, C]
   at::Tensor value;  // the same shape
+  at::Tensor choice = {};  // int16 [pages, page_tokens, chosen experts] of a sparse layer; undefined: not kept
 };
 
 // Where the tokens of a step stand in the pages.

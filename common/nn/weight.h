@@ -6,18 +6,27 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <memory>
 #include <vector>
+
+#include "common/nn/quantised_matrix.h"
 
 namespace rein::nn {
 
 struct LowRankUpdate;
 
 struct Weight {
-  at::Tensor value;  // compute dtype
+  at::Tensor value;  // compute dtype; undefined where it is quantised
   at::Tensor grad;   // fp32, same shape, accumulated into by backward passes; undefined: frozen, or inference
   std::vector<LowRankUpdate> updates = {};  // LoRA; only Projection(), and what is built of it, reads them
 
-  bool defined() const { return value.defined(); }
+  // Read by Projection() too, and by experts.
+  std::shared_ptr<const QuantisedMatrix> quantised = nullptr;
+
+  bool defined() const { return value.defined() || quantised != nullptr; }
+  int64_t size(int64_t dim) const;
+  // The value; of a quantised one its numbers in the compute dtype, made anew.
+  at::Tensor Dense() const;
 };
 
 // What LoRA (arXiv 2106.09685) adds to rows [first_row, first_row + rows) of a matrix: scale * up down.

@@ -27,6 +27,9 @@ absl::StatusOr<std::unique_ptr<PolicySlots>> PolicySlots::Create(const models::D
                         weights::Registry::Create(models::DecoderParameters(spec)));
   auto slots = std::unique_ptr<PolicySlots>(new PolicySlots(spec, chosen, std::move(registry)));
   REIN_ASSIGN_OR_RETURN(slots->frozen_, slots->Zeros(slots->registry_.trained_begin()));
+  REIN_RETURN_IF_ERROR(tensor::CatchTorch("memory for quantised weights", [&] {
+    slots->quantised_ = models::NewQuantised(slots->registry_, options.device);
+  }));
   REIN_RETURN_IF_ERROR(slots->Fill(slots->slots_[0]));
   if (options.keep_idle) REIN_RETURN_IF_ERROR(slots->Fill(slots->slots_[1]));
   return slots;
@@ -53,7 +56,7 @@ absl::StatusOr<at::Tensor> PolicySlots::Zeros(int64_t elements) const {
 
 absl::Status PolicySlots::Fill(Slot& slot) {
   REIN_ASSIGN_OR_RETURN(slot.arena, Zeros(registry_.trained_elements()));
-  REIN_ASSIGN_OR_RETURN(slot.decoder, models::Decoder::Create(spec_, registry_, {frozen_, slot.arena}));
+  REIN_ASSIGN_OR_RETURN(slot.decoder, models::Decoder::Create(spec_, registry_, PartsWith(slot.arena)));
   return absl::OkStatus();
 }
 
@@ -65,18 +68,18 @@ absl::StatusOr<PolicySlots::Slot*> PolicySlots::Idle() {
 
 absl::Status PolicySlots::LoadFolder(const std::string& folder,
                                      const models::ModelDescription& model) {
-  const models::ArenaParts parts{frozen_, slots_[in_use_].arena};
+  const models::ArenaParts parts = PartsWith(slots_[in_use_].arena);
   if (options_.device.is_cpu()) {
     REIN_RETURN_IF_ERROR(models::LoadWeights(folder, model, registry_, parts));
   } else {
-    const models::ArenaParts host{at::zeros(frozen_.sizes(), options_.dtype), at::zeros(parts.trained.sizes(), options_.dtype)};
+    const models::ArenaParts host{at::zeros(frozen_.sizes(), options_.dtype), at::zeros(parts.trained.sizes(), options_.dtype), quantised_};
     REIN_RETURN_IF_ERROR(models::LoadWeights(folder, model, registry_, host));
     REIN_RETURN_IF_ERROR(tensor::CatchTorch("copy of the weights to the device", [&] {
       parts.frozen.copy_(host.frozen);
       parts.trained.copy_(host.trained);
     }));
   }
-  REIN_ASSIGN_OR_RETURN(plan_.frozen_digest, models::FrozenDigest(registry_, frozen_));
+  REIN_ASSIGN_OR_RETURN(plan_.frozen_digest, models::FrozenDigest(registry_, parts));
   return absl::OkStatus();
 }
 
@@ -127,7 +130,7 @@ absl::Status PolicySlots::TakeIntoUse(const weights::Version& version,
 }
 
 uint64_t PolicySlots::bytes() const {
-  uint64_t bytes = frozen_.defined() ? frozen_.nbytes() : 0;
+  uint64_t bytes = (frozen_.defined() ? frozen_.nbytes() : 0) + static_cast<uint64_t>(registry_.quantised_bytes());
   for (const Slot& slot : slots_) bytes += slot.arena.defined() ? slot.arena.nbytes() : 0;
   return bytes;
 }

@@ -86,6 +86,7 @@ class PolicySlots final : public weights::ReceivingArenas {
               weights::Registry registry);
 
   absl::StatusOr<at::Tensor> Zeros(int64_t elements) const;
+  models::ArenaParts PartsWith(const at::Tensor& trained) const { return {frozen_, trained, quantised_}; }
   absl::Status Fill(Slot& slot);
   absl::StatusOr<Slot*> Idle();
 
@@ -94,6 +95,7 @@ class PolicySlots final : public weights::ReceivingArenas {
   const weights::Registry registry_;
   weights::WeightPlan plan_;
   at::Tensor frozen_;
+  models::QuantisedParts quantised_;
   SwapHook hook_;
   std::array<Slot, 2> slots_;
   size_t in_use_ = 0;

@@ -23,31 +23,6 @@ constexpr int64_t kPackedTokens = 16384;
 
 int64_t RoundUp(int64_t rows) { return (rows + kRowPadding - 1) / kRowPadding * kRowPadding; }
 
-// Log-probs of `target` at rows `where` of hidden_TD, in slices of rows.
-std::vector<float> HeadLogprobs(const models::Decoder& decoder, const at::Tensor& hidden_TD,
-                                std::vector<int64_t> where, std::vector<int64_t> target,
-                                double temperature) {
-  const size_t wanted = where.size();
-  const int64_t rows = RoundUp(static_cast<int64_t>(wanted));
-  where.resize(static_cast<size_t>(rows), 0);
-  target.resize(static_cast<size_t>(rows), 0);
-  at::Tensor hidden_ND =
-      hidden_TD.index_select(0, at::tensor(where, at::kLong).to(hidden_TD.device()));
-  at::Tensor target_N = at::tensor(target, at::kLong).to(hidden_TD.device());
-  std::vector<float> logprobs;
-  for (int64_t begin = 0; begin < rows; begin += kHeadRows) {
-    const int64_t n = std::min(kHeadRows, rows - begin);
-    at::Tensor logprob_N =
-        decoder.Logprobs(hidden_ND.narrow(0, begin, n), target_N.narrow(0, begin, n), temperature)
-            .logprob_N.to(at::kCPU, at::kFloat)
-            .contiguous();
-    const float* values = logprob_N.const_data_ptr<float>();
-    logprobs.insert(logprobs.end(), values, values + n);
-  }
-  logprobs.resize(wanted);
-  return logprobs;
-}
-
 // Hidden states of sequences [begin, end) in one forward pass. Padding comes after the last one's tokens,
 // where causality hides it.
 at::Tensor HiddenOfPack(const models::Decoder& decoder,
@@ -83,7 +58,10 @@ void ScorePacked(const models::Decoder& decoder, const std::vector<ScoredSequenc
   }
   if (where.empty()) return;
   at::Tensor hidden_TD = HiddenOfPack(decoder, sequences, begin, end);
-  std::vector<float> logprobs = HeadLogprobs(decoder, hidden_TD, where, target, temperature);
+  const std::vector<float> logprobs =
+      InHeadSlices(hidden_TD, where, target, [&](const at::Tensor& hidden_ND, const at::Tensor& target_N) {
+        return decoder.Logprobs(hidden_ND, target_N, temperature).logprob_N;
+      });
   auto next = logprobs.begin();
   for (size_t s = begin; s < end; ++s) {
     const size_t count = sequences[s].tokens.size() - sequences[s].prefix;
@@ -119,6 +97,26 @@ absl::Status ForEachPack(const models::Decoder& decoder,
 }
 
 }  // namespace
+
+std::vector<float> InHeadSlices(const at::Tensor& hidden_TD, std::vector<int64_t> where, std::vector<int64_t> target,
+                                const HeadSlice& head) {
+  const size_t wanted = where.size();
+  const int64_t rows = RoundUp(static_cast<int64_t>(wanted));
+  where.resize(static_cast<size_t>(rows), 0);
+  target.resize(static_cast<size_t>(rows), 0);
+  at::Tensor hidden_ND = hidden_TD.index_select(0, at::tensor(where, at::kLong).to(hidden_TD.device()));
+  at::Tensor target_N = at::tensor(target, at::kLong).to(hidden_TD.device());
+  std::vector<float> logprobs;
+  for (int64_t begin = 0; begin < rows; begin += kHeadRows) {
+    const int64_t n = std::min(kHeadRows, rows - begin);
+    at::Tensor logprob_N =
+        head(hidden_ND.narrow(0, begin, n), target_N.narrow(0, begin, n)).to(at::kCPU, at::kFloat).contiguous();
+    const float* values = logprob_N.const_data_ptr<float>();
+    logprobs.insert(logprobs.end(), values, values + n);
+  }
+  logprobs.resize(wanted);
+  return logprobs;
+}
 
 absl::Status CheckSequence(const models::DecoderSpec& spec, const ScoredSequence& sequence) {
   const size_t size = sequence.tokens.size();

@@ -3,7 +3,10 @@
 
 #pragma once
 
+#include <ATen/core/Tensor.h>
+
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -27,6 +30,12 @@ absl::Status CheckSequence(const models::DecoderSpec& spec, const ScoredSequence
 absl::StatusOr<std::vector<std::vector<float>>> ScoreSequences(
     const models::Decoder& decoder, const std::vector<ScoredSequence>& sequences,
     double temperature);
+
+// Log-probs of targets [N] at hidden states [N, D], as a head gives them.
+using HeadSlice = std::function<at::Tensor(const at::Tensor& hidden_ND, const at::Tensor& target_N)>;
+// Calls `head` for rows `where` of hidden_TD and their targets, in slices of a number of rows that keeps their bits.
+std::vector<float> InHeadSlices(const at::Tensor& hidden_TD, std::vector<int64_t> where, std::vector<int64_t> target,
+                                const HeadSlice& head);
 
 // The likeliest tokens at each scored place of one sequence.
 struct TopTokens {

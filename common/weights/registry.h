@@ -13,6 +13,9 @@
 // What is trained stands at the end, from trained_begin() on: gradients, master weights, moments and weight syncs
 // cover that part alone (their element 0 is trained_begin()). Neighbours that follow each other stay together, so that
 // a frozen one of them lies in that part too, and is never stepped.
+//
+// Quantised parameters have no place in the arenas. They stand in two tensors of their own, codes and scales
+// (quantised_elements() and quantised_scales() of them), where Parameter::offset and Parameter::scale count.
 // Immutable, copyable, thread-safe.
 
 #pragma once
@@ -24,6 +27,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "common/weights/quantisation.h"
 
 namespace rein::weights {
 
@@ -55,19 +59,22 @@ struct ParameterSpec {
   bool decay = true;             // whether weight decay applies (matrices, not norms and biases)
   bool follows_previous = false;  // no padding before it: the two can be viewed as one matrix
   bool trained = true;            // false: the optimizer leaves it as it was loaded
+  Quantisation quantisation = Quantisation::kNone;  // of matrices that are not trained
 };
 
 struct Parameter {
   ParameterSpec spec;
   std::vector<int64_t> local_shape;  // what this rank holds
-  int64_t offset = 0;                // first element in every arena
+  int64_t offset = 0;                // first element in every arena; quantised: among the codes, in elements
+  int64_t scale = 0;                 // quantised: its first scale
   int64_t elements = 0;              // of local_shape
 };
 
 class Registry {
  public:
-  // INVALID_ARGUMENT for a repeated name, an empty or negative shape, or a dimension that the mesh does
-  // not divide; the message names the parameter.
+  // INVALID_ARGUMENT for a repeated name, an empty or negative shape, a dimension that the mesh does
+  // not divide, or a quantised parameter that is trained, no matrix, or of kNf4 and not of whole blocks; the message names
+  // the parameter. All quantised ones have one format.
   static absl::StatusOr<Registry> Create(std::vector<ParameterSpec> specs, MeshShape mesh = {},
                                          MeshRank rank = {}, int num_layers = 0);
 
@@ -76,11 +83,19 @@ class Registry {
   int64_t arena_elements() const { return arena_elements_; }  // padding included
   int64_t trained_begin() const { return trained_begin_; }
   int64_t trained_elements() const { return arena_elements_ - trained_begin_; }  // padding included
-  bool trains_all() const { return trained_begin_ == 0; }
+  bool trains_all() const { return trained_begin_ == 0 && quantised_elements_ == 0; }
   // Of parameters that are trained, padding excluded.
   int64_t trained_count() const { return trained_count_; }
   // Whether the parameter stands in the part that gradients and weight syncs cover.
-  bool InTrainedPart(const Parameter& parameter) const { return parameter.offset >= trained_begin_; }
+  bool InTrainedPart(const Parameter& parameter) const {
+    return parameter.spec.quantisation == Quantisation::kNone && parameter.offset >= trained_begin_;
+  }
+  Quantisation quantisation() const { return quantisation_; }
+  int64_t quantised_elements() const { return quantised_elements_; }  // padding included
+  int64_t quantised_scales() const { return quantised_scales_; }      // fp32
+  int64_t quantised_bytes() const { return CodeBytes(quantisation_, quantised_elements_) + 4 * quantised_scales_; }
+  // Numbers of the largest matrix that is unpacked at once: a quantised one with those that follow it.
+  int64_t largest_quantised() const { return largest_quantised_; }
   int64_t parameter_count() const { return parameter_count_; }  // padding excluded
 
   // The part of the compute arena whose optimizer state data-parallel rank `rank` of `size` owns: equal slices of the
@@ -95,6 +110,8 @@ class Registry {
   absl::flat_hash_map<std::string, size_t> index_;
   int64_t arena_elements_ = 0;
   int64_t trained_begin_ = 0;
+  Quantisation quantisation_ = Quantisation::kNone;
+  int64_t quantised_elements_ = 0, quantised_scales_ = 0, largest_quantised_ = 0;
   int64_t trained_count_ = 0;
   int64_t parameter_count_ = 0;
 };

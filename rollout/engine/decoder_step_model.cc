@@ -23,23 +23,25 @@ at::Tensor Longs(const std::vector<int64_t>& values, at::Device device) {
 }
 
 // Of so many bytes, but no more than twice what can run at once: of a tiny model there would be millions of pages.
-uint64_t DefaultKvTokens(const models::Decoder& decoder, int64_t page_tokens, uint64_t reserved, uint64_t most) {
+uint64_t DefaultKvTokens(const models::Decoder& decoder, int64_t page_tokens, bool choices, uint64_t reserved, uint64_t most) {
   if (decoder.device().is_cpu()) return kDefaultCpuKvTokens;
   at::accelerator::emptyCache();  // of a job before
   const uint64_t free_bytes = at::accelerator::getMemoryInfo(decoder.device().index()).first;
   const uint64_t left = free_bytes - std::min<uint64_t>(free_bytes, reserved);
   const uint64_t pages = static_cast<uint64_t>(kShareOfFreeMemory * static_cast<double>(left)) /
-                         static_cast<uint64_t>(decoder.kv_bytes_per_page(page_tokens));
+                         static_cast<uint64_t>(decoder.kv_bytes_per_page(page_tokens, choices));
   return std::min(pages * static_cast<uint64_t>(page_tokens), most);
 }
 
 // What a step's intermediate results take at most on a GPU: hidden states and both halves of the feed-forward layer of
 // every token, logits of every sequence (in bf16, then fp32 and what filters make of them), graphs and libraries.
-uint64_t StepBytes(const models::DecoderSpec& spec, const KvOptions& options) {
+uint64_t StepBytes(const models::DecoderSpec& spec, const weights::Registry& registry, const KvOptions& options) {
   constexpr uint64_t kLibraries = uint64_t{3} << 28;
   const auto tokens = static_cast<uint64_t>(options.step_tokens), sequences = static_cast<uint64_t>(options.max_running);
   const auto width = static_cast<uint64_t>(8 * spec.model_dim + 4 * spec.ffn_dim + 4 * spec.num_heads * spec.head_dim);
-  return kLibraries + 2 * tokens * width + 14 * sequences * static_cast<uint64_t>(spec.vocab_size);
+  // Quantised matrices are unpacked one at a time; graphs keep a block of their own.
+  const auto unpacked = static_cast<uint64_t>(4 * registry.largest_quantised());
+  return kLibraries + unpacked + 2 * tokens * width + 14 * sequences * static_cast<uint64_t>(spec.vocab_size);
 }
 
 // The pages of each sequence as int32 [B, P], rows padded with page 0.
@@ -53,23 +55,6 @@ at::Tensor PageTable(const std::vector<std::vector<int32_t>>& pages, at::Device 
     std::copy(pages[b].begin(), pages[b].end(), table + b * longest);
   }
   return table_BP.to(device);
-}
-
-// One sequence of `tokens` tokens that begins at page `first_page`.
-void AddSequence(int32_t first_page, int32_t page_tokens, const std::vector<int64_t>& tokens,
-                 StepBatch& batch) {
-  std::vector<int32_t> pages;
-  for (size_t i = 0; i < tokens.size(); ++i) {
-    int32_t place = static_cast<int32_t>(i);
-    if (place % page_tokens == 0) pages.push_back(first_page + place / page_tokens);
-    batch.tokens.push_back(tokens[i]);
-    batch.positions.push_back(place);
-    batch.slots.push_back(int64_t{pages.back()} * page_tokens + place % page_tokens);
-  }
-  batch.offsets.push_back(static_cast<int64_t>(batch.tokens.size()));
-  batch.pages.push_back(pages);
-  batch.contexts.push_back(static_cast<int64_t>(tokens.size()));
-  batch.draws.push_back({static_cast<int64_t>(batch.tokens.size()) - 1, RowDraw()});
 }
 
 }  // namespace
@@ -88,19 +73,19 @@ absl::StatusOr<std::unique_ptr<DecoderStepModel>> DecoderStepModel::Create(
         absl::StrCat("page_tokens is ", options.page_tokens, ", want at least 1"));
   }
   uint64_t tokens = options.kv_tokens;
-  const uint64_t step_bytes = decoder.device().is_cpu() ? 0 : StepBytes(decoder.spec(), options);
+  const uint64_t step_bytes = decoder.device().is_cpu() ? 0 : StepBytes(decoder.spec(), slots.registry(), options);
   if (tokens == 0) {
     const auto longest = options.max_length == 0 ? static_cast<uint64_t>(context) : options.max_length;
     const uint64_t most = std::max(kDefaultCpuKvTokens, 2 * longest * static_cast<uint64_t>(options.max_running));
     REIN_RETURN_IF_ERROR(tensor::CatchTorch("free memory of the device",
-                                            [&] { tokens = DefaultKvTokens(decoder, options.page_tokens, options.reserved_bytes + step_bytes, most); }));
+                                            [&] { tokens = DefaultKvTokens(decoder, options.page_tokens, options.expert_choices, options.reserved_bytes + step_bytes, most); }));
   }
   const uint64_t pages = tokens / static_cast<uint64_t>(options.page_tokens);
   if (pages < 1 || pages >= INT32_MAX) {
     return absl::ResourceExhaustedError(
         absl::StrCat("room for ", tokens, " tokens of keys and values, want at least one page of ",
                      options.page_tokens, "; a page takes ",
-                     decoder.kv_bytes_per_page(options.page_tokens), " bytes, ", (options.reserved_bytes + step_bytes) >> 20,
+                     decoder.kv_bytes_per_page(options.page_tokens, options.expert_choices), " bytes, ", (options.reserved_bytes + step_bytes) >> 20,
                      " MiB are kept free for the trainer's and the steps' own results: the trainer needs less with "
                      "trainer.recompute, trainer.offload or a smaller trainer.microbatch_tokens"));
   }
@@ -111,10 +96,10 @@ absl::StatusOr<std::unique_ptr<DecoderStepModel>> DecoderStepModel::Create(
       .max_length = options.max_length == 0 ? static_cast<uint32_t>(context) : options.max_length};
   auto model = std::unique_ptr<DecoderStepModel>(new DecoderStepModel(slots, limits));
   model->step_bytes_ = step_bytes;
-  model->page_bytes_ = static_cast<uint64_t>(limits.pages) * static_cast<uint64_t>(decoder.kv_bytes_per_page(limits.page_tokens));
+  model->page_bytes_ = static_cast<uint64_t>(limits.pages) * static_cast<uint64_t>(decoder.kv_bytes_per_page(limits.page_tokens, options.expert_choices));
   REIN_RETURN_IF_ERROR(tensor::CatchTorch(
       absl::StrCat("memory for ", tokens, " tokens of keys and values"),
-      [&] { model->pages_ = decoder.NewPages(limits.pages, limits.page_tokens); }));
+      [&] { model->pages_ = decoder.NewPages(limits.pages, limits.page_tokens, options.expert_choices); }));
   if (decoder.device().is_cuda() && decoder.dtype() == at::kBFloat16) {
     model->limits_.ahead = true;
     model->device_step_ =
@@ -180,6 +165,7 @@ void DecoderStepModel::Copy(const std::vector<PageCopy>& copies) {
   for (nn::KvPages& layer : pages_) {
     layer.key.index_copy_(0, to_N, layer.key.index_select(0, from_N));
     layer.value.index_copy_(0, to_N, layer.value.index_select(0, from_N));
+    if (layer.choice.defined()) layer.choice.index_copy_(0, to_N, layer.choice.index_select(0, from_N));
   }
 }
 
@@ -219,6 +205,24 @@ absl::StatusOr<Draws> DecoderStepModel::Collect() {
   return draws;
 }
 
+absl::StatusOr<std::string> DecoderStepModel::ExpertChoices(const std::vector<int32_t>& pages, size_t tokens) {
+  std::string bytes;
+  absl::Status status = tensor::CatchTorch("experts of a sequence", [&] {
+    at::NoGradGuard no_grad;
+    at::Tensor page_P = at::tensor(pages, at::kInt).to(slots_.decoder().device());
+    std::vector<at::Tensor> routers;
+    for (const nn::KvPages& layer : pages_) {
+      if (!layer.choice.defined()) continue;
+      routers.push_back(layer.choice.index_select(0, page_P).flatten(0, 1).narrow(0, 0, static_cast<int64_t>(tokens)));
+    }
+    if (routers.empty()) return;
+    at::Tensor choice_TRK = at::stack(routers, 1).to(at::kCPU).contiguous();
+    bytes.assign(static_cast<const char*>(choice_TRK.const_data_ptr()), choice_TRK.nbytes());
+  });
+  REIN_RETURN_IF_ERROR(status);
+  return bytes;
+}
+
 absl::Status DecoderStepModel::CheckRowsStable() {
   if (!slots_.decoder().device().is_cpu()) return absl::OkStatus();
   constexpr int64_t kLength = 8;
@@ -235,7 +239,7 @@ absl::Status DecoderStepModel::CheckRowsStable() {
       StepBatch batch;
       for (int64_t s = 0; s < std::min(sequences, room); ++s) {
         const int32_t stride = static_cast<int32_t>((kLength - 1) / limits_.page_tokens + 1);
-        AddSequence(1 + static_cast<int32_t>(s) * stride, limits_.page_tokens, tokens, batch);
+        AddTokens(1 + static_cast<int32_t>(s) * stride, limits_.page_tokens, tokens, 0, tokens.size(), batch);
       }
       at::Tensor logits_BV = Logits(Hidden(batch), batch);
       if (!alone_V.defined()) alone_V = logits_BV[0].clone();

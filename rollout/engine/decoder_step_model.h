@@ -31,6 +31,7 @@ struct KvOptions {
   int32_t page_tokens = 16;
   // Longest sequence; 0: the model's own context.
   uint32_t max_length = 0;
+  bool expert_choices = false;  // keep which experts each token goes to
   // GPU: steps that only decode run as captured graphs.
   bool capture = true;
 };
@@ -49,6 +50,7 @@ class DecoderStepModel final : public StepModel {
   uint64_t step_bytes() const { return step_bytes_; }  // that a step's results take at most; 0 on a CPU
   absl::Status Begin(const StepBatch& batch) override;
   absl::StatusOr<Draws> Collect() override;
+  absl::StatusOr<std::string> ExpertChoices(const std::vector<int32_t>& pages, size_t tokens) override;
 
   // OK when a token's logits have the same bits alone and beside many others; else
   // FAILED_PRECONDITION: completions then depend on the load by rounding. Uses the pages, so it

@@ -326,6 +326,11 @@ void EngineCore::ReleasePages(Sequence& sequence) {
 void EngineCore::Finish(Sequence& sequence, FinishReason reason) {
   sequence.finished = true;
   sequence.awaited = 0;
+  std::string expert_choices;
+  if (reason != FinishReason::kAbort && !sequence.pages.empty()) {  // before others write to its pages
+    absl::StatusOr<std::string> choices = model_.ExpertChoices(sequence.pages, sequence.tokens.size() - 1);
+    if (choices.ok()) expert_choices = *std::move(choices);
+  }
   RememberPages(sequence);
   ReleasePages(sequence);
   Request& request = *sequence.request;
@@ -349,6 +354,7 @@ void EngineCore::Finish(Sequence& sequence, FinishReason reason) {
       .untempered_logprobs = std::move(sequence.untempered_logprobs),
       .versions = std::move(sequence.versions),
       .reason = reason};
+  result.expert_choices = std::move(expert_choices);
   if (text_.has_tokenizer()) result.text = text_.Decode(result.tokens).value_or("");
   request.callbacks.on_sibling(std::move(result));
   if (--request.unfinished == 0) request.callbacks.on_end(absl::OkStatus());

@@ -55,6 +55,7 @@ struct FinishedSibling {
   std::vector<float> untempered_logprobs;
   std::vector<VersionSpan> versions;
   std::string text;  // empty without a tokenizer
+  std::string expert_choices;  // as Completion.expert_choices; empty: not kept
   FinishReason reason = FinishReason::kAbort;
 };
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -37,6 +38,10 @@ struct StepBatch {
 // Stands for the token of draw `index` of the step begun before this one.
 constexpr int64_t DrawnBefore(size_t index) { return -1 - static_cast<int64_t>(index); }
 
+// Adds tokens [begin, end) of a sequence whose pages are first_page and those after it, with a draw behind the last one.
+void AddTokens(int32_t first_page, int32_t page_tokens, const std::vector<int64_t>& sequence, size_t begin, size_t end,
+               StepBatch& batch);
+
 struct StepModelLimits {
   int32_t pages = 0;  // page 0 included, which only padding writes to
   int32_t page_tokens = 0;
@@ -54,6 +59,9 @@ class StepModel {
   // steps are under way at once, one where limits().ahead is false. Called from one thread at a time.
   virtual absl::Status Begin(const StepBatch& batch) = 0;
   virtual absl::StatusOr<Draws> Collect() = 0;
+  // Experts of the first `tokens` tokens on these pages, as Completion.expert_choices has them; empty where they are not
+  // kept. Waits for steps under way.
+  virtual absl::StatusOr<std::string> ExpertChoices(const std::vector<int32_t>&, size_t) { return std::string(); }
 };
 
 }  // namespace rein::rollout

@@ -429,8 +429,9 @@ absl::StatusOr<v1::ListRolloutsReply> Controller::ListRollouts(
   reply.set_matching(static_cast<uint32_t>(rollouts.size()));
   size_t limit = request.limit() > 0 ? request.limit() : kDefaultRollouts;
   for (size_t i = 0; i < std::min(limit, rollouts.size()); ++i) {
+    v1::Rollout* rollout = rollouts[i].mutable_rollout();
+    rollout->mutable_completion()->clear_expert_choices();  // for the trainer alone
     if (!request.tokens()) {
-      v1::Rollout* rollout = rollouts[i].mutable_rollout();
       rollout->clear_prompt_token_ids();
       rollout->clear_reference_logprobs();
       v1::Completion* completion = rollout->mutable_completion();

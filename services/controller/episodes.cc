@@ -62,6 +62,9 @@ void Append(const v1::Completion& turn, v1::Completion& to) {
     }
     *to.add_versions() = span;
   }
+  // A turn has those of all tokens before it too, which may have been computed again since.
+  const std::string& choices = turn.expert_choices();
+  if (choices.size() > to.expert_choices().size()) to.mutable_expert_choices()->append(choices, to.expert_choices().size());
   to.set_text(turn.text());
 }
 
@@ -82,6 +85,7 @@ std::string SampledMask(const v1::Rollout& rollout) {
 void FillRewardItem(const v1::Rollout& rollout, const std::vector<v1::Message>& prompt, v1::RewardItem* item) {
   for (const v1::Message& message : prompt) *item->add_prompt() = message;
   *item->mutable_completion() = rollout.completion();
+  item->mutable_completion()->clear_expert_choices();
   if (rollout.turns().empty()) return;
   double reward = 0;
   for (int i = 0; i < rollout.turns_size(); ++i) {

@@ -319,6 +319,7 @@ void RunLoop::LoadGenerator(const std::string& name) {
   *request.mutable_fence() = state_.FreshFence(actor.actor, "load-rollout");
   *request.mutable_model() = state_.job.config.model();
   *request.mutable_rollout() = state_.job.config.rollout();
+  request.set_expert_choices(state_.job.config.trainer().router().replay());
   request.set_reserved_bytes(pool_.ReservedBeside(actor.actor, trainer_.coming_bytes(), references ? trainer_.parameters() : 0));
   actor.generator->Load(
       request, kLoadDeadline, [this, name, epoch = actor.actor.epoch()](auto reply) {
@@ -339,6 +340,7 @@ void RunLoop::LoadReference(const std::string& name) {
     request.mutable_model()->clear_config();
     request.mutable_model()->clear_lora();
     request.mutable_model()->clear_freeze();
+    request.mutable_model()->clear_base();
     request.mutable_model()->set_path(teacher);
     request.set_weights_path(teacher);
   }

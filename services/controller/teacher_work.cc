@@ -23,6 +23,15 @@ int FirstTarget(const v1::TrainingSequence& sequence) {
   return static_cast<int>(sequence.loss_mask().find('\1'));
 }
 
+std::string WhatIsLarge(const v1::JobConfig& job) {
+  if (job.has_distill()) return "lower distill.top_k or distill.sequences";
+  if (job.trainer().router().replay()) {
+    return "replayed choices take 2 bytes for each token, router and chosen expert: want fewer or shorter rollouts in an "
+           "update, or no trainer.router.replay";
+  }
+  return "fewer or shorter sequences in an update";
+}
+
 }  // namespace
 
 void TrainerWork::SendUpdate() {
@@ -31,7 +40,7 @@ void TrainerWork::SendUpdate() {
   if (request.ByteSizeLong() > static_cast<size_t>(rpc::kMaxMessageBytes)) {
     return run_.Fail(absl::StrCat("update ", wanted_.number, " would be a message of ", request.ByteSizeLong() >> 20,
                                   " MB, at most ", rpc::kMaxMessageBytes >> 20,
-                                  " go through: lower distill.top_k or distill.sequences"));
+                                  " go through: ", WhatIsLarge(run_.job.config)));
   }
   run_.pool.trainer()->trainer->Update(request, kUpdateDeadline, Expect(&TrainerWork::OnUpdated));
 }

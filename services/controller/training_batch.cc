@@ -193,6 +193,7 @@ v1::TrainingSequence ToSequence(const v1::Rollout& rollout, uint32_t group_index
   }
   sequence.set_id(absl::StrCat(rollout.group().prompt(), "/", rollout.sibling()));
   sequence.set_truncated(IsTruncated(completion));
+  sequence.set_expert_choices(completion.expert_choices());
   for (double reward : RewardsOfTurns(rollout, environment)) sequence.add_turn_rewards(reward);
   return sequence;
 }

@@ -100,6 +100,9 @@ void AddEstimate(CLI::App& app, std::string* path, models::EstimateChoice* choic
   command->add_flag("--reference", choice->reference, "rl: with a KL term, which a reference scores");
   command->add_option("--lora-rank", lora->rank, "Train adapters of this rank")->check(CLI::Range(1, 4096));
   command->add_option("--lora-target", lora->targets, "Of these matrices, with commas")->delimiter(',');
+  command->add_option("--base", choice->trained.base, "As model.base: how adapters hold what is beneath them")
+      ->transform(CLI::CheckedTransformer(
+          std::map<std::string, weights::Quantisation>{{"int8", weights::Quantisation::kInt8}, {"nf4", weights::Quantisation::kNf4}}));
   command->add_option("--freeze", choice->trained.freeze, "As model.freeze, with commas")->delimiter(',');
   command->callback([=] {
     if (lora->rank > 0) choice->trained.lora = *lora;

@@ -4,7 +4,6 @@
 
 #include "absl/strings/str_cat.h"
 
-#include "common/kernels/exactness.h"
 #include "common/policy/opened_model.h"
 #include "common/policy/sequence_scorer.h"
 #include "common/status/status_macros.h"
@@ -43,10 +42,10 @@ absl::StatusOr<std::unique_ptr<ReferenceSession>> ReferenceSession::Open(
   }
   if (!request.has_model()) return session;
   const v1::ModelConfig& config = request.model();
-  kernels::KeepBits(!config.has_exact() || config.exact());
+  KeepBitsAs(config);
   REIN_ASSIGN_OR_RETURN(
       policy::OpenedModel model,
-      policy::OpenModel({.path = config.has_path() ? config.path() : config.config(),
+      policy::OpenModel({.path = ModelPathOf(config),
                          .trained = TrainedChoiceOf(config),
                          .dtype = config.dtype(),
                          .device = device,

@@ -52,6 +52,7 @@ v1::GenerateReply ToProto(const v1::GroupId& group, const rollout::FinishedSibli
     out->mutable_version()->set_number(span.version.number);
     out->set_tokens(span.tokens);
   }
+  completion->set_expert_choices(sibling.expert_choices);
   completion->set_text(sibling.text);
   completion->set_finish_reason(ToProto(sibling.reason));
   return reply;

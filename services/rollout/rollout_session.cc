@@ -4,7 +4,6 @@
 
 #include "absl/strings/str_cat.h"
 
-#include "common/kernels/exactness.h"
 #include "common/policy/opened_model.h"
 #include "common/status/status_macros.h"
 #include "rollout/engine/step_trace.h"
@@ -21,6 +20,7 @@ std::string LoadKey(const v1::LoadModelRequest& request) {
   v1::LoadModelRequest key;
   *key.mutable_model() = request.model();
   *key.mutable_rollout() = request.rollout();
+  key.set_expert_choices(request.expert_choices());
   return absl::StrCat(request.fence().job(), "\n", key.SerializeAsString());
 }
 
@@ -39,10 +39,10 @@ absl::StatusOr<std::unique_ptr<RolloutSession>> RolloutSession::Open(
     const v1::LoadModelRequest& request, const std::string& device, const sync::Clock& clock,
     telemetry::Metrics& metrics, std::function<void(const absl::Status&)> on_failure) {
   const v1::ModelConfig& config = request.model();
-  kernels::KeepBits(!config.has_exact() || config.exact());
+  KeepBitsAs(config);
   REIN_ASSIGN_OR_RETURN(
       policy::OpenedModel model,
-      policy::OpenModel({.path = config.has_path() ? config.path() : config.config(),
+      policy::OpenModel({.path = ModelPathOf(config),
                          .trained = TrainedChoiceOf(config),
                          .dtype = config.dtype(),
                          .device = device}));
@@ -70,6 +70,7 @@ absl::Status RolloutSession::StartEngine(const v1::LoadModelRequest& request,
                            .max_length = request.model().max_length()};
   const rollout::EngineOptions engine = EngineOptionsOf(request.rollout());
   kv.reserved_bytes = request.reserved_bytes();
+  kv.expert_choices = request.expert_choices();
   kv.step_tokens = engine.step_tokens;
   kv.max_running = engine.max_running;
   if (request.rollout().has_page_tokens()) {

@@ -26,6 +26,7 @@ std::vector<TrainingSequence> SequencesFromProto(
     s.first_position = proto.first_position();
     s.teacher_ids.assign(proto.teacher_ids().begin(), proto.teacher_ids().end());
     s.teacher_logprobs.assign(proto.teacher_logprobs().begin(), proto.teacher_logprobs().end());
+    s.expert_choices = proto.expert_choices();
     s.truncated = proto.truncated();
     s.on_policy = proto.on_policy();
   }

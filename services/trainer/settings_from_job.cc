@@ -51,6 +51,7 @@ trainer::RouterRules RouterFromJob(const v1::RouterConfig& config) {
   rules.z_loss = config.z_loss();
   rules.bias_rate = config.bias_rate();
   rules.capacity = config.capacity_factor();
+  rules.replay = config.replay();
   return rules;
 }
 
@@ -60,11 +61,14 @@ absl::StatusOr<trainer::TrainerSettings> SettingsFromJob(const v1::JobConfig& jo
                                                          const std::string& device) {
   trainer::TrainerSettings settings;
   settings.random_weights = !job.model().has_path();
-  settings.model_path = job.model().has_path() ? job.model().path() : job.model().config();
+  settings.model_path = ModelPathOf(job.model());
   if (settings.model_path.empty()) {
     return absl::InvalidArgumentError("model: names neither a path nor a config");
   }
   settings.trained = TrainedChoiceOf(job.model());
+  if (const v1::GrpoConfig* rl = config::PolicyGradientOf(job); rl != nullptr && rl->critic().has_lora()) {
+    settings.critic_trained = {.lora = LoraChoiceOf(rl->critic().lora()), .base = settings.trained.base};
+  }
   settings.seed = job.seed();
   settings.device = device;
   settings.dtype = job.model().dtype();
@@ -81,6 +85,7 @@ absl::StatusOr<trainer::TrainerSettings> SettingsFromJob(const v1::JobConfig& jo
   }
   settings.schedule = ScheduleFromJob(job);
   settings.router = RouterFromJob(config.router());
+  settings.mtp_loss = config.mtp_loss();
   return settings;
 }
 

@@ -6,11 +6,11 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/checkpoint/model_source.h"
-#include "common/kernels/exactness.h"
 #include "common/models/arena.h"
 #include "common/status/status_macros.h"
 #include "common/weights/digest.h"
 #include "services/role/debug_service.h"
+#include "services/role/trained_choice.h"
 #include "services/trainer/loss_client.h"
 #include "services/trainer/sequences_from_proto.h"
 #include "services/trainer/settings_from_job.h"
@@ -53,7 +53,7 @@ absl::StatusOr<std::unique_ptr<TrainerSession>> TrainerSession::Open(
   auto session = std::unique_ptr<TrainerSession>(new TrainerSession);
   REIN_ASSIGN_OR_RETURN(trainer::TrainerSettings settings, SettingsFromJob(request.job(), device));
   REIN_ASSIGN_OR_RETURN(trainer::Algorithm algorithm, trainer::AlgorithmFromJob(request.job()));
-  kernels::KeepBits(!request.job().model().has_exact() || request.job().model().exact());
+  KeepBitsAs(request.job().model());
   if (algorithm.outside) algorithm.outside->evaluate = RemoteLoss(request.fence().job(), *algorithm.outside);
   REIN_ASSIGN_OR_RETURN(checkpoint::ModelSource source, checkpoint::FindModel(settings.model_path));
   session->tokenizer_folder_ = source.text;

@@ -88,6 +88,7 @@ class LoraTest : public testing::TestWithParam<std::string> {
 at::Tensor OfModule(const checkpoint::SafetensorsFile& saved, const std::string& name, int64_t rank) {
   const checkpoint::TensorView& view = *saved.Find(name);
   at::Tensor g = at::from_blob(const_cast<char*>(view.data), view.shape, at::kFloat);
+  if (!absl::StrContains(name, ".lora_")) return g;  // a module that is saved whole
   if (absl::StrContains(name, "lora_A")) return g.view({-1, rank, g.size(1)}).sum(0);
   return g.view({g.size(0), -1, rank}).sum(1);
 }
@@ -123,7 +124,7 @@ TEST_P(LoraTest, LogitsLossAndGradientsMatchPeft) {
     for (const auto& [name, figures] : golden_["gradients"].items()) {
       ASSERT_NE(saved->Find(name), nullptr) << name;
       const auto& shape = original->Find(name)->shape;
-      at::Tensor g = OfModule(*saved, name, absl::StrContains(name, "lora_A") ? shape[0] : shape[1]).to(at::kDouble).flatten();
+      at::Tensor g = OfModule(*saved, name, absl::StrContains(name, "lora_B") ? shape[1] : shape[0]).to(at::kDouble).flatten();
       const double norm = figures[0];
       EXPECT_NEAR(g.norm().item<double>(), norm, 1e-4 * norm + 1e-7) << name;
       EXPECT_NEAR(g.sum().item<double>(), figures[1], 1e-3 * norm + 1e-6) << name;
@@ -234,6 +235,17 @@ TEST(LoraTargetTest, SaysWhatIsWrong) {
   EXPECT_THAT(target("lm_head"), HasSubstr("only what has no update: head (lm_head) is the head"));
   EXPECT_THAT(target("embed_tokens"), HasSubstr("is an embedding"));
   EXPECT_THAT(error({.lora = LoraChoice{.rank = 4, .targets = {"router"}}}, "tests/golden/models/mixtral"), HasSubstr("is a router"));
+  auto save = [&](const char* name, const std::string& path = kLlama) {
+    return error({.lora = LoraChoice{.rank = 4, .targets = {"q_proj"}, .save = {name}}}, path);
+  };
+  EXPECT_EQ(save("lm_head"), "");
+  EXPECT_EQ(save("embed_tokens"), "");
+  EXPECT_EQ(save("mlp.down_proj"), "") << "any module";
+  EXPECT_THAT(save("lm_haed"), HasSubstr("model.lora.save: 'lm_haed' names no parameter of this model; did you mean lm_head?"));
+  EXPECT_THAT(save("q_proj"), HasSubstr("it has an update: name it in target or in save"));
+  EXPECT_THAT(save("embed_tokens", "tests/golden/models/qwen2"), HasSubstr("the head is tied to it, which PEFT would untie"));
+  EXPECT_THAT(error({.lora = LoraChoice{.rank = 4, .targets = {"o_proj"}, .save = {"gate_up_proj"}}}, "tests/golden/models/phi3"),
+              HasSubstr("holds other parameters too"));
   EXPECT_THAT(error({.freeze = {"embed_token"}}), HasSubstr("model.freeze: 'embed_token' names no parameter of this model; did you mean"));
   EXPECT_THAT(error({.freeze = {"*"}}), HasSubstr("leaves nothing to train"));
   EXPECT_THAT(error({.lora = LoraChoice{.rank = 4}}, "tests/golden/adapters/llama"), HasSubstr("is an adapter folder"));
@@ -251,11 +263,110 @@ TEST(LoraTargetTest, SaysWhatIsWrong) {
   EXPECT_EQ(wrong(json::object()), "");
   EXPECT_THAT(wrong({{"use_dora", true}}), HasSubstr("use_dora is true, which is not supported"));
   EXPECT_THAT(wrong({{"peft_type", "IA3"}}), HasSubstr("peft_type is \"IA3\", want \"LORA\""));
+  EXPECT_THAT(wrong({{"modules_to_save", {"lm_head"}}}), HasSubstr("modules_to_save has \"lm_head\", of which adapter_model.safetensors has no tensor"));
   EXPECT_THAT(wrong({{"bias", "all"}}), HasSubstr("bias is \"all\", which is not supported"));
   EXPECT_THAT(wrong({{"base_model_name_or_path", "meta-llama/Llama-3"}}),
               HasSubstr("base_model_name_or_path is \"meta-llama/Llama-3\", which is no folder of this machine"));
   EXPECT_THAT(wrong({{"base_model_name_or_path", fs::absolute("tests/golden/models/qwen3_moe").string()}}),
               HasSubstr("tensor(s) update nothing of Qwen3MoeForCausalLM: base_model.model.model.layers.1.mlp.down_proj.lora_A"));
+  fs::remove_all(copy);
+}
+
+// A base in 8 or 4 bits computes what a base of the unpacked numbers does, bit for bit, and gives adapters the same gradients;
+// what stands beside the matrices is as it was.
+TEST(QuantisedBaseTest, IsTheBaseOfItsNumbers) {
+  const std::vector<int64_t> tokens = {5, 9, 7, 8, 4, 30, 11, 23};
+  const std::vector<std::vector<int64_t>> rows = {tokens};
+  int covered = 0;  // families in nf4
+  for (const char* folder : {"llama", "gpt2", "mixtral", "qwen2_moe", "qwen3_next", "deepseek_v2", "deepseek_v3", "gpt_oss"}) {
+    const std::string path = absl::StrCat("tests/golden/models/", folder);
+    for (weights::Quantisation format : {weights::Quantisation::kInt8, weights::Quantisation::kNf4}) {
+      const TrainedChoice choice{.lora = LoraChoice{.rank = 4}};
+      TrainedChoice packed_choice = choice;
+      packed_choice.base = format;
+      Loaded plain = Over(*DescribeTrained(path, choice));
+      ModelDescription packed = *DescribeTrained(path, packed_choice);
+      auto created = weights::Registry::Create(DecoderParameters(packed.spec));
+      if (!created.ok()) {  // tiny shapes
+        EXPECT_THAT(std::string(created.status().message()), HasSubstr("nf4 wants a multiple of 64")) << folder;
+        EXPECT_EQ(format, weights::Quantisation::kNf4) << folder;
+        continue;
+      }
+      covered += format == weights::Quantisation::kNf4;
+      const weights::Registry& registry = *created;
+      EXPECT_EQ(registry.trained_elements(), plain.registry.trained_elements());
+      EXPECT_GT(registry.quantised_elements(), 0);
+      at::Tensor arena = at::zeros({registry.arena_elements()}), grad = at::zeros({registry.trained_elements()});
+      ArenaParts parts = PartsOf(registry, arena);
+      parts.quantised = NewQuantised(registry, at::kCPU);
+      EXPECT_EQ(parts.quantised.code.nbytes() + parts.quantised.scale.nbytes(), static_cast<size_t>(registry.quantised_bytes()));
+      for (const Loaded* m : {&plain}) InitializeAdapter(m->registry, 3, m->parts());
+      InitializeAdapter(registry, 3, parts);
+      ASSERT_TRUE(LoadWeights(path, plain.description, plain.registry, plain.compute).ok());
+      ASSERT_TRUE(LoadWeights(path, packed, registry, parts).ok());
+      int quantised = 0;
+      for (const weights::Parameter& p : registry.parameters()) {
+        at::Tensor theirs = plain.parts().Of(plain.registry, *plain.registry.Find(p.spec.name)).view(p.spec.shape);
+        if (p.spec.quantisation == weights::Quantisation::kNone) {
+          EXPECT_TRUE(at::equal(parts.Of(registry, p).view(p.spec.shape), theirs)) << p.spec.name;
+          if (p.spec.name.find(".lora_b") != std::string::npos) {  // or the updates would be zeros
+            theirs.copy_(at::sin(at::arange(theirs.numel()) * 0.7).view(theirs.sizes()) * 0.02);
+            parts.Of(registry, p).copy_(theirs.flatten());
+          }
+          continue;
+        }
+        ++quantised;
+        at::Tensor numbers = nn::Unpacked(parts.MatrixOf(registry, p));
+        const double error = ((numbers - theirs).norm() / theirs.norm()).item<double>();
+        EXPECT_LT(error, format == weights::Quantisation::kInt8 ? 0.02 : 0.15) << p.spec.name;
+        EXPECT_GT(error, 0) << p.spec.name;
+        theirs.copy_(numbers);
+      }
+      EXPECT_GT(quantised, 3 * packed.spec.num_layers);
+      auto decoder = *Decoder::Create(packed.spec, registry, parts, grad);
+      Loaded over{packed, registry, arena, grad, std::move(decoder)};
+      EXPECT_TRUE(at::equal(LogitsOf(over, rows), LogitsOf(plain, rows))) << folder;
+      for (const Loaded* m : std::initializer_list<const Loaded*>{&plain, &over}) {
+        at::Tensor hidden = m->decoder->Hidden(at::tensor(tokens, at::kLong), nn::PackedSequences({8}, at::kCPU));
+        m->decoder->Logprobs(hidden, at::tensor(tokens, at::kLong), 1.0).logprob_N.sum().backward();
+      }
+      EXPECT_GT(plain.grad.abs().max().item<float>(), 0);
+      EXPECT_TRUE(at::equal(over.grad, plain.grad)) << folder;
+      auto merged = Merge(packed, registry, parts);
+      ASSERT_TRUE(merged.ok()) << merged.status();
+      EXPECT_TRUE(at::equal(merged->arena, Merge(plain.description, plain.registry, plain.parts())->arena)) << folder;
+    }
+  }
+  EXPECT_GE(covered, 4);
+}
+
+TEST(QuantisedBaseTest, SaysWhatCannotBe) {
+  TrainedChoice whole{.base = weights::Quantisation::kNf4};
+  EXPECT_THAT(std::string(DescribeTrained(kLlama, whole).status().message()),
+              HasSubstr("quantised weights have no gradient: want model.lora, or an adapter folder"));
+  EXPECT_TRUE(DescribeTrained("tests/golden/adapters/llama", whole).ok()) << "an adapter folder says itself what it updates";
+  auto specs = [](weights::ParameterSpec spec) { return std::string(weights::Registry::Create({std::move(spec)}).status().message()); };
+  weights::ParameterSpec odd{"x.weight", {3, 40}, {}, true, false, false, weights::Quantisation::kNf4};
+  EXPECT_THAT(specs(odd), HasSubstr("parameter x.weight [3, 40] has 120 numbers, nf4 wants a multiple of 64; int8 takes any"));
+  odd.quantisation = weights::Quantisation::kInt8;
+  EXPECT_EQ(specs(odd), "");
+  odd.trained = true;
+  EXPECT_THAT(specs(odd), HasSubstr("is quantised, want a matrix that is not trained"));
+
+  // A number that is not finite is named before anything is computed with its block.
+  const std::string copy = testing::TempDir() + "/quantised_nan";
+  fs::remove_all(copy);
+  Loaded m = Load(kLlama);
+  const weights::Parameter& down = *m.registry.Find("layers.1.mlp.down.weight");
+  m.parts().Of(m.registry, down)[7] = std::nan("");
+  ASSERT_TRUE(SaveModelFolder(copy, m.description, m.registry, m.compute, "").ok());
+  ModelDescription packed = *DescribeTrained(copy, {.lora = LoraChoice{.rank = 4}, .base = weights::Quantisation::kInt8});
+  const weights::Registry registry = *weights::Registry::Create(DecoderParameters(packed.spec));
+  at::Tensor arena = at::zeros({registry.arena_elements()});
+  ArenaParts parts = PartsOf(registry, arena);
+  parts.quantised = NewQuantised(registry, at::kCPU);
+  EXPECT_THAT(std::string(LoadWeights(copy, packed, registry, parts).message()),
+              HasSubstr("layers.1.mlp.down.weight has a number that is not finite and cannot be quantised"));
   fs::remove_all(copy);
 }
 

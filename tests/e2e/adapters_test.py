@@ -108,6 +108,57 @@ class AdaptersTest(unittest.TestCase):
         self.assertAlmostEqual(evals[0], before[-1], 6)
         self.assertTrue((self.output("further") / "model/adapter_model.safetensors").exists())
 
+    def test_a_quantised_base_learns_and_generator_and_trainer_agree(self):
+        for base, updates in (("nf4", 20), ("int8", 4)):
+            job = (GRPO % (base, updates, updates)).replace("alpha: 16}}", "alpha: 16}, base: %s}" % base)
+            self.stack.end_of(job, code=0, patience=250)
+            evals = [line["slices"][0]["accuracy"] for line in lines_of(self.output(base) / "evals.jsonl")]
+            self.assertGreater(evals[-1], evals[0] + (0.2 if updates == 20 else 0), evals)
+            metrics = self.stack.metrics(base)
+            self.assertEqual(sum(line["mismatch_tokens"] for line in metrics), 0)
+            self.assertGreater(sum(line["reference_kl"] for line in metrics), 0)
+            names = {path.name for path in (self.output(base) / "model").iterdir()}
+            self.assertIn("adapter_model.safetensors", names)
+            self.assertNotIn("model.safetensors", names)
+        further = (GRPO % ("packed-further", 2, 2)).replace("{job: start, lora: {rank: 8, alpha: 16}}", "{job: nf4, base: nf4}")
+        self.stack.end_of(further, code=0)
+        self.stack.end_of("name: whole\nmodel: {job: start, base: nf4}\ndata: {train: data/sft.jsonl}\nsft: {updates: 2}\n")
+        self.assertIn("quantised weights have no gradient: want model.lora", self.stack.rein("describe", "whole"))
+        weights = {}
+        for base in ((), ("--base", "int8"), ("--base", "nf4")):
+            said = self.stack.run("models", "estimate", str(self.output("start") / "model"), "--length", "64", "--lora-rank", "8", *base)
+            weights[base[-1:]] = json.loads(said.stdout)["bytes"]["trainer"]["weights"]
+        self.assertLess(weights["nf4",], weights["int8",])
+        self.assertLess(weights["int8",], weights[()] * 2 / 3)
+
+    def test_a_trainer_replays_the_experts_of_its_generator(self):
+        self.stack.rein("models", "upcycle", str(self.output("start") / "model"), "--to", "experts", "--experts", "4", "--chosen", "2")
+        job = GRPO % ("replay", 6, 6) + "rollout: {max_running: 40}\n"
+        job = job.replace("{job: start, lora: {rank: 8, alpha: 16}}", str(self.stack.folder / "experts"))
+        self.stack.end_of(job.replace("{learning_rate: 3e-3}", "{learning_rate: 1e-4, router: {replay: true}}"), code=0, patience=250)
+        metrics = self.stack.metrics("replay")
+        self.assertEqual(sum(line["mismatch_tokens"] for line in metrics), 0)
+        self.assertEqual(sum(line["router_differing"] for line in metrics), 0)
+        for line in metrics:  # three routers, two experts each, of every token but each completion's last
+            self.assertGreater(line["router_replayed"], 0)
+            self.assertLess(line["router_replayed"], 6 * line["tokens"])
+            self.assertEqual(line["router_replayed"] % 6, 0)
+
+    def test_a_critic_has_adapters_and_a_norm_is_trained_whole(self):
+        job = (GRPO % ("ppo", 3, 3)).replace("alpha: 16}", "alpha: 16, save: [norm]}").replace("grpo:", "ppo:")
+        job = job.replace("group_size: 16,", "group_size: 1,").replace("kl:", "critic: {learning_rate: 1e-3, lora: 8}, kl:")
+        self.stack.end_of(job, code=0, patience=250)
+        metrics = self.stack.metrics("ppo")
+        self.assertEqual(sum(line["mismatch_tokens"] for line in metrics), 0)
+        self.assertTrue(all(math.isfinite(line["value_loss"]) for line in metrics), metrics[0])
+        config = json.loads((self.output("ppo") / "model/adapter_config.json").read_text())
+        self.assertEqual(config["modules_to_save"], ["model.norm"])
+        checkpoint = pathlib.Path(self.stack.job("ppo")["checkpoints"][-1]["path"])
+        base = (self.output("start") / "model/model.safetensors").stat().st_size
+        self.assertLess((checkpoint / "critic.safetensors").stat().st_size, 1.5 * base)  # whole it would be three times as large
+        self.stack.rein("export", "ppo", "--to", "merged-ppo", "--format", "merged")
+        self.assert_near(self.scores(self.output("ppo") / "model"), self.scores(self.stack.folder / "merged-ppo"), 1e-4)
+
     def test_what_cannot_be_is_said(self):
         said = self.stack.submit("name: x\nmodel: {config: %s, lora: {rank: 4}}\ndata: {train: data/sft.jsonl}\nsft: {}\n" % MODEL, code=3)
         self.assertIn("model.lora", said)

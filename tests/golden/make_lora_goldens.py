@@ -20,6 +20,7 @@ ADAPTERS = {
                                                       alpha_pattern={"layers.1.mlp.down_proj": 5})),
     "qwen3": (["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
               dict(r=4, lora_alpha=8, use_rslora=True)),
+    "mixtral": (["q_proj", "v_proj"], dict(r=4, lora_alpha=8, modules_to_save=["lm_head", "embed_tokens", "norm"])),
     "phi3": (["qkv_proj", "gate_up_proj"], dict(r=3, lora_alpha=6)),
     "gpt2": (["c_attn", "c_proj"], dict(r=4, lora_alpha=4, fan_in_fan_out=True)),
     "falcon_40b": (["query_key_value", "dense"], dict(r=4, lora_alpha=4)),
@@ -43,6 +44,8 @@ def make(folder):
     model = peft.get_peft_model(model, peft.LoraConfig(target_modules=modules, task_type="CAUSAL_LM", **settings))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
+            if "modules_to_save" in name:
+                parameter.add_((torch.randn_like(parameter) * 0.05)).copy_(parameter.to(torch.bfloat16))
             if "lora_" in name:
                 parameter.copy_((torch.randn_like(parameter) * 0.2).to(torch.bfloat16))
     model.eval()
@@ -57,7 +60,7 @@ def make(folder):
     golden = {
         "logits": [[round(x, 6) for x in row.flatten().tolist()] for row in result.logits.detach()],
         "loss": result.loss.item(),
-        "gradients": {name.replace(".default", ""): figures(p.grad)
+        "gradients": {name.replace(".modules_to_save", "").replace(".default", ""): figures(p.grad)
                       for name, p in model.named_parameters() if p.requires_grad},
     }
     (out / "golden.json").write_text(json.dumps(golden) + "\n")

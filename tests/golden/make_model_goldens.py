@@ -95,6 +95,7 @@ MODELS = {
     "gpt_bigcode_heads": ("GPTBigCode", dict(OLD, multi_query=False)),
     "starcoder2": ("Starcoder2", dict(sliding_window=5)),
     "opt": ("OPT", dict(ffn_dim=40)),
+    "opt_350m": ("OPT", dict(ffn_dim=40, do_layer_norm_before=False, word_embed_proj_dim=24)),
     "galactica": ("OPT", dict(ffn_dim=40, activation_function="gelu", enable_bias=False,
                               layer_norm_elementwise_affine=False)),
     "bloom": ("Bloom", dict(n_layer=2, n_head=6, hidden_size=36, seq_length=64)),

@@ -105,6 +105,8 @@ TEST_P(ExactnessTest, GeneratorTrainerAndReferenceGiveTheSameBits) {
   trainer::TrainerSettings settings;
   settings.schedule.peak = 1e-3;
   settings.microbatch_tokens = 6000;
+  const bool routed = FindShape(GetParam())->experts > 0;
+  settings.router.replay = routed;
   RandomPolicy policy(WriteModelFolder(*FindShape(GetParam()), kLayers), settings,
                       trainer::Sft(trainer::Aggregation::kTokenMean));
   const int64_t vocabulary = policy.trainer().model().spec.vocab_size;
@@ -112,7 +114,7 @@ TEST_P(ExactnessTest, GeneratorTrainerAndReferenceGiveTheSameBits) {
   Count by_trainer, by_reference, alone, of_temperature, of_options;
   for (int version = 0; version < 2; ++version) {
     const std::vector<GenerateSpec> specs = RandomSpecs(random, vocabulary);
-    Completions easy = Generate(policy, specs, {}, {.kv_tokens = 400'000});
+    Completions easy = Generate(policy, specs, {}, {.kv_tokens = 400'000, .expert_choices = routed});
     // Backwards, in small chunks, with few pages (preemption), without cache or graphs.
     Completions hard = Generate(policy, {specs.rbegin(), specs.rend()},
                                 {.max_running = 37, .step_tokens = 150, .prefix_cache = false},
@@ -136,6 +138,8 @@ TEST_P(ExactnessTest, GeneratorTrainerAndReferenceGiveTheSameBits) {
         t.token_ids.assign(s.tokens.begin(), s.tokens.end());
         t.loss_mask.assign(s.tokens.size(), 1);
         std::fill_n(t.loss_mask.begin(), s.prefix, 0);
+        t.expert_choices = one.expert_choices;
+        EXPECT_EQ(t.expert_choices.empty(), !routed);
         train.push_back(t);
         score.push_back(s);
         done.push_back(&one);
@@ -168,6 +172,9 @@ TEST_P(ExactnessTest, GeneratorTrainerAndReferenceGiveTheSameBits) {
     // What the training pass itself computes, under autograd, must be the same again.
     auto pass = policy.trainer().ForwardBackward({train.begin(), train.begin() + std::min<size_t>(train.size(), 12)});
     ASSERT_TRUE(pass.ok()) << pass.status();
+    for (const trainer::Metric& m : pass->metrics) {  // the trainer's routers choose what the generator's did
+      EXPECT_TRUE(m.name != "router_differing" || m.value == 0) << m.value;
+    }
     for (size_t i = 0; i < pass->logprobs.size(); ++i) by_trainer.Add(done[i]->untempered_logprobs, pass->logprobs[i]);
     ASSERT_TRUE(policy.trainer().OptimStep(1e-3).ok());
     policy.Publish();

@@ -72,6 +72,7 @@ __attribute__((target_clones("avx512f", "arch=haswell", "default"))) void Update
 void ForEachInSlice(const Registry& registry, const Registry::Slice& slice,
                     const std::function<void(const Parameter&, int64_t, int64_t)>& body) {
   for (const Parameter& p : registry.parameters()) {
+    if (!registry.InTrainedPart(p)) continue;
     const int64_t begin = std::max(p.offset, slice.begin);
     const int64_t end = std::min(p.offset + p.elements, slice.end);
     if (begin < end) body(p, begin - slice.begin, end - begin);

@@ -10,6 +10,7 @@
 
 #include <filesystem>
 
+#include "common/models/arena.h"
 #include "tests/unit/trainer/training_fixture.h"
 #include "trainer/algorithms/policy_gradient.h"
 #include "trainer/trainer_checkpoint.h"
@@ -118,6 +119,52 @@ TEST(CriticTest, ACheckpointResumesBitForBit) {
   ASSERT_TRUE(b->Update(batch).ok());
   EXPECT_TRUE(at::equal(a->compute(), b->compute()));
   EXPECT_TRUE(at::equal(a->critic()->compute(), b->critic()->compute()));
+}
+
+// With low-rank updates the critic's own matrices stay, also in 4 bits; the updates and the head learn.
+TEST(CriticTest, WithAdaptersItLearnsAndLeavesItsBaseAlone) {
+  constexpr const char* kBase = "tests/golden/models/llama";
+  const std::string path = testing::TempDir() + "/critic_adapters";
+  for (weights::Quantisation base : {weights::Quantisation::kNone, weights::Quantisation::kNf4}) {
+    TrainerSettings settings = Settings();
+    settings.model_path = kBase;
+    settings.random_weights = false;
+    settings.schedule.peak = 0;
+    settings.trained = {.lora = models::LoraChoice{.rank = 4}, .base = base};
+    settings.critic_trained = {.lora = models::LoraChoice{.rank = 4}, .base = base};
+    PolicyGradientSettings ppo = Ppo();
+    ppo.critic->learning_rate = 3e-2;
+    auto trainer = Make(settings, PolicyGradient(ppo));
+    ParameterSet& critic = *trainer->critic();
+    EXPECT_LT(critic.grad().numel(), critic.compute().numel() + critic.registry().quantised_elements());
+    EXPECT_TRUE(critic.registry().Find("score.weight")->spec.trained);
+    EXPECT_EQ(critic.registry().quantised_elements() > 0, base != weights::Quantisation::kNone);
+    const uint64_t frozen = critic.frozen_digest();
+    at::Tensor before = critic.parts().trained.clone();
+    double first = 0, last = 0;
+    for (int i = 0; i < 15; ++i) {
+      auto result = trainer->Update(Predictable(*trainer));
+      ASSERT_TRUE(result.ok()) << result.status();
+      last = Find(result->metrics, "explained_variance");
+      if (i == 0) first = last;
+    }
+    EXPECT_LT(first, 0.3);
+    EXPECT_GT(last, first + 0.2);
+    EXPECT_FALSE(at::equal(critic.parts().trained, before));
+    EXPECT_EQ(*models::FrozenDigest(critic.registry(), critic.parts()), frozen);
+
+    std::filesystem::remove_all(path);
+    ASSERT_TRUE(SaveCheckpoint(*trainer, path, {.controller_state = "x", .tokenizer_folder = ""}).ok());
+    auto again = Make(settings, PolicyGradient(ppo));
+    auto state = RestoreCheckpoint(*again, path);
+    ASSERT_TRUE(state.ok()) << state.status();
+    EXPECT_TRUE(at::equal(again->critic()->compute(), critic.compute()));
+    settings.critic_trained = {};
+    auto whole = Make(settings, PolicyGradient(ppo));
+    EXPECT_THAT(std::string(RestoreCheckpoint(*whole, path).status().message()),
+                testing::HasSubstr("with the same ppo.critic and model.base"));
+  }
+  std::filesystem::remove_all(path);
 }
 
 // The critic's step overflows after the policy's was made: both are as before.

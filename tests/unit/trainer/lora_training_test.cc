@@ -98,6 +98,97 @@ TEST(LoraTrainingTest, ASyncBringsTheAdaptersToTheSameBaseOnly) {
   for (size_t i = 0; i < own[0].size(); ++i) EXPECT_NEAR(scored[0][i], own[0][i], 1e-5);
 }
 
+// Modules that are saved whole are trained, sent and kept beside the updates; the rest of the base stays.
+TEST(LoraTrainingTest, SavedModulesAreTrainedWhole) {
+  constexpr const char* kUntied = "tests/golden/models/llama";
+  const std::string path = testing::TempDir() + "/saved_modules";
+  fs::remove_all(path);
+  models::TrainedChoice choice = Lora();
+  choice.lora->save = {"lm_head", "embed_tokens"};
+  auto trainer = Make(With(choice, kUntied), Sft(Aggregation::kTokenMean));
+  const weights::Registry& registry = trainer->registry();
+  at::Tensor frozen = trainer->parts().frozen.clone();
+  auto of = [&](const PolicyTrainer& t, const char* name) { return t.parts().Of(registry, *registry.Find(name)).clone(); };
+  at::Tensor head = of(*trainer, "head.weight"), embedding = of(*trainer, "embedding.weight");
+  for (int i = 0; i < 3; ++i) ASSERT_TRUE(trainer->Update({ByHeart()}).ok());
+  EXPECT_FALSE(at::equal(of(*trainer, "head.weight"), head));
+  EXPECT_FALSE(at::equal(of(*trainer, "embedding.weight"), embedding));
+  EXPECT_TRUE(at::equal(trainer->parts().frozen, frozen));
+  std::vector<std::string> sent;
+  for (const auto& p : weights::PlanOf(registry, "float32").parameters) {
+    if (p.name.find(".lora_") == std::string::npos) sent.push_back(p.name);
+  }
+  EXPECT_THAT(sent, testing::UnorderedElementsAre("head.weight", "embedding.weight"));
+  ASSERT_TRUE(SaveCheckpoint(*trainer, path, {.controller_state = "state"}).ok());
+  auto file = *checkpoint::SafetensorsFile::Open(path + "/adapter_model.safetensors");
+  EXPECT_NE(file->Find("base_model.model.lm_head.weight"), nullptr);
+  EXPECT_NE(file->Find("base_model.model.model.embed_tokens.weight"), nullptr);
+  TrainerSettings further = With({}, kUntied);
+  further.model_path = path;
+  auto again = Make(further, Sft(Aggregation::kTokenMean));
+  EXPECT_TRUE(at::equal(again->compute(), trainer->compute())) << "the folder says itself what is saved";
+  EXPECT_EQ(*again->Score({ByHeart()}), *trainer->Score({ByHeart()}));
+  fs::remove_all(path);
+}
+
+// Beneath adapters the generator's slots hold the trainer's very codes: equal digests, and equal log-probs as over a base
+// of whole numbers; another format is another base.
+TEST(LoraTrainingTest, AQuantisedBaseIsTheSameOnBothSides) {
+  for (weights::Quantisation format : {weights::Quantisation::kInt8, weights::Quantisation::kNf4}) {
+    models::TrainedChoice choice = Lora(8);
+    choice.base = format;
+    auto trainer = Make(With(choice), Sft(Aggregation::kTokenMean));
+    const at::Tensor code = trainer->parts().quantised.code.clone();
+    double first = 0, last = 0;
+    for (int i = 0; i < 40; ++i) {
+      auto result = trainer->Update({ByHeart(), ByHeart()});
+      ASSERT_TRUE(result.ok()) << result.status();
+      last = Find(result->metrics, "loss");
+      if (i == 0) first = last;
+    }
+    EXPECT_LT(last, 0.3 * first);
+    EXPECT_TRUE(at::equal(trainer->parts().quantised.code, code));
+    // Of what is frozen, matrices take a byte (or half a one) for each number, and scales.
+    auto whole = Make(With(Lora(8)), Sft(Aggregation::kTokenMean));
+    const auto bytes = [](const PolicyTrainer& t) { return 4 * t.registry().trained_begin() + t.registry().quantised_bytes(); };
+    EXPECT_LT(bytes(*trainer), bytes(*whole) * 2 / 3);
+
+    weights::WeightPlan plan = weights::PlanOf(trainer->registry(), "float32");
+    plan.frozen_digest = trainer->frozen_digest();
+    EXPECT_NE(plan.frozen_digest, whole->frozen_digest());
+    auto slots = *policy::PolicySlots::Create(trainer->model().spec, {});
+    ASSERT_TRUE(slots->LoadFrozen(kBase, trainer->model()).ok());
+    EXPECT_TRUE(weights::CheckPlan(plan, slots->plan()).ok()) << weights::CheckPlan(plan, slots->plan());
+    auto others = *policy::PolicySlots::Create(whole->model().spec, {});
+    ASSERT_TRUE(others->LoadFrozen(kBase, whole->model()).ok());
+    EXPECT_FALSE(weights::CheckPlan(plan, others->plan()).ok());
+    EXPECT_LT(slots->bytes(), others->bytes());
+    at::Tensor sent = *trainer->HostWeights();
+    ASSERT_TRUE(slots->Write(0, static_cast<const char*>(sent.const_data_ptr()), sent.nbytes()).ok());
+    ASSERT_TRUE(slots->TakeIntoUse({1, 1}, weights::InFlight::kFinish).ok());
+    const TrainingSequence s = ByHeart();
+    auto scored = *policy::ScoreSequences(slots->decoder(), {{{s.token_ids.begin(), s.token_ids.end()}, 2}}, 1.0);
+    auto own = *trainer->Score({s});
+    for (size_t i = 0; i < own[0].size(); ++i) EXPECT_NEAR(scored[0][i], own[0][i], 1e-5);
+
+    // A checkpoint holds adapters alone, and wants the same base.
+    const std::string path = testing::TempDir() + "/quantised_checkpoint";
+    fs::remove_all(path);
+    ASSERT_TRUE(SaveCheckpoint(*trainer, path, {.controller_state = "state"}).ok());
+    EXPECT_FALSE(fs::exists(path + "/model.safetensors"));
+    auto again = Make(With(choice), Sft(Aggregation::kTokenMean));
+    ASSERT_TRUE(RestoreCheckpoint(*again, path).ok());
+    ASSERT_TRUE(trainer->Update({ByHeart()}).ok());
+    ASSERT_TRUE(again->Update({ByHeart()}).ok());
+    EXPECT_TRUE(at::equal(again->compute(), trainer->compute()));
+    EXPECT_THAT(std::string(RestoreCheckpoint(*whole, path).status().message()), HasSubstr("model.base"));
+    TrainerSettings further = With({.base = format});
+    further.model_path = path;
+    EXPECT_TRUE(Make(further, Sft(Aggregation::kTokenMean))->Update({ByHeart()}).ok());
+    fs::remove_all(path);
+  }
+}
+
 TEST(LoraTrainingTest, ACheckpointHoldsAdaptersAndResumesBitForBit) {
   const std::string path = testing::TempDir() + "/lora_checkpoint", frozen_path = path + "_freeze";
   for (auto& [trained, out] : {std::pair{Lora(), path}, std::pair{models::TrainedChoice{.freeze = {"layers.0.*"}}, frozen_path}}) {

@@ -87,6 +87,31 @@ TEST_F(MemoryPlanTest, EachSettingChangesItsPart) {
   EXPECT_EQ(Of(Plan(), "reference"), 2 * registry_.arena_elements());
 }
 
+TEST_F(MemoryPlanTest, AQuantisedBaseTakesAByteOrHalfAOne) {
+  auto weights_of = [&](weights::Quantisation base) {
+    model_ = *models::DescribeTrained(Folder(), {.lora = models::LoraChoice{.rank = 16}, .base = base});
+    registry_ = *weights::Registry::Create(models::DecoderParameters(model_.spec));
+    return static_cast<double>(Of(Plan(), "weights"));
+  };
+  // 6.95e9 numbers in matrices of blocks; embedding and head, 0.62e9 each, stay in bf16.
+  const double whole = weights_of(weights::Quantisation::kNone);
+  EXPECT_EQ(Of(Plan(), "unpacked"), 0);
+  EXPECT_NEAR(weights_of(weights::Quantisation::kInt8), whole - 6.95e9, 0.02e9);
+  EXPECT_NEAR(weights_of(weights::Quantisation::kNf4), whole - (1.5 - 1.0 / 16) * 6.95e9, 0.02e9);
+  EXPECT_EQ(Of(Plan(), "unpacked"), 2 * 2 * 12288 * 4096) << "gate and up, in bf16";
+}
+
+TEST_F(MemoryPlanTest, ACriticWithAdaptersTrainsThemAlone) {
+  algorithm_.critic = CriticSettings{};
+  const int64_t whole = Of(Plan(), "critic");
+  EXPECT_EQ(whole, 18 * registry_.arena_elements());
+  settings_.critic_trained = {.lora = models::LoraChoice{.rank = 16}};
+  // Without the head: 7.57e9 numbers in bf16, and 44e6 of updates with gradients, master weights and moments.
+  EXPECT_NEAR(static_cast<double>(Of(Plan(), "critic")), 2 * 7.57e9 + 18 * 44e6, 0.05e9);
+  settings_.critic_trained.base = weights::Quantisation::kNf4;
+  EXPECT_NEAR(static_cast<double>(Of(Plan(), "critic")), 2 * 0.62e9 + (0.5 + 1.0 / 16) * 6.95e9 + 18 * 44e6, 0.05e9);
+}
+
 TEST_F(MemoryPlanTest, ARefusalNamesTheSmallestChangeThatFits) {
   const int64_t needed = Plan().total();
   EXPECT_TRUE(CheckPlan(model_, registry_, settings_, algorithm_, ranks_, needed).ok());

@@ -55,6 +55,60 @@ TEST(RouterRulesTest, TheBiasMovesAgainstTheLoad) {
   }
 }
 
+// Choices as a generator sends them, 2 bytes for each token but the last, router and chosen expert.
+std::string Choices(const TrainingSequence& s, const models::DecoderSpec& spec, uint16_t first) {
+  std::string bytes;
+  for (size_t i = 0; i + 1 < s.token_ids.size(); ++i) {
+    for (int64_t r = 0; r < spec.routers_before(spec.num_layers) * spec.experts.routing.chosen; ++r) {
+      const auto expert = static_cast<uint16_t>((first + static_cast<uint64_t>(r)) % static_cast<uint64_t>(spec.experts.routing.experts));
+      bytes.append(reinterpret_cast<const char*>(&expert), sizeof(expert));
+    }
+  }
+  return bytes;
+}
+
+TEST(RouterRulesTest, ReplayedChoicesTakeThePlaceOfTheRouters) {
+  for (const char* model : {"tests/golden/models/deepseek_v3", "tests/golden/models/qwen3_moe", "tests/golden/models/mixtral"}) {
+    auto plain = Make(With({}, model), Sft(Aggregation::kTokenMean));
+    const models::DecoderSpec spec = plain->model().spec;
+    const int64_t width = spec.routers_before(spec.num_layers) * spec.experts.routing.chosen;
+    auto batch = Batch();
+    auto loss_of = [&](const RouterRules& rules, const std::vector<TrainingSequence>& sequences, bool recompute = false) {
+      TrainerSettings settings = With(rules, model);
+      settings.recompute = recompute;
+      auto result = Make(settings, Sft(Aggregation::kTokenMean))->Update(sequences);
+      EXPECT_TRUE(result.ok()) << result.status();
+      return *std::move(result);
+    };
+    const double own = Find(loss_of({}, batch).metrics, "loss");
+    EXPECT_EQ(Find(loss_of({.replay = true}, batch).metrics, "loss"), own) << "nothing to replay";
+    double tokens = 0;
+    for (TrainingSequence& s : batch) {
+      s.expert_choices = Choices(s, spec, 1);
+      tokens += static_cast<double>(s.token_ids.size() - 1);
+    }
+    EXPECT_EQ(Find(loss_of({}, batch).metrics, "loss"), own) << "not asked to";
+    const auto replayed = loss_of({.replay = true}, batch), again = loss_of({.replay = true}, batch, /*recompute=*/true);
+    EXPECT_NE(Find(replayed.metrics, "loss"), own) << model;
+    EXPECT_EQ(Find(replayed.metrics, "loss"), Find(again.metrics, "loss"));
+    EXPECT_EQ(Find(replayed.metrics, "grad_norm"), Find(again.metrics, "grad_norm"));
+    // Siblings' prompts may be computed once.
+    EXPECT_LE(Find(replayed.metrics, "router_replayed"), tokens * static_cast<double>(width));
+    EXPECT_GT(Find(replayed.metrics, "router_replayed"), 0);
+    EXPECT_GT(Find(replayed.metrics, "router_differing"), 0);
+    EXPECT_LT(Find(replayed.metrics, "router_differing"), Find(replayed.metrics, "router_replayed"));
+    batch[1].expert_choices.pop_back();
+    auto trainer = Make(With({.replay = true}, model), Sft(Aggregation::kTokenMean));
+    EXPECT_THAT(std::string(trainer->Update(batch).status().message()), HasSubstr("bytes of expert_choices for"));
+    batch[1].expert_choices = Choices(batch[1], spec, 0);
+    batch[1].expert_choices[0] = 77;
+    EXPECT_THAT(std::string(trainer->Update(batch).status().message()), HasSubstr("went to expert 77, want below"));
+  }
+  auto group = parallel::SingleProcess();
+  EXPECT_THAT(std::string(PolicyTrainer::Create(With({.replay = true}, "tests/golden/models/qwen3"), Sft(Aggregation::kTokenMean), *group).status().message()),
+              HasSubstr("trainer.router.replay is 1, but Qwen3ForCausalLM has no experts"));
+}
+
 TEST(RouterRulesTest, TheBiasEvensTheLoad) {
   auto highest = [](RouterRules rules) {
     TrainerSettings settings = With(rules);

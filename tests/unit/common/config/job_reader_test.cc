@@ -432,6 +432,18 @@ TEST_F(JobReaderTest, AdaptersWantWeightsAndATraining) {
   EXPECT_THAT(Report(job("{path: model, lora: {rank: 8, dropout: 0.1}}")), HasSubstr("model.lora.dropout  is 0.1, want 0"));
   EXPECT_THAT(Report("name: a\nmodel: {path: model, lora: 8}\ndata: {eval: held_out.jsonl}\nscore: {}\n"),
               HasSubstr("model.lora  has no effect: score trains nothing"));
+  EXPECT_EQ(Read(job("{path: model, lora: {rank: 8, save: [lm_head]}}"))->model().lora().save(0), "lm_head");
+  EXPECT_EQ(Read(job("{path: model, lora: 8, base: nf4}"))->model().base(), v1::BASE_FORMAT_NF4);
+  EXPECT_THAT(Report(job("{path: model, lora: 8, base: fp4}")), HasSubstr("int8, nf4"));
+  EXPECT_THAT(Report(job("{config: model, base: int8}")), HasSubstr("model.base  wants a model with weights"));
+  EXPECT_THAT(Report("name: a\nmodel: {path: model, base: int8}\ndata: {eval: held_out.jsonl}\nscore: {}\n"),
+              HasSubstr("model.base  has no effect: score trains nothing"));
+  EXPECT_THAT(Report(job("{path: model, mtp: true, lora: 8}")), HasSubstr("model.mtp  cannot stand beside model.lora"));
+  EXPECT_TRUE(Read(job("{path: model, mtp: true}"), {"trainer.mtp_loss=0.3", "trainer.weight_decay=0.1"}).ok());
+  EXPECT_THAT(Report(job("{path: model, mtp: true}"), {"trainer.weight_decay=0.1"}), HasSubstr("trainer.weight_decay  would shrink the layers of model.mtp"));
+  EXPECT_THAT(Report(job("model"), {"trainer.mtp_loss=0.3"}), HasSubstr("trainer.mtp_loss  wants model.mtp: true"));
+  EXPECT_THAT(Report(kShortest, {"trainer.mtp_loss=0.3"}), HasSubstr("trainer.mtp_loss  has no place in grpo: want sft or pretrain"));
+  EXPECT_THAT(Report(job("model"), {"trainer.router.replay=true"}), HasSubstr("trainer.router.replay  has no place in sft"));
   EXPECT_THAT(Report(kShortest, {"trainer.router.capacity_factor=1"}), HasSubstr("trainer.router.capacity_factor  has no place in grpo"));
 }
 

@@ -61,6 +61,32 @@ TEST(RegistryTest, OptimizerSlicesCoverTheArenaOnce) {
   }
 }
 
+TEST(RegistryTest, QuantisedParametersStandApart) {
+  auto matrix = [](const char* name, int64_t rows, bool follows, Quantisation format) {
+    return ParameterSpec{name, {rows, 32}, {}, true, follows, false, format};
+  };
+  for (Quantisation format : {Quantisation::kInt8, Quantisation::kNf4}) {
+    const Registry r = *Registry::Create({ParameterSpec{"embedding", {10, 32}, {}, true, false, false},
+                                          matrix("q", 6, false, format), matrix("k", 2, true, format), matrix("down", 4, false, format),
+                                          ParameterSpec{"lora", {8}, {}, true, false, true}});
+    EXPECT_EQ(r.Find("embedding")->offset, 0) << "the arenas hold the others alone";
+    EXPECT_EQ(r.trained_begin(), 3 * kAlignElements);
+    EXPECT_EQ(r.arena_elements(), 4 * kAlignElements);
+    EXPECT_EQ(r.Find("k")->offset, 6 * 32);
+    EXPECT_EQ(r.Find("down")->offset, 2 * kAlignElements);
+    EXPECT_EQ(r.quantised_elements(), 3 * kAlignElements);
+    EXPECT_EQ(r.largest_quantised(), 8 * 32) << "q and k are read as one matrix";
+    const bool rows = format == Quantisation::kInt8;
+    EXPECT_EQ(r.Find("k")->scale, rows ? 6 : 3);
+    EXPECT_EQ(r.Find("down")->scale, rows ? 8 : 4);
+    EXPECT_EQ(r.quantised_scales(), rows ? 12 : 6);
+    EXPECT_EQ(r.quantised_bytes(), rows ? 384 + 48 : 192 + 24);
+    for (const char* name : {"q", "down"}) EXPECT_FALSE(r.InTrainedPart(*r.Find(name)));
+    EXPECT_EQ(PlanOf(r, "float32").parameters.size(), 1u);
+    EXPECT_FALSE(r.trains_all());
+  }
+}
+
 TEST(RegistryTest, WhatIsTrainedStandsAtTheEnd) {
   std::vector<ParameterSpec> specs = Specs();
   specs[0].trained = specs[2].trained = false;  // k follows q, which is trained

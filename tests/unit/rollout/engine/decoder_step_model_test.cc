@@ -193,6 +193,50 @@ TEST_P(DecoderStepModelTest, TheBatchChangesNoBit) {
   }
 }
 
+// Which experts each token went to comes with its completion, whatever the batch, and one forward pass that replays them
+// computes what it does without: its own choices are the same.
+TEST_P(DecoderStepModelTest, ExpertChoicesAreThoseOfOneForwardPass) {
+  at::NoGradGuard no_grad;
+  const models::DecoderSpec& spec = description_.spec;
+  const int64_t routers = spec.routers_before(spec.num_layers), chosen = spec.experts.routing.chosen;
+  const std::vector<GenerateSpec> specs = {Spec(2, 11, 4), Spec(3, 4, 1), Spec(4, 11, 2)};
+  for (const auto& [key, done] : Generate({specs[0]}, {})) EXPECT_TRUE(done.expert_choices.empty()) << "nobody asked";
+  const KvOptions kept{.kv_tokens = 2048, .page_tokens = 4, .expert_choices = true};
+  Completions hard = Generate(specs, {.max_running = 3, .step_tokens = 8}, {.kv_tokens = 100, .page_tokens = 4, .expert_choices = true});
+  for (const auto& [key, done] : Generate(specs, {}, kept)) {
+    EXPECT_EQ(done.expert_choices, hard[key].expert_choices) << "bit for bit";
+    const GenerateSpec& of = *std::find_if(specs.begin(), specs.end(), [&](const auto& s) { return s.group.prompt == key.first; });
+    std::vector<int64_t> tokens(of.prompt.begin(), of.prompt.end());
+    tokens.insert(tokens.end(), done.tokens.begin(), done.tokens.end() - 1);
+    const auto length = static_cast<int64_t>(tokens.size());
+    ASSERT_EQ(done.expert_choices.size(), static_cast<size_t>(2 * length * routers * chosen));
+    if (routers == 0) continue;
+    at::Tensor replay = at::from_blob(const_cast<char*>(done.expert_choices.data()), {length, routers, chosen}, at::kShort).to(at::kLong);
+    EXPECT_GE(replay.min().item<int64_t>(), 0);
+    EXPECT_LT(replay.max().item<int64_t>(), spec.experts.routing.experts);
+    auto hidden = [&](const std::shared_ptr<nn::RouterRecord>& record) {
+      return slots_->decoder().Hidden(at::tensor(tokens, at::kLong), nn::PackedSequences({length}, at::kCPU), false, record);
+    };
+    auto same = slots_->decoder().NewRouterRecord(), other = slots_->decoder().NewRouterRecord();
+    same->replay_TRK = replay;
+    EXPECT_LE((hidden(same) - hidden(slots_->decoder().NewRouterRecord())).abs().max().item<float>(), 1e-5);
+    EXPECT_EQ(same->replayed.item<float>(), static_cast<float>(replay.numel()));
+    EXPECT_EQ(same->differing.item<float>(), 0);
+    // Another expert for one token, and one token that is left to the router.
+    other->replay_TRK = replay.clone();
+    const std::vector<int64_t> taken(replay[2][0].const_data_ptr<int64_t>(), replay[2][0].const_data_ptr<int64_t>() + chosen);
+    int64_t free = 0;
+    while (std::count(taken.begin(), taken.end(), free) > 0) ++free;
+    other->replay_TRK[2][0][0] = free;
+    other->replay_TRK[1].fill_(-1);
+    at::Tensor moved = (hidden(other) - hidden(same)).abs().amax(1);
+    EXPECT_GT(moved[2].item<float>(), 1e-5);
+    EXPECT_LE(moved[1].item<float>(), 1e-5);
+    EXPECT_EQ(other->replayed.item<float>(), static_cast<float>(replay.numel() - routers * chosen));
+    EXPECT_GE(other->differing.item<float>(), 1);
+  }
+}
+
 TEST_P(DecoderStepModelTest, RowsAreStableHere) {
   auto model = *DecoderStepModel::Create(*slots_, {.kv_tokens = 4096, .page_tokens = 4});
   absl::Status status = model->CheckRowsStable();
