@@ -131,8 +131,7 @@ at::Tensor LossAhead(const std::vector<TargetFigures::Ahead>& ahead, const at::T
 
 // Forward, loss and backward of one packed microbatch.
 absl::Status PolicyTrainer::Microbatch(const UpdateBatch& batch, const std::vector<size_t>& members,
-                                       double minibatch_tokens, UpdateSums* sums,
-                                       std::vector<std::vector<float>>* logprobs) {
+                                       double minibatch_tokens, UpdateSums* sums, TokenFigures* figures) {
   const models::Decoder& decoder = policy_->decoder();
   const PackedTargets packed = PackTargets(batch.sequences, members, settings_.share_prompts, ChoiceWidth(settings_.router, decoder.spec()));
   for (size_t i : members) sums->tokens += static_cast<double>(batch.sequences[i].token_ids.size());
@@ -154,8 +153,11 @@ absl::Status PolicyTrainer::Microbatch(const UpdateBatch& batch, const std::vect
                                algorithm_.log_partition, in.candidate_TK, settings_.mtp_loss > 0};
     TargetFigures out =
         ForwardTargets(decoder, packed, algorithm_.temperature, settings_.recompute, extras);
-    REIN_RETURN_IF_ERROR(
-        SplitTargets(out.logprob_N, packed, batch.sequences, members, "policy_logprob", logprobs));
+    REIN_RETURN_IF_ERROR(SplitTargets(out.logprob_N, packed, batch.sequences, members, "policy_logprob",
+                                      figures == nullptr ? nullptr : &figures->logprobs));
+    if (figures != nullptr) {
+      REIN_RETURN_IF_ERROR(SplitTargets(out.entropy_N, packed, batch.sequences, members, "entropy", &figures->entropies));
+    }
     if (algorithm_.needs_behaviour && !batch.policy_moved) {
       AddMismatch(out.logprob_N, packed, batch.sequences, members, batch.promised ? PromisedMismatch(decoder) : kNoPromise, &sums->mismatch);
     }
@@ -194,13 +196,13 @@ absl::Status PolicyTrainer::Microbatch(const UpdateBatch& batch, const std::vect
 // Adds this rank's share of a minibatch's gradients (where they are on) and figures.
 absl::Status PolicyTrainer::Accumulate(const UpdateBatch& batch,
                                        const std::vector<size_t>& minibatch, UpdateSums* sums,
-                                       std::vector<std::vector<float>>* logprobs, bool whole) {
+                                       TokenFigures* figures, bool whole) {
   double tokens = 0;
   for (size_t i : minibatch) tokens += static_cast<double>(batch.sequences[i].token_ids.size());
   for (const auto& members : OwnMicrobatches(batch.sequences, minibatch, whole)) {
     absl::Status status;
     REIN_RETURN_IF_ERROR(CatchTorch("forward and backward",
-                                    [&] { status = Microbatch(batch, members, tokens, sums, logprobs); }));
+                                    [&] { status = Microbatch(batch, members, tokens, sums, figures); }));
     REIN_RETURN_IF_ERROR(status);
   }
   return absl::OkStatus();
@@ -246,6 +248,25 @@ absl::Status PolicyTrainer::StepCritic(const UpdateBatch& batch, const std::vect
       .status();
 }
 
+namespace {
+
+std::vector<Metric> StepMetrics(UpdateSums* sums, const Algorithm& algorithm, size_t steps, double norm, double learning_rate) {
+  sums->loss /= static_cast<double>(steps);
+  std::vector<Metric> metrics = sums->Metrics(algorithm);
+  for (Metric& metric : sums->routers.Metrics(steps)) metrics.push_back(std::move(metric));
+  metrics.push_back({"grad_norm", norm});
+  metrics.push_back({"learning_rate", learning_rate});
+  return metrics;
+}
+
+void AddCriticMetrics(const CriticSums& sums, size_t steps, const UpdateBatch& batch, std::vector<Metric>* metrics) {
+  metrics->push_back({"value_loss", sums.loss / static_cast<double>(steps)});
+  metrics->push_back({"value_clip_ratio", sums.ClippedShare()});
+  metrics->push_back({"explained_variance", ExplainedVariance(batch)});
+}
+
+}  // namespace
+
 absl::StatusOr<UpdateResult> PolicyTrainer::Update(const std::vector<TrainingSequence>& sequences, bool promised) {
   if (has_gradients_) {
     return absl::FailedPreconditionError(
@@ -283,6 +304,9 @@ absl::StatusOr<UpdateResult> PolicyTrainer::Update(const std::vector<TrainingSeq
   outside_metrics_.clear();
   UpdateSums sums(algorithm_);
   CriticSums critic_sums;
+  std::optional<TokenFigures> figures;
+  if (settings_.token_figures && algorithm_.needs_behaviour) figures.emplace(sequences.size());
+  std::vector<size_t> passed;  // sequences that took a forward pass, on any rank
   double norm = 0;
   for (size_t step = 0; step < steps; ++step) {
     const std::vector<size_t>& minibatch = minibatches[step % minibatches.size()];
@@ -292,7 +316,9 @@ absl::StatusOr<UpdateResult> PolicyTrainer::Update(const std::vector<TrainingSeq
     if (!status.ok()) return undo(status);
     const std::vector<size_t> learned = WithSignal(batch, minibatch, algorithm_);
     status = CountChoices(batch, learned);
-    if (status.ok()) status = Agree(Accumulate(batch, learned, &sums, nullptr));
+    TokenFigures* wanted = figures && step < minibatches.size() ? &*figures : nullptr;
+    if (wanted != nullptr) passed.insert(passed.end(), learned.begin(), learned.end());
+    if (status.ok()) status = Agree(Accumulate(batch, learned, &sums, wanted));
     if (!status.ok()) return undo(status);
     absl::StatusOr<double> step_norm = Step(learning_rate, &sums);
     if (!step_norm.ok()) return undo(step_norm.status());
@@ -302,18 +328,13 @@ absl::StatusOr<UpdateResult> PolicyTrainer::Update(const std::vector<TrainingSeq
     if (!status.ok()) return undo(status);
   }
   REIN_RETURN_IF_ERROR(sums.ReduceOver(group_));
+  if (figures) REIN_RETURN_IF_ERROR(ShareFigures(sequences, passed, &*figures));
   ++progress_.updates;
   UpdateResult result;
-  sums.loss /= static_cast<double>(steps);
-  result.metrics = sums.Metrics(algorithm_);
-  for (Metric& metric : sums.routers.Metrics(steps)) result.metrics.push_back(std::move(metric));
-  result.metrics.push_back({"grad_norm", norm});
-  result.metrics.push_back({"learning_rate", learning_rate});
+  result.metrics = StepMetrics(&sums, algorithm_, steps, norm, learning_rate);
   if (critic_ != nullptr) {
     REIN_RETURN_IF_ERROR(critic_sums.ReduceOver(group_));
-    result.metrics.push_back({"value_loss", critic_sums.loss / static_cast<double>(steps)});
-    result.metrics.push_back({"value_clip_ratio", critic_sums.ClippedShare()});
-    result.metrics.push_back({"explained_variance", ExplainedVariance(batch)});
+    AddCriticMetrics(critic_sums, steps, batch, &result.metrics);
   }
   if (algorithm_.needs_mismatch_kl) result.metrics.push_back({"mismatch_kl", batch.mismatch_kl});
   if (algorithm_.kl.target) {
@@ -323,6 +344,7 @@ absl::StatusOr<UpdateResult> PolicyTrainer::Update(const std::vector<TrainingSeq
   AddOutsideMetrics(&result.metrics);
   result.advantages = batch.MeanAdvantages();
   result.mismatched = std::move(sums.mismatch.first);
+  result.figures = std::move(figures);
   return result;
 }
 
@@ -344,16 +366,17 @@ absl::StatusOr<PassResult> PolicyTrainer::ForwardBackward(
   at::Tensor before = has_gradients_ ? policy_->grad().clone() : at::Tensor();
   UpdateSums sums(algorithm_);
   PassResult result;
-  result.logprobs.resize(sequences.size());
+  TokenFigures figures(sequences.size());
   REIN_RETURN_IF_ERROR(AskOutsideLoss(all, /*step=*/0, &batch, &sums));
-  absl::Status status = Agree(Accumulate(batch, all, &sums, &result.logprobs));
+  absl::Status status = Agree(Accumulate(batch, all, &sums, &figures));
   if (status.ok()) status = sums.ReduceOver(group_);
-  if (status.ok()) status = ShareLogprobs(sequences, &result.logprobs);
+  if (status.ok()) status = ShareLogprobs(sequences, &figures.logprobs);
   if (!status.ok()) {
     before.defined() ? policy_->grad().copy_(before) : policy_->grad().zero_();
     return status;
   }
   has_gradients_ = true;
+  result.logprobs = std::move(figures.logprobs);
   result.metrics = sums.Metrics(algorithm_);
   AddOutsideMetrics(&result.metrics);
   return result;

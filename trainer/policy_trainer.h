@@ -37,10 +37,19 @@
 
 namespace rein::trainer {
 
+// Of the targets of each sequence; empty for one that needed no forward pass.
+struct TokenFigures {
+  std::vector<std::vector<float>> logprobs, entropies;  // nats
+
+  explicit TokenFigures(size_t sequences) : logprobs(sequences), entropies(sequences) {}
+};
+
 struct UpdateResult {
   std::vector<double> advantages;  // of each sequence; empty when the algorithm has none
   std::vector<Metric> metrics;
   std::vector<MismatchedToken> mismatched;  // the first of this rank, if any
+  // Of all ranks' sequences, with TrainerSettings::token_figures: before the first step that learned from a sequence.
+  std::optional<TokenFigures> figures;
 };
 
 struct PassResult {
@@ -129,16 +138,19 @@ class PolicyTrainer {
                                                    const std::vector<size_t>& members,
                                                    bool whole = false) const;
   absl::Status Accumulate(const UpdateBatch& batch, const std::vector<size_t>& minibatch,
-                          UpdateSums* sums, std::vector<std::vector<float>>* logprobs, bool whole = false);
+                          UpdateSums* sums, TokenFigures* figures, bool whole = false);
   // `minibatch_tokens`: of all ranks' sequences together.
   absl::Status Microbatch(const UpdateBatch& batch, const std::vector<size_t>& members, double minibatch_tokens,
-                          UpdateSums* sums, std::vector<std::vector<float>>* logprobs);
+                          UpdateSums* sums, TokenFigures* figures);
   absl::Status AskOutsideLoss(const std::vector<size_t>& minibatch, size_t step, UpdateBatch* batch,
                               UpdateSums* sums);
   void AddOutsideMetrics(std::vector<Metric>* metrics);
   at::Tensor EmbeddingNoise(const std::vector<TrainingSequence>& sequences,
                             const std::vector<size_t>& members) const;
   absl::Status Agree(const absl::Status& own);
+  // Of the sequences that were `passed`; the others have none.
+  absl::Status ShareFigures(const std::vector<TrainingSequence>& sequences, const std::vector<size_t>& passed,
+                            TokenFigures* figures);
   absl::Status ShareLogprobs(const std::vector<TrainingSequence>& sequences,
                              std::vector<std::vector<float>>* logprobs);
   double kl_coefficient() const {

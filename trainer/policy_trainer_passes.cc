@@ -42,6 +42,20 @@ absl::Status PolicyTrainer::ShareLogprobs(const std::vector<TrainingSequence>& s
   return absl::OkStatus();
 }
 
+absl::Status PolicyTrainer::ShareFigures(const std::vector<TrainingSequence>& sequences,
+                                         const std::vector<size_t>& passed, TokenFigures* figures) {
+  if (group_.size() == 1) return absl::OkStatus();
+  std::vector<bool> has(sequences.size());
+  for (size_t i : passed) has[i] = true;
+  for (auto* rows : {&figures->logprobs, &figures->entropies}) {
+    REIN_RETURN_IF_ERROR(ShareLogprobs(sequences, rows));
+    for (size_t i = 0; i < sequences.size(); ++i) {
+      if (!has[i]) (*rows)[i].clear();
+    }
+  }
+  return absl::OkStatus();
+}
+
 // Figures of every target, each rank computing those of its share, or `whole`: this one all of them.
 absl::StatusOr<std::vector<std::vector<float>>> PolicyTrainer::OfTargets(
     const std::vector<TrainingSequence>& sequences, const TargetPass& pass, bool whole) {

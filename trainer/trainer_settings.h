@@ -26,6 +26,7 @@ struct TrainerSettings {
   bool recompute = false;
   // Neighbours' common prompt is computed once, with the same gradients but for rounding, where the model allows it.
   bool share_prompts = true;
+  bool token_figures = false;  // UpdateResult::figures are wanted, of algorithms that learn from what was sampled
   double max_grad_norm = 1;
   AdamWSettings adamw;
   OptimizerPlacement optimizer;

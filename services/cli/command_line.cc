@@ -9,6 +9,7 @@
 #include <CLI/CLI.hpp>
 
 #include "common/config/nearest_name.h"
+#include "common/version/build_version.h"
 #include "services/cli/app_text.h"
 #include "services/cli/command_flags.h"
 #include "services/cli/context.h"
@@ -294,7 +295,7 @@ void AddKeepCommands(CLI::App& app, Flags& flags) {
     return RunDelete(client, flags.names, flags.yes);
   });
   deletion->add_option("jobs", flags.names, "The jobs")->required();
-  CLI::App* gc = ControllerCommand(app, flags, "gc", "Delete old jobs that failed or were cancelled", [&flags](ControllerClient& client) {
+  CLI::App* gc = ControllerCommand(app, flags, "gc", "Delete what the retention of jobs says is due, and old jobs that failed or were cancelled", [&flags](ControllerClient& client) {
     flags.collect.yes = flags.yes;
     return RunCollect(client, flags.collect);
   });
@@ -380,6 +381,7 @@ int RunCommandLine(int argc, char** argv) {
       "rein");
   app.require_subcommand(1);
   app.set_help_all_flag("--help-all", "Help of every command");
+  app.set_version_flag("--version", version::Describe("rein", version::ThisBuild()), "Print this program's version and leave");
   Flags flags;
   AddCommands(app, flags);
   try {

@@ -174,6 +174,13 @@ absl::StatusOr<v1::Job> ControllerClient::DeleteCheckpoint(const std::string& na
   return stub_->Call(&Stub::Rpc::DeleteCheckpoint, request);
 }
 
+absl::StatusOr<v1::ApplyRetentionReply> ControllerClient::ApplyRetention(bool dry_run) {
+  v1::ApplyRetentionRequest request;
+  request.set_request_id(RandomRequestId());
+  request.set_dry_run(dry_run);
+  return stub_->Call(&Stub::Rpc::ApplyRetention, request);
+}
+
 absl::StatusOr<v1::ListUpdatesReply> ControllerClient::ListUpdates(
     const v1::ListUpdatesRequest& request) {
   return stub_->Call(&Stub::Rpc::ListUpdates, request);

@@ -31,6 +31,7 @@ class ControllerClient {
   absl::StatusOr<v1::Job> Pause(const std::string& name);
   absl::StatusOr<v1::DeleteJobReply> Delete(const std::string& name);
   absl::StatusOr<v1::Job> DeleteCheckpoint(const std::string& name, uint32_t number);
+  absl::StatusOr<v1::ApplyRetentionReply> ApplyRetention(bool dry_run);
   absl::StatusOr<v1::ListUpdatesReply> ListUpdates(const v1::ListUpdatesRequest& request);
   absl::StatusOr<v1::Job> Resume(const v1::ResumeJobRequest& request);
   absl::StatusOr<v1::GetServerReply> GetServer(absl::Duration deadline = absl::Seconds(10));

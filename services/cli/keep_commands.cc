@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <map>
+#include <set>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
@@ -138,29 +139,50 @@ int RunCollect(ControllerClient& client, const CollectFlags& flags) {
   if (!age.ok()) return PrintError(age.status());
   absl::StatusOr<v1::ListJobsReply> jobs = client.ListJobs();
   if (!jobs.ok()) return PrintError(jobs.status());
-  const double before = absl::ToDoubleSeconds(absl::Now() - *age - absl::UnixEpoch());
-  std::vector<std::string> old;
+  absl::StatusOr<v1::ApplyRetentionReply> due = client.ApplyRetention(/*dry_run=*/true);
+  if (absl::IsUnimplemented(due.status())) due = v1::ApplyRetentionReply();  // a controller that knows no retention
+  if (!due.ok()) return PrintError(due.status());
+  const double now = absl::ToDoubleSeconds(absl::Now() - absl::UnixEpoch());
+  auto ago = [&](double when) { return absl::StrCat(Age(absl::Seconds(now - when)), " ago"); };
   double total = 0;
-  std::vector<std::vector<std::string>> rows = {{"NAME", "STATE", "ENDED", "DISK"}};
+  std::vector<std::vector<std::string>> rows = {{"NAME", "WHAT", "BECAUSE", "DISK"}};
+  auto add = [&](const std::string& name, const std::string& what, const std::string& why, uint64_t bytes) {
+    total += static_cast<double>(bytes);
+    rows.push_back({name, what, why, Size(static_cast<double>(bytes))});
+  };
+  std::set<std::string> going;  // with all that they left
+  for (const v1::Expired& one : due->expired()) {
+    add(one.job(), one.what(), absl::StrCat("retention.", one.what(), "_days, due ", ago(one.due_at())), one.bytes());
+    if (one.what() == "job") going.insert(one.job());
+  }
+  std::vector<std::string> old;
   for (const v1::Job& job : jobs->jobs()) {
     const std::string state = absl::AsciiStrToLower(NameOf(job.state()));
-    const bool ended = job.state() >= v1::JOB_STATE_SUCCEEDED && job.ended_at() > 0 && job.ended_at() <= before;
-    if (!ended || std::find(flags.states.begin(), flags.states.end(), state) == flags.states.end()) continue;
+    const bool ended = job.state() >= v1::JOB_STATE_SUCCEEDED && job.ended_at() > 0 &&
+                       job.ended_at() <= now - absl::ToDoubleSeconds(*age);
+    if (!ended || going.count(job.name()) > 0) continue;
+    if (std::find(flags.states.begin(), flags.states.end(), state) == flags.states.end()) continue;
     absl::StatusOr<v1::Job> whole = client.GetJob(job.name());
     if (!whole.ok()) continue;  // deleted meanwhile
-    total += static_cast<double>(whole->disk_bytes());
     old.push_back(job.name());
-    rows.push_back({job.name(), NameOf(job.state()), absl::StrCat(Age(absl::Now() - absl::UnixEpoch() - absl::Seconds(job.ended_at())), " ago"),
-                    Size(static_cast<double>(whole->disk_bytes()))});
+    add(job.name(), "job", absl::StrCat(state, " ", ago(job.ended_at())), whole->disk_bytes());
   }
-  if (old.empty()) {
-    Print(absl::StrCat("no job ended ", absl::StrJoin(flags.states, " or "), " more than ", flags.older_than, " ago\n"));
+  if (rows.size() == 1) {
+    Print(absl::StrCat("no job ended ", absl::StrJoin(flags.states, " or "), " more than ", flags.older_than,
+                       " ago, and no retention is due\n"));
     return kExitOk;
   }
-  Print(absl::StrCat(Table(rows), old.size(), old.size() == 1 ? " job, " : " jobs, ", Size(total), "\n"));
+  Print(absl::StrCat(Table(rows), rows.size() - 1, rows.size() == 2 ? " thing, " : " things, ", Size(total), "\n"));
   if (flags.dry_run) return kExitOk;
   if (!Confirmed("delete them?", flags.yes)) return Declined();
   int code = kExitOk;
+  if (due->expired_size() > 0) {
+    due = client.ApplyRetention(/*dry_run=*/false);
+    if (!due.ok()) return PrintError(due.status());
+    for (const v1::Expired& one : due->expired()) {
+      if (!one.error().empty()) code = PrintError(absl::InternalError(absl::StrCat(one.job(), " ", one.what(), ": ", one.error())));
+    }
+  }
   for (const std::string& name : old) {
     absl::StatusOr<v1::DeleteJobReply> deleted = client.Delete(name);
     if (!deleted.ok()) code = PrintError(deleted.status());

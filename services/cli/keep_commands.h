@@ -33,7 +33,7 @@ struct CollectFlags {
   std::vector<std::string> states = {"failed", "cancelled"};
   bool dry_run = false, yes = false;
 };
-// Deletes jobs that ended so long ago; never one that another starts from.
+// Deletes what `retention` of jobs says is due, and jobs that ended so long ago; never what another starts from.
 int RunCollect(ControllerClient& client, const CollectFlags& flags);
 
 // "90s", "15m", "12h", "30d". INVALID_ARGUMENT for another text.

@@ -41,6 +41,11 @@ absl::StatusOr<std::unique_ptr<Controller>> Controller::Create(ControllerOptions
 Controller::~Controller() { stopping_ = true; }
 
 absl::Time Controller::Step() {
+  const absl::Time house = KeepHouse();
+  return std::min(house, StepJobs());
+}
+
+absl::Time Controller::StepJobs() {
   if (running_.job == nullptr) StartNext();
   if (running_.job == nullptr) return registry_->ExpireLeases();
   if (running_.opening.valid()) {

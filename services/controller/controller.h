@@ -19,6 +19,7 @@
 #include "rein/v1/controller.pb.h"
 #include "services/controller/actor_registry.h"
 #include "services/controller/job_recorder.h"
+#include "services/controller/retention.h"
 #include "services/controller/run_loop.h"
 #include "services/controller/store.h"
 
@@ -70,6 +71,10 @@ class Controller {
                                  const std::vector<std::string>& overrides);
   // FAILED_PRECONDITION while the job, or one that starts from it, has not ended. Frees its disk.
   absl::StatusOr<v1::DeleteJobReply> Delete(const std::string& name);
+  // Deletes what is due of `wanted` jobs (null: of all), at most so many things; `dry_run`: only says so. What another
+  // job that has not ended starts from waits for it.
+  v1::ApplyRetentionReply ApplyRetention(bool dry_run, const std::function<bool(const JobRecord&)>& wanted = nullptr,
+                                         size_t at_most = SIZE_MAX);
   // NOT_FOUND names those that are there.
   absl::StatusOr<v1::Job> DeleteCheckpoint(const std::string& name, uint32_t number);
   absl::StatusOr<v1::ListUpdatesReply> ListUpdates(const v1::ListUpdatesRequest& request);
@@ -100,6 +105,7 @@ class Controller {
         wake_(std::move(wake)) {}
 
   static absl::StatusOr<Sources> OpenSources(const v1::JobConfig& config);
+  absl::Time StepJobs();
   void StartNext();
   void BeginRun();
   void StepRun();
@@ -107,6 +113,12 @@ class Controller {
   void Reread(JobRecord& job);
   void SetState(JobRecord& job, v1::JobState state, const std::string& message);
   std::string WhatIsKept(const JobRecord& job);
+  // A job that has not ended and reads weights below `folder`, which is of `job`; null: none.
+  const JobRecord* ReaderOf(const JobRecord& job, const std::string& folder) const;
+  absl::Status Expire(JobRecord& job, Leftover what);
+  void RemoveExpiredFiles();
+  // Applies retention now and then; returns when to call again.
+  absl::Time KeepHouse();
   absl::StatusOr<JobRecord*> Find(const std::string& name);
   v1::Job ToProto(const JobRecord& job, bool full);
   // The ledger of a job that runs or ran; `owned` keeps one that was opened for this.
@@ -123,6 +135,7 @@ class Controller {
   std::vector<std::unique_ptr<JobRecord>> jobs_;  // oldest first
   std::atomic<bool> stopping_ = false;  // for the thread that reads the data
   Running running_;
+  absl::Time next_retention_ = absl::InfinitePast();
 };
 
 bool HasEnded(v1::JobState state);

@@ -11,6 +11,7 @@
 #include "common/config/yaml_writer.h"
 #include "common/status/status_macros.h"
 #include "services/controller/controller.h"
+#include "services/controller/retention.h"
 
 namespace rein::services {
 namespace {
@@ -44,23 +45,6 @@ std::string FixedSetting(const v1::JobConfig& a, const v1::JobConfig& b) {
   return "";
 }
 
-// Of the files below a folder; 0 for one that is not there.
-uint64_t DiskBytes(const std::string& folder) {
-  std::error_code error;
-  uint64_t bytes = 0;
-  auto entry = fs::recursive_directory_iterator(
-      folder, fs::directory_options::skip_permission_denied, error);
-  for (; !error && entry != fs::recursive_directory_iterator(); entry.increment(error)) {
-    std::error_code gone;
-    if (entry->is_regular_file(gone)) bytes += entry->file_size(gone);
-  }
-  return bytes;
-}
-
-// What the controller and the trainer leave in a job's folder; nothing else there is deleted.
-constexpr const char* kOwnFiles[] = {"checkpoints", "model", "tensorboard", "metrics.jsonl",
-                                     "evals.jsonl", "completions.jsonl", "scores.jsonl"};
-
 bool Wanted(const v1::StoredRollout& stored, const v1::ListRolloutsRequest& request) {
   const v1::Rollout& rollout = stored.rollout();
   const double reward = rollout.reward().reward();
@@ -90,14 +74,6 @@ absl::Status HasWeights(const std::string& key, const JobRecord& job, const std:
   return absl::InvalidArgumentError(absl::StrCat(key, ": job ", job.name, " (",
                                                  v1::JobState_Name(job.state).substr(10),
                                                  ") has left no weights in ", path));
-}
-
-// Whether a job reads weights below `folder`.
-bool ReadsWeightsOf(const v1::JobConfig& job, const std::string& folder) {
-  if (job.model().path().rfind(folder, 0) == 0) return true;
-  return std::any_of(job.rewards().begin(), job.rewards().end(), [&](const auto& reward) {
-    return reward.model().path().rfind(folder, 0) == 0;
-  });
 }
 
 }  // namespace
@@ -194,11 +170,14 @@ v1::Job Controller::ToProto(const JobRecord& job, bool full) {
   proto.set_config_hash(job.config_hash);
   proto.set_output(job.output);
   proto.set_owner(job.owner);
+  if (!full) {
+    *proto.mutable_metrics() = job.figures.metrics();
+    return proto;
+  }
   if (auto update = store_->ReadUpdate(job.name, job.updates_done);
       update.ok() && update->has_value()) {
     *proto.mutable_metrics() = (*update)->metrics();
   }
-  if (!full) return proto;
   proto.set_disk_bytes(DiskBytes(store_->RolloutFolder(job.name)) + DiskBytes(job.output));
   proto.set_config_yaml(config::ToYaml(job.config));
   *proto.mutable_config() = job.config;
@@ -270,6 +249,12 @@ absl::StatusOr<v1::Job> Controller::Resume(const std::string& name,
                                                       v1::JobState_Name(job->state).substr(10),
                                                       ": only paused and failed jobs are resumed"));
   }
+  for (Leftover gone : {Leftover::kRollouts, Leftover::kCheckpoints}) {
+    if ((job->expired & static_cast<uint64_t>(gone)) == 0) continue;
+    return absl::FailedPreconditionError(absl::StrCat(
+        "job ", job->name, " cannot go on: its ", NameOf(gone), " were deleted by retention.", NameOf(gone),
+        "_days; submit it again under another name"));
+  }
   if (!overrides.empty()) {
     REIN_ASSIGN_OR_RETURN(v1::JobConfig changed,
                           config::ReadJob({.yaml = config::ToYaml(job->config),
@@ -285,40 +270,6 @@ absl::StatusOr<v1::Job> Controller::Resume(const std::string& name,
   job->skipped_in_row = 0;
   SetState(*job, v1::JOB_STATE_QUEUED, "");
   return ToProto(*job, true);
-}
-
-absl::StatusOr<v1::DeleteJobReply> Controller::Delete(const std::string& name) {
-  REIN_ASSIGN_OR_RETURN(JobRecord * job, Find(name));
-  if (!HasEnded(job->state)) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("job ", job->name, " is ", v1::JobState_Name(job->state).substr(10),
-                     ": cancel it before it is deleted"));
-  }
-  for (const auto& other : jobs_) {
-    const bool uses = ReadsWeightsOf(other->config, job->output + "/");
-    if (other.get() == job || HasEnded(other->state) || !uses) continue;
-    return absl::FailedPreconditionError(absl::StrCat(
-        "job ", other->name, " (", v1::JobState_Name(other->state).substr(10),
-        ") starts from the weights of ", job->name, ": wait for it, or cancel it"));
-  }
-  // The store first: files without a job only take space, a job without files would be a lie.
-  REIN_RETURN_IF_ERROR(store_->DeleteJob(job->name));
-  REIN_RETURN_IF_ERROR(store_->Commit());
-  v1::DeleteJobReply reply;
-  std::vector<std::string> doomed = {store_->RolloutFolder(job->name)};
-  for (const char* file : kOwnFiles) doomed.push_back(absl::StrCat(job->output, "/", file));
-  for (const std::string& path : doomed) {
-    std::error_code error;
-    const uint64_t bytes =
-        fs::is_regular_file(path, error) ? fs::file_size(path, error) : DiskBytes(path);
-    fs::remove_all(path, error);
-    if (!error) reply.set_freed_bytes(reply.freed_bytes() + bytes);
-  }
-  std::error_code error;
-  fs::remove(job->output, error);  // if nothing else lies in it
-  recorder_.OnDelete(*job);
-  std::erase_if(jobs_, [&](const auto& one) { return one.get() == job; });
-  return reply;
 }
 
 absl::StatusOr<v1::Job> Controller::DeleteCheckpoint(const std::string& name, uint32_t number) {
@@ -415,6 +366,11 @@ absl::StatusOr<v1::ListRolloutsReply> Controller::ListRollouts(
       if (Wanted(stored, request)) rollouts.push_back(std::move(stored));
     }
   }
+  if (rollouts.empty() && deleted > 0 && (job->expired & static_cast<uint64_t>(Leftover::kRollouts)) != 0) {
+    return absl::NotFoundError(absl::StrCat("the rollouts of ", job->name, " were deleted ",
+                                            job->config.retention().rollouts_days(),
+                                            " days after its end: retention.rollouts_days"));
+  }
   if (rollouts.empty() && deleted > 0) {
     return absl::NotFoundError(absl::StrCat(
         "the ", deleted, " rollouts of update ", reply.update(),
@@ -434,6 +390,8 @@ absl::StatusOr<v1::ListRolloutsReply> Controller::ListRollouts(
     if (!request.tokens()) {
       rollout->clear_prompt_token_ids();
       rollout->clear_reference_logprobs();
+      rollout->clear_policy_logprobs();
+      rollout->clear_policy_entropies();
       v1::Completion* completion = rollout->mutable_completion();
       completion->clear_behaviour_logprobs();
       completion->clear_untempered_logprobs();

@@ -203,6 +203,21 @@ grpc::Status ControllerServiceImpl::DeleteCheckpoint(Context* context,
   return Change<v1::Job>(context, "DeleteCheckpoint", request->name(), remove, reply);
 }
 
+grpc::Status ControllerServiceImpl::ApplyRetention(Context* context, const v1::ApplyRetentionRequest* request,
+                                                   v1::ApplyRetentionReply* reply) {
+  const access::Caller caller = CallerOf(*context);
+  auto theirs = [&](const JobRecord& job) { return caller.sees_all() || job.owner == caller.tenant; };
+  *reply = controller_.Call<v1::ApplyRetentionReply>(
+      [&](Controller& c) { return c.ApplyRetention(request->dry_run(), theirs); });
+  if (request->dry_run()) return grpc::Status::OK;
+  for (const v1::Expired& one : reply->expired()) {
+    const absl::Status result = one.error().empty() ? absl::OkStatus() : absl::InternalError(one.error());
+    absl::Status written = Audit(caller, "ApplyRetention", absl::StrCat(one.job(), " ", one.what()), result);
+    if (!written.ok()) return rpc::ToGrpc(written);
+  }
+  return grpc::Status::OK;
+}
+
 grpc::Status ControllerServiceImpl::ListUpdates(Context* context,
                                                 const v1::ListUpdatesRequest* request,
                                                 v1::ListUpdatesReply* reply) {

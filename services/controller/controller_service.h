@@ -43,6 +43,8 @@ class ControllerServiceImpl final : public v1::ControllerService::Service {
                       v1::DeleteJobReply* reply) override;
   grpc::Status DeleteCheckpoint(Context* context, const v1::DeleteCheckpointRequest* request,
                                 v1::Job* reply) override;
+  grpc::Status ApplyRetention(Context* context, const v1::ApplyRetentionRequest* request,
+                              v1::ApplyRetentionReply* reply) override;
   grpc::Status ListUpdates(Context* context, const v1::ListUpdatesRequest* request,
                            v1::ListUpdatesReply* reply) override;
   grpc::Status Submit(Context* context, const v1::SubmitRequest* request, v1::SubmitReply* reply) override;

@@ -273,6 +273,13 @@ void JobRecorder::OnDelete(const JobRecord& job) {
   if (tensorboard_job_ == job.name) tensorboard_.reset();
 }
 
+void JobRecorder::OnExpired(const v1::Expired& expired) {
+  telemetry::Log::Fields fields = {{"job", expired.job()}, {"what", expired.what()}, {"bytes", absl::StrCat(expired.bytes())}};
+  if (expired.error().empty()) return log_.Info("retention has deleted", fields);
+  fields.emplace_back("error", expired.error());
+  log_.Warn("retention cannot delete", fields);
+}
+
 void JobRecorder::RemoveCheckpoint(const std::string& path) {
   std::error_code error;
   std::filesystem::remove_all(path, error);

@@ -39,6 +39,8 @@ class JobRecorder final : public RunRecorder {
   void OnStore(const std::map<v1::JobState, int>& jobs, const std::filesystem::space_info& disk);
   void OnLedger(const JobRecord& job, const v1::LedgerSummary& ledger,
                 const std::optional<v1::Checkpoint>& newest);
+  // What retention has deleted, or could not.
+  void OnExpired(const v1::Expired& expired);
   // Forgets every series of a job that was deleted.
   void OnDelete(const JobRecord& job);
 

@@ -66,7 +66,8 @@ absl::Status Ledger::Load() {
 
 absl::Status Ledger::LoadRollouts() {
   Statement query = store_.database().Prepare(
-      "SELECT sequence, sibling, segment, position, score FROM rollouts WHERE job = ?");
+      "SELECT sequence, sibling, segment, position, score, figures_segment, figures_segment IS NULL "
+      "FROM rollouts WHERE job = ?");
   query.Bind(1, job_);
   while (query.Next()) {
     auto group = groups_.find(query.Unsigned(0));
@@ -78,6 +79,7 @@ absl::Status Ledger::LoadRollouts() {
     sibling.stored = true;
     sibling.place = {.segment = static_cast<uint32_t>(query.Unsigned(2)),
                      .offset = query.Unsigned(3)};
+    if (query.Unsigned(6) == 0) sibling.figures_segment = static_cast<uint32_t>(query.Unsigned(5));
     v1::Rollout score;
     if (!score.ParseFromString(query.Bytes(4))) {
       return absl::DataLossError(absl::StrCat("store: a score of ", job_, " is damaged"));
@@ -175,7 +177,7 @@ absl::StatusOr<bool> Ledger::StoreRollout(uint64_t order, const v1::StoredRollou
   }
   REIN_ASSIGN_OR_RETURN(sibling.place, segments_->Append(stored.SerializeAsString()));
   REIN_RETURN_IF_ERROR(store_.database()
-                           .Prepare("INSERT INTO rollouts VALUES (?, ?, ?, ?, ?, ?, NULL)")
+                           .Prepare("INSERT INTO rollouts VALUES (?, ?, ?, ?, ?, ?, NULL, NULL, NULL)")
                            .Bind(1, job_)
                            .Bind(2, order)
                            .Bind(3, uint64_t{rollout.sibling()})
@@ -238,7 +240,7 @@ absl::Status Ledger::Training(uint64_t update, const std::vector<uint64_t>& orde
 }
 
 absl::Status Ledger::Consumed(uint64_t update, const std::vector<double>& advantages,
-                              uint32_t trained_siblings) {
+                              uint32_t trained_siblings, const Figures& figures) {
   size_t next = 0;
   for (uint64_t order : GroupsOf(update)) {
     REIN_ASSIGN_OR_RETURN(Group * group, Require(order, {GroupState::kTraining}, "consume"));
@@ -246,12 +248,17 @@ absl::Status Ledger::Consumed(uint64_t update, const std::vector<double>& advant
     REIN_RETURN_IF_ERROR(Write(*group));
     const uint32_t trained =
         std::min(trained_siblings, static_cast<uint32_t>(group->siblings.size()));
-    for (uint32_t i = 0; i < trained && next < advantages.size(); ++i) {
+    for (uint32_t i = 0; i < trained; ++i) {
       if (group->siblings[i].failed) continue;
+      const size_t place = next++;
+      if (place < static_cast<size_t>(figures.size())) {
+        REIN_RETURN_IF_ERROR(StoreFigures(*group, i, figures[static_cast<int>(place)]));
+      }
+      if (place >= advantages.size()) continue;
       REIN_RETURN_IF_ERROR(
           store_.database()
               .Prepare("UPDATE rollouts SET advantage=? WHERE job=? AND sequence=? AND sibling=?")
-              .Bind(1, advantages[next++])
+              .Bind(1, advantages[place])
               .Bind(2, job_)
               .Bind(3, order)
               .Bind(4, uint64_t{i})
@@ -259,6 +266,23 @@ absl::Status Ledger::Consumed(uint64_t update, const std::vector<double>& advant
     }
   }
   return absl::OkStatus();
+}
+
+absl::Status Ledger::StoreFigures(const Group& group, uint32_t sibling, const v1::PolicyFigures& figures) {
+  if (figures.logprobs().empty() || !group.siblings[sibling].stored) return absl::OkStatus();
+  v1::Rollout trained;  // only what training adds
+  *trained.mutable_policy_logprobs() = figures.logprobs();
+  *trained.mutable_policy_entropies() = figures.entropies();
+  REIN_ASSIGN_OR_RETURN(RecordPlace place, segments_->Append(trained.SerializeAsString()));
+  groups_[group.order].siblings[sibling].figures_segment = place.segment;
+  return store_.database()
+      .Prepare("UPDATE rollouts SET figures_segment=?, figures_position=? WHERE job=? AND sequence=? AND sibling=?")
+      .Bind(1, uint64_t{place.segment})
+      .Bind(2, place.offset)
+      .Bind(3, job_)
+      .Bind(4, group.order)
+      .Bind(5, uint64_t{sibling})
+      .Run();
 }
 
 absl::Status Ledger::RollBack(uint64_t update) {
@@ -284,7 +308,9 @@ absl::StatusOr<std::vector<uint32_t>> Ledger::ForgetRollouts(uint64_t update) {
     bool over = group.state == GroupState::kDropped ||
                 (group.state == GroupState::kConsumed && group.update <= update);
     for (const Sibling& sibling : group.siblings) {
-      if (sibling.stored && !over) needed.insert(sibling.place.segment);
+      if (!sibling.stored || over) continue;
+      needed.insert(sibling.place.segment);
+      if (sibling.figures_segment) needed.insert(*sibling.figures_segment);
     }
   }
   std::vector<uint32_t> segments = segments_->List();
@@ -295,10 +321,17 @@ absl::StatusOr<std::vector<uint32_t>> Ledger::ForgetRollouts(uint64_t update) {
                              .Bind(1, job_)
                              .Bind(2, uint64_t{segment})
                              .Run());
+    REIN_RETURN_IF_ERROR(
+        store_.database()
+            .Prepare("UPDATE rollouts SET figures_segment=NULL, figures_position=NULL WHERE job=? AND figures_segment=?")
+            .Bind(1, job_)
+            .Bind(2, uint64_t{segment})
+            .Run());
   }
   for (auto& [order, group] : groups_) {
     for (Sibling& sibling : group.siblings) {
       if (needed.count(sibling.place.segment) == 0) sibling.stored = false;
+      if (needed.count(sibling.figures_segment.value_or(segments_->newest())) == 0) sibling.figures_segment.reset();
     }
   }
   return segments;
@@ -331,7 +364,8 @@ absl::StatusOr<v1::StoredRollout> Ledger::Read(uint64_t order, uint32_t sibling)
   v1::StoredRollout stored;
   if (!stored.ParseFromString(bytes)) return absl::DataLossError("a stored rollout is damaged");
   Statement query = store_.database().Prepare(
-      "SELECT score, advantage, advantage IS NULL FROM rollouts "
+      "SELECT score, advantage, advantage IS NULL, figures_segment, figures_position, figures_segment IS NULL "
+      "FROM rollouts "
       "WHERE job=? AND sequence=? AND sibling=?");
   query.Bind(1, job_).Bind(2, order).Bind(3, uint64_t{sibling});
   if (!query.Next()) {
@@ -342,6 +376,13 @@ absl::StatusOr<v1::StoredRollout> Ledger::Read(uint64_t order, uint32_t sibling)
   if (!score.ParseFromString(query.Bytes(0))) return absl::DataLossError("a score is damaged");
   stored.mutable_rollout()->MergeFrom(score);
   if (query.Unsigned(2) == 0) stored.mutable_rollout()->set_advantage(query.Double(1));
+  if (query.Unsigned(5) == 0) {
+    const RecordPlace place{.segment = static_cast<uint32_t>(query.Unsigned(3)), .offset = query.Unsigned(4)};
+    v1::Rollout trained;
+    REIN_ASSIGN_OR_RETURN(bytes, segments_->Read(place));
+    if (!trained.ParseFromString(bytes)) return absl::DataLossError("a stored rollout's figures are damaged");
+    stored.mutable_rollout()->MergeFrom(trained);
+  }
   stored.set_update(group->update);
   return stored;
 }

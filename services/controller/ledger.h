@@ -43,6 +43,7 @@ struct Sibling {
   bool scored = false;  // its RewardResult is there; an error counts
   bool failed = false;  // it could not be scored: never trained on
   RecordPlace place;
+  std::optional<uint32_t> figures_segment;  // where what the trainer said of its tokens stands, if anywhere
   double reward = 0;
 };
 
@@ -77,10 +78,11 @@ class Ledger {
   absl::Status Scored(uint64_t order);
   absl::Status Drop(uint64_t order, const std::string& reason);
   absl::Status Training(uint64_t update, const std::vector<uint64_t>& orders);
-  // `advantages` by group in the order of Training(), then by usable sibling below `trained_siblings`; may
-  // be empty.
+  using Figures = google::protobuf::RepeatedPtrField<v1::PolicyFigures>;
+  // `advantages` and `figures` by group in the order of Training(), then by usable sibling below `trained_siblings`;
+  // each may be empty.
   absl::Status Consumed(uint64_t update, const std::vector<double>& advantages,
-                        uint32_t trained_siblings = UINT32_MAX);
+                        uint32_t trained_siblings = UINT32_MAX, const Figures& figures = {});
   absl::Status RollBack(uint64_t update);
   // scored -> consumed, for a job that trains nothing.
   absl::Status Collect(uint64_t order);
@@ -100,7 +102,7 @@ class Ledger {
   absl::StatusOr<std::vector<uint32_t>> ForgetRollouts(uint64_t update);
   void RemoveSegments(const std::vector<uint32_t>& segments);
 
-  // With rewards, reference log-probs, advantage and update, as far as they are known.
+  // With rewards, reference log-probs, advantage, the trainer's figures and update, as far as they are known.
   absl::StatusOr<v1::StoredRollout> Read(uint64_t order, uint32_t sibling);
   absl::Status Sync() { return segments_->Sync(); }
 
@@ -116,6 +118,7 @@ class Ledger {
                                  const std::string& doing);
   void Enter(Group& group, GroupState state);
   absl::Status Write(const Group& group);
+  absl::Status StoreFigures(const Group& group, uint32_t sibling, const v1::PolicyFigures& figures);
 
   Store& store_;
   const std::string job_;

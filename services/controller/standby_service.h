@@ -27,6 +27,7 @@ class StandbyService final : public v1::ControllerService::Service {
   grpc::Status Resume(C*, const v1::ResumeJobRequest*, v1::Job*) override { return Refuse(); }
   grpc::Status Delete(C*, const v1::JobCommand*, v1::DeleteJobReply*) override { return Refuse(); }
   grpc::Status DeleteCheckpoint(C*, const v1::DeleteCheckpointRequest*, v1::Job*) override { return Refuse(); }
+  grpc::Status ApplyRetention(C*, const v1::ApplyRetentionRequest*, v1::ApplyRetentionReply*) override { return Refuse(); }
   grpc::Status ListUpdates(C*, const v1::ListUpdatesRequest*, v1::ListUpdatesReply*) override { return Refuse(); }
   grpc::Status Logs(C*, const v1::LogsRequest*, grpc::ServerWriter<v1::LogLine>*) override { return Refuse(); }
   grpc::Status ListRollouts(C*, const v1::ListRolloutsRequest*, v1::ListRolloutsReply*) override { return Refuse(); }

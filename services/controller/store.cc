@@ -15,7 +15,7 @@ namespace {
 constexpr char kSelectJobs[] =
     "SELECT name, request_id, config, config_hash, state, message, submitted_at, ended_at, "
     "max_updates, updates_done, lineage, next_lineage, digest, cursor_epoch, cursor_position, "
-    "skipped_in_row, output, pausing, owner FROM jobs ORDER BY id";
+    "skipped_in_row, output, pausing, owner, figures, expired FROM jobs ORDER BY id";
 
 absl::StatusOr<JobRecord> ToJob(const Statement& row) {
   JobRecord job;
@@ -40,6 +40,12 @@ absl::StatusOr<JobRecord> ToJob(const Statement& row) {
   job.output = row.Bytes(16);
   job.pausing = row.Unsigned(17) != 0;
   job.owner = row.Bytes(18);
+  v1::UpdateRecord figures;
+  if (!figures.ParseFromString(row.Bytes(19))) {
+    return absl::DataLossError(absl::StrCat("store: the figures of job ", job.name, " are damaged"));
+  }
+  job.figures = ListedFigures(figures);
+  job.expired = row.Unsigned(20);
   return job;
 }
 
@@ -51,7 +57,8 @@ int BindState(Statement& statement, const JobRecord& job) {
   statement.Bind(8, job.updates_done).Bind(9, job.lineage).Bind(10, job.next_lineage);
   statement.Bind(11, job.digest).Bind(12, job.cursor_epoch).Bind(13, job.cursor_position);
   statement.Bind(14, job.skipped_in_row).Bind(15, job.output).Bind(16, uint64_t{job.pausing});
-  return 17;
+  statement.Bind(17, job.figures.SerializeAsString()).Bind(18, job.expired);
+  return 19;
 }
 
 // Rows of "SELECT blob ..." as messages.
@@ -69,6 +76,16 @@ absl::StatusOr<std::vector<Message>> ReadMessages(Statement statement) {
 }
 
 }  // namespace
+
+v1::UpdateRecord ListedFigures(const v1::UpdateRecord& record) {
+  v1::UpdateRecord listed;
+  for (const v1::Metric& metric : record.metrics()) {
+    for (const char* name : {"reward", "loss", "tokens_per_second"}) {
+      if (metric.name() == name) *listed.add_metrics() = metric;
+    }
+  }
+  return listed;
+}
 
 absl::StatusOr<std::unique_ptr<Store>> Store::Open(StoreOptions options) {
   std::error_code error;
@@ -129,8 +146,8 @@ absl::Status Store::InsertJob(const JobRecord& job) {
   Statement insert = database_->Prepare(
       "INSERT INTO jobs (config, config_hash, state, message, submitted_at, ended_at, max_updates, "
       "updates_done, lineage, next_lineage, digest, cursor_epoch, cursor_position, "
-      "skipped_in_row, output, pausing, name, request_id, owner) "
-      "VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)");
+      "skipped_in_row, output, pausing, figures, expired, name, request_id, owner) "
+      "VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)");
   int next = BindState(insert, job);
   return insert.Bind(next, job.name).Bind(next + 1, job.request_id).Bind(next + 2, job.owner).Run();
 }
@@ -141,6 +158,10 @@ absl::Status Store::DeleteJob(const std::string& job) {
     REIN_RETURN_IF_ERROR(rows.Bind(1, job).Run());
   }
   return database_->Prepare("DELETE FROM jobs WHERE name = ?").Bind(1, job).Run();
+}
+
+absl::Status Store::DeleteRollouts(const std::string& job) {
+  return database_->Prepare("DELETE FROM rollouts WHERE job = ?").Bind(1, job).Run();
 }
 
 std::string Store::RolloutFolder(const std::string& job) const {
@@ -157,7 +178,7 @@ absl::Status Store::UpdateJob(const JobRecord& job) {
   Statement update = database_->Prepare(
       "UPDATE jobs SET config=?, config_hash=?, state=?, message=?, submitted_at=?, ended_at=?, "
       "max_updates=?, updates_done=?, lineage=?, next_lineage=?, digest=?, cursor_epoch=?, "
-      "cursor_position=?, skipped_in_row=?, output=?, pausing=? WHERE name=?");
+      "cursor_position=?, skipped_in_row=?, output=?, pausing=?, figures=?, expired=? WHERE name=?");
   int next = BindState(update, job);
   return update.Bind(next, job.name).Run();
 }

@@ -51,7 +51,12 @@ struct JobRecord {
   std::string output;           // folder
   std::string owner;            // tenant; may be empty
   bool pausing = false;         // it will stop after the Update that runs
+  uint64_t expired = 0;         // bits of what its retention has deleted (retention.h)
+  v1::UpdateRecord figures;     // of the newest Update, as far as a list of jobs shows them
 };
+
+// What of an Update's figures a list of jobs shows.
+v1::UpdateRecord ListedFigures(const v1::UpdateRecord& record);
 
 struct ActorRecord {
   v1::Actor actor;  // role, name, address, epoch, device, build
@@ -78,6 +83,8 @@ class Store {
   absl::Status UpdateJob(const JobRecord& job);
   // With its events, records, ledger and rollouts.
   absl::Status DeleteJob(const std::string& job);
+  // Its rollouts alone, without their files.
+  absl::Status DeleteRollouts(const std::string& job);
   // Folder of the job's rollouts.
   std::string RolloutFolder(const std::string& job) const;
   // With PostgreSQL a controller that was replaced may still have files open there.

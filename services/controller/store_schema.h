@@ -7,7 +7,7 @@
 namespace rein::services {
 
 // Step i brings a store of schema version i to i + 1. A step that was released never changes.
-inline constexpr std::array<const char*, 3> kSchemaSteps = {R"(
+inline constexpr std::array<const char*, 4> kSchemaSteps = {R"(
 CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE jobs (
   id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, request_id TEXT NOT NULL,
@@ -47,6 +47,14 @@ ALTER TABLE jobs ADD COLUMN pausing INTEGER NOT NULL DEFAULT 0;
 )",
                                                                 R"(
 ALTER TABLE jobs ADD COLUMN owner TEXT NOT NULL DEFAULT '';
+)",
+                                                                R"(
+ALTER TABLE jobs ADD COLUMN figures BLOB;
+UPDATE jobs SET figures = (SELECT record FROM updates
+  WHERE job = jobs.name AND number <= jobs.updates_done ORDER BY number DESC LIMIT 1);
+ALTER TABLE jobs ADD COLUMN expired INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE rollouts ADD COLUMN figures_segment INTEGER;
+ALTER TABLE rollouts ADD COLUMN figures_position INTEGER;
 )"};
 
 }  // namespace rein::services

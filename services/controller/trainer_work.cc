@@ -104,6 +104,8 @@ void TrainerWork::RollBack(uint64_t checkpoint_update) {
   uint64_t lost = run_.job.updates_done - checkpoint_update;
   run_.Check(run_.ledger.RollBack(checkpoint_update));
   run_.job.updates_done = checkpoint_update;
+  absl::StatusOr<std::optional<v1::UpdateRecord>> newest = run_.deps.store.ReadUpdate(run_.job.name, checkpoint_update);
+  if (run_.Check(newest.status())) run_.job.figures = ListedFigures(newest->value_or(v1::UpdateRecord()));
   if (lost > 0) {
     run_.Tell(absl::StrCat("the trainer starts again at update ", checkpoint_update, ": ", lost,
                            lost == 1 ? " update is" : " updates are",
@@ -372,11 +374,10 @@ void TrainerWork::OnUpdated(absl::StatusOr<v1::UpdateReply> reply) {
   digest_ = reply->digest();
   run_.Check(run_.ledger.Consumed(wanted_.number,
                                   {reply->advantages().begin(), reply->advantages().end()},
-                                  run_.plan.group_size));
+                                  run_.plan.group_size, reply->policy_figures()));
   run_.job.updates_done = wanted_.number;
   run_.job.digest = digest_;
   run_.job.skipped_in_row = 0;
-  run_.SaveJob();
   Record(*reply);
 }
 
@@ -432,6 +433,8 @@ void TrainerWork::Record(const v1::UpdateReply& reply) {
   record.mutable_spans()->Assign(times.spans.begin(), times.spans.end());
   times = WorkTimes{.last_update = now};
   run_.Check(run_.deps.store.PutUpdate(run_.job.name, record));
+  run_.job.figures = ListedFigures(record);
+  run_.SaveJob();
   run_.Emit(std::move(event));
   if (reply.has_mismatch()) {
     const v1::Mismatch& first = reply.mismatch();

@@ -76,6 +76,7 @@ absl::StatusOr<trainer::TrainerSettings> SettingsFromJob(const v1::JobConfig& jo
   const v1::TrainerConfig& config = job.trainer();
   settings.microbatch_tokens = config.microbatch_tokens();
   settings.recompute = config.recompute();
+  settings.token_figures = job.retention().token_figures();
   settings.max_grad_norm = config.max_grad_norm();
   settings.adamw = {config.beta1(), config.beta2(), config.epsilon(), config.weight_decay(), job.seed()};
   settings.optimizer.narrow_moments = config.moments() == "bfloat16";

@@ -126,6 +126,11 @@ absl::StatusOr<v1::UpdateReply> TrainerSession::Update(const v1::UpdateRequest& 
   reply.set_digest(digest());
   reply.mutable_advantages()->Add(result.advantages.begin(), result.advantages.end());
   AddMetrics(result.metrics, &reply);
+  for (size_t i = 0; result.figures && i < result.figures->logprobs.size(); ++i) {
+    v1::PolicyFigures& figures = *reply.add_policy_figures();
+    figures.mutable_logprobs()->Add(result.figures->logprobs[i].begin(), result.figures->logprobs[i].end());
+    figures.mutable_entropies()->Add(result.figures->entropies[i].begin(), result.figures->entropies[i].end());
+  }
   for (const trainer::MismatchedToken& token : result.mismatched) {
     v1::Mismatch& mismatch = *reply.mutable_mismatch();
     mismatch.set_sequence(token.sequence);

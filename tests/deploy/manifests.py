@@ -12,6 +12,17 @@ except ImportError:
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 KUSTOMIZE = ROOT / "deploy/kustomize"
 SKIPPED = 77  # what ctest shows as skipped
+ROLES = ["controller", "trainer", "rollout", "reference", "reward"]
+COMPONENT = "app.kubernetes.io/component"
+
+# Which pods may reach which, and where: the whole list. None: every port.
+EDGES = {("controller", role): {7000} for role in ROLES[1:]}
+EDGES |= {(role, "controller"): {7000} for role in ROLES[1:]}
+EDGES |= {(a, b): None for a, b in [("trainer", "trainer"), ("trainer", "rollout"), ("trainer", "reference"),
+                                    ("rollout", "trainer"), ("reference", "trainer")]}
+EDGES |= {("reward", "reference"): {7000}}
+EDGES |= {(role, "scorer"): {7000} for role in ("controller", "reward", "trainer")}  # users' environments, scorers, losses
+OUTSIDE = {("monitoring", role): {7080} for role in ROLES} | {("clients", "controller"): {7000, 7080}}
 
 
 def skip_without_tools():

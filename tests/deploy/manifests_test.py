@@ -16,27 +16,16 @@ import tempfile
 import unittest
 
 import manifests
-from manifests import KUSTOMIZE, Network, containers_of, objects_of, pods_of, render, selects
+from manifests import COMPONENT, EDGES, KUSTOMIZE, OUTSIDE, ROLES, Network, containers_of, objects_of, pods_of, render, selects
 
 manifests.skip_without_tools()
 import component_renderings  # noqa: E402  (yaml is there, or the line above has ended the process)
 
 BIN = pathlib.Path(sys.argv.pop(1)).resolve()
 OVERLAYS = sorted(path.name for path in (KUSTOMIZE / "overlays").iterdir())
-ROLES = ["controller", "trainer", "rollout", "reference", "reward"]
 GPU = "nvidia.com/gpu"
 DEVICES = {GPU, "rdma/ib"}
 PRIVILEGED_COMPONENTS = {"rdma-infiniband"}  # says so, and opens its namespace
-COMPONENT = "app.kubernetes.io/component"
-
-# Which pods may reach which, and where: the whole list. None: every port.
-EDGES = {("controller", role): {7000} for role in ROLES[1:]}
-EDGES |= {(role, "controller"): {7000} for role in ROLES[1:]}
-EDGES |= {(a, b): None for a, b in [("trainer", "trainer"), ("trainer", "rollout"), ("trainer", "reference"),
-                                    ("rollout", "trainer"), ("reference", "trainer")]}
-EDGES |= {("reward", "reference"): {7000}}
-EDGES |= {(role, "scorer"): {7000} for role in ("controller", "reward", "trainer")}  # users' environments, scorers, losses
-OUTSIDE = {("monitoring", role): {7080} for role in ROLES} | {("clients", "controller"): {7000, 7080}}
 
 
 class Rendered:

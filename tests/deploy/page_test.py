@@ -9,6 +9,7 @@ $REIN_SCREENSHOTS when it is set.
 import json
 import os
 import pathlib
+import re
 import shutil
 import socket
 import sys
@@ -199,13 +200,34 @@ class PageTest(unittest.TestCase):
             self.assertEqual("".join(t for t in texts if not t.startswith("<|")), completion.get("text", ""))
         options = {o.get_attribute("value"): o for o in self.browser.find_elements(By.CSS_SELECTOR, "select[name=colour] option")}
         self.assertTrue(options["logprob"].is_selected())
-        for key in ("ratio", "policy-ratio", "entropy"):
+        for key in ("ratio", "policy-ratio", "entropy"):  # no reference scored these, and equal rewards teach nothing
             self.assertFalse(options[key].is_enabled(), key)
             self.assertIn("not stored", options[key].text)
         self.browser.find_element(By.TAG_NAME, "body").send_keys("c")
         self.until(lambda: "colour=none" in self.browser.current_url and not coloured(), "nothing is coloured")
         self.browser.find_element(By.TAG_NAME, "body").send_keys("c")
         self.until(lambda: "colour=logprob" in self.browser.current_url and coloured(), "and coloured again")
+
+    def test_tokens_that_taught_are_coloured_by_what_the_trainer_said(self):
+        job = (JOB % (MODEL, 1)).replace("name: seen", "name: taught").replace("[{exact_match: {}}]", "[{format: '(?s).*[0-4].*'}]")
+        self.stack.submit(job)
+        self.stack.rein("wait", "taught", "--timeout", "60")
+        with urllib.request.urlopen(f"http://{self.admin}/api/jobs/taught/rollouts?update=1&limit=256&tokens=1", timeout=20) as answer:
+            rollouts = [stored["rollout"] for stored in json.loads(answer.read())["rollouts"]]
+        learned = [rollout for rollout in rollouts if rollout.get("policy_logprobs")]
+        self.assertTrue(learned)
+        for rollout in learned:
+            self.assertEqual(len(rollout["policy_logprobs"]), len(rollout["completion"]["behaviour_logprobs"]))
+            for trained, sampled in zip(rollout["policy_logprobs"], rollout["completion"]["behaviour_logprobs"], strict=True):
+                self.assertAlmostEqual(float(trained), float(sampled), delta=1e-4, msg="sampled by the weights that learned")
+            self.assertTrue(all(0 <= float(entropy) < 8 for entropy in rollout["policy_entropies"]))
+        for key, title in (("entropy", r"log-prob -\d\S*, entropy \d"), ("policy-ratio", r"log-prob -\d\S*, ratio of trainer to generator 1")):
+            self.open(f"#/job/taught/rollouts?update=1&colour={key}", "update 1: 32 of 32")
+            self.assertTrue(self.browser.find_element(By.CSS_SELECTOR, f"select[name=colour] option[value={key}]").is_enabled(), key)
+            titles = lambda: [span.get_attribute("title") for span in self.browser.find_elements(By.CSS_SELECTOR, ".said span")]
+            self.until(lambda: any(re.search(title, one or "") for one in titles()), f"titles with {key}")
+        self.open("#/job/taught/rollouts?update=1&colour=entropy", "update 1: 32 of 32")
+        self.until(lambda: self.browser.find_elements(By.CSS_SELECTOR, ".said span[class^=c]"), "tokens by entropy")
 
     def test_ratios_and_folded_calls(self):
         self.open("#/", "seen")

@@ -63,6 +63,7 @@ class CommandLineTest(unittest.TestCase):
         self.assertIn("no answer from the controller at 127.0.0.1:9", self.rein("get", "jobs", "--server", "127.0.0.1:9", code=7))
         self.assertIn("nothing is up", self.rein("down"))
         self.assertIn("rein 0.", self.rein("version"))
+        self.assertRegex(self.rein("--version"), r"^rein 0\.\d+\.\d+ \(\S+, \w+\)\n$")
         self.assertIn("flavour", json.loads(self.rein("version", "-o", "json")))
 
     def test_wrong_usage(self):

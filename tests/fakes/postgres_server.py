@@ -72,6 +72,20 @@ class PostgresServer:
                   f"-c listen_addresses=127.0.0.1 -c port={self.port} -c unix_socket_directories={self.folder} "
                   "-c max_connections=40 -c shared_buffers=16MB")
 
+    def use_tls(self, certificate, key):
+        """Starts again with this certificate; TCP without TLS is refused from then on."""
+        data = self.folder / "data"
+        for source, name in ((certificate, "server.crt"), (key, "server.key")):
+            shutil.copyfile(source, data / name)
+            shutil.chown(data / name, data.owner(), data.group())
+            (data / name).chmod(0o600)
+        with open(data / "postgresql.conf", "a") as settings:
+            settings.write("ssl = on\n")
+        rules = (data / "pg_hba.conf").read_text()
+        (data / "pg_hba.conf").write_text("".join("hostssl" + line[4:] if line.startswith("host ") else line for line in rules.splitlines(True)))
+        self.stop()
+        self.start()
+
     def stop(self, mode="fast"):
         self.call("pg_ctl", "stop", "-w", "-m", mode, "-D", self.folder / "data")
 

@@ -85,7 +85,14 @@ absl::StatusOr<v1::UpdateReply> SimTrainerService::Update(const v1::UpdateReques
   v1::UpdateReply reply;
   *reply.mutable_version() = weights_.version;
   reply.set_digest(weights_.digest);
-  for (int i = 0; i < request.sequences_size(); ++i) reply.add_advantages(i);
+  for (int i = 0; i < request.sequences_size(); ++i) {
+    reply.add_advantages(i);
+    v1::PolicyFigures& figures = *reply.add_policy_figures();
+    for (float logprob : request.sequences(i).behaviour_logprobs()) {
+      figures.add_logprobs(logprob - 0.5f);
+      figures.add_entropies(1);
+    }
+  }
   last_reply_ = reply;
   return reply;
 }

@@ -1,25 +1,31 @@
 // What a rollout said, token by token: coloured by a figure of each token, calls of tools folded.
 "use strict";
 
+const RATIO_STEPS = [["d3", "below ½"], ["d2", "0.8"], ["d1", "0.95"], ["c1", "above 1.05"], ["c3", "1.25"], ["c5", "2"]];
+const ratioClass = (v) => (v < 1 ? steps(-Math.log(v), [0.05, 0.22, 0.69], "d") : steps(Math.log(v), [0.05, 0.22, 0.69], "c", [1, 3, 5]));
+
 // By which figure tokens are coloured. `of` gives the figure of each sampled token, or null where it is not stored.
 const COLOURS = [
   { key: "", text: "nothing" },
   { key: "logprob", text: "log-prob", of: (r) => numbers((r.completion || {}).behaviour_logprobs),
     legend: [["c1", "below −0.1"], ["c2", "−0.5"], ["c3", "−1"], ["c4", "−2"], ["c5", "−4"]],
     classOf: (v) => steps(-v, [0.1, 0.5, 1, 2, 4], "c") },
-  { key: "ratio", text: "ratio to the reference", of: ratios, absent: "not stored: no reference scored these rollouts",
-    legend: [["d3", "below ½"], ["d2", "0.8"], ["d1", "0.95"], ["c1", "above 1.05"], ["c3", "1.25"], ["c5", "2"]],
-    classOf: (v) => (v < 1 ? steps(-Math.log(v), [0.05, 0.22, 0.69], "d") : steps(Math.log(v), [0.05, 0.22, 0.69], "c", [1, 3, 5])) },
-  { key: "policy-ratio", text: "ratio of trainer to generator", of: () => null,
-    absent: "not stored with rollouts: rein debug mismatch computes it" },
-  { key: "entropy", text: "entropy", of: () => null, absent: "not stored with rollouts: its mean is among the curves" },
+  { key: "ratio", text: "ratio to the reference", of: (r) => ratios((r.completion || {}).behaviour_logprobs, r.reference_logprobs),
+    absent: "not stored: no reference scored these rollouts", legend: RATIO_STEPS, classOf: ratioClass },
+  { key: "policy-ratio", text: "ratio of trainer to generator", of: (r) => ratios(r.policy_logprobs, (r.completion || {}).behaviour_logprobs),
+    absent: "not stored: nothing was learned from these rollouts, or retention.token_figures is false", legend: RATIO_STEPS, classOf: ratioClass },
+  { key: "entropy", text: "entropy", of: (r) => numbers(r.policy_entropies),
+    absent: "not stored: nothing was learned from these rollouts, or retention.token_figures is false",
+    legend: [["c1", "above 0.1"], ["c2", "0.5"], ["c3", "1"], ["c4", "2"], ["c5", "4"]],
+    classOf: (v) => steps(v, [0.1, 0.5, 1, 2, 4], "c") },
 ];
 
 const numbers = (list) => ((list || []).length ? list.map(Number) : null);
 
-function ratios(rollout) {
-  const policy = numbers((rollout.completion || {}).behaviour_logprobs), reference = numbers(rollout.reference_logprobs);
-  return policy && reference && policy.length === reference.length ? policy.map((v, i) => Math.exp(v - reference[i])) : null;
+// exp(above - below) of each token, or null where one of them is not stored.
+function ratios(above, below) {
+  const over = numbers(above), under = numbers(below);
+  return over && under && over.length === under.length ? over.map((v, i) => Math.exp(v - under[i])) : null;
 }
 
 // The class of the highest step that `value` reaches; "" below the first.

@@ -20,6 +20,7 @@ TrainerSettings Settings() {
   s.random_weights = true;
   s.microbatch_tokens = 40;
   s.schedule.peak = 1e-2;
+  s.token_figures = true;
   return s;
 }
 
@@ -44,6 +45,7 @@ struct Outcome {
   Arenas arenas;  // after two updates
   std::vector<Metric> metrics;
   std::vector<std::vector<float>> logprobs;
+  TokenFigures figures;  // of the second update
 };
 
 Outcome Train(parallel::ProcessGroup& group) {
@@ -54,7 +56,7 @@ Outcome Train(parallel::ProcessGroup& group) {
   EXPECT_TRUE(trainer->OptimStep(std::nullopt).ok());
   auto second = trainer->Update(Batch(2));
   EXPECT_TRUE(second.ok()) << second.status();
-  return {*trainer->GatherArenas(), second->metrics, first->logprobs};
+  return {*trainer->GatherArenas(), second->metrics, first->logprobs, *second->figures};
 }
 
 double RelativeError(const at::Tensor& a, const at::Tensor& b) {
@@ -85,6 +87,14 @@ TEST(DataParallelTest, RanksGiveOneRanksGradientAndFigures) {
       for (size_t i = 0; i < one.logprobs.size(); ++i) {
         ASSERT_EQ(outcome.logprobs[i].size(), one.logprobs[i].size());
         EXPECT_NEAR(outcome.logprobs[i][0], one.logprobs[i][0], 1e-5);
+      }
+      for (size_t i = 0; i < one.figures.logprobs.size(); ++i) {  // every rank has those of all
+        ASSERT_EQ(outcome.figures.logprobs[i].size(), one.figures.logprobs[i].size());
+        ASSERT_EQ(outcome.figures.entropies[i].size(), one.figures.entropies[i].size());
+        for (size_t t = 0; t < one.figures.logprobs[i].size(); ++t) {
+          EXPECT_NEAR(outcome.figures.logprobs[i][t], one.figures.logprobs[i][t], 1e-4);
+          EXPECT_NEAR(outcome.figures.entropies[i][t], one.figures.entropies[i][t], 1e-4);
+        }
       }
     }
   }

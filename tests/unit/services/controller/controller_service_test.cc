@@ -419,6 +419,69 @@ TEST_F(ControllerServiceTest, ADeletedJobIsGoneWithWhatItLeft) {
   EXPECT_TRUE(Submit("r2").ok()) << "the name is free again";
 }
 
+TEST_F(ControllerServiceTest, RetentionDeletesWhatIsDueAndNothingElse) {
+  ComeAs("ada", "maths");
+  // A ten-millionth of a day: over by now.
+  auto job = Submit("r1", {"retention={rollouts_days: 1e-7, logs_days: 1e-7, checkpoints_days: 1000}"});
+  ASSERT_TRUE(job.ok()) << job.status();
+  ASSERT_TRUE(Submit("r2", {"name=kept"}).ok());
+  const fs::path output = job->output(), rollouts = folder_ / "state/rollouts/digits";
+  fs::create_directories(output / "checkpoints/1");
+  std::ofstream(output / "metrics.jsonl") << std::string(1000, 'x');
+  fs::create_directories(rollouts);
+  std::ofstream(rollouts / "1.rollouts") << std::string(500, 'x');
+  v1::ApplyRetentionRequest request;
+  EXPECT_EQ(Call(&Stub::ApplyRetention, request)->expired_size(), 0) << "it has not ended";
+  for (const char* name : {"digits", "kept"}) ASSERT_TRUE(Call(&Stub::Cancel, Command(name)).ok());
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  request.set_dry_run(true);
+  v1::ApplyRetentionReply due = *Call(&Stub::ApplyRetention, request);
+  ASSERT_EQ(due.expired_size(), 2) << due.DebugString();
+  EXPECT_EQ(due.expired(0).job(), "digits");
+  EXPECT_EQ(due.expired(0).what(), "rollouts");
+  EXPECT_EQ(due.expired(0).bytes(), 500);
+  EXPECT_EQ(due.expired(1).what(), "logs");
+  EXPECT_EQ(due.expired(1).bytes(), 1000);
+  EXPECT_TRUE(fs::exists(rollouts / "1.rollouts"));
+  request.set_dry_run(false);
+  ComeAs("bob", "physics");
+  EXPECT_EQ(Call(&Stub::ApplyRetention, request)->expired_size(), 0) << "of his own jobs alone";
+  ComeAs("ada", "maths");
+  EXPECT_EQ(Call(&Stub::ApplyRetention, request)->expired_size(), 2);
+  EXPECT_THAT(Audited(), HasSubstr(R"("who":"user ada","action":"ApplyRetention","object":"digits rollouts","result":"OK")"));
+  EXPECT_FALSE(fs::exists(rollouts));
+  EXPECT_FALSE(fs::exists(output / "metrics.jsonl"));
+  EXPECT_TRUE(fs::exists(output / "checkpoints/1"));
+  EXPECT_EQ(Call(&Stub::ApplyRetention, request)->expired_size(), 0) << "once";
+  EXPECT_EQ(Get("digits").state(), v1::JOB_STATE_CANCELLED);
+  fs::create_directories(rollouts);  // as if a crash had come before the files went
+  Stop();
+  Start();
+  EXPECT_TRUE(Eventually([&] { return !fs::exists(rollouts); }));
+}
+
+TEST_F(ControllerServiceTest, TheControllerAppliesRetentionByItself) {
+  ASSERT_TRUE(Submit("r1", {"retention.job_days=1e-7"}).ok());
+  auto source = Submit("r2", {"name=source", "retention.job_days=1e-7"});
+  fs::create_directories(fs::path(source->output()) / "model");
+  for (const auto& entry : fs::directory_iterator(folder_ / "model")) fs::copy(entry.path(), fs::path(source->output()) / "model");
+  for (const char* name : {"digits", "source"}) ASSERT_TRUE(Call(&Stub::Cancel, Command(name)).ok());
+  ASSERT_TRUE(Submit("r3", {"name=next", "model={job: source}"}).ok());
+  Stop();
+  Start();
+  auto names = [&] {
+    std::string all;
+    const v1::ListJobsReply reply = *Call(&Stub::ListJobs, v1::ListJobsRequest());
+    for (const v1::Job& job : reply.jobs()) absl::StrAppend(&all, job.name(), " ");
+    return all;
+  };
+  EXPECT_TRUE(Eventually([&] { return names() == "next source "; })) << names() << "(next starts from the weights of source)";
+  ASSERT_TRUE(Call(&Stub::Cancel, Command("next")).ok());
+  Stop();
+  Start();
+  EXPECT_TRUE(Eventually([&] { return names() == "next "; })) << names();
+}
+
 TEST_F(ControllerServiceTest, AJobThatAnotherStartsFromStays) {
   auto job = Submit("r1");
   fs::create_directories(fs::path(job->output()) / "model");

@@ -117,6 +117,39 @@ TEST_P(LedgerTest, AGroupGoesItsWayAndSurvivesARestartAtEachStep) {
   EXPECT_FALSE(ledger_->Read(order, 1)->rollout().has_advantage());  // it was not trained on
 }
 
+v1::PolicyFigures Figures(float logprob, float entropy) {
+  v1::PolicyFigures figures;
+  figures.add_logprobs(logprob);
+  figures.add_entropies(entropy);
+  return figures;
+}
+
+TEST_P(LedgerTest, WhatTheTrainerSaidOfTokensIsKeptWithTheirRollouts) {
+  const uint64_t first = ScoredGroup(1), second = ScoredGroup(2);
+  ASSERT_TRUE(ledger_->Training(1, {first, second}).ok());
+  Ledger::Figures figures;
+  *figures.Add() = Figures(-0.75f, 1.5f);
+  figures.Add();  // it needed no forward pass
+  *figures.Add() = Figures(-2, 0.25f);
+  *figures.Add() = Figures(-3, 0.125f);
+  ASSERT_TRUE(ledger_->Consumed(1, {1, 2, 3, 4}, 2, figures).ok());
+  ASSERT_TRUE(store_->Commit().ok());
+  Open();
+  v1::Rollout rollout = ledger_->Read(first, 0)->rollout();
+  EXPECT_THAT(rollout.policy_logprobs(), ElementsAre(-0.75f));
+  EXPECT_THAT(rollout.policy_entropies(), ElementsAre(1.5f));
+  EXPECT_EQ(rollout.advantage(), 1);
+  EXPECT_THAT(rollout.completion().behaviour_logprobs(), ElementsAre(-0.5f));
+  EXPECT_TRUE(ledger_->Read(first, 1)->rollout().policy_logprobs().empty());
+  EXPECT_THAT(ledger_->Read(second, 1)->rollout().policy_logprobs(), ElementsAre(-3));
+
+  ASSERT_TRUE(ledger_->RollBack(0).ok());  // trained again: what is said then holds
+  ASSERT_TRUE(ledger_->Training(1, {first, second}).ok());
+  figures.at(0).set_logprobs(0, -8);
+  ASSERT_TRUE(ledger_->Consumed(1, {}, 2, figures).ok());
+  EXPECT_THAT(ledger_->Read(first, 0)->rollout().policy_logprobs(), ElementsAre(-8));
+}
+
 TEST_P(LedgerTest, AStoredSiblingIsNeverReplaced) {
   uint64_t order = Issue(1);
   EXPECT_TRUE(*ledger_->StoreRollout(order, Stored(0, 5)));

@@ -196,6 +196,17 @@ TEST_P(StoreTest, AStoreOfAnOlderSchemaIsBroughtUpToDate) {
                   .Bind(6, std::string("out"))
                   .Run()
                   .ok());
+  v1::UpdateRecord record;
+  for (const auto& [name, value] : {std::pair<const char*, double>{"reward", 0.5}, {"seconds", 3}}) {
+    v1::Metric* metric = record.add_metrics();
+    metric->set_name(name);
+    metric->set_value(value);
+  }
+  for (uint64_t number : {3, 4, 5}) {
+    record.mutable_metrics(0)->set_value(static_cast<double>(number) / 8);
+    ASSERT_TRUE(database->Prepare("INSERT INTO updates VALUES (?, ?, ?)")
+                    .Bind(1, std::string("old")).Bind(2, number).Bind(3, record.SerializeAsString()).Run().ok());
+  }
   ASSERT_TRUE(database->Commit().ok());
   database.reset();
   auto store = Store::Open(options);
@@ -205,6 +216,9 @@ TEST_P(StoreTest, AStoreOfAnOlderSchemaIsBroughtUpToDate) {
   EXPECT_EQ(jobs[0].name, "old");
   EXPECT_EQ(jobs[0].updates_done, 4);
   EXPECT_FALSE(jobs[0].pausing);
+  EXPECT_EQ(jobs[0].expired, 0);
+  ASSERT_EQ(jobs[0].figures.metrics_size(), 1) << "what a list shows, no more";
+  EXPECT_EQ(jobs[0].figures.metrics(0).value(), 0.5) << "of update 4: the fifth was rolled back";
   jobs[0].pausing = true;
   ASSERT_TRUE((*store)->UpdateJob(jobs[0]).ok());
   EXPECT_TRUE((*store)->ReadJobs()->front().pausing);

@@ -1,0 +1,79 @@
+"""Where what a release holds comes from: Debian packages, Rust crates, wheels; each with its version and licence."""
+import dataclasses
+import os
+import pathlib
+import re
+import subprocess
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+SETUP = (ROOT / "deploy/setup").read_text()
+CACHE = pathlib.Path(os.environ.get("REIN_CACHE", pathlib.Path.home() / ".cache/rein"))
+VERSION = re.search(r"project\(rein VERSION ([\d.]+)", (ROOT / "CMakeLists.txt").read_text())[1]
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Origin:
+    name: str
+    version: str
+    purl: str
+    licence: str  # an SPDX expression, or NOASSERTION
+    texts: tuple  # files of its licence
+
+
+def _dpkg(*arguments):
+    return subprocess.run(["dpkg-query", *arguments], capture_output=True, text=True).stdout
+
+
+def debian_packages(libraries):
+    """Packages that own shared libraries of these names, and those whose archives are linked in."""
+    owners = {line.split(":")[0] for name in libraries for line in _dpkg("-S", f"*/{name}").splitlines()[:1]}
+    linked = set(re.findall(r"\b((?:lib|prometheus-|nlohmann-)\S*-dev)\b", SETUP)) - {"libgtest-dev", "libgmock-dev"}
+    found = []
+    for name in sorted(owners | linked):
+        fields = _dpkg("-W", "-f", "${Version} ${Architecture} ${db:Status-Status}", name).split()
+        if len(fields) != 3 or fields[2] != "installed":
+            continue
+        text = pathlib.Path(f"/usr/share/doc/{name}/copyright")
+        found.append(Origin(name, fields[0], f"pkg:deb/debian/{name}@{fields[0]}?arch={fields[1]}", "NOASSERTION",
+                            (text,) if text.exists() else ()))
+    return found
+
+
+def crates():
+    """Those that are linked in: Cargo.lock also names other systems'."""
+    tree = subprocess.run(["cargo", "tree", "--manifest-path", ROOT / "common/text/crate/Cargo.toml", "--offline", "--locked", "--target",
+                           "x86_64-unknown-linux-gnu", "-e", "normal", "--prefix", "none"], capture_output=True, text=True, check=True).stdout
+    registry = pathlib.Path(os.environ.get("CARGO_HOME", pathlib.Path.home() / ".cargo")) / "registry/src"
+    found = []
+    for name, version in sorted(set(re.findall(r"^(\S+) v(\S+)(?: \(\*\)| \(proc-macro\).*)?$", tree, re.MULTILINE))):
+        folder = next(iter(sorted(registry.glob(f"*/{name}-{version}"))), None)
+        licence, texts = None, ()
+        if folder:
+            licence = re.search(r'^license = "([^"]+)"', (folder / "Cargo.toml").read_text(), re.MULTILINE)
+            texts = tuple(sorted(path for path in folder.iterdir() if re.match(r"(?i)licen[cs]e|copying|notice", path.name) and path.is_file()))
+        expression = re.sub(r"\s*/\s*", " OR ", licence[1]) if licence else "NOASSERTION"
+        found.append(Origin(name, version, f"pkg:cargo/{name}@{version}", expression, texts))
+    return found
+
+
+# Of the wheels that deploy/setup names; NVIDIA's own terms have no SPDX name.
+_WHEEL_LICENCES = {"torch": "BSD-3-Clause", "nvidia-nccl-cu13": "BSD-3-Clause", "nvidia-cudnn-frontend": "MIT"}
+
+
+def wheels(libraries):
+    if not any(name.startswith("libtorch") for name in libraries):
+        return []
+    cuda = any(name.startswith("libtorch_cuda") for name in libraries)
+    found = []
+    for name, version in sorted(set(re.findall(r"\b((?:torch|nvidia-[\w-]+))==([\w.]+)", SETUP))):
+        if not cuda and name not in ("torch", "nvidia-cuda-runtime", "nvidia-cuda-cupti"):
+            continue
+        folder = CACHE / "libtorch-2.11.0/licences" / f"{name.replace('-', '_')}-{version}"
+        texts = tuple(sorted(path for path in folder.rglob("*") if path.is_file()))
+        found.append(Origin(name, version, f"pkg:pypi/{name}@{version}", _WHEEL_LICENCES.get(name, "LicenseRef-NVIDIA"), texts))
+    return found
+
+
+def all_of(folder):
+    libraries = sorted(path.name for path in (folder / "lib").iterdir())
+    return [*debian_packages(libraries), *crates(), *wheels(libraries)]
