@@ -6,7 +6,7 @@
 scrape  GET /metrics of a controller with 200 actors                            (wants deploy/python installed)
 jobs    `rein get jobs`, and the page's list, with 10,000 jobs in the store
 paint   the first paint of the page, list and job, in Chromium, with those jobs (wants python3-selenium and Chromium)
-tls     processor time of a generator and the controller for the same job, over mutual TLS and without
+tls     processor time of a generator and the controller for the same job, over mutual TLS and without: rollouts of 3 and of 40 tokens
 """
 import argparse
 import contextlib
@@ -25,7 +25,7 @@ from shapes import ROOT, report
 JOB = """name: %s
 model: {config: %s}
 data: {train: %s/data/train.jsonl}
-grpo: {updates: %d, prompts: 32, group_size: 8, max_completion_tokens: 3}
+grpo: {updates: %d, prompts: 32, group_size: 8, max_completion_tokens: %d}
 rewards: [{exact_match: {}}]
 trainer: {learning_rate: 1e-3}
 """
@@ -115,7 +115,7 @@ def scrape(binaries, folder):
 def many_jobs(binaries, folder, count=10_000):
     """A store in which one job that ended stands so many times."""
     subprocess.run([ROOT / "deploy/make_digits", folder / "data"], check=True)
-    (folder / "job.yaml").write_text(JOB % ("digits", MODEL, folder, 60))
+    (folder / "job.yaml").write_text(JOB % ("digits", MODEL, folder, 60, 3))
     controller = Controller(binaries, folder)
     controller.rein("submit", "-f", folder / "job.yaml")
     controller.rein("cancel", "digits")
@@ -152,7 +152,12 @@ def processor_seconds(pid):
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def tls(binaries, folder, updates=60):
+def tls(binaries, folder):
+    for tokens, updates in ((3, 60), (40, 12)):
+        mutual_tls(binaries, folder, tokens, updates)
+
+
+def mutual_tls(binaries, folder, tokens, updates):
     subprocess.run([ROOT / "deploy/make_digits", folder / "data"], check=True)
     environment = dict(os.environ, REIN_HOME=str(folder / "home"))
     environment.pop("REIN_SERVER", None)
@@ -161,14 +166,15 @@ def tls(binaries, folder, updates=60):
         run = subprocess.run([binaries / "rein", *command], env=environment, cwd=folder, capture_output=True, text=True)
         assert run.returncode == 0, f"{command}: {run.stdout}{run.stderr}"
 
-    rein("certs", "init", "--dir", "certs")
+    if not (folder / "certs").exists():
+        rein("certs", "init", "--dir", "certs")
     used = {}
     for turn in range(3):
         for kind, flags in (("plain", []), ("mtls", ["--tls", "certs"])):
             rein("up", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--references", "0", *flags)
             pids = {name: int((folder / f"home/run/{name}.pid").read_text()) for name in ("controller", "rollout-0")}
-            name = f"{kind}-{turn}"
-            (folder / "job.yaml").write_text(JOB % (name, MODEL, folder, updates))
+            name = f"{kind}-{tokens}-{turn}"
+            (folder / "job.yaml").write_text(JOB % (name, MODEL, folder, updates, tokens))
             before = {role: processor_seconds(pid) for role, pid in pids.items()}
             rein("submit", "-f", "job.yaml")
             rein("wait", name, "--timeout", "500")
@@ -177,7 +183,7 @@ def tls(binaries, folder, updates=60):
             rein("down")
     for role in ("controller", "rollout-0"):
         plain, mutual = (min(used[kind, role]) for kind in ("plain", "mtls"))
-        report(bench="mtls", role=role, rollouts=updates * 256, plain_cpu_seconds=used["plain", role], mtls_cpu_seconds=used["mtls", role],
+        report(bench="mtls", role=role, rollouts=updates * 256, tokens=tokens, plain_cpu_seconds=used["plain", role], mtls_cpu_seconds=used["mtls", role],
                cost_percent=100 * (mutual / plain - 1))
 
 

@@ -133,6 +133,10 @@ class ReleaseTest(unittest.TestCase):
         for wanted in ("libpq5-", "libgrpc++-dev-", "tokenizers-"):
             self.assertTrue([name for name in texts if name.startswith(wanted)], wanted)
 
+    def test_its_size(self):
+        size = sum(path.stat().st_size for path in self.release.rglob("*") if path.is_file())
+        self.assertLess(size, 600 << 20, "the base image of 75 MiB comes on top, and 700 MiB are the limit")
+
     def test_a_wrong_kind_is_named(self):
         run = subprocess.run([ROOT / "deploy/release", "arm"], capture_output=True, text=True)
         self.assertEqual(run.returncode, 2)

@@ -11,13 +11,13 @@
 #include <unistd.h>
 
 #include <gmock/gmock.h>
-#include <grpcpp/generic/generic_stub.h>
 #include <gtest/gtest.h>
 
 #include "common/rpc/channel.h"
 #include "common/rpc/grpc_status.h"
 #include "common/rpc/limits.h"
 #include "rein/v1/reward.grpc.pb.h"
+#include "tests/unit/common/rpc/health.h"
 
 namespace rein::rpc {
 namespace {
@@ -118,27 +118,6 @@ class ServerTest : public ::testing::Test {
     return FromGrpc(stub->Score(&context, request, &reply));
   }
 
-  // The answer of grpc.health.v1.Health/Check for the whole server, without its proto: field 1.
-  int Health() {
-    grpc::GenericStub stub(channel_);
-    grpc::ClientContext context;
-    SetDeadline(context, absl::Seconds(10));
-    grpc::CompletionQueue queue;
-    grpc::ByteBuffer empty(nullptr, 0), reply;
-    grpc::Slice nothing("");
-    empty = grpc::ByteBuffer(&nothing, 1);
-    auto call = stub.PrepareUnaryCall(&context, "/grpc.health.v1.Health/Check", empty, &queue);
-    call->StartCall();
-    grpc::Status status;
-    call->Finish(&reply, &status, nullptr);
-    void* tag = nullptr;
-    bool ok = false;
-    queue.AsyncNext(&tag, &ok, std::chrono::system_clock::now() + std::chrono::seconds(10));
-    std::vector<grpc::Slice> slices;
-    if (!status.ok() || !reply.Dump(&slices).ok() || slices.empty()) return -1;
-    return slices[0].size() == 2 ? slices[0].begin()[1] : -1;
-  }
-
   RefusingService service_;
   std::mutex mutex_;
   std::vector<std::string> handled_;
@@ -166,10 +145,9 @@ TEST_F(ServerTest, LongStatusTextsArriveCut) {
 }
 
 TEST_F(ServerTest, AnswersTheStandardHealthService) {
-  constexpr int kServing = 1, kNotServing = 2;
-  EXPECT_EQ(Health(), kServing);
+  EXPECT_EQ(AskHealth(channel_), kServing);
   server_->SetServing(false);
-  EXPECT_EQ(Health(), kNotServing);
+  EXPECT_EQ(AskHealth(channel_), kNotServing);
 }
 
 TEST_F(ServerTest, ATakenPortIsAnErrorThatNamesIt) {

@@ -12,6 +12,7 @@
 #include "common/rpc/server.h"
 #include "common/version/build_version.h"
 #include "rein/v1/reward.grpc.pb.h"
+#include "tests/unit/common/rpc/health.h"
 
 namespace rein::services {
 namespace {
@@ -96,6 +97,7 @@ TEST(RoleProcessTest, GivesUpAfterAnErrorThatANewProcessMayNotHave) {
 TEST(RoleProcessTest, StandsByUntilItMayServeAtTheSameAddresses) {
   const std::string file = testing::TempDir() + "/stand_by.address";
   std::string refused, waiting_ready, address_before, address_after, ready;
+  int waiting_health = 0, leading_health = 0;
   int code = RunReward({"--log-file", "/dev/null", "--address-file", file}, [&](RoleProcess& process) -> absl::Status {
     int asked = 0;
     auto take = [&]() -> absl::StatusOr<bool> {
@@ -105,6 +107,7 @@ TEST(RoleProcessTest, StandsByUntilItMayServeAtTheSameAddresses) {
         std::ifstream(file) >> address_before >> admin;
         httplib::Client http(admin.substr(0, admin.rfind(':')), std::stoi(admin.substr(admin.rfind(':') + 1)));
         waiting_ready = http.Get("/readyz")->body;
+        waiting_health = rpc::AskHealth(rpc::Connect(address_before));
         auto stub = v1::RewardService::NewStub(rpc::Connect(address_before));
         grpc::ClientContext context;
         rpc::SetDeadline(context, absl::Seconds(10));
@@ -120,9 +123,10 @@ TEST(RoleProcessTest, StandsByUntilItMayServeAtTheSameAddresses) {
     std::thread visitor;
     process.OnListening([&](const std::string& address, const std::string& admin) {
       address_after = address;
-      visitor = std::thread([&, admin] {
+      visitor = std::thread([&, address, admin] {
         httplib::Client http(admin.substr(0, admin.rfind(':')), std::stoi(admin.substr(admin.rfind(':') + 1)));
         while (ready != "ready\n") ready = http.Get("/readyz")->body;
+        leading_health = rpc::AskHealth(rpc::Connect(address));
         process.Stop();
       });
     });
@@ -133,6 +137,8 @@ TEST(RoleProcessTest, StandsByUntilItMayServeAtTheSameAddresses) {
   EXPECT_EQ(code, 0);
   EXPECT_EQ(refused, "NOT_LEADER: waits");
   EXPECT_EQ(waiting_ready, "not ready\n");
+  EXPECT_EQ(waiting_health, rpc::kNotServing);
+  EXPECT_EQ(leading_health, rpc::kServing);
   EXPECT_EQ(address_before, address_after);
 }
 
