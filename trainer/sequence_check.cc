@@ -66,6 +66,9 @@ std::string TurnProblem(const TrainingSequence& s) {
 // Empty: each target has its reward (or label), or none has.
 std::string TargetProblem(const TrainingSequence& s, const Algorithm& algorithm) {
   if (s.target_rewards.empty() && !algorithm.scores_targets) return "";
+  if (!algorithm.advantage && !algorithm.scores_targets && !algorithm.weighs_targets) {
+    return absl::StrCat("has targets that are weighted, which ", algorithm.name, " does not use: leave weight out of the messages");
+  }
   if (s.target_rewards.size() != static_cast<size_t>(s.targets())) {
     return absl::StrCat("has ", s.target_rewards.size(), " target_rewards for ", s.targets(), " targets");
   }
@@ -74,6 +77,7 @@ std::string TargetProblem(const TrainingSequence& s, const Algorithm& algorithm)
     if (algorithm.scores_targets && (value < 0 || value > 1)) {
       return absl::StrCat("has a step labelled ", value, ", want 0 to 1");
     }
+    if (algorithm.weighs_targets && value < 0) return absl::StrCat("has a target of weight ", value, ", want at least 0");
   }
   return "";
 }

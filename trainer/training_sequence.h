@@ -26,7 +26,7 @@ struct TrainingSequence {
   // What of `reward` belongs to each run of targets (a turn), in order; empty: all of it to the last target.
   std::vector<double> turn_rewards;
   // One for each target, or none. RL: what of `reward` was earned at it, instead of turn_rewards; of a reward model that
-  // learns steps: the label of the step that ends there.
+  // learns steps: the label of the step that ends there. SFT: what the target counts, in loss and denominators.
   std::vector<double> target_rewards;
   int64_t first_position = 0;  // of its first token
   // Experts of its tokens but the last, to be replayed, as Completion.expert_choices; empty: the trainer's own.

@@ -1,6 +1,7 @@
 #include "trainer/update_batch.h"
 
 #include <algorithm>
+#include <numeric>
 #include <utility>
 
 #include <ATen/ATen.h>
@@ -62,6 +63,12 @@ bool Masked(const TrainingSequence& s, const Algorithm& algorithm) {
   return s.targets() == 0 || (algorithm.mask_truncated && s.truncated);
 }
 
+// How many targets it has, each counting what it weighs.
+double Targets(const TrainingSequence& s, const Algorithm& algorithm) {
+  if (!algorithm.weighs_targets || s.target_rewards.empty()) return static_cast<double>(s.targets());
+  return std::accumulate(s.target_rewards.begin(), s.target_rewards.end(), 0.0);
+}
+
 }  // namespace
 
 std::vector<double> UpdateBatch::MeanAdvantages() const {
@@ -105,10 +112,10 @@ GlobalCounts CountTargets(const std::vector<TrainingSequence>& sequences,
   counts.horizon = algorithm.horizon;
   for (size_t i : minibatch) {
     if (Masked(sequences[i], algorithm)) continue;
-    counts.tokens += static_cast<double>(sequences[i].targets());
+    counts.tokens += Targets(sequences[i], algorithm);
     counts.sequences += 1;
   }
-  counts.tokens = std::max(counts.tokens, 1.0);
+  if (counts.tokens == 0) counts.tokens = 1;
   counts.sequences = std::max(counts.sequences, 1.0);
   return counts;
 }
@@ -141,10 +148,14 @@ at::Tensor LossWeights(const UpdateBatch& batch, const Algorithm& algorithm,
   std::vector<float> weight;
   for (size_t i : members) {
     const TrainingSequence& s = batch.sequences[i];
-    const int64_t targets = algorithm.scalar_head && !algorithm.scores_targets ? 1 : s.targets();
-    const double w =
-        Masked(s, algorithm) ? 0 : TokenWeight(algorithm.aggregation, targets, batch.counts);
-    weight.insert(weight.end(), static_cast<size_t>(targets), static_cast<float>(w));
+    const bool whole = algorithm.scalar_head && !algorithm.scores_targets;
+    const double w = Masked(s, algorithm)
+                         ? 0
+                         : TokenWeight(algorithm.aggregation, whole ? 1 : Targets(s, algorithm), batch.counts);
+    const size_t first = weight.size();
+    weight.insert(weight.end(), whole ? 1 : static_cast<size_t>(s.targets()), static_cast<float>(w));
+    if (!algorithm.weighs_targets || s.target_rewards.empty()) continue;
+    for (size_t t = 0; t < s.target_rewards.size(); ++t) weight[first + t] *= static_cast<float>(s.target_rewards[t]);
   }
   return at::tensor(weight, at::kFloat);
 }

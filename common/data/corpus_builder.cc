@@ -79,6 +79,9 @@ class Builder {
       return absl::InvalidArgumentError(
           "the tokenizer has no end-of-text token to put between documents; build without it");
     }
+    if (options_.middle.rate != 0) {
+      REIN_ASSIGN_OR_RETURN(middle_, FillInTheMiddle::Create(options_.middle, text_));
+    }
     std::error_code error;
     if (fs::exists(options_.prefix + ".idx", error)) {
       return absl::AlreadyExistsError(absl::StrCat(options_.prefix, ".idx exists already"));
@@ -99,6 +102,10 @@ class Builder {
     }
     manifest["column"] = options_.column;
     manifest["append_eod"] = options_.append_eod;
+    if (middle_) {
+      manifest["middle"] = {{"rate", options_.middle.rate}, {"suffix_first", options_.middle.suffix_first},
+                            {"seed", options_.middle.seed}, {"tokens", options_.middle.tokens}};
+    }
     manifest["shard_bytes"] = options_.shard_bytes;
     manifest["vocabulary"] = text_.vocabulary_size();
     return manifest;
@@ -199,7 +206,8 @@ class Builder {
 
   absl::StatusOr<std::vector<uint32_t>> Encode(const Document& document) const {
     REIN_ASSIGN_OR_RETURN(std::string text, TextOf(document));
-    absl::StatusOr<std::vector<uint32_t>> ids = text_.Encode(text, /*add_special_tokens=*/false);
+    absl::StatusOr<std::vector<uint32_t>> ids =
+        middle_ ? middle_->Encode(text, document.file, document.line) : text_.Encode(text, /*add_special_tokens=*/false);
     if (!ids.ok()) return Wrong(document, ids.status().message());
     if (!ids->empty() && options_.append_eod) ids->push_back(*text_.eos_token_id());
     return ids;
@@ -280,6 +288,7 @@ class Builder {
   const BuildOptions& options_;
   const text::ModelText& text_;
   const BuildProgress& progress_;
+  std::optional<FillInTheMiddle> middle_;
   std::vector<std::unique_ptr<files::MappedFile>> files_;
   BuildReport report_;
 };

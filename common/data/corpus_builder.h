@@ -15,6 +15,7 @@
 
 #include "absl/status/statusor.h"
 
+#include "common/data/fill_in_the_middle.h"
 #include "common/text/model_text.h"
 
 namespace rein::data {
@@ -25,6 +26,7 @@ struct BuildOptions {
   std::string column = "text";  // of .jsonl and .parquet, with the text; a path of keys with dots
   std::string prefix;           // of the files that are made
   bool append_eod = true;       // the tokenizer's end-of-text token after each document
+  FillInTheMiddleOptions middle;
   int threads = 0;              // 0: one per core
   uint64_t shard_bytes = uint64_t{256} << 20;  // of text
   uint64_t max_skipped = 0;     // lines that may be wrong: skipped and counted; more end the build

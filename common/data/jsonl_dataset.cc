@@ -19,7 +19,7 @@
 namespace rein::data {
 namespace {
 
-using Json = nlohmann::json;
+using Json = nlohmann::ordered_json;
 
 constexpr size_t kMaxShownErrors = 10;
 
@@ -53,12 +53,18 @@ absl::Status NoColumn(const Json& row, const std::string& column) {
       "no column \"", column, "\"; it has ", names.empty() ? "none" : absl::StrJoin(names, ", ")));
 }
 
+void TakeAnswer(text::ChatMessage message, PromptRow& out) {
+  out.answer = std::move(message.content);
+  out.answer_fields = std::move(message.fields);
+  out.answer_weight = message.weight;
+  out.has_answer = true;
+}
+
 absl::Status ReadAnswer(const JsonlOptions& options, const Json& row, PromptRow& out) {
   const Json* value = Find(row, options.answer_column);
   if (value == nullptr || value->is_null()) {
     if (out.messages.size() > 1 && out.messages.back().role == "assistant") {
-      out.answer = std::move(out.messages.back().content);
-      out.has_answer = true;
+      TakeAnswer(std::move(out.messages.back()), out);
       out.messages.pop_back();
       return absl::OkStatus();
     }
@@ -73,8 +79,7 @@ absl::Status ReadAnswer(const JsonlOptions& options, const Json& row, PromptRow&
                                                      "\": ends with a message of ",
                                                      messages.back().role, ", want the assistant's"));
     }
-    out.answer = std::move(messages.back().content);
-    out.has_answer = true;
+    TakeAnswer(std::move(messages.back()), out);
     return absl::OkStatus();
   }
   if (value->is_object()) {
@@ -143,7 +148,7 @@ absl::StatusOr<PromptRow> JsonlDataset::Parse(const Line& line) const {
     return absl::InvalidArgumentError(absl::StrCat(options_.path, ":", line.number, ": ", reason));
   };
   std::string_view text = file_->bytes().substr(line.offset, line.bytes);
-  absl::StatusOr<Json> row = json::ParseJson(text, {.max_bytes = kMaxLineBytes});
+  absl::StatusOr<Json> row = json::ParseOrderedJson(text, {.max_bytes = kMaxLineBytes});
   if (!row.ok()) return fail(row.status());
   if (!row->is_object()) {
     return fail(
@@ -167,6 +172,11 @@ absl::StatusOr<PromptRow> JsonlDataset::Parse(const Line& line) const {
     out.messages = *std::move(messages);
   }
   if (absl::Status status = ReadAnswer(options_, *row, out); !status.ok()) return fail(status);
+  if (auto tools = row->find("tools"); tools != row->end() && !out.is_text) {
+    absl::StatusOr<std::vector<std::string>> schemas = ToolsFromJson("tools", *tools);
+    if (!schemas.ok()) return fail(schemas.status());
+    out.tools = *std::move(schemas);
+  }
   out.columns_json = std::string(text);
   return out;
 }

@@ -46,6 +46,11 @@ struct PromptRow {
   std::string answer;
   // False when the line has no answer.
   bool has_answer = false;
+  // Of an answer that was a message: its other fields, and its weight; see text::ChatMessage.
+  std::string answer_fields;
+  double answer_weight = 1;
+  // Schemas for the chat template, of the column "tools".
+  std::vector<std::string> tools;
   // The whole line: a JSON object with every column.
   std::string columns_json;
 };

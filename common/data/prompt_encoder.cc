@@ -4,9 +4,43 @@
 
 #include "absl/strings/str_cat.h"
 
+#include "absl/strings/match.h"
+#include <nlohmann/json.hpp>
+
+#include "common/data/messages_json.h"
 #include "common/status/status_macros.h"
 
 namespace rein::data {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+text::ChatMessage AnswerOf(const PromptRow& row) {
+  return {"assistant", row.answer, row.answer_fields, row.answer_weight};
+}
+
+// A template that knows no tools would leave them out without a word.
+absl::Status CheckShown(const Json& tool, const std::string& what, const std::string& rendered) {
+  const std::string name = FunctionName(tool);
+  if (absl::StrContains(rendered, name)) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("the chat template does not show ", what, " ", name, " to the model"));
+}
+
+}  // namespace
+
+// What the template makes of `messages`, which are of `row`, and of its tools.
+absl::StatusOr<std::string> PromptEncoder::Render(const PromptRow& row, const std::vector<text::ChatMessage>& messages,
+                                                  bool prompt) const {
+  REIN_ASSIGN_OR_RETURN(std::string rendered, text_->RenderChat(messages, prompt, row.tools));
+  for (const std::string& tool : row.tools) REIN_RETURN_IF_ERROR(CheckShown(Json::parse(tool), "the tool", rendered));
+  for (const text::ChatMessage& message : messages) {
+    if (message.fields.empty()) continue;
+    for (const Json& call : Json::parse(message.fields).value("tool_calls", Json::array())) {
+      REIN_RETURN_IF_ERROR(CheckShown(call, "calls such as of", rendered));
+    }
+  }
+  return rendered;
+}
 
 std::vector<text::ChatMessage> PromptEncoder::Messages(const PromptRow& row) const {
   std::vector<text::ChatMessage> messages = row.messages;
@@ -19,7 +53,8 @@ std::vector<text::ChatMessage> PromptEncoder::Messages(const PromptRow& row) con
 absl::StatusOr<std::vector<uint32_t>> PromptEncoder::EncodePrompt(const PromptRow& row) const {
   std::vector<uint32_t> ids;
   if (options_.chat_template) {
-    REIN_ASSIGN_OR_RETURN(ids, text_->EncodePrompt(Messages(row)));
+    REIN_ASSIGN_OR_RETURN(std::string prompt, Render(row, Messages(row), /*prompt=*/true));
+    REIN_ASSIGN_OR_RETURN(ids, text_->Encode(prompt, /*add_special_tokens=*/false));
   } else if (row.is_text) {
     REIN_ASSIGN_OR_RETURN(ids, text_->Encode(row.messages[0].content, /*add_special_tokens=*/true));
   } else {
@@ -48,7 +83,8 @@ absl::StatusOr<AnsweredPrompt> PromptEncoder::EncodeAnswer(const PromptRow& row)
   }
   if (answer.empty()) return absl::InvalidArgumentError("the answer has no token");
   result.loss_mask.assign(result.token_ids.size(), 0);
-  result.loss_mask.insert(result.loss_mask.end(), answer.size(), 1);
+  result.loss_mask.insert(result.loss_mask.end(), answer.size(), row.answer_weight == 0 ? 0 : 1);
+  if (row.answer_weight != 0 && row.answer_weight != 1) result.weights.assign(answer.size(), row.answer_weight);
   result.token_ids.insert(result.token_ids.end(), answer.begin(), answer.end());
   return result;
 }
@@ -74,13 +110,13 @@ absl::StatusOr<AnsweredPrompt> PromptEncoder::EncodeSteps(const PromptRow& row, 
 // The template itself says where a turn begins (where generation would) and ends (at its stop token).
 absl::StatusOr<AnsweredPrompt> PromptEncoder::EncodeTurns(const PromptRow& row) const {
   std::vector<text::ChatMessage> messages = Messages(row);
-  messages.push_back({"assistant", row.answer});
+  messages.push_back(AnswerOf(row));
   AnsweredPrompt result;
   std::string written;  // as text, of what has been encoded
   std::vector<text::ChatMessage> so_far;
   // Appends what the template writes after `written`.
   auto append = [&](bool prompt, size_t message) -> absl::Status {
-    REIN_ASSIGN_OR_RETURN(std::string text, text_->RenderChat(so_far, prompt));
+    REIN_ASSIGN_OR_RETURN(std::string text, Render(row, so_far, prompt));
     if (text.compare(0, written.size(), written) != 0) {
       return absl::InvalidArgumentError(absl::StrCat(
           "the chat template changes what came before once message ", message + 1,
@@ -90,7 +126,9 @@ absl::StatusOr<AnsweredPrompt> PromptEncoder::EncodeTurns(const PromptRow& row) 
                           text_->Encode(std::string_view(text).substr(written.size()), false));
     const size_t targets = prompt ? 0 : TokensOfTurn(ids);
     if (prompt) result.prompt_tokens = static_cast<uint32_t>(result.token_ids.size() + ids.size());
-    for (size_t i = 0; i < ids.size(); ++i) result.loss_mask.push_back(i < targets ? 1 : 0);
+    const double weight = messages[message].weight;
+    for (size_t i = 0; i < ids.size(); ++i) result.loss_mask.push_back(i < targets && weight > 0 ? 1 : 0);
+    if (weight > 0) result.weights.insert(result.weights.end(), targets, weight);
     result.token_ids.insert(result.token_ids.end(), ids.begin(), ids.end());
     written = std::move(text);
     return absl::OkStatus();
@@ -105,6 +143,7 @@ absl::StatusOr<AnsweredPrompt> PromptEncoder::EncodeTurns(const PromptRow& row) 
     result.loss_mask.pop_back();
     result.token_ids.pop_back();
   }
+  if (std::all_of(result.weights.begin(), result.weights.end(), [](double w) { return w == 1; })) result.weights.clear();
   return result;
 }
 
@@ -121,9 +160,9 @@ size_t PromptEncoder::TokensOfTurn(const std::vector<uint32_t>& turn) const {
 // the prompt, as it is when a model writes it.
 absl::StatusOr<std::vector<uint32_t>> PromptEncoder::ChatAnswer(const PromptRow& row) const {
   std::vector<text::ChatMessage> messages = Messages(row);
-  REIN_ASSIGN_OR_RETURN(std::string prompt, text_->RenderChat(messages, true));
-  messages.push_back({"assistant", row.answer});
-  REIN_ASSIGN_OR_RETURN(std::string whole, text_->RenderChat(messages, false));
+  REIN_ASSIGN_OR_RETURN(std::string prompt, Render(row, messages, true));
+  messages.push_back(AnswerOf(row));
+  REIN_ASSIGN_OR_RETURN(std::string whole, Render(row, messages, false));
   if (whole.compare(0, prompt.size(), prompt) != 0) {
     return absl::InvalidArgumentError(
         "the chat template changes the prompt once the answer follows it, so the answer cannot be "

@@ -38,6 +38,8 @@ struct AnsweredPrompt {
   uint32_t prompt_tokens = 0;
   // 1 where the token is a target, else 0; as many as token_ids.
   std::vector<uint8_t> loss_mask;
+  // What each target counts, as its turn does; empty: all 1.
+  std::vector<double> weights;
 };
 
 class PromptEncoder {
@@ -53,7 +55,7 @@ class PromptEncoder {
 
   // With a chat template: the answer as assistant message, up to and with the token that ends its
   // turn. Without: the answer's ids and the model's eos token. INVALID_ARGUMENT when the row has no
-  // answer, or the template does not repeat what came before in front of a turn. With all_turns the turns are
+  // answer, the template does not show its tools or calls, or does not repeat what came before in front of a turn. With all_turns the turns are
   // tokenised one after the other, as they came about.
   absl::StatusOr<AnsweredPrompt> EncodeAnswer(const PromptRow& row) const;
 
@@ -63,6 +65,7 @@ class PromptEncoder {
                                              const std::string& separator) const;
 
  private:
+  absl::StatusOr<std::string> Render(const PromptRow& row, const std::vector<text::ChatMessage>& messages, bool prompt) const;
   absl::StatusOr<AnsweredPrompt> EncodeTurns(const PromptRow& row) const;
   absl::StatusOr<std::vector<uint32_t>> ChatAnswer(const PromptRow& row) const;
   size_t TokensOfTurn(const std::vector<uint32_t>& turn) const;

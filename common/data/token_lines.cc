@@ -33,7 +33,11 @@ absl::StatusOr<std::vector<uint32_t>> TokensOf(const Json& row, const text::Mode
   if (row.contains("messages")) {
     REIN_ASSIGN_OR_RETURN(std::vector<text::ChatMessage> messages,
                           MessagesFromJson("messages", row["messages"]));
-    REIN_ASSIGN_OR_RETURN(std::string rendered, text.RenderChat(messages, !complete));
+    std::vector<std::string> tools;
+    if (row.contains("tools")) {
+      REIN_ASSIGN_OR_RETURN(tools, ToolsFromJson("tools", row["tools"]));
+    }
+    REIN_ASSIGN_OR_RETURN(std::string rendered, text.RenderChat(messages, !complete, tools));
     return text.Encode(rendered, /*add_special_tokens=*/false);
   }
   if (row.contains("prompt") && row["prompt"].is_string()) {

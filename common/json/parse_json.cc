@@ -41,9 +41,8 @@ std::string Reason(const nlohmann::json::parse_error& error) {
   return start == std::string::npos ? text : text.substr(start + 2);
 }
 
-}  // namespace
-
-absl::StatusOr<nlohmann::json> ParseJson(std::string_view text, const JsonLimits& limits) {
+template <typename Json>
+absl::StatusOr<Json> Parse(std::string_view text, const JsonLimits& limits) {
   if (text.size() > limits.max_bytes) {
     return absl::InvalidArgumentError(
         absl::StrCat("JSON of ", text.size(), " bytes, at most ", limits.max_bytes, " are read"));
@@ -54,18 +53,18 @@ absl::StatusOr<nlohmann::json> ParseJson(std::string_view text, const JsonLimits
   }
   std::vector<std::unordered_set<std::string>> open_objects;
   std::string duplicate;
-  auto check = [&](int, nlohmann::json::parse_event_t event, nlohmann::json& value) {
-    using Event = nlohmann::json::parse_event_t;
+  auto check = [&](int, typename Json::parse_event_t event, Json& value) {
+    using Event = typename Json::parse_event_t;
     if (event == Event::object_start) open_objects.emplace_back();
     if (event == Event::object_end) open_objects.pop_back();
     if (event == Event::key) {
-      const std::string& key = value.get_ref<const std::string&>();
+      const std::string& key = value.template get_ref<const std::string&>();
       if (!open_objects.back().insert(key).second && duplicate.empty()) duplicate = key;
     }
     return true;
   };
   try {
-    nlohmann::json value = nlohmann::json::parse(text, check);
+    Json value = Json::parse(text, check);
     if (!duplicate.empty()) {
       return absl::InvalidArgumentError(
           absl::StrCat("key \"", duplicate, "\" stands twice in one JSON object"));
@@ -74,6 +73,16 @@ absl::StatusOr<nlohmann::json> ParseJson(std::string_view text, const JsonLimits
   } catch (const nlohmann::json::parse_error& error) {
     return absl::InvalidArgumentError(Reason(error));
   }
+}
+
+}  // namespace
+
+absl::StatusOr<nlohmann::json> ParseJson(std::string_view text, const JsonLimits& limits) {
+  return Parse<nlohmann::json>(text, limits);
+}
+
+absl::StatusOr<nlohmann::ordered_json> ParseOrderedJson(std::string_view text, const JsonLimits& limits) {
+  return Parse<nlohmann::ordered_json>(text, limits);
 }
 
 absl::StatusOr<nlohmann::json> ReadJsonFile(const std::string& path, const JsonLimits& limits) {

@@ -22,6 +22,8 @@ struct JsonLimits {
 };
 
 absl::StatusOr<nlohmann::json> ParseJson(std::string_view text, const JsonLimits& limits = {});
+// The same with keys in the order of the text.
+absl::StatusOr<nlohmann::ordered_json> ParseOrderedJson(std::string_view text, const JsonLimits& limits = {});
 
 // As ParseJson; messages open with the path. NOT_FOUND when there is no such file.
 absl::StatusOr<nlohmann::json> ReadJsonFile(const std::string& path, const JsonLimits& limits = {});

@@ -30,6 +30,8 @@ struct ChatMessage {
   std::string content;
   // What else the template is shown of it (tool_calls, name, ...): a JSON object; "" is none.
   std::string fields;
+  // How much a turn of the assistant counts when it is learned; 0: it is only read.
+  double weight = 1;
 
   bool operator==(const ChatMessage&) const = default;
 };

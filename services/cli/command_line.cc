@@ -335,6 +335,13 @@ void AddDataCommands(CLI::App& app, Flags& flags) {
   command->add_option("--shard-bytes", build.options.shard_bytes, "Bytes of text after which a restart goes on")
       ->capture_default_str();
   command->add_option("--max-skipped", build.options.max_skipped, "Wrong lines that may be left out");
+  data::FillInTheMiddleOptions& middle = build.options.middle;
+  command->add_option("--fim-rate", middle.rate, "Share of documents cut in three and told with the middle last");
+  command->add_option("--fim-suffix-first", middle.suffix_first, "Share of these that begin with the suffix")
+      ->capture_default_str();
+  command->add_option("--fim-tokens", middle.tokens, "Prefix, suffix and middle; default: those that the tokenizer is known by")
+      ->delimiter(',');
+  command->add_option("--fim-seed", middle.seed, "Of the cuts")->capture_default_str();
   command->add_flag("--keep-shards", build.options.keep_shards, "Do not join the shards to one file");
   CLI::App* inspect = Command(*data, flags, "inspect", "Documents and tokens of an .idx file",
                               [&flags] { return RunDataInspect(flags.what); });

@@ -137,6 +137,7 @@ class JsonlPrompts final : public PromptSource {
       text.token_ids = std::move(answered->token_ids);
       text.prompt_tokens = answered->prompt_tokens;
       text.loss_mask = std::move(answered->loss_mask);
+      text.target_rewards = std::move(answered->weights);
       if (texts.size() > 1 || marks_.column.empty()) continue;
       REIN_ASSIGN_OR_RETURN(text.reward, Mark(index, row));
     }

@@ -32,7 +32,7 @@ struct LearnedText {
   std::vector<uint8_t> loss_mask;  // 1 where the token is learned
   // 1 for an answer marked good; the score of one with a score; of the chosen one of a pair: the margin.
   double reward = 0;
-  std::vector<double> target_rewards;  // labels of steps, one for each target
+  std::vector<double> target_rewards;  // one for each target, or none: labels of steps, or weights of turns
   uint32_t first_position = 0;         // of the first token
 };
 

@@ -252,7 +252,13 @@ absl::StatusOr<std::vector<v1::TrainingSequence>> SequencesOfLine(PromptSource& 
     v1::TrainingSequence& sequence = sequences.emplace_back();
     sequence.mutable_token_ids()->Add(text.token_ids.begin(), text.token_ids.end());
     std::string mask(text.loss_mask.begin(), text.loss_mask.end());
-    if (train_on_prompt) mask.assign(text.token_ids.size(), '\1');
+    if (train_on_prompt) {
+      if (!text.target_rewards.empty()) {
+        return absl::InvalidArgumentError(absl::StrCat(
+            "prompt ", line, " has turns with a weight, and train_on_prompt learns every token: leave out one of the two"));
+      }
+      mask.assign(text.token_ids.size(), '\1');
+    }
     mask[0] = '\0';  // nothing predicts the first token
     sequence.set_loss_mask(std::move(mask));
     sequence.set_group(group);

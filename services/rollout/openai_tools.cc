@@ -5,7 +5,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 
-#include "common/json/parse_json.h"
+#include "common/data/messages_json.h"
 #include "common/status/status_macros.h"
 #include "services/rollout/openai_fields.h"
 
@@ -111,12 +111,7 @@ absl::StatusOr<Json> CallOf(const Json& call) {
   }
   REIN_RETURN_IF_ERROR(CheckName(call["function"], "messages.tool_calls.function"));
   Json read = call;
-  Json& arguments = read["function"]["arguments"];
-  if (arguments.is_string()) {
-    const std::string text = arguments.get<std::string>();
-    arguments = text.empty() ? Json::object() : json::ParseJson(text).ok() ? Json::parse(text) : Json();
-  }
-  if (!arguments.is_object()) {
+  if (!read["function"].contains("arguments") || !data::ReadArguments(read["function"]).ok()) {
     return WrongField("messages.tool_calls.function.arguments", "a JSON object in a text", call["function"].value("arguments", Json()));
   }
   return read;

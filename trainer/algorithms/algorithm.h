@@ -120,6 +120,7 @@ struct Algorithm {
   bool pairs = false;              // sequences come in twos, the chosen one first: never split apart
   bool scalar_head = false;        // the model gives one score at its last token,
   bool scores_targets = false;     // or one at every target
+  bool weighs_targets = false;     // TrainingSequence::target_rewards say what each target counts; none: all alike
   bool frozen_reference = false;   // reference log-probs are those of the weights that training began with
   bool needs_mismatch_kl = false;  // with frozen_reference: KTO's z
   bool mask_truncated = false;

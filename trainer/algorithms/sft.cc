@@ -10,6 +10,7 @@ Algorithm Sft(Aggregation aggregation, double z_loss) {
   Algorithm sft;
   sft.name = "sft";
   sft.aggregation = aggregation;
+  sft.weighs_targets = true;
   sft.token_mean_names = {"entropy", "token_loss"};
   sft.log_partition = z_loss > 0;
   if (z_loss > 0) sft.token_mean_names.push_back("z_loss");

@@ -2,7 +2,7 @@
 
 namespace rein::trainer {
 
-double TokenWeight(Aggregation aggregation, int64_t targets, const GlobalCounts& counts) {
+double TokenWeight(Aggregation aggregation, double targets, const GlobalCounts& counts) {
   if (targets == 0) return 0;
   switch (aggregation) {
     case Aggregation::kTokenMean:
@@ -10,7 +10,7 @@ double TokenWeight(Aggregation aggregation, int64_t targets, const GlobalCounts&
     case Aggregation::kTokenSum:
       return 1;
     case Aggregation::kSequenceMean:
-      return 1 / (static_cast<double>(targets) * counts.sequences);
+      return 1 / (targets * counts.sequences);
     case Aggregation::kSequenceSum:
       return 1 / counts.sequences;
     case Aggregation::kSequenceSumFixed:

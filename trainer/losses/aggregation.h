@@ -27,6 +27,6 @@ struct GlobalCounts {
 };
 
 // The weight of every target token of a sequence with `targets` of them; 0 when it has none.
-double TokenWeight(Aggregation aggregation, int64_t targets, const GlobalCounts& counts);
+double TokenWeight(Aggregation aggregation, double targets, const GlobalCounts& counts);
 
 }  // namespace rein::trainer
