@@ -66,6 +66,42 @@ TEST(JsonlDatasetTest, ReadsShareGptAndAlpaca) {
   EXPECT_EQ(alpaca->Row(1)->messages[0].content, "greet");
 }
 
+TEST(JsonlDatasetTest, ReadsCallsToolsAndWeights) {
+  auto dataset = Open({.path = Write(
+                           R"({"prompt": [{"role": "user", "content": "u"}, {"role": "assistant", "content": null, "weight": 0,)"
+                           R"( "tool_calls": [{"id": "1", "type": "function", "function": {"name": "f", "arguments": "{\"z\": 1, \"a\": 2}"}}]},)"
+                           R"( {"role": "tool", "tool_call_id": "1", "content": "3"}, {"role": "assistant", "content": "three", "weight": 0.5}],)"
+                           R"( "tools": "[{\"type\": \"function\", \"function\": {\"name\": \"f\", \"description\": \"d\"}}]"})")});
+  PromptRow row = *dataset->Row(0);
+  EXPECT_THAT(row.messages,
+              ElementsAre(ChatMessage{"user", "u"},
+                          ChatMessage{"assistant", "",
+                                      R"({"tool_calls":[{"id":"1","type":"function","function":{"name":"f","arguments":{"z":1,"a":2}}}]})",
+                                      0},
+                          ChatMessage{"tool", "3", R"({"tool_call_id":"1"})"}));
+  EXPECT_EQ(row.answer, "three");
+  EXPECT_EQ(row.answer_weight, 0.5);
+  EXPECT_THAT(row.tools, ElementsAre(R"({"type":"function","function":{"name":"f","description":"d"}})"));
+}
+
+TEST(JsonlDatasetTest, RefusesWrongCallsToolsAndWeights) {
+  auto error = [](const std::string& message, const std::string& more = "") {
+    return OpenError({.path = Write(R"({"prompt": [{"role": "user", "content": "u"}, )" + message + "]" + more + "}")});
+  };
+  EXPECT_THAT(error(R"({"role": "assistant", "content": "x", "weight": -1})"),
+              HasSubstr("message 2: weight is -1, want a number from 0 to 1e6"));
+  EXPECT_THAT(error(R"({"role": "assistant", "tool_calls": {}})"), HasSubstr("message 2: tool_calls: want a list, got object"));
+  EXPECT_THAT(error(R"({"role": "assistant", "tool_calls": [{"type": "function"}]})"),
+              HasSubstr(R"(message 2: tool_calls: want {"function": {"name": ..., "arguments": ...}}, got {"type":"function"})"));
+  EXPECT_THAT(error(R"({"role": "assistant", "tool_calls": [{"name": "f", "arguments": "[1]"}]})"),
+              HasSubstr("message 2: arguments of a call: want a JSON object, or one in a text, got \"[1]\""));
+  EXPECT_THAT(error(R"({"role": "assistant", "content": null})"), HasSubstr("message 2: content: want text, got null"));
+  EXPECT_THAT(error(R"({"role": "user", "content": "v"})", R"(, "tools": [{"type": "function"}])"),
+              HasSubstr("column \"tools\": want schemas"));
+  EXPECT_THAT(error(R"({"role": "user", "content": "v"})", R"(, "tools": {})"),
+              HasSubstr("column \"tools\": want a list of schemas, got object"));
+}
+
 TEST(JsonlDatasetTest, FindsNestedColumns) {
   std::string path =
       Write(R"({"a": {"q": "nested", "b.c": 1}, "a.q": "flat", "r": {"gold": -1.5}})");

@@ -101,6 +101,58 @@ TEST_F(PromptEncoderTest, ATemplateWithoutStopTokenGetsOne) {
   EXPECT_THAT(PromptEncoder(*text_, {}).EncodeAnswer(row_)->token_ids, ElementsAre(0, 1, 7));
 }
 
+constexpr const char* kToolTemplate =
+    "{% if tools %}<s>{% for t in tools %}{{ t.function.name }}{% endfor %}<end>{{ '\\n' }}{% endif %}"
+    "{% for m in messages %}{{ {'user': '<u>', 'tool': '<s>', 'assistant': '<bot>'}[m.role] }}{{ m.content }}"
+    "{% for c in m.tool_calls %}{{ c.function.name }}{{ c.function.arguments.x }}{% endfor %}<end>{{ '\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}<bot>{% endif %}";
+constexpr const char* kCall = R"({"tool_calls": [{"function": {"name": "ab", "arguments": {"x": "b"}}}]})";
+
+TEST_F(PromptEncoderTest, ToolsAreShownAndCallsLearned) {
+  Load(kToolTemplate);
+  row_.tools = {R"({"type": "function", "function": {"name": "ab"}})"};
+  row_.answer.clear();
+  row_.answer_fields = kCall;
+  AnsweredPrompt target = *PromptEncoder(*text_, {}).EncodeAnswer(row_);
+  EXPECT_THAT(target.token_ids, ElementsAre(5, 2, 7, 3, 4, 0, 7, 3, 6, 2, 1, 7));
+  EXPECT_THAT(target.loss_mask, ElementsAre(0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1));
+
+  // The call is an earlier turn, its result is only read.
+  row_.messages = {{"user", "a"}, {"assistant", "", kCall}, {"tool", "b"}};
+  row_.answer = "a";
+  row_.answer_fields.clear();
+  target = *PromptEncoder(*text_, {.all_turns = true}).EncodeAnswer(row_);
+  EXPECT_THAT(target.token_ids, ElementsAre(5, 2, 7, 3, 4, 0, 7, 3, 6, 2, 1, 7, 3, 5, 1, 7, 3, 6, 0, 7));
+  EXPECT_THAT(target.loss_mask, ElementsAre(0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 0, 0, 0, 0, 0, 0, 1, 1));
+}
+
+TEST_F(PromptEncoderTest, ATemplateThatLeavesToolsOutIsToldBy) {
+  Load(kTemplate);
+  row_.tools = {R"({"type": "function", "function": {"name": "ab"}})"};
+  EXPECT_THAT(std::string(PromptEncoder(*text_, {}).EncodePrompt(row_).status().message()),
+              HasSubstr("the chat template does not show the tool ab to the model"));
+  row_.tools.clear();
+  row_.answer_fields = kCall;
+  EXPECT_THAT(std::string(PromptEncoder(*text_, {}).EncodeAnswer(row_).status().message()),
+              HasSubstr("the chat template does not show calls such as of ab to the model"));
+}
+
+TEST_F(PromptEncoderTest, ATurnCountsAsMuchAsItsWeight) {
+  Load(kTemplate);
+  row_.messages = {{"user", "a"}, {"assistant", "b", "", 0}, {"user", "a"}, {"assistant", "a"}, {"user", "b"}};
+  row_.answer_weight = 0.5;
+  AnsweredPrompt target = *PromptEncoder(*text_, {.all_turns = true}).EncodeAnswer(row_);
+  EXPECT_THAT(target.token_ids,
+              ElementsAre(4, 0, 7, 3, 6, 1, 7, 3, 4, 0, 7, 3, 6, 0, 7, 3, 4, 1, 7, 3, 6, 1, 7));
+  EXPECT_THAT(target.loss_mask, ElementsAre(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 1, 1));
+  EXPECT_THAT(target.weights, ElementsAre(1, 1, 0.5, 0.5));
+
+  target = *PromptEncoder(*text_, {}).EncodeAnswer(row_);
+  EXPECT_THAT(target.weights, ElementsAre(0.5, 0.5));
+  row_.answer_weight = 1;
+  EXPECT_TRUE(PromptEncoder(*text_, {}).EncodeAnswer(row_)->weights.empty());
+}
+
 TEST_F(PromptEncoderTest, PlainText) {
   Load(kTemplate);
   PromptEncoder encoder(*text_, {.chat_template = false});
