@@ -61,6 +61,15 @@ absl::StatusOr<double> WeightOf(const Json& entry) {
   return absl::InvalidArgumentError(absl::StrCat("weight is ", weight->dump().substr(0, 100), ", want a number from 0 to 1e6"));
 }
 
+// Empty: a message of `role` may follow `before`.
+std::string OrderProblem(const std::string& role, const std::vector<text::ChatMessage>& before) {
+  if (role == "system" && !before.empty()) return "a system message, which wants to be the first";
+  const std::string last = before.empty() ? "" : before.back().role;
+  if (role != "tool" || last == "assistant" || last == "tool") return "";
+  return absl::StrCat("the result of a tool, which wants a turn of the assistant before it, not ",
+                      last.empty() ? "the beginning" : absl::StrCat("a message of ", last));
+}
+
 // ShareGPT's names of roles, in the words of chat templates.
 std::string RoleOf(const std::string& role) {
   if (role == "human") return "user";
@@ -97,7 +106,11 @@ absl::StatusOr<std::vector<text::ChatMessage>> MessagesFromJson(const std::strin
     if (!content.ok()) return in_message(content.status());
     absl::StatusOr<double> weight = WeightOf(entry);
     if (!weight.ok()) return in_message(weight.status());
-    messages.push_back({RoleOf(entry[role].get<std::string>()), *std::move(content), *std::move(fields), *weight});
+    const std::string name = RoleOf(entry[role].get<std::string>());
+    if (std::string problem = OrderProblem(name, messages); !problem.empty()) {
+      return absl::InvalidArgumentError(absl::StrCat(where, problem));
+    }
+    messages.push_back({name, *std::move(content), *std::move(fields), *weight});
   }
   return messages;
 }

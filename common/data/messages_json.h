@@ -16,7 +16,8 @@ namespace rein::data {
 // which all are {"type": "text", "text": ...}. ShareGPT's {from, value} is read too: human is the user, gpt
 // the assistant. What else a message holds (name, tool_calls, tool_call_id, ...) goes to the chat template; a message with
 // tool_calls may have no content. `weight` (OpenAI's 0 or 1, here any number from 0) is what the turn counts in training.
-// INVALID_ARGUMENT names `column` and the message.
+// INVALID_ARGUMENT names `column` and the message; so does a system message that is not the first, and a result of a tool
+// without a turn of the assistant before it.
 absl::StatusOr<std::vector<text::ChatMessage>> MessagesFromJson(const std::string& column,
                                                                 const nlohmann::ordered_json& value);
 

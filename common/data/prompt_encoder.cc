@@ -19,6 +19,14 @@ text::ChatMessage AnswerOf(const PromptRow& row) {
   return {"assistant", row.answer, row.answer_fields, row.answer_weight};
 }
 
+// A turn that says nothing would teach the model to end at once.
+absl::Status CheckTurn(const text::ChatMessage& turn, const std::string& which) {
+  const bool blank = turn.content.find_first_not_of(" \t\r\n") == std::string::npos;
+  if (!blank || !turn.fields.empty() || turn.weight == 0) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat(which, " of the assistant is empty, so that it would teach to say nothing; leave the line out, or give the turn weight 0"));
+}
+
 // A template that knows no tools would leave them out without a word.
 absl::Status CheckShown(const Json& tool, const std::string& what, const std::string& rendered) {
   const std::string name = FunctionName(tool);
@@ -67,6 +75,7 @@ absl::StatusOr<std::vector<uint32_t>> PromptEncoder::EncodePrompt(const PromptRo
 
 absl::StatusOr<AnsweredPrompt> PromptEncoder::EncodeAnswer(const PromptRow& row) const {
   if (!row.has_answer) return absl::InvalidArgumentError("the line has no answer to learn");
+  REIN_RETURN_IF_ERROR(CheckTurn(AnswerOf(row), "the last turn"));
   const bool earlier_turns =
       std::any_of(row.messages.begin(), row.messages.end(),
                   [](const text::ChatMessage& m) { return m.role == "assistant"; });
@@ -134,7 +143,10 @@ absl::StatusOr<AnsweredPrompt> PromptEncoder::EncodeTurns(const PromptRow& row) 
     return absl::OkStatus();
   };
   for (size_t i = 0; i < messages.size(); ++i) {
-    if (messages[i].role == "assistant") REIN_RETURN_IF_ERROR(append(/*prompt=*/true, i));
+    if (messages[i].role == "assistant") {
+      REIN_RETURN_IF_ERROR(CheckTurn(messages[i], absl::StrCat("turn ", i + 1)));
+      REIN_RETURN_IF_ERROR(append(/*prompt=*/true, i));
+    }
     so_far.push_back(messages[i]);
     if (messages[i].role == "assistant") REIN_RETURN_IF_ERROR(append(/*prompt=*/false, i));
   }

@@ -102,6 +102,15 @@ TEST(JsonlDatasetTest, RefusesWrongCallsToolsAndWeights) {
               HasSubstr("column \"tools\": want a list of schemas, got object"));
 }
 
+TEST(JsonlDatasetTest, RefusesMessagesOutOfOrder) {
+  auto error = [](const std::string& messages) { return OpenError({.path = Write("{\"prompt\": [" + messages + "]}")}); };
+  EXPECT_THAT(error(R"({"role": "user", "content": "u"}, {"role": "system", "content": "s"})"),
+              HasSubstr("message 2: a system message, which wants to be the first"));
+  EXPECT_THAT(error(R"({"role": "user", "content": "u"}, {"role": "tool", "content": "3"})"),
+              HasSubstr("message 2: the result of a tool, which wants a turn of the assistant before it, not a message of user"));
+  EXPECT_THAT(error(R"({"role": "tool", "content": "3"})"), HasSubstr("not the beginning"));
+}
+
 TEST(JsonlDatasetTest, FindsNestedColumns) {
   std::string path =
       Write(R"({"a": {"q": "nested", "b.c": 1}, "a.q": "flat", "r": {"gold": -1.5}})");

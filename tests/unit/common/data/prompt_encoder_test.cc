@@ -153,6 +153,19 @@ TEST_F(PromptEncoderTest, ATurnCountsAsMuchAsItsWeight) {
   EXPECT_TRUE(PromptEncoder(*text_, {}).EncodeAnswer(row_)->weights.empty());
 }
 
+TEST_F(PromptEncoderTest, AnEmptyTurnIsNotLearned) {
+  Load(kTemplate);
+  row_.answer = " \n";
+  EXPECT_THAT(std::string(PromptEncoder(*text_, {}).EncodeAnswer(row_).status().message()),
+              HasSubstr("the last turn of the assistant is empty"));
+  row_.messages = {{"user", "a"}, {"assistant", ""}, {"user", "a"}};
+  row_.answer = "b";
+  const PromptEncoder encoder(*text_, {.all_turns = true});
+  EXPECT_THAT(std::string(encoder.EncodeAnswer(row_).status().message()), HasSubstr("turn 2 of the assistant is empty"));
+  row_.messages[1].weight = 0;
+  EXPECT_TRUE(encoder.EncodeAnswer(row_).ok());
+}
+
 TEST_F(PromptEncoderTest, PlainText) {
   Load(kTemplate);
   PromptEncoder encoder(*text_, {.chat_template = false});
