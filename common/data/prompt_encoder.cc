@@ -19,14 +19,6 @@ text::ChatMessage AnswerOf(const PromptRow& row) {
   return {"assistant", row.answer, row.answer_fields, row.answer_weight};
 }
 
-// A turn that says nothing would teach the model to end at once.
-absl::Status CheckTurn(const text::ChatMessage& turn, const std::string& which) {
-  const bool blank = turn.content.find_first_not_of(" \t\r\n") == std::string::npos;
-  if (!blank || !turn.fields.empty() || turn.weight == 0) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      absl::StrCat(which, " of the assistant is empty, so that it would teach to say nothing; leave the line out, or give the turn weight 0"));
-}
-
 // A template that knows no tools would leave them out without a word.
 absl::Status CheckShown(const Json& tool, const std::string& what, const std::string& rendered) {
   const std::string name = FunctionName(tool);
@@ -35,6 +27,13 @@ absl::Status CheckShown(const Json& tool, const std::string& what, const std::st
 }
 
 }  // namespace
+
+absl::Status PromptEncoder::CheckTurn(const text::ChatMessage& turn, const std::string& which) const {
+  const bool blank = turn.content.find_first_not_of(" \t\r\n") == std::string::npos;
+  if (!options_.refuse_empty || !blank || !turn.fields.empty() || turn.weight == 0) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(
+      which, " of the assistant is empty, which would teach to say nothing; leave the line out, or give the turn weight 0"));
+}
 
 // What the template makes of `messages`, which are of `row`, and of its tools.
 absl::StatusOr<std::string> PromptEncoder::Render(const PromptRow& row, const std::vector<text::ChatMessage>& messages,

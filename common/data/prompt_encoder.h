@@ -26,6 +26,8 @@ struct EncoderOptions {
   bool chat_template = true;
   // True: every turn of the assistant is a target, false: only the answer.
   bool all_turns = false;
+  // An empty turn of the assistant that would be a target is INVALID_ARGUMENT: it teaches to say nothing.
+  bool refuse_empty = false;
   // Put in front of prompts that have no system message; empty: nothing is.
   std::string system;
 };
@@ -65,6 +67,7 @@ class PromptEncoder {
                                              const std::string& separator) const;
 
  private:
+  absl::Status CheckTurn(const text::ChatMessage& turn, const std::string& which) const;
   absl::StatusOr<std::string> Render(const PromptRow& row, const std::vector<text::ChatMessage>& messages, bool prompt) const;
   absl::StatusOr<AnsweredPrompt> EncodeTurns(const PromptRow& row) const;
   absl::StatusOr<std::vector<uint32_t>> ChatAnswer(const PromptRow& row) const;

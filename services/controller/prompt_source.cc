@@ -313,6 +313,7 @@ absl::StatusOr<std::unique_ptr<PromptSource>> OpenPrompts(const v1::DatasetConfi
   }
   data::EncoderOptions options{.chat_template = dataset.chat_template(),
                                .all_turns = wanted.all_turns,
+                               .refuse_empty = wanted.imitates,
                                .system = dataset.system()};
   return std::make_unique<JsonlPrompts>(dataset.file(), std::move(text), std::move(rows),
                                         std::move(options), limits.context_tokens, std::move(marks));
@@ -321,6 +322,7 @@ absl::StatusOr<std::unique_ptr<PromptSource>> OpenPrompts(const v1::DatasetConfi
 PromptOptions TrainPrompts(const v1::JobConfig& job) {
   return {.answers = config::AnswersOf(job),
           .all_turns = job.has_sft() && job.sft().turns() == v1::LEARNED_TURNS_ALL,
+          .imitates = job.has_sft(),
           .separator = job.reward_model().separator()};
 }
 

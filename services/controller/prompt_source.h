@@ -81,6 +81,7 @@ absl::StatusOr<ModelLimits> ReadLimits(const v1::ModelConfig& model);
 struct PromptOptions {
   std::optional<config::TextJob::Answers> answers;
   bool all_turns = false;   // every turn of the assistant is learned
+  bool imitates = false;    // what the assistant wrote is copied: an empty turn is an error
   std::string separator;    // of steps
 };
 absl::StatusOr<std::unique_ptr<PromptSource>> OpenPrompts(const v1::DatasetConfig& dataset,
