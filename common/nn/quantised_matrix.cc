@@ -85,7 +85,8 @@ void Quantise(const at::Tensor& from, const QuantisedMatrix& m) {
   at::Tensor x = from.reshape({-1, nf4 ? kNf4Block : m.shape.back()});
   at::Tensor most = x.abs().amax(1), zero = most == 0;
   if (!nf4) {
-    m.scale.copy_(most / kInt8Most);
+    // A GPU divides by a plain number by multiplying with its inverse, which rounds otherwise than a CPU's division.
+    m.scale.copy_(most / at::full({}, kInt8Most, most.options()));
     at::Tensor inverse = (kInt8Most / most).masked_fill_(zero, 0);
     m.code.copy_(x.mul(inverse.unsqueeze(1)).round_().clamp_(-kInt8Most, kInt8Most).to(at::kChar).view(at::kByte).flatten());
     return;

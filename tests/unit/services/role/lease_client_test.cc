@@ -165,7 +165,12 @@ TEST_F(LeaseClientTest, FollowsTheControllerThatLeads) {
   FakeRegistry next;
   server_.reset();  // the leader is gone
   other.reset();
-  other = *rpc::Server::Create(first, &next);
+  // Meanwhile a connection may have been given the free port.
+  ASSERT_TRUE(Eventually([&] {
+    auto again = rpc::Server::Create(first, &next);
+    if (again.ok()) other = *std::move(again);
+    return again.ok();
+  }));
   EXPECT_TRUE(Eventually([&] { return !next.heartbeats().empty(); }));
   EXPECT_EQ(next.heartbeats()[0].actor_epoch(), epoch);
 }
