@@ -153,6 +153,7 @@ TEST_F(LeaseClientTest, TheFenceClosesWhileTheControllerIsAwayAndOpensWhenItIsBa
 // Two controllers: the one that was asked first waits, and the one that leads is lost later.
 TEST_F(LeaseClientTest, FollowsTheControllerThatLeads) {
   WaitingRegistry waits;
+  FakeRegistry next;  // outlives the server that calls it
   auto other = *rpc::Server::Create("127.0.0.1:0", &waits);
   const std::string first = other->address(), second = server_->address();
   LeaseOptions options{.controller = first + "," + second, .report = [] { return ActorReport(); }};
@@ -162,7 +163,6 @@ TEST_F(LeaseClientTest, FollowsTheControllerThatLeads) {
   ASSERT_TRUE(lease->WaitUntilRegistered(absl::Seconds(10)));
   lease_.reset();  // the fixture's own
   const uint64_t epoch = guard.actor_epoch();
-  FakeRegistry next;
   server_.reset();  // the leader is gone
   other.reset();
   // Meanwhile a connection may have been given the free port.
