@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 
 #include "common/json/parse_json.h"
@@ -42,8 +43,8 @@ absl::Status ReadCalls(Json& calls) {
   return absl::OkStatus();
 }
 
-// What `entry` holds beside role and content; "" is nothing.
-absl::StatusOr<std::string> FieldsOf(const Json& entry) {
+// What `entry` holds beside role and content.
+absl::StatusOr<Json> FieldsOf(const Json& entry) {
   Json fields = Json::object();
   for (const auto& [name, value] : entry.items()) {
     const bool known = name == "role" || name == "content" || name == "from" || name == "value" || name == "weight";
@@ -51,7 +52,7 @@ absl::StatusOr<std::string> FieldsOf(const Json& entry) {
     if (!known && !value.is_null() && !empty_calls) fields[name] = value;
   }
   if (auto calls = fields.find("tool_calls"); calls != fields.end()) REIN_RETURN_IF_ERROR(ReadCalls(*calls));
-  return fields.empty() ? std::string() : fields.dump();
+  return fields;
 }
 
 absl::StatusOr<double> WeightOf(const Json& entry) {
@@ -98,10 +99,9 @@ absl::StatusOr<std::vector<text::ChatMessage>> MessagesFromJson(const std::strin
     auto in_message = [&](const absl::Status& status) {
       return absl::InvalidArgumentError(absl::StrCat(where, status.message()));
     };
-    absl::StatusOr<std::string> fields = FieldsOf(entry);
+    absl::StatusOr<Json> fields = FieldsOf(entry);
     if (!fields.ok()) return in_message(fields.status());
-    const bool calls = Json::parse(fields->empty() ? "{}" : *fields).contains("tool_calls");
-    const bool silent = calls && (!entry.contains(text) || entry[text].is_null());
+    const bool silent = fields->contains("tool_calls") && (!entry.contains(text) || entry[text].is_null());
     absl::StatusOr<std::string> content = silent ? std::string() : ContentText(entry[text]);
     if (!content.ok()) return in_message(content.status());
     absl::StatusOr<double> weight = WeightOf(entry);
@@ -110,7 +110,7 @@ absl::StatusOr<std::vector<text::ChatMessage>> MessagesFromJson(const std::strin
     if (std::string problem = OrderProblem(name, messages); !problem.empty()) {
       return absl::InvalidArgumentError(absl::StrCat(where, problem));
     }
-    messages.push_back({name, *std::move(content), *std::move(fields), *weight});
+    messages.push_back({name, *std::move(content), fields->empty() ? "" : fields->dump(), *weight});
   }
   return messages;
 }
@@ -143,6 +143,16 @@ std::string FunctionName(const Json& tool) {
   const Json& function = nested == tool.end() ? tool : *nested;
   if (!function.is_object() || !function.contains("name") || !function["name"].is_string()) return "";
   return function["name"].get<std::string>();
+}
+
+std::string HiddenCall(const std::vector<text::ChatMessage>& messages, const std::string& rendered) {
+  for (const text::ChatMessage& message : messages) {
+    if (message.fields.empty()) continue;
+    for (const Json& call : Json::parse(message.fields).value("tool_calls", Json::array())) {
+      if (std::string name = FunctionName(call); !absl::StrContains(rendered, name)) return name;
+    }
+  }
+  return "";
 }
 
 absl::Status ReadArguments(Json& function) {

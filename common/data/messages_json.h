@@ -29,6 +29,10 @@ absl::StatusOr<std::vector<std::string>> ToolsFromJson(const std::string& column
 // The name of a function that a schema describes or a call calls: {"name": ...} or {"function": {"name": ...}}; "" is none.
 std::string FunctionName(const nlohmann::ordered_json& tool);
 
+// The function of the first of the messages' calls that `rendered` does not show: the chat template has left it out. "" is
+// none.
+std::string HiddenCall(const std::vector<text::ChatMessage>& messages, const std::string& rendered);
+
 // Arguments of a call, which OpenAI writes as JSON in a text, become the object that chat templates want.
 // INVALID_ARGUMENT where they are none.
 absl::Status ReadArguments(nlohmann::ordered_json& function);

@@ -13,17 +13,8 @@
 namespace rein::data {
 namespace {
 
-using Json = nlohmann::ordered_json;
-
 text::ChatMessage AnswerOf(const PromptRow& row) {
   return {"assistant", row.answer, row.answer_fields, row.answer_weight};
-}
-
-// A template that knows no tools would leave them out without a word.
-absl::Status CheckShown(const Json& tool, const std::string& what, const std::string& rendered) {
-  const std::string name = FunctionName(tool);
-  if (absl::StrContains(rendered, name)) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat("the chat template does not show ", what, " ", name, " to the model"));
 }
 
 }  // namespace
@@ -35,17 +26,20 @@ absl::Status PromptEncoder::CheckTurn(const text::ChatMessage& turn, const std::
       which, " of the assistant is empty, which would teach to say nothing; leave the line out, or give the turn weight 0"));
 }
 
-// What the template makes of `messages`, which are of `row`, and of its tools.
+// What the template makes of `messages`, which are of `row`, and of its tools. One that knows no tools would leave them out
+// without a word.
 absl::StatusOr<std::string> PromptEncoder::Render(const PromptRow& row, const std::vector<text::ChatMessage>& messages,
                                                   bool prompt) const {
   REIN_ASSIGN_OR_RETURN(std::string rendered, text_->RenderChat(messages, prompt, row.tools));
-  for (const std::string& tool : row.tools) REIN_RETURN_IF_ERROR(CheckShown(Json::parse(tool), "the tool", rendered));
-  for (const text::ChatMessage& message : messages) {
-    if (message.fields.empty()) continue;
-    for (const Json& call : Json::parse(message.fields).value("tool_calls", Json::array())) {
-      REIN_RETURN_IF_ERROR(CheckShown(call, "calls such as of", rendered));
-    }
+  auto hidden = [](const std::string& what) {
+    return absl::InvalidArgumentError(absl::StrCat("the chat template does not show ", what, " to the model"));
+  };
+  for (const std::string& tool : row.tools) {
+    const std::string name = FunctionName(nlohmann::ordered_json::parse(tool));
+    if (!absl::StrContains(rendered, name)) return hidden(absl::StrCat("the tool ", name));
   }
+  const std::string call = HiddenCall(messages, rendered);
+  if (!call.empty()) return hidden(absl::StrCat("calls such as of ", call));
   return rendered;
 }
 

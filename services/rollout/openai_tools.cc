@@ -174,14 +174,8 @@ absl::StatusOr<std::vector<text::ChatMessage>> ReadMessages(const Json& body) {
 }
 
 absl::Status CheckCallsAreShown(const std::vector<text::ChatMessage>& messages, const std::string& rendered) {
-  for (const text::ChatMessage& message : messages) {
-    if (message.fields.empty()) continue;
-    for (const Json& call : Json::parse(message.fields).value("tool_calls", Json::array())) {
-      if (absl::StrContains(rendered, call["function"]["name"].get<std::string>())) continue;
-      return absl::InvalidArgumentError("messages.tool_calls: the model's chat template does not show calls to the model");
-    }
-  }
-  return absl::OkStatus();
+  if (data::HiddenCall(messages, rendered).empty()) return absl::OkStatus();
+  return absl::InvalidArgumentError("messages.tool_calls: the model's chat template does not show calls to the model");
 }
 
 }  // namespace rein::services

@@ -41,17 +41,22 @@ TrainingSequence ByHeart() {
   return s;
 }
 
+// 40 Updates; the first's and the last's loss.
+void LearnByHeart(PolicyTrainer& trainer, double* first, double* last) {
+  for (int i = 0; i < 40; ++i) {
+    auto result = trainer.Update({ByHeart(), ByHeart()});
+    ASSERT_TRUE(result.ok()) << result.status();
+    *last = Find(result->metrics, "loss");
+    if (i == 0) *first = *last;
+  }
+}
+
 TEST(LoraTrainingTest, LearnsAndLeavesTheBaseAlone) {
   for (const char* base : {kBase, "tests/golden/models/mixtral", "tests/golden/models/deepseek_v3", "tests/golden/models/qwen3_next"}) {
     auto trainer = Make(With(Lora(8), base), Sft(Aggregation::kTokenMean));
     at::Tensor frozen = trainer->parts().frozen.clone(), trained = trainer->parts().trained.clone();
     double first = 0, last = 0;
-    for (int i = 0; i < 40; ++i) {
-      auto result = trainer->Update({ByHeart(), ByHeart()});
-      ASSERT_TRUE(result.ok()) << result.status();
-      last = Find(result->metrics, "loss");
-      if (i == 0) first = last;
-    }
+    ASSERT_NO_FATAL_FAILURE(LearnByHeart(*trainer, &first, &last));
     EXPECT_LT(last, 0.3 * first) << base;
     EXPECT_TRUE(at::equal(trainer->parts().frozen, frozen)) << base;
     EXPECT_FALSE(at::equal(trainer->parts().trained, trained)) << base;
@@ -140,12 +145,7 @@ TEST(LoraTrainingTest, AQuantisedBaseIsTheSameOnBothSides) {
     auto trainer = Make(With(choice), Sft(Aggregation::kTokenMean));
     const at::Tensor code = trainer->parts().quantised.code.clone();
     double first = 0, last = 0;
-    for (int i = 0; i < 40; ++i) {
-      auto result = trainer->Update({ByHeart(), ByHeart()});
-      ASSERT_TRUE(result.ok()) << result.status();
-      last = Find(result->metrics, "loss");
-      if (i == 0) first = last;
-    }
+    ASSERT_NO_FATAL_FAILURE(LearnByHeart(*trainer, &first, &last));
     EXPECT_LT(last, 0.3 * first);
     EXPECT_TRUE(at::equal(trainer->parts().quantised.code, code));
     // Of what is frozen, matrices take a byte (or half a one) for each number, and scales.
