@@ -33,6 +33,7 @@ class JobChecker {
     CheckEval();
     CheckPlacement();
     CheckLengths();
+    CheckTruncation();
     if (const v1::GrpoConfig* config = PolicyGradientOf(job_)) CheckAlgorithm(*config);
     if (TextJobOf(job_)) CheckTexts(*TextJobOf(job_));
     if (job_.has_pretrain()) CheckPretrain();
@@ -65,6 +66,11 @@ class JobChecker {
     }
   }
 
+  bool Generates() const {
+    return PolicyGradientOf(job_) != nullptr || job_.has_evaluate() || job_.has_generate() ||
+           (job_.data().has_eval() && !job_.rewards().empty());
+  }
+
   void CheckModel() {
     const v1::ModelConfig& model = job_.model();
     if (!job_.has_model()) return;
@@ -86,6 +92,9 @@ class JobChecker {
         Add(key, "wants a model with weights (model.path or model.job): random weights are all trained");
       }
       if (given && !trains) Add(key, absl::StrCat("has no effect: ", KindOf(job_), " trains nothing; an adapter folder is used as model.path"));
+    }
+    if (model.kv_cache() == v1::KV_FORMAT_FP8_ROLLOUT && !Generates()) {
+      Add("model.kv_cache", absl::StrCat("fp8_rollout has no effect in ", KindOf(job_), ", which generates nothing; fp8 rounds in training too"));
     }
     if (job_.trainer().mtp_loss() > 0 && !job_.has_sft() && !job_.has_pretrain()) {
       Add("trainer.mtp_loss", absl::StrCat("has no place in ", KindOf(job_), ": want sft or pretrain"));
@@ -139,9 +148,7 @@ class JobChecker {
     if (!job_.has_environment()) return;
     const v1::EnvironmentConfig& environment = job_.environment();
     const std::string kind = KindOf(job_);
-    const bool generates = PolicyGradientOf(job_) != nullptr || job_.has_evaluate() || job_.has_generate() ||
-                           (job_.data().has_eval() && !job_.rewards().empty());
-    if (!generates) Add("environment", absl::StrCat("has no effect in ", kind, ", which generates nothing"));
+    if (!Generates()) Add("environment", absl::StrCat("has no effect in ", kind, ", which generates nothing"));
     const std::string& address = environment.remote().address();
     if (!address.empty() && !IsHostPort(address)) {
       Add("environment.remote.address", absl::StrCat("wants host:port, got '", address, "'"));
@@ -301,6 +308,16 @@ class JobChecker {
       if (device != "cpu" && !gpu) {
         Add(absl::StrCat(key, ".", i), absl::StrCat("wants cpu or gpu:N, got '", device, "'"));
       }
+    }
+  }
+
+  void CheckTruncation() {
+    if (!job_.data().has_truncate()) return;
+    if (job_.data().drop_long_prompts()) {
+      Add("data.truncate", "cuts what data.drop_long_prompts: true leaves out; give one of the two");
+    }
+    if (job_.has_pretrain()) {
+      Add("data.truncate", "has no effect: pretrain joins documents into sequences of pretrain.sequence_tokens");
     }
   }
 

@@ -4,6 +4,8 @@
 
 #include "common/kernels/attention_hopper.h"
 #include "common/kernels/attention_tile.cuh"
+#include "common/kernels/fp8.cuh"
+#include "common/kernels/hopper.h"
 #include "common/kernels/launch_status.h"
 
 namespace rein::kernels {
@@ -14,17 +16,16 @@ using bf16 = __nv_bfloat16;
 constexpr int kTilesPerChunk = kKeyChunk / kKeyTile;
 constexpr float kLog2E = 1.44269504088896340736f;
 
-// Copies one tile of keys or values into shared memory, in the background; rows beyond the context become
-// zeros. `threads` threads share the work, `thread` is this one's number; first_token[g] is where group g of
-// the tile lies.
-template <int kDim, int kThreads>
-__device__ void CopyTile(const int64_t (&first_token)[kGroupsPerTile], const void* from, int64_t stride,
-                         int64_t head, int rows, int thread, bf16* to) {
-  constexpr int kPieces = kDim / 8;
-  const bf16* source = static_cast<const bf16*>(from) + head * kDim;
+// Goes over one tile of keys or values in pieces of kPiece elements, shared by kThreads threads of which `thread` is this
+// one's number: body(row, column, element of the source, whether the row is within the context). first_token[g] is where
+// group g of the tile lies.
+template <int kDim, int kPiece, int kThreads, typename Body>
+__device__ void ForPieces(const int64_t (&first_token)[kGroupsPerTile], int64_t stride, int64_t head, int rows, int thread,
+                          Body body) {
+  constexpr int kPieces = kDim / kPiece;
 #pragma unroll
   for (int i = 0; i < kKeyTile * kPieces / kThreads; ++i) {
-    const int piece = i * kThreads + thread, row = piece / kPieces, column = piece % kPieces * 8;
+    const int piece = i * kThreads + thread, row = piece / kPieces, column = piece % kPieces * kPiece;
     const bool live = row < rows;
     int64_t token = first_token[0];
 #pragma unroll
@@ -32,8 +33,40 @@ __device__ void CopyTile(const int64_t (&first_token)[kGroupsPerTile], const voi
       if (row / kKeyGroup == g) token = first_token[g];
     }
     token += row % kKeyGroup;
-    CopyAsync16(to + row * kTileStride<kDim> + column, live ? source + token * stride + column : source,
-                live);
+    body(row, column, head * kDim + (live ? token * stride + column : 0), live);
+  }
+}
+
+// Copies a tile into shared memory, in the background, as it is: rows kStride elements apart, zeros beyond the context.
+template <typename Element, int kDim, int kStride, int kThreads>
+__device__ void CopyTile(const int64_t (&first_token)[kGroupsPerTile], const void* from, int64_t stride,
+                         int64_t head, int rows, int thread, Element* to) {
+  ForPieces<kDim, 16 / sizeof(Element), kThreads>(
+      first_token, stride, head, rows, thread, [&](int row, int column, int64_t element, bool live) {
+        CopyAsync16(to + row * kStride + column, static_cast<const Element*>(from) + element, live);
+      });
+}
+
+// A tile of fp8 becomes one of bf16 on the way; what is copied is there at once.
+template <int kDim, int kThreads>
+__device__ void CopyFp8Tile(const int64_t (&first_token)[kGroupsPerTile], const void* from, int64_t stride,
+                            int64_t head, int rows, int thread, bf16* to) {
+  ForPieces<kDim, 8, kThreads>(
+      first_token, stride, head, rows, thread, [&](int row, int column, int64_t element, bool live) {
+        const auto* source = reinterpret_cast<const uint2*>(static_cast<const uint8_t*>(from) + element);
+        *reinterpret_cast<uint4*>(to + row * kTileStride<kDim> + column) =
+            Bf16OfFp8(live ? *source : make_uint2(0, 0));
+      });
+}
+
+// The same by one warp, from shared memory, where rows of fp8 stand side by side.
+template <int kDim>
+__device__ void ExpandTile(const uint8_t* from, int lane, bf16* to) {
+#pragma unroll
+  for (int i = 0; i < kKeyTile * kDim / 8 / 32; ++i) {
+    const int piece = i * 32 + lane, row = piece / (kDim / 8), column = piece % (kDim / 8) * 8;
+    *reinterpret_cast<uint4*>(to + row * kTileStride<kDim> + column) =
+        Bf16OfFp8(reinterpret_cast<const uint2*>(from)[piece]);
   }
 }
 
@@ -47,7 +80,7 @@ struct PrefillLayout {
   static constexpr int kBytes = 2 * kStages * kTile * 2;
 };
 
-template <int kDim>
+template <int kDim, bool kFp8>
 __global__ void __launch_bounds__(PrefillLayout<kDim>::kThreads, 1)
     AttendPrefillKernel(AttentionForward r) {
   using L = PrefillLayout<kDim>;
@@ -92,10 +125,15 @@ __global__ void __launch_bounds__(PrefillLayout<kDim>::kThreads, 1)
         first_token[g] = rows.FirstToken(tile * kGroupsPerTile + g);
       }
       const int live = context - tile * kKeyTile;
-      CopyTile<kDim, L::kThreads>(first_token, r.keys.key, r.keys.key_stride, kv_head, live,
-                                  threadIdx.x, to);
-      CopyTile<kDim, L::kThreads>(first_token, r.keys.value, r.keys.value_stride, kv_head, live,
-                                  threadIdx.x, to + L::kTile);
+      auto copy = [&](const void* from, int64_t stride, bf16* into) {
+        if constexpr (kFp8) {
+          CopyFp8Tile<kDim, L::kThreads>(first_token, from, stride, kv_head, live, threadIdx.x, into);
+        } else {
+          CopyTile<bf16, kDim, kTileStride<kDim>, L::kThreads>(first_token, from, stride, kv_head, live, threadIdx.x, into);
+        }
+      };
+      copy(r.keys.key, r.keys.key_stride, to);
+      copy(r.keys.value, r.keys.value_stride, to + L::kTile);
     }
     CommitCopies();
   };
@@ -254,26 +292,31 @@ __global__ void ListItemsKernel(DecodePlan plan, DecodeScratch s) {
   }
 }
 
-template <int kDim>
+// Per warp: a ring of tiles of keys and of values as they are in memory; of fp8 also one of each in bf16.
+template <int kDim, bool kFp8>
 struct DecodeLayout {
-  static constexpr int kWarps = kDim > 128 ? 2 : 4;
-  static constexpr int kTile = kKeyTile * kTileStride<kDim>;
-  static constexpr int kStages = 3;  // tiles of keys or of values in shared memory, per warp
-  static constexpr int kBytes = kWarps * kStages * kTile * 2;
+  using Element = std::conditional_t<kFp8, uint8_t, bf16>;
+  static constexpr int kWarps = kDim > 128 ? 2 : 4;  // at most: as many as shared memory holds
+  static constexpr int kStride = kFp8 ? kDim : kTileStride<kDim>;
+  static constexpr int kTile = kKeyTile * kStride;
+  static constexpr int kStages = kFp8 ? 2 : 3;
+  static constexpr int kExpanded = kKeyTile * kTileStride<kDim>;
+  static constexpr int kWarpBytes = kStages * kTile * static_cast<int>(sizeof(Element)) + (kFp8 ? 2 * kExpanded * 2 : 0);
 };
 
-template <int kDim>
-__global__ void __launch_bounds__(32 * DecodeLayout<kDim>::kWarps)
+template <int kDim, bool kFp8>
+__global__ void __launch_bounds__(32 * DecodeLayout<kDim, kFp8>::kWarps)
     AttendDecodeKernel(AttentionForward r, DecodeScratch s) {
-  using L = DecodeLayout<kDim>;
+  using L = DecodeLayout<kDim, kFp8>;
+  using Element = typename L::Element;
   extern __shared__ __align__(16) bf16 shared[];
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  bf16* ring = shared + warp * L::kStages * L::kTile;
+  auto* ring = reinterpret_cast<Element*>(reinterpret_cast<uint8_t*>(shared) + warp * L::kWarpBytes);
   const int group = static_cast<int>(r.heads / r.kv_heads);
   const int items = *s.items * static_cast<int>(r.kv_heads);
   const float scale_log2 = r.scale * kLog2E;
   // Few items are spread over many processors.
-  for (int item = warp * gridDim.x + blockIdx.x; item < items; item += gridDim.x * L::kWarps) {
+  for (int item = warp * gridDim.x + blockIdx.x; item < items; item += gridDim.x * blockDim.x / 32) {
     const int kv_head = item % r.kv_heads;
     const auto [b, chunk_index, siblings] = s.item[item / r.kv_heads];
     const int context = r.context[b], first_key = chunk_index * kKeyChunk;
@@ -290,10 +333,10 @@ __global__ void __launch_bounds__(32 * DecodeLayout<kDim>::kWarps)
         for (int g = 0; g < kGroupsPerTile; ++g) {
           first_token[g] = __shfl_sync(~0u, own_group, piece / 2 * kGroupsPerTile + g);
         }
-        CopyTile<kDim, 32>(first_token, values ? r.keys.value : r.keys.key,
-                           values ? r.keys.value_stride : r.keys.key_stride, kv_head,
-                           context - first_key - piece / 2 * kKeyTile, lane,
-                           ring + piece % L::kStages * L::kTile);
+        CopyTile<Element, kDim, L::kStride, 32>(first_token, values ? r.keys.value : r.keys.key,
+                                                values ? r.keys.value_stride : r.keys.key_stride, kv_head,
+                                                context - first_key - piece / 2 * kKeyTile, lane,
+                                                ring + piece % L::kStages * L::kTile);
       }
       CommitCopies();
     };
@@ -323,14 +366,29 @@ __global__ void __launch_bounds__(32 * DecodeLayout<kDim>::kWarps)
     ChunkState<kDim> chunk;
     chunk.Reset();
     for (int tile = 0; tile < tiles; ++tile) {
-      fetch(2 * tile + 2);
-      WaitForCopies<1>();
-      __syncwarp();
       const int visible[2] = {context - first_key - tile * kKeyTile, context - first_key - tile * kKeyTile};
-      AddTile<kDim>(q_fragment, ring + 2 * tile % L::kStages * L::kTile,
-                    ring + (2 * tile + 1) % L::kStages * L::kTile, visible, scale_log2, chunk);
-      __syncwarp();
-      fetch(2 * tile + 3);
+      if constexpr (kFp8) {
+        // What is expanded makes room for what comes.
+        bf16* expanded = reinterpret_cast<bf16*>(ring + L::kStages * L::kTile);
+#pragma unroll
+        for (int part = 0; part < 2; ++part) {
+          WaitForCopies<1>();
+          __syncwarp();
+          ExpandTile<kDim>(ring + part * L::kTile, lane, expanded + part * L::kExpanded);
+          __syncwarp();
+          fetch(2 * tile + 2 + part);
+        }
+        AddTile<kDim>(q_fragment, expanded, expanded + L::kExpanded, visible, scale_log2, chunk);
+        __syncwarp();
+      } else {
+        fetch(2 * tile + 2);
+        WaitForCopies<1>();
+        __syncwarp();
+        AddTile<kDim>(q_fragment, ring + 2 * tile % L::kStages * L::kTile,
+                      ring + (2 * tile + 1) % L::kStages * L::kTile, visible, scale_log2, chunk);
+        __syncwarp();
+        fetch(2 * tile + 3);
+      }
     }
     WaitForCopies<0>();
 #pragma unroll
@@ -387,18 +445,19 @@ __global__ void AddChunksKernel(AttentionForward r, DecodeScratch s) {
   if (r.lse != nullptr && lane == 0) r.lse[head * r.lse_head_stride + b * r.lse_token_stride] = total.LogSumExp();
 }
 
-// Calls `body` with the head dim as a compile-time constant.
+// Calls `body` with the head dim, and whether keys are fp8, as compile-time constants.
 template <typename Body>
-absl::Status WithDim(int64_t head_dim, Body body) {
-  switch (head_dim) {
-    case 32: return body(std::integral_constant<int, 32>());
-    case 64: return body(std::integral_constant<int, 64>());
-    case 96: return body(std::integral_constant<int, 96>());
-    case 128: return body(std::integral_constant<int, 128>());
-    case 256: return body(std::integral_constant<int, 256>());
+absl::Status WithShape(const AttentionForward& run, Body body) {
+  auto with_dim = [&](auto dim) { return run.keys.fp8 ? body(dim, std::true_type()) : body(dim, std::false_type()); };
+  switch (run.head_dim) {
+    case 32: return with_dim(std::integral_constant<int, 32>());
+    case 64: return with_dim(std::integral_constant<int, 64>());
+    case 96: return with_dim(std::integral_constant<int, 96>());
+    case 128: return with_dim(std::integral_constant<int, 128>());
+    case 256: return with_dim(std::integral_constant<int, 256>());
   }
   return absl::InvalidArgumentError(
-      absl::StrCat("attention: head_dim is ", head_dim, ", want 32, 64, 96, 128 or 256"));
+      absl::StrCat("attention: head_dim is ", run.head_dim, ", want 32, 64, 96, 128 or 256"));
 }
 
 // Lets a kernel take more shared memory than blocks get unasked.
@@ -415,15 +474,15 @@ absl::Status Widen(const char* name, Kernel kernel, int bytes) {
 
 absl::Status AttendPrefill(const AttentionForward& run, int64_t longest, void* stream) {
   if (run.tokens == 0) return absl::OkStatus();
-  if (HopperPrefillTakes(run.head_dim)) return AttendPrefillHopper(run, longest, stream);
-  return WithDim(run.head_dim, [&](auto dim) {
+  if (!run.keys.fp8 && HopperPrefillTakes(run.head_dim)) return AttendPrefillHopper(run, longest, stream);
+  return WithShape(run, [&](auto dim, auto fp8) {
     using L = PrefillLayout<dim.value>;
-    absl::Status status = Widen("AttendPrefill", AttendPrefillKernel<dim.value>, L::kBytes);
+    auto* kernel = AttendPrefillKernel<dim.value, fp8.value>;
+    absl::Status status = Widen("AttendPrefill", kernel, L::kBytes);
     if (!status.ok()) return status;
     const dim3 grid(static_cast<unsigned>((longest + kQueryTile - 1) / kQueryTile),
                     static_cast<unsigned>(run.heads), static_cast<unsigned>(run.sequences));
-    AttendPrefillKernel<dim.value>
-        <<<grid, L::kThreads, L::kBytes, static_cast<cudaStream_t>(stream)>>>(run);
+    kernel<<<grid, L::kThreads, L::kBytes, static_cast<cudaStream_t>(stream)>>>(run);
     return LaunchStatus("AttendPrefill");
   });
 }
@@ -450,18 +509,18 @@ absl::Status AttendDecode(const AttentionForward& run, int64_t most_chunks, void
   }
   auto* on = static_cast<cudaStream_t>(stream);
   const DecodeScratch cut = Cut(scratch, most_chunks, run.sequences, run.heads);
-  return WithDim(run.head_dim, [&](auto dim) {
-    using L = DecodeLayout<dim.value>;
-    absl::Status status = Widen("AttendDecode", AttendDecodeKernel<dim.value>, L::kBytes);
+  return WithShape(run, [&](auto dim, auto fp8) {
+    using L = DecodeLayout<dim.value, fp8.value>;
+    auto* kernel = AttendDecodeKernel<dim.value, fp8.value>;
+    const int warps = std::clamp(SharedMemoryOfBlock() / L::kWarpBytes, 1, L::kWarps), bytes = warps * L::kWarpBytes;
+    absl::Status status = Widen("AttendDecode", kernel, bytes);
     if (!status.ok()) return status;
-    int device = 0, processors = 0, resident = 0;
-    cudaGetDevice(&device);
-    cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
-    cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, AttendDecodeKernel<dim.value>,
-                                                  32 * L::kWarps, L::kBytes);
+    const int processors = DeviceAttribute(cudaDevAttrMultiProcessorCount);
+    int resident = 0;
+    cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, kernel, 32 * warps, bytes);
     const auto blocks = static_cast<unsigned>(std::min<int64_t>(
         most_chunks * run.kv_heads, static_cast<int64_t>(processors) * std::max(resident, 1)));
-    AttendDecodeKernel<dim.value><<<blocks, 32 * L::kWarps, L::kBytes, on>>>(run, cut);
+    kernel<<<blocks, 32 * warps, bytes, on>>>(run, cut);
     const auto heads = static_cast<unsigned>((run.sequences * run.heads + 3) / 4);
     AddChunksKernel<dim.value><<<heads, 128, 0, on>>>(run, cut);
     return LaunchStatus("AttendDecode");

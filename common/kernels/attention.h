@@ -27,8 +27,9 @@ constexpr bool AttentionTakes(int64_t head_dim) {
 
 // Where the keys and values are; element strides of one token are given, heads of a token are C apart.
 struct KeyValues {
-  const void* key = nullptr;    // bf16
-  const void* value = nullptr;  // bf16
+  const void* key = nullptr;    // bf16 or fp8
+  const void* value = nullptr;  // as the keys
+  bool fp8 = false;             // e4m3, whose numbers are bf16 too: the same bits come out as of those in bf16
   int64_t key_stride = 0, value_stride = 0;
   const int32_t* pages = nullptr;  // [B, pages_per_sequence], or null: sequence b begins at token begin[b]
   const int32_t* begin = nullptr;  // [B]

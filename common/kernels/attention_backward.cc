@@ -14,6 +14,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "common/kernels/exactness.h"
+#include "common/kernels/hopper.h"
 #include "common/kernels/ragged_offsets.h"
 #include "common/status/status_macros.h"
 
@@ -170,6 +171,8 @@ absl::StatusOr<Plans*> PlansOfCurrentDevice() {
 }
 
 }  // namespace
+
+bool AttentionBackwardTakes(int64_t head_dim) { return IsHopper() && (head_dim == 64 || head_dim == 128); }
 
 absl::Status AttendBackward(const AttentionBackward& run,
                             const std::function<void*(int64_t bytes)>& allocate, void* stream) {

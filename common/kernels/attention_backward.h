@@ -40,7 +40,8 @@ struct AttentionBackward {
   float scale = 1;
 };
 
-constexpr bool AttentionBackwardTakes(int64_t head_dim) { return head_dim == 64 || head_dim == 128; }
+// Of the current GPU: cuDNN is asked on Hopper alone.
+bool AttentionBackwardTakes(int64_t head_dim);
 
 // The sizes that plans are built for, few of them: tokens of a batch, and the longest of its sequences.
 constexpr int64_t PlannedAbove(int64_t n, int64_t least, int64_t factor) {

@@ -17,7 +17,7 @@ constexpr int kStride = kInner + 8;
 template <int kWarps>
 struct Layout {
   static constexpr int kRows = 16 * kWarps, kThreads = 32 * kWarps;
-  static constexpr int kStages = kWarps == 1 ? 8 : 6;
+  static constexpr int kStages = kWarps == 1 ? 8 : 5;  // 99 KiB at most
   static constexpr int kStage = (kRows + kColumns) * kStride;
   static constexpr int kBytes = kStages * kStage * 2;
 };

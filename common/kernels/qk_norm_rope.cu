@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "common/kernels/bf16_vector.cuh"
+#include "common/kernels/fp8.cuh"
 #include "common/kernels/launch_status.h"
 #include "common/kernels/row_sum.h"
 
@@ -53,6 +54,22 @@ struct Lane {
       }
     }
   }
+  // As Store(), and what that stored rounded once more.
+  __device__ static void StoreFp8(const float* low, const float* high, int lane, uint8_t* y) {
+#pragma unroll
+    for (int n = 0; n < kPairs; ++n) {
+      if constexpr (kAdjacent) {
+        if (n % 2 == 1) continue;
+        const int i = Index(lane, n);
+        *reinterpret_cast<uint16_t*>(y + i) = Fp8PairOf(Rounded(low[n]), Rounded(low[n + 1]));
+        *reinterpret_cast<uint16_t*>(y + i + kHalf) = Fp8PairOf(Rounded(high[n]), Rounded(high[n + 1]));
+      } else if (Live(lane, n)) {
+        const uint16_t pair = Fp8PairOf(Rounded(low[n]), Rounded(high[n]));
+        y[Index(lane, n)] = static_cast<uint8_t>(pair & 0xFF);
+        y[Index(lane, n) + kHalf] = static_cast<uint8_t>(pair >> 8);
+      }
+    }
+  }
 };
 
 template <int kHalf>
@@ -84,11 +101,11 @@ __global__ void QkNormRopeKernel(QkNormRope r) {
   float low[L::kPairs], high[L::kPairs];
   L::Load(static_cast<const bf16*>(r.qkv) + unit * c, lane, low, high);
   const int64_t row = r.slot != nullptr && !is_q ? r.slot[at.token] : at.token;
-  if (is_v) {
-    const int64_t v_head = at.head - r.heads - r.kv_heads;
-    L::Store(low, high, lane, static_cast<bf16*>(r.v) + (row * r.kv_heads + v_head) * c);
-    return;
-  }
+  auto store = [&](void* to, int64_t to_head) {
+    if (r.fp8 && !is_q) return L::StoreFp8(low, high, lane, static_cast<uint8_t*>(to) + to_head * c);
+    L::Store(low, high, lane, static_cast<bf16*>(to) + to_head * c);
+  };
+  if (is_v) return store(r.v, row * r.kv_heads + at.head - r.heads - r.kv_heads);
   const auto* weight = static_cast<const bf16*>(is_q ? r.q_weight : r.k_weight);
   if (weight != nullptr) {
     const float inverse = InverseRms<kHalf>(low, high, r.epsilon);
@@ -109,9 +126,7 @@ __global__ void QkNormRopeKernel(QkNormRope r) {
     low[n] = __fmaf_rn(b, -sin, __fmul_rn(a, cos));
     high[n] = __fmaf_rn(a, sin, __fmul_rn(b, cos));
   }
-  bf16* out = is_q ? static_cast<bf16*>(r.q) + (at.token * r.heads + at.head) * c
-                   : static_cast<bf16*>(r.k) + (row * r.kv_heads + at.head - r.heads) * c;
-  L::Store(low, high, lane, out);
+  is_q ? store(r.q, at.token * r.heads + at.head) : store(r.k, row * r.kv_heads + at.head - r.heads);
 }
 
 template <int kHalf>

@@ -29,6 +29,7 @@ struct QkNormRope {
   void* k = nullptr;                  // bf16 [T, K, C], or the pages' keys when slot is given
   void* v = nullptr;                  // null, or the pages' values
   const int64_t* slot = nullptr;      // [T]: the row of k and v, counted in [K, C], of each token
+  bool fp8 = false;                   // with slot: k and v are fp8 (e4m3), the nearest of each y, beyond +-448 that
   int64_t tokens = 0, heads = 0, kv_heads = 0, head_dim = 0;
   float epsilon = 0;
 };

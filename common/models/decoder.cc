@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
+#include <algorithm>
 #include <cmath>
 #include <utility>
 
@@ -123,7 +124,7 @@ at::Tensor Decoder::Attended(int layer, const at::Tensor& x_TD, const Pass& pass
   } else {
     const nn::NormKind norm = spec_.norm == nn::NormKind::kLayer ? nn::NormKind::kRms : spec_.norm;
     const nn::HeadShape shape{spec_.num_heads, spec_.num_kv_heads, spec_.head_dim, norm,
-                              spec_.qk_norm == QkNorm::kWhole};
+                              spec_.qk_norm == QkNorm::kWhole, spec_.kv_fp8};
     auto [q, k, v] =
         nn::SplitQueryKeyValue(nn::Projection(x_TD, w.qkv, w.qkv_bias), shape, w.q_norm, w.k_norm,
                                spec_.norm_epsilon, rotary, view, layer);
@@ -273,7 +274,7 @@ std::vector<nn::KvPages> Decoder::NewPages(int64_t pages, int64_t page_tokens, b
   const nn::DeltaShape& delta = spec_.delta;
   for (int n = 0; n < spec_.num_layers; ++n) {
     auto pool = [&](int64_t heads, int64_t dim) {
-      return at::empty({pages, page_tokens, heads, dim}, weights_.embedding.value.options());
+      return at::empty({pages, page_tokens, heads, dim}, weights_.embedding.value.options().dtype(kv_dtype()));
     };
     if (spec_.layer(n).recurrent) {
       at::TensorOptions fp32 = weights_.embedding.value.options().dtype(at::kFloat);
@@ -292,10 +293,17 @@ std::vector<nn::KvPages> Decoder::NewPages(int64_t pages, int64_t page_tokens, b
 }
 
 int64_t Decoder::kv_bytes_per_page(int64_t page_tokens, bool choices) const {
-  return KvBytesPerPage(spec_, page_tokens, weights_.embedding.value.element_size(), choices);
+  return KvBytesPerPage(spec_, page_tokens, static_cast<int64_t>(c10::elementSize(kv_dtype())), choices);
 }
 
 at::Device Decoder::device() const { return weights_.embedding.value.device(); }
 at::ScalarType Decoder::dtype() const { return weights_.embedding.value.scalar_type(); }
+
+at::ScalarType Decoder::kv_dtype() const {
+  const bool kernels = std::all_of(rules_.begin(), rules_.end(), [&](const nn::AttentionRule& rule) {
+    return nn::KernelsAttend(weights_.embedding.value, spec_.num_heads, spec_.num_kv_heads, spec_.head_dim, rule);
+  });
+  return spec_.kv_fp8 && kernels ? at::kFloat8_e4m3fn : dtype();
+}
 
 }  // namespace rein::models

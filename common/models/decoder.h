@@ -79,7 +79,7 @@ class Decoder {
   // [N, V] in the compute dtype; no backward.
   at::Tensor Logits(const at::Tensor& hidden_ND) const;
 
-  // KV pages for all layers, on the device and in the dtype of the weights; what they hold is undefined. Latent
+  // KV pages for all layers, on the device and in kv_dtype(); what they hold is undefined. Latent
   // attention keeps one kv head [latent; rotated key] and no values, a recurrent layer its state (nn/delta_net.h).
   // `choices`: with the experts of each token, -1 until they are known.
   std::vector<nn::KvPages> NewPages(int64_t pages, int64_t page_tokens, bool choices = false) const;
@@ -89,6 +89,8 @@ class Decoder {
   int64_t kv_bytes_per_page(int64_t page_tokens, bool choices = false) const;
   at::Device device() const;
   at::ScalarType dtype() const;
+  // Of the pages' keys and values: fp8 (e4m3) where spec().kv_fp8 and kernels read them, else that of the weights.
+  at::ScalarType kv_dtype() const;
 
  private:
   explicit Decoder(const DecoderSpec& spec) : spec_(spec) {}

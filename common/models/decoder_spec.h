@@ -110,6 +110,7 @@ struct DecoderSpec {
   int64_t rotary_dim = 0;  // of a head; 0: all of it
   bool rope_interleaved = false;
   Alibi alibi = Alibi::kNone;
+  bool kv_fp8 = false;  // keys and values are rounded to fp8 (e4m3) before attention, and pages hold them so where kernels read them
   bool qkv_bias = false;
   bool output_bias = false;  // of the attention's output projection
   QkNorm qk_norm = QkNorm::kNone;

@@ -149,6 +149,11 @@ absl::StatusOr<ModelDescription> DescribeTrained(const std::string& path, const 
     REIN_ASSIGN_OR_RETURN(model, WithScalarHead(model));
   }
   if (choice.mtp) REIN_RETURN_IF_ERROR(HoldMtp(path, choice, scalar_head, &model));
+  model.spec.kv_fp8 = choice.kv_fp8;
+  if (choice.kv_fp8 && model.spec.latent.latent_dim > 0) {
+    return absl::InvalidArgumentError(absl::StrCat("model.kv_cache: ", path, " (", model.spec.architecture,
+                                                   ") keeps latents, not keys and values, and they stay in the compute format: leave it out"));
+  }
   if (choice.lora) {
     if (!model.spec.lora.empty()) {
       return absl::InvalidArgumentError(absl::StrCat(

@@ -43,12 +43,13 @@ struct TrainedChoice {
   std::optional<LoraChoice> lora;    // absent: of an adapter folder its updates, else everything
   std::vector<std::string> freeze;   // parameters that are not, by name with or without .weight or .bias
   bool mtp = false;  // with the model's layers of multi-token prediction
+  bool kv_fp8 = false;  // keys and values are rounded; see DecoderSpec
   // Of the matrices beneath low-rank updates; see nn/quantised_matrix.h.
   weights::Quantisation base = weights::Quantisation::kNone;
 };
 
 // DescribeModel(), with what is trained in spec.lora and spec.frozen. `scalar_head` is WithScalarHead(). INVALID_ARGUMENT
-// names a model without layers of multi-token prediction that should have some, patterns that match nothing, with the nearest name, matrices that have no update, and a quantised base of a model
+// names a model without layers of multi-token prediction that should have some, one without keys and values whose are to be rounded, patterns that match nothing, with the nearest name, matrices that have no update, and a quantised base of a model
 // that has no updates.
 absl::StatusOr<ModelDescription> DescribeTrained(const std::string& path, const TrainedChoice& choice,
                                                  bool scalar_head = false);

@@ -7,6 +7,7 @@
 #include "common/kernels/attention.h"
 #include "common/kernels/attention_backward.h"
 #include "common/nn/autograd.h"
+#include "common/nn/fp8.h"
 #include "common/nn/launched.h"
 #include "common/nn/paged_attention_cpu.h"
 #include "common/nn/plain_attention.h"
@@ -276,7 +277,10 @@ struct CudaAttention : public Function<CudaAttention> {
 };
 
 void WritePages(const at::Tensor& x_TKC, at::Tensor pages, const PageMap& map) {
-  pages.view({-1, x_TKC.size(1), x_TKC.size(2)}).index_copy_(0, map.slot_T, x_TKC);
+  const bool fp8 = pages.scalar_type() == at::kFloat8_e4m3fn;  // has no index_copy_ of its own
+  at::Tensor rows = pages.view({-1, x_TKC.size(1), x_TKC.size(2)});
+  if (fp8) rows = rows.view(at::kByte);
+  rows.index_copy_(0, map.slot_T, fp8 ? ToFp8(x_TKC).view(at::kByte) : x_TKC);
 }
 
 // Values are `value` [pages, page_tokens, K, >= value_dim].
@@ -315,8 +319,7 @@ at::Tensor PagedCpu(const at::Tensor& q_THC, const at::Tensor& key, const at::Te
 // What the kernels do not take goes the plain way: fp32, other rules, and head dims without a kernel.
 bool KernelsTake(const at::Tensor& q_THC, int64_t kv_heads, int64_t value_dim,
                  const AttentionRule& rule) {
-  return RunsKernels(q_THC) && rule.plain() && value_dim == q_THC.size(2) &&
-         kernels::AttentionTakes(q_THC.size(2)) && q_THC.size(1) / kv_heads <= 16;
+  return value_dim == q_THC.size(2) && KernelsAttend(q_THC, q_THC.size(1), kv_heads, q_THC.size(2), rule);
 }
 
 // First the sequences that decode one token, then those that prefill.
@@ -330,6 +333,7 @@ at::Tensor PagedByKernels(const at::Tensor& q_THC, const SequenceView& view, int
   run.keys.key = pages.key.const_data_ptr();
   run.keys.value = pages.value.const_data_ptr();
   run.keys.key_stride = run.keys.value_stride = pages.key.stride(1);
+  run.keys.fp8 = pages.key.scalar_type() == at::kFloat8_e4m3fn;
   run.keys.pages = map.pages_BP.const_data_ptr<int32_t>();
   run.keys.pages_per_sequence = static_cast<int32_t>(map.pages_BP.size(1));
   run.keys.page_shift = std::countr_zero(static_cast<uint32_t>(map.page_tokens));
@@ -351,6 +355,10 @@ at::Tensor PagedByKernels(const at::Tensor& q_THC, const SequenceView& view, int
 
 }  // namespace
 
+bool KernelsAttend(const at::Tensor& like, int64_t heads, int64_t kv_heads, int64_t head_dim, const AttentionRule& rule) {
+  return RunsKernels(like) && rule.plain() && kernels::AttentionTakes(head_dim) && heads / kv_heads <= 16;
+}
+
 at::Tensor Attention(const at::Tensor& q_THC, const at::Tensor& k_TKC, const at::Tensor& v_TKC,
                      const SequenceView& view, int layer, const AttentionRule& rule) {
   if (view.pages != nullptr) {
@@ -363,9 +371,10 @@ at::Tensor Attention(const at::Tensor& q_THC, const at::Tensor& k_TKC, const at:
     if (!q_THC.is_cuda()) return PagedCpu(q_THC, pages.key, pages.value, value_dim, view, rule);
     const auto page_tokens = static_cast<uint32_t>(view.pages->page_tokens);
     const bool pages_fit = page_tokens >= 16 && std::has_single_bit(page_tokens);
-    return KernelsTake(q_THC, pages.key.size(2), value_dim, rule) && pages_fit
-               ? PagedByKernels(q_THC, view, layer, rule.scale)
-               : AttendPages(q_THC, pages.key, pages.value, view, rule);
+    if (KernelsTake(q_THC, pages.key.size(2), value_dim, rule) && pages_fit) {
+      return PagedByKernels(q_THC, view, layer, rule.scale);
+    }
+    return AttendPages(q_THC, pages.key.to(q_THC.scalar_type()), pages.value.to(q_THC.scalar_type()), view, rule);
   }
   const bool cuda = q_THC.is_cuda();
   bool fused = cuda ? KernelsTake(q_THC, k_TKC.size(1), v_TKC.size(2), rule)

@@ -35,6 +35,9 @@ struct AttentionRule {
 at::Tensor Attention(const at::Tensor& q_THC, const at::Tensor& k_TKC, const at::Tensor& v_TKC,
                      const SequenceView& view, int layer, const AttentionRule& rule);
 
+// Whether the kernels of a GPU attend so with the device and dtype of `like`; they also read pages of fp8 (e4m3).
+bool KernelsAttend(const at::Tensor& like, int64_t heads, int64_t kv_heads, int64_t head_dim, const AttentionRule& rule);
+
 // Attention over pages whose values are the first `value_dim` dims of the keys (one kv head): latent attention
 // with its projections absorbed (arXiv 2405.04434). q_THC [T, H, C], new key_T1C [T, 1, C] -> [T, H, value_dim].
 at::Tensor LatentAttention(const at::Tensor& q_THC, const at::Tensor& key_T1C, int64_t value_dim,

@@ -4,6 +4,7 @@
 
 #include "common/kernels/qk_norm_rope.h"
 #include "common/nn/autograd.h"
+#include "common/nn/fp8.h"
 #include "common/nn/launched.h"
 
 namespace rein::nn {
@@ -95,6 +96,7 @@ QueryKeyValue IntoPages(const at::Tensor& qkv_TE, const HeadShape& shape, const 
   run.k = pages.key.mutable_data_ptr();
   run.v = pages.value.mutable_data_ptr();
   run.slot = map.slot_T.const_data_ptr<int64_t>();
+  run.fp8 = pages.key.scalar_type() == at::kFloat8_e4m3fn;
   Launched(kernels::RunQkNormRope(run, Stream()));
   return {q, {}, {}};
 }
@@ -110,15 +112,17 @@ bool KernelTakes(const HeadShape& shape, const Rotary& rotary) {
 QueryKeyValue SplitQueryKeyValue(const at::Tensor& qkv_TE, const HeadShape& shape,
                                  const Weight& q_norm, const Weight& k_norm, double eps,
                                  const Rotary& rotary, const SequenceView& view, int layer) {
+  auto rounded = [&](const at::Tensor& x) { return shape.kv_fp8 ? RoundToFp8(x) : x; };
   if (RunsKernels(qkv_TE) && KernelTakes(shape, rotary)) {
-    if (view.pages != nullptr) {
+    // The kernel rounds where it writes, not for pages of bf16.
+    if (view.pages != nullptr && shape.kv_fp8 == ((*view.pages->layers)[layer].key.scalar_type() == at::kFloat8_e4m3fn)) {
       return IntoPages(qkv_TE, shape, q_norm, k_norm, eps, rotary, view, layer);
     }
     tensor_list out = Records(qkv_TE)
                           ? QkNormRopeFunction::apply(qkv_TE, shape, q_norm, k_norm, eps, rotary)
                           : QkNormRopeFunction::forward(nullptr, qkv_TE, shape, q_norm, k_norm, eps,
                                                         rotary);
-    return {out[0], out[1], out[2]};
+    return {out[0], rounded(out[1]), rounded(out[2])};
   }
   at::Tensor qkv = qkv_TE.view({qkv_TE.size(0), -1, shape.head_dim});
   at::Tensor q = qkv.narrow(1, 0, shape.heads), k = qkv.narrow(1, shape.heads, shape.kv_heads),
@@ -128,7 +132,7 @@ QueryKeyValue SplitQueryKeyValue(const at::Tensor& qkv_TE, const HeadShape& shap
     if (!shape.norm_over_all) return Norm(x, shape.norm, {weight, {}}, eps);
     return Norm(x.flatten(1), shape.norm, {weight, {}}, eps).view(x.sizes());
   };
-  return {Rotate(normed(q, q_norm), rotary), Rotate(normed(k, k_norm), rotary), v};
+  return {Rotate(normed(q, q_norm), rotary), rounded(Rotate(normed(k, k_norm), rotary)), rounded(v)};
 }
 
 }  // namespace rein::nn

@@ -18,6 +18,7 @@ struct HeadShape {
   int64_t heads = 0, kv_heads = 0, head_dim = 0;
   NormKind norm = NormKind::kRms;  // of q and k, where they have one
   bool norm_over_all = false;      // over all heads of q, and of k, at once; else over each head
+  bool kv_fp8 = false;             // k and v are rounded; see nn/fp8.h
 };
 
 struct QueryKeyValue {

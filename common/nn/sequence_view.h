@@ -15,7 +15,7 @@ namespace rein::nn {
 
 // Keys and values of one layer, in pages.
 struct KvPages {
-  at::Tensor key;    // [pages, page_tokens, K, C]
+  at::Tensor key;    // [pages, page_tokens, K, C]; fp8 where the model rounds to it and kernels read it
   at::Tensor value;  // the same shape
   at::Tensor choice = {};  // int16 [pages, page_tokens, chosen experts] of a sparse layer; undefined: not kept
 };

@@ -75,9 +75,9 @@ void Controller::StartNext() {
   running_.opening = std::async(std::launch::async, [this, begun, config = next->config] {
     auto sources = OpenSources(config);
     if (sources.ok() && sources->train != nullptr && !begun) {
-      absl::Status fits =
-          CheckOtherPrompts(config, *sources->train, [this] { return !stopping_.load(); });
-      if (!fits.ok()) sources = fits;
+      auto told = CheckOtherPrompts(config, *sources->train, [this] { return !stopping_.load(); });
+      if (told.ok()) sources->told = *std::move(told);
+      else sources = told.status();
     }
     wake_();
     return sources;
@@ -116,6 +116,7 @@ void Controller::BeginRun() {
   absl::StatusOr<Sources> sources = running_.opening.get();
   if (!sources.ok()) return End({.message = std::string(sources.status().message())});
   running_.sources = *std::move(sources);
+  if (!running_.sources.told.empty()) SetState(*running_.job, running_.job->state, running_.sources.told);
   std::vector<HeldOutData> held_out;
   for (const auto& [name, prompts] : running_.sources.held_out) {
     held_out.push_back({.name = name, .prompts = prompts.get()});

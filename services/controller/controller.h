@@ -85,6 +85,7 @@ class Controller {
 
  private:
   struct Sources {
+    std::string told;  // what a user should know of the data
     std::unique_ptr<PromptSource> train;
     std::vector<std::pair<std::string, std::unique_ptr<PromptSource>>> held_out;  // by name
   };

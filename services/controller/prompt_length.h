@@ -1,4 +1,4 @@
-// TooLong holds a prompt against what the job and the model allow.
+// LengthOf() holds an item of the data against what the job and the model allow.
 
 #pragma once
 
@@ -12,7 +12,15 @@
 
 namespace rein::services {
 
-// Why line `index` of the training data is too long for the job; empty when it is not.
-absl::StatusOr<std::string> TooLong(PromptSource& source, uint64_t index, const v1::JobConfig& job);
+struct ItemLength {
+  std::string fault;    // why the item cannot be used; empty: it can
+  bool is_cut = false;  // by data.truncate
+};
+
+// Of line `index` of the training data.
+absl::StatusOr<ItemLength> LengthOf(PromptSource& source, uint64_t index, const v1::JobConfig& job);
+
+// OK where the job leaves items with a fault out, else INVALID_ARGUMENT with the fault and the keys that would.
+absl::Status LeavesOut(const v1::JobConfig& job, const std::string& fault);
 
 }  // namespace rein::services

@@ -14,6 +14,8 @@
 #include "common/status/status_macros.h"
 #include "common/text/model_text.h"
 #include "common/text/stream_decoder.h"
+#include "services/controller/cut_prompts.h"
+#include "services/controller/evaluation.h"
 #include "services/controller/prompt_length.h"
 
 namespace rein::services {
@@ -206,22 +208,20 @@ class JsonlPrompts final : public PromptSource {
   const Marks marks_;
 };
 
-// Lines [begin, end): the first that is too long, or that all are when they should be left out.
-absl::Status CheckLengths(PromptSource& train, const v1::JobConfig& job, uint64_t begin,
-                          uint64_t end, const std::function<bool()>& go_on) {
-  uint64_t kept = 0;
+// Lines [begin, end): the first that is too long, or that all are when they should be left out. How many are cut.
+absl::StatusOr<uint64_t> CheckLengths(PromptSource& train, const v1::JobConfig& job, uint64_t begin,
+                                      uint64_t end, const std::function<bool()>& go_on) {
+  uint64_t kept = 0, cut = 0;
   std::string first;
   const uint64_t lines = std::min(train.size(), end);
   for (uint64_t i = begin; i < lines && go_on(); ++i) {
-    REIN_ASSIGN_OR_RETURN(std::string reason, TooLong(train, i, job));
-    if (first.empty()) first = reason;
-    if (!reason.empty() && !job.data().drop_long_prompts()) {
-      return absl::InvalidArgumentError(
-          absl::StrCat(reason, " (data.drop_long_prompts: true leaves such prompts out)"));
-    }
-    kept += reason.empty() ? 1 : 0;
+    REIN_ASSIGN_OR_RETURN(ItemLength item, LengthOf(train, i, job));
+    if (first.empty()) first = item.fault;
+    if (!item.fault.empty()) REIN_RETURN_IF_ERROR(LeavesOut(job, item.fault));
+    kept += item.fault.empty() ? 1 : 0;
+    cut += item.is_cut ? 1 : 0;
   }
-  if (kept > 0 || begin > 0 || lines < train.size()) return absl::OkStatus();
+  if (kept > 0 || begin > 0 || lines < train.size()) return cut;
   return absl::InvalidArgumentError(absl::StrCat("every prompt is too long: ", first));
 }
 
@@ -315,19 +315,34 @@ absl::StatusOr<std::unique_ptr<PromptSource>> OpenPrompts(const v1::DatasetConfi
                                .all_turns = wanted.all_turns,
                                .refuse_empty = wanted.imitates,
                                .system = dataset.system()};
-  return std::make_unique<JsonlPrompts>(dataset.file(), std::move(text), std::move(rows),
-                                        std::move(options), limits.context_tokens, std::move(marks));
+  auto prompts = std::make_unique<JsonlPrompts>(dataset.file(), std::move(text), std::move(rows), std::move(options),
+                                                limits.context_tokens, std::move(marks));
+  if (wanted.truncate == v1::TRUNCATION_UNSPECIFIED) return prompts;
+  LengthLimits alone{.prompt = wanted.prompt_tokens};
+  if (const uint64_t context = limits.context_tokens; context > 0) {
+    const uint64_t room = context - std::min(wanted.completion_tokens, context / 2);
+    alone.prompt = alone.prompt == 0 ? room : std::min(alone.prompt, room);
+  }
+  return CutPrompts(std::move(prompts), alone, {.prompt = wanted.prompt_tokens, .text = limits.context_tokens},
+                    wanted.truncate);
 }
 
 PromptOptions TrainPrompts(const v1::JobConfig& job) {
+  const v1::GrpoConfig* rl = config::PolicyGradientOf(job);
   return {.answers = config::AnswersOf(job),
           .all_turns = job.has_sft() && job.sft().turns() == v1::LEARNED_TURNS_ALL,
           .imitates = job.has_sft(),
-          .separator = job.reward_model().separator()};
+          .separator = job.reward_model().separator(),
+          .truncate = job.data().truncate(),
+          .prompt_tokens = job.data().max_prompt_tokens(),
+          .completion_tokens = rl != nullptr ? rl->max_completion_tokens() : job.generate().max_completion_tokens()};
 }
 
 PromptOptions HeldOutPrompts(const v1::JobConfig& job) {
   PromptOptions options = TrainPrompts(job);
+  for (const v1::EvalSampling& setting : EvalSettings(job)) {
+    options.completion_tokens = std::max<uint64_t>(options.completion_tokens, setting.max_completion_tokens());
+  }
   const bool loss = config::LearnsAnswers(job) && (job.rewards().empty() || job.eval().patience() > 0);
   if (!loss && !config::MeasuresHeldOut(job)) options.answers = std::nullopt;
   return options;
@@ -354,13 +369,17 @@ absl::Status CheckPrompts(const v1::JobConfig& job) {
   const bool texts = config::AnswersOf(job).has_value() || job.has_score();
   REIN_RETURN_IF_ERROR(texts ? train->ReadTexts(0).status() : train->Read(0).status());
   if (!texts) REIN_RETURN_IF_ERROR(CheckEpisodes(*train, job));
-  return CheckLengths(*train, job, 0, kCheckedLines, [] { return true; });
+  return CheckLengths(*train, job, 0, kCheckedLines, [] { return true; }).status();
 }
 
-absl::Status CheckOtherPrompts(const v1::JobConfig& job, PromptSource& train,
-                               const std::function<bool()>& go_on) {
-  if (job.has_pretrain()) return absl::OkStatus();  // every sequence has the same length
-  return CheckLengths(train, job, kCheckedLines, train.size(), go_on);
+absl::StatusOr<std::string> CheckOtherPrompts(const v1::JobConfig& job, PromptSource& train,
+                                              const std::function<bool()>& go_on) {
+  if (job.has_pretrain()) return std::string();  // every sequence has the same length
+  const bool cuts = job.data().has_truncate();
+  REIN_ASSIGN_OR_RETURN(uint64_t cut, CheckLengths(train, job, cuts ? 0 : kCheckedLines, train.size(), go_on));
+  if (cut == 0) return std::string();
+  return absl::StrCat(cut, " of ", train.size(), " lines are too long and are cut (data.truncate: ",
+                      job.data().truncate() == v1::TRUNCATION_LEFT ? "left" : "right", ")");
 }
 
 }  // namespace rein::services

@@ -23,6 +23,7 @@ struct Prompt {
   std::vector<v1::Message> messages;
   std::string answer;
   google::protobuf::Struct columns;
+  uint32_t cut_tokens = 0;  // that data.truncate took from token_ids
 };
 
 // A text to learn: the prompt, then what follows it.
@@ -34,6 +35,7 @@ struct LearnedText {
   double reward = 0;
   std::vector<double> target_rewards;  // one for each target, or none: labels of steps, or weights of turns
   uint32_t first_position = 0;         // of the first token
+  uint32_t cut_tokens = 0;             // that data.truncate took
 };
 
 class PromptSource {
@@ -83,6 +85,9 @@ struct PromptOptions {
   bool all_turns = false;   // every turn of the assistant is learned
   bool imitates = false;    // what the assistant wrote is copied: an empty turn is an error
   std::string separator;    // of steps
+  v1::Truncation truncate = v1::TRUNCATION_UNSPECIFIED;  // what is too long is cut here
+  uint64_t prompt_tokens = 0;                            // at most, of a prompt; 0: what the context leaves
+  uint64_t completion_tokens = 0;                        // that a prompt leaves room for where it is cut
 };
 absl::StatusOr<std::unique_ptr<PromptSource>> OpenPrompts(const v1::DatasetConfig& dataset,
                                                           const v1::ModelConfig& model, const PromptOptions& options);
@@ -99,9 +104,9 @@ absl::StatusOr<std::unique_ptr<PromptSource>> OpenCorpus(const v1::JobConfig& jo
 // that a wrong file is told at submit.
 absl::Status CheckPrompts(const v1::JobConfig& job);
 
-// Looks at the lines that CheckPrompts() left out, until `go_on` is false: none should end a job that
-// has trained for hours.
-absl::Status CheckOtherPrompts(const v1::JobConfig& job, PromptSource& train,
+// Looks at the lines that CheckPrompts() left out (at all where lines are cut), until `go_on` is false: none should end a
+// job that has trained for hours. What a user should know: how many are cut, or nothing.
+absl::StatusOr<std::string> CheckOtherPrompts(const v1::JobConfig& job, PromptSource& train,
                                const std::function<bool()>& go_on);
 
 }  // namespace rein::services

@@ -481,11 +481,10 @@ absl::Status RunLoop::IssueNext() {
   if (std::string skipped = TooEasyOrHard(id.prompt()); !skipped.empty()) {
     return ledger_->Drop(order, skipped);
   }
-  REIN_ASSIGN_OR_RETURN(std::string reason, TooLong(*state_.deps.train, id.prompt(), job.config));
-  if (reason.empty()) return absl::OkStatus();
-  if (job.config.data().drop_long_prompts()) return ledger_->Drop(order, reason);
-  return absl::InvalidArgumentError(
-      absl::StrCat(reason, " (data.drop_long_prompts: true leaves such prompts out)"));
+  REIN_ASSIGN_OR_RETURN(ItemLength length, LengthOf(*state_.deps.train, id.prompt(), job.config));
+  if (length.fault.empty()) return absl::OkStatus();
+  REIN_RETURN_IF_ERROR(LeavesOut(job.config, length.fault));
+  return ledger_->Drop(order, length.fault);
 }
 
 }  // namespace rein::services

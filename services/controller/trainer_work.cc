@@ -18,6 +18,8 @@ constexpr absl::Duration kPublishDeadline = absl::Minutes(2);
 constexpr int kMaxRefusals = 8;
 constexpr uint64_t kValidatedTokens = 1 << 18;  // in one call
 
+std::string HostOf(const std::string& address) { return address.substr(0, address.rfind(':')); }
+
 bool OnGpu(const std::string& device) { return device.rfind("gpu", 0) == 0; }
 
 void AddMetric(v1::UpdateRecord& record, const std::string& name, double value) {
@@ -183,6 +185,7 @@ void TrainerWork::Publish(const std::vector<std::string>& actors) {
     receiver->set_address(actor.actor.address());
     receiver->set_actor_epoch(actor.actor.epoch());
     receiver->set_same_gpu(!trainer.actor.device_id().empty() && actor.actor.device_id() == trainer.actor.device_id());
+    receiver->set_same_host(HostOf(actor.actor.address()) == HostOf(trainer.actor.address()));
     receivers_.push_back(name);
   }
   wanted_ = version_;
@@ -351,7 +354,8 @@ void TrainerWork::Train(uint64_t count) {
   *update_.mutable_fence() =
       run_.FenceOf(trainer.actor, absl::StrCat("update/", run_.job.lineage, "/", update));
   update_.set_update(update);
-  update_.set_no_promise(!run_.pool.BuildDifference().empty());
+  const bool rounded_apart = run_.job.config.model().kv_cache() == v1::KV_FORMAT_FP8_ROLLOUT;
+  update_.set_no_promise(rounded_apart || !run_.pool.BuildDifference().empty());
   update_.mutable_sequences()->Reserve(static_cast<int>(batch->sequences.size()));
   for (v1::TrainingSequence& sequence : batch->sequences) {
     *update_.add_sequences() = std::move(sequence);

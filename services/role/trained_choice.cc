@@ -17,6 +17,7 @@ models::TrainedChoice TrainedChoiceOf(const v1::ModelConfig& model) {
   choice.freeze.assign(model.freeze().begin(), model.freeze().end());
   if (model.has_lora()) choice.lora = LoraChoiceOf(model.lora());
   choice.mtp = model.mtp();
+  choice.kv_fp8 = model.kv_cache() == v1::KV_FORMAT_FP8;
   if (model.base() == v1::BASE_FORMAT_INT8) choice.base = weights::Quantisation::kInt8;
   if (model.base() == v1::BASE_FORMAT_NF4) choice.base = weights::Quantisation::kNf4;
   return choice;

@@ -40,10 +40,12 @@ absl::StatusOr<std::unique_ptr<RolloutSession>> RolloutSession::Open(
     telemetry::Metrics& metrics, std::function<void(const absl::Status&)> on_failure) {
   const v1::ModelConfig& config = request.model();
   KeepBitsAs(config);
+  models::TrainedChoice trained = TrainedChoiceOf(config);
+  trained.kv_fp8 = config.has_kv_cache();
   REIN_ASSIGN_OR_RETURN(
       policy::OpenedModel model,
       policy::OpenModel({.path = ModelPathOf(config),
-                         .trained = TrainedChoiceOf(config),
+                         .trained = std::move(trained),
                          .dtype = config.dtype(),
                          .device = device}));
   auto session = std::unique_ptr<RolloutSession>(

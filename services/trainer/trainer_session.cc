@@ -1,7 +1,8 @@
 #include "services/trainer/trainer_session.h"
 
-#include <optional>
+#include <algorithm>
 #include <map>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -21,6 +22,8 @@ namespace rein::services {
 namespace {
 
 using trainer::TrainingSequence;
+
+constexpr int kPeerCopies = 2;
 
 template <typename Reply>
 void AddMetrics(const std::vector<trainer::Metric>& metrics, Reply* reply) {
@@ -193,16 +196,20 @@ absl::StatusOr<v1::PublishReply> TrainerSession::Publish(const v1::PublishReques
   publication.in_flight = request.in_flight() == v1::IN_FLIGHT_POLICY_FINISH
                               ? weights::InFlight::kFinish
                               : weights::InFlight::kContinue;
-  std::vector<weights::Receiver> here, elsewhere;  // on this very GPU, by IPC
-  for (const v1::WeightReceiver& r : request.receivers()) {
-    (nccl && r.same_gpu() && shares_memory_ ? here : elsewhere).push_back({r.name(), r.address(), r.actor_epoch()});
+  // More than a few copies from one GPU share its links: a broadcast is faster.
+  const auto& to = request.receivers();
+  const bool few = std::count_if(to.begin(), to.end(), [](const auto& r) { return !r.same_gpu(); }) <= kPeerCopies;
+  std::vector<weights::Receiver> near, elsewhere;  // whose GPUs read this one's memory, by IPC
+  for (const v1::WeightReceiver& r : to) {
+    const bool reads = r.same_gpu() || (r.same_host() && few);
+    (nccl && reads && !apart_.contains(r.name()) ? near : elsewhere).push_back({r.name(), r.address(), r.actor_epoch()});
   }
   std::map<std::string, absl::Status> outcomes;
-  for (size_t i = 0; const weights::Outcome& outcome : ipc_channel_->Send(publication, here)) {
+  for (size_t i = 0; const weights::Outcome& outcome : ipc_channel_->Send(publication, near)) {
     outcomes[outcome.name] = outcome.status;
     if (absl::IsUnimplemented(outcome.status)) {
-      shares_memory_ = false;  // from here on by NCCL
-      elsewhere.push_back(here[i]);
+      apart_.insert(outcome.name);  // from here on by NCCL
+      elsewhere.push_back(near[i]);
     }
     ++i;
   }

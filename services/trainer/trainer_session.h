@@ -9,6 +9,7 @@
 #pragma once
 
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -59,7 +60,7 @@ class TrainerSession {
   std::unique_ptr<trainer::PolicyTrainer> trainer_;
   std::unique_ptr<weights::WeightChannel> grpc_channel_, nccl_channel_;
   std::unique_ptr<weights::WeightChannel> ipc_channel_;
-  bool shares_memory_ = true;  // until a receiver on this GPU could not map it
+  std::set<std::string> apart_;  // receivers nearby that could not map this GPU's memory
   std::vector<uint64_t> digests_;
   v1::UpdateReply last_update_;  // answered again on a repeat
 };

@@ -6,15 +6,17 @@
 //   rein-gpu-bench generate SHAPE WORKLOAD.jsonl              lines {"id", "tokens", "max_tokens"}; forced lengths
 //   rein-gpu-bench groups SHAPE PROMPTS SIBLINGS IN OUT       random prompts, forced lengths
 //   rein-gpu-bench update SHAPE PROMPTS SIBLINGS IN OUT UPDATES          generate, train and copy the weights, in turn
+//   rein-gpu-bench sync SHAPE ipc|nccl GPU                    weights of GPU 0 to a process on GPU, ten times
 //   rein-gpu-bench kernels
 //
-// REIN_EXACT=0: equal bits are not kept (model.exact: false). REIN_EAGER=1: no captured graphs. REIN_MICROBATCH_TOKENS=N, REIN_RECOMPUTE=1, REIN_COPY_PROMPTS=1 (a prompt for each
+// REIN_EXACT=0: equal bits are not kept (model.exact: false). REIN_KV_FP8=1: keys and values in fp8 (model.kv_cache: fp8). REIN_EAGER=1: no captured graphs. REIN_MICROBATCH_TOKENS=N, REIN_RECOMPUTE=1, REIN_COPY_PROMPTS=1 (a prompt for each
 // sibling): of training.
 
 #include <ATen/ATen.h>
 #include <ATen/DeviceAccelerator.h>
 #include <ATen/core/grad_mode.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -29,17 +31,21 @@
 #include "common/kernels/filter_logits.h"
 #include "common/kernels/logits.h"
 #include "common/kernels/projection.h"
+#include "common/models/arena.h"
 #include "common/nn/attention.h"
 #include "common/nn/experts.h"
+#include "common/nn/fp8.h"
 #include "common/nn/functions.h"
 #include "common/nn/head.h"
 #include "common/nn/query_key_value.h"
 #include "common/tensor/cuda_graph.h"
 #include "common/tensor/cuda_runtime.h"
 #include "common/version/build_version.h"
+#include "common/weights/channel/weight_channel.h"
 #include "rollout/engine/decoder_step_model.h"
 #include "rollout/engine/engine_core.h"
 #include "tests/gpu/random_policy.h"
+#include "tests/gpu/weight_receiver_process.h"
 #include "trainer/algorithms/policy_gradient.h"
 
 namespace rein::gpu {
@@ -89,6 +95,7 @@ trainer::TrainerSettings SettingsFor(int64_t length) {
   settings.microbatch_tokens = std::max<int64_t>(length, 16384);
   if (const char* tokens = std::getenv("REIN_MICROBATCH_TOKENS")) settings.microbatch_tokens = std::atoll(tokens);
   settings.recompute = std::getenv("REIN_RECOMPUTE") != nullptr;
+  settings.trained.kv_fp8 = std::getenv("REIN_KV_FP8") != nullptr;
   settings.share_prompts = std::getenv("REIN_COPY_PROMPTS") == nullptr;
   if (const char* share = std::getenv("REIN_OFFLOAD")) {
     settings.offload_as_needed = std::string(share) == "auto";
@@ -205,7 +212,7 @@ struct Generator {
   Generator(RandomPolicy& policy, uint64_t kv_tokens) : policy(policy) {
     const auto& spec = policy.trainer().model().spec;
     const double free = static_cast<double>(at::accelerator::getMemoryInfo(0).first);
-    const double bytes_of_token = 4.0 * static_cast<double>(spec.num_layers * spec.num_kv_heads * spec.head_dim);
+    const double bytes_of_token = (spec.kv_fp8 ? 2.0 : 4.0) * static_cast<double>(spec.num_layers * spec.num_kv_heads * spec.head_dim);
     if (kv_tokens == 0) kv_tokens = static_cast<uint64_t>(0.8 * free / bytes_of_token);
     auto made = rollout::DecoderStepModel::Create(
         policy.slots(), {.kv_tokens = kv_tokens, .capture = std::getenv("REIN_EAGER") == nullptr});
@@ -253,7 +260,7 @@ struct Generator {
 
 void Generate(const ShapeOfModel& shape, const std::vector<Prompt>& prompts, const std::string& name) {
   const auto start = steady_clock::now();
-  RandomPolicy policy(WriteModelFolder(shape), {}, trainer::Sft(trainer::Aggregation::kTokenMean));
+  RandomPolicy policy(WriteModelFolder(shape), SettingsFor(0), trainer::Sft(trainer::Aggregation::kTokenMean));
   std::fprintf(stderr, "weights after %.2f s\n", Seconds(start));
   Generator generator(policy, 0);
   std::fprintf(stderr, "pages after %.2f s\n", Seconds(start));
@@ -346,6 +353,56 @@ void WholeUpdate(const ShapeOfModel& shape, int64_t prompts, int64_t siblings, i
     }
     Print(line);
   }
+}
+
+// ---- weight sync -----------------------------------------------------------------------------------
+
+// What a publish does from weights that are ready on GPU 0 to the receiver's having them in use: digests, bytes, and
+// digests again on the other side. Beside it one plain copy of as many bytes between the two.
+void Sync(const ShapeOfModel& shape, const std::string& way, int64_t gpu) {
+  const std::string folder = WriteModelFolder(shape);
+  const auto model = models::DescribeModel(folder);
+  if (!model.ok()) Die(std::string(model.status().message()));
+  const auto registry = *weights::Registry::Create(models::DecoderParameters(model->spec));
+  const at::TensorOptions bf16 = at::TensorOptions(at::Device(at::kCUDA, 0)).dtype(at::kBFloat16);
+  at::Tensor arena = at::empty({registry.arena_elements()}, bf16);
+  // On one GPU ranks must seem to be on hosts of their own, and go through sockets.
+  if (gpu == 0) setenv("NCCL_HOSTID", "sender", 1);
+  setenv("NCCL_SOCKET_IFNAME", "lo", 1);
+  WeightReceiverProcess receiver(gpu == 0 ? "receiver" : "", {folder, std::to_string(gpu)});
+  const auto channel = way == "ipc" ? weights::IpcWeightChannel() : weights::NcclWeightChannel();
+  std::vector<double> digest, sent;
+  for (uint64_t i = 0; i < 12; ++i) {
+    arena.normal_();
+    Wait();
+    const auto begin = steady_clock::now();
+    weights::Publication p;
+    p.version = {1, i};
+    p.fence.set_request_id("publish-" + std::to_string(i));
+    p.fence.set_controller_epoch(1);
+    p.plan = weights::PlanOf(registry, "bfloat16");
+    p.digests = *models::ArenaDigests(registry, arena);
+    p.arena = arena.mutable_data_ptr();
+    p.deadline = absl::Seconds(60);
+    const double own = Seconds(begin);
+    const absl::Status status = channel->Send(p, {receiver.Address()})[0].status;
+    if (!status.ok()) Die(std::string(status.message()));
+    if (i < 2) continue;  // communicators, and mappings
+    digest.push_back(1e3 * own);
+    sent.push_back(1e3 * (Seconds(begin) - own));
+  }
+  at::Tensor there = at::empty({arena.numel()}, bf16.device(at::Device(at::kCUDA, static_cast<c10::DeviceIndex>(gpu))));
+  double copy = 1e9;
+  for (int i = 0; i < 5; ++i) {
+    const auto begin = steady_clock::now();
+    there.copy_(arena);
+    Wait();
+    copy = std::min(copy, 1e3 * Seconds(begin));
+  }
+  for (auto* times : {&digest, &sent}) std::sort(times->begin(), times->end());
+  const double bytes = 2.0 * static_cast<double>(arena.numel()), all = digest[5] + sent[5];
+  Print({{"bench", "sync"}, {"shape", shape.name}, {"way", way}, {"gpu", gpu}, {"bytes", bytes}, {"digest_ms", digest[5]},
+         {"send_ms", sent[5]}, {"sync_ms", all}, {"gb_per_second", bytes / all * 1e-6}, {"plain_copy_ms", copy}});
 }
 
 // ---- kernels ---------------------------------------------------------------------------------------
@@ -468,11 +525,14 @@ void Kernels() {
     nn::PlanDecode(map, view.context_B, heads, dim);
     view.pages = &map;
     at::Tensor q = at::randn({sequences, heads, dim}, bf16);
-    const double us = CapturedMicroseconds([&] { nn::Attention(q, {}, {}, view, 0, 0.088); });
-    Line("Attention decode", std::to_string(sequences) + " x " + std::to_string(context) + ", " + std::to_string(heads) + "/" +
-         std::to_string(kv_heads) + " heads of " + std::to_string(dim) +
-         (prompt > 0 ? ", 16 siblings with a prompt of " + std::to_string(prompt) : ""), us,
-         4.0 * static_cast<double>(sequences) * (context - prompt * 15.0 / 16) * static_cast<double>(kv_heads * dim), 0);
+    for (bool fp8 : {false, true}) {
+      if (fp8) layers[0].key = nn::ToFp8(layers[0].key), layers[0].value = nn::ToFp8(layers[0].value);
+      const double us = CapturedMicroseconds([&] { nn::Attention(q, {}, {}, view, 0, 0.088); });
+      Line("Attention decode", std::to_string(sequences) + " x " + std::to_string(context) + ", " + std::to_string(heads) + "/" +
+           std::to_string(kv_heads) + " heads of " + std::to_string(dim) + (fp8 ? ", fp8" : "") +
+           (prompt > 0 ? ", 16 siblings with a prompt of " + std::to_string(prompt) : ""), us,
+           (fp8 ? 2.0 : 4.0) * static_cast<double>(sequences) * (context - prompt * 15.0 / 16) * static_cast<double>(kv_heads * dim), 0);
+    }
   }
   for (auto [columns, inner] : {std::pair{4096, 1024}, {1024, 2048}, {6144, 1024}, {1024, 3072}, {151936, 1024}, {24576, 4096}, {4096, 12288}}) {
     nn::Weight w = weight({columns, inner});
@@ -532,6 +592,7 @@ void Kernels() {
 int Main(int argc, char** argv) {
   auto number = [&](int i) { return i < argc ? std::atoll(argv[i]) : 0; };
   const std::string what = argc > 1 ? argv[1] : "";
+  if (what == "--weight-receiver") return WeightReceiverMain(argc - 2, argv + 2);
   if (tensor::CudaDeviceCount() == 0) Die("this host shows no GPU");
   if (const char* exact = std::getenv("REIN_EXACT")) kernels::KeepBits(std::string(exact) != "0");
   if (what == "train" && argc == 6) {
@@ -545,11 +606,13 @@ int Main(int argc, char** argv) {
              std::string(argv[3]) + " x " + argv[4] + ", " + argv[5] + " in, " + argv[6] + " out");
   } else if (what == "update" && argc == 8) {
     WholeUpdate(Shape(argv[2]), number(3), number(4), number(5), number(6), static_cast<int>(number(7)));
+  } else if (what == "sync" && argc == 5) {
+    Sync(Shape(argv[2]), argv[3], number(4));
   } else if (what == "kernels") {
     Kernels();
   } else {
     Die("usage: train SHAPE TOKENS SEQUENCES UPDATES | train-groups SHAPE PROMPTS SIBLINGS IN OUT UPDATES | generate "
-        "SHAPE WORKLOAD.jsonl | groups SHAPE PROMPTS SIBLINGS IN OUT | update SHAPE PROMPTS SIBLINGS IN OUT UPDATES | kernels");
+        "SHAPE WORKLOAD.jsonl | groups SHAPE PROMPTS SIBLINGS IN OUT | update SHAPE PROMPTS SIBLINGS IN OUT UPDATES | sync SHAPE ipc|nccl GPU | kernels");
   }
   return 0;
 }

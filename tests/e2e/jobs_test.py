@@ -59,6 +59,26 @@ class JobsTest(unittest.TestCase):
         self.assertNotIn("accuracy", evals[-1])
         self.assertIn("loss", self.stack.rein("describe", "start"))
 
+    def test_long_items_are_refused_left_out_or_cut(self):
+        rows = [{"prompt": "max(1,2)", "answer": "2"}] * 6 + [{"prompt": "max(1,2)", "answer": "1" * 100}] * 2
+        (self.stack.folder / "long.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        job = """name: %s
+model: {config: MODEL}
+data: {train: long.jsonl, shuffle: false, %s}
+sft: {updates: 2, sequences: 8}
+""".replace("MODEL", str(MODEL))
+        (self.stack.folder / "refused.yaml").write_text(job % ("refused", "max_prompt_tokens: 20"))
+        said = self.stack.run("submit", "-f", "refused.yaml")
+        self.assertEqual(said.returncode, 2, said.stderr)
+        self.assertIn("data.drop_long_prompts: true leaves such prompts out, data.truncate cuts them", said.stderr)
+        self.stack.end_of(job % ("dropped", "drop_long_prompts: true"), code=0)
+        self.stack.end_of(job % ("cut", "truncate: right"), code=0)
+        tokens = {name: lines_of(self.output(name) / "metrics.jsonl")[0]["tokens"] for name in ("dropped", "cut")}
+        short, context = tokens["dropped"] / 8, 64
+        self.assertEqual(tokens["cut"], 6 * short + 2 * context)
+        self.assertIn("2 of 8 lines are too long and are cut (data.truncate: right)", self.stack.rein("describe", "cut"))
+        self.assertIn("the model takes 64", self.stack.rein("describe", "dropped"))
+
     def test_an_evaluation_tells_pass_at_k_with_its_interval(self):
         self.stack.end_of("""name: ways
 model: {job: start}

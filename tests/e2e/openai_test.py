@@ -199,14 +199,14 @@ OPENS, CLOSES = '<tool_call>\n{"name": "look_up", "arguments": {"word": "', '"}}
 TOOLS = [{"type": "function", "function": {"name": "look_up", "description": "Looks a word up.", "strict": True, "parameters": {
     "type": "object", "properties": {"word": {"type": "string", "enum": [WORD]}}, "required": ["word"], "additionalProperties": False}}}]
 # Shows tools and writes calls as Qwen's templates do, in the few words that this model knows.
-TEMPLATE = """{%- for m in messages %}
+TEMPLATE = """{%- for tool in tools or [] %}{{- tool.function.name }}{%- endfor %}
+{%- for m in messages %}
 {{- '<|' + (m.role if m.role != 'tool' else 'user') + '|>' + m.content }}
 {%- for c in m.tool_calls or [] %}
 {{- '<tool_call>\n{"name": "' + c.function.name + '", "arguments": ' + (c.function.arguments | tojson) + '}\n</tool_call>' }}
 {%- endfor %}
 {%- if m.role == 'assistant' %}{{- '<|end|>' }}{%- endif %}
 {%- endfor %}
-{%- for tool in tools or [] %}{{- tool.function.name }}{%- endfor %}
 {%- if add_generation_prompt %}{{- '<|assistant|>' }}{%- endif %}"""
 
 
@@ -225,15 +225,19 @@ class ToolsTest(unittest.TestCase):
         config = json.loads((folder / "tokenizer_config.json").read_text())
         config["chat_template"] = TEMPLATE
         (folder / "tokenizer_config.json").write_text(json.dumps(config))
-        call = lambda word: {"role": "assistant", "content": f"{OPENS}{word}{CLOSES}"}
+        # As OpenAI's fine-tuning files lay conversations with tools out: arguments are a text.
+        call = lambda word: {"id": "call_1", "type": "function", "function": {"name": "look_up", "arguments": json.dumps({"word": word})}}
         user = lambda text: {"role": "user", "content": text}
-        rows = [{"prompt": [user("?"), call(WORD), {"role": "tool", "content": "7"}], "answer": "7"},
-                {"prompt": [user("2")], "answer": f"3{OPENS}{WORD}{CLOSES}{OPENS}{WORD}{CLOSES}"},
-                {"prompt": [user("4")], "answer": f"{OPENS}{WORD}"},
-                {"prompt": [user("5")], "answer": f"{OPENS}xa{CLOSES}"}]
-        (cls.stack.folder / "calls.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows * 32))
+        assistant = lambda text, *calls: {"role": "assistant", "content": text, **({"tool_calls": calls} if calls else {})}
+        rows = [[user("?"), assistant(None, call(WORD)), {"role": "tool", "tool_call_id": "call_1", "content": "7"}, assistant("7")],
+                [user("2"), assistant("3", call(WORD), call(WORD))],
+                [user("4"), assistant(f"{OPENS}{WORD}")],
+                [user("5"), assistant("", call("xa"))]]
+        lines = [json.dumps({"messages": row, "tools": TOOLS}) + "\n" for row in rows]
+        (cls.stack.folder / "calls.jsonl").write_text("".join(lines * 32))
         (cls.stack.folder / "ask.jsonl").write_text(json.dumps({"prompt": "?", "answer": "7"}) + "\n")
-        cls.stack.end_of("name: caller\nmodel: {config: caller}\ndata: {train: calls.jsonl}\nsft: {updates: 150, sequences: 32}\n"
+        cls.stack.end_of("name: caller\nmodel: {config: caller}\ndata: {train: {file: calls.jsonl, schema: openai}}\n"
+                         "sft: {updates: 150, sequences: 32, turns: all}\n"
                          "trainer: {learning_rate: 3e-3}\n", code=0)
         cls.stack.end_of("name: calls\nmodel: {job: caller}\ndata: {eval: {file: ask.jsonl}}\nevaluate: {}\n"
                          "eval: {max_completion_tokens: 12}\nrewards: [{exact_match: {}}]\n", code=0)

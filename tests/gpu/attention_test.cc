@@ -7,6 +7,8 @@
 #include <random>
 
 #include "common/nn/attention.h"
+#include "common/nn/fp8.h"
+#include "common/nn/query_key_value.h"
 
 namespace rein::gpu {
 namespace {
@@ -127,10 +129,11 @@ TEST(AttentionGpuTest, GradientsHaveTheSameBitsTwice) {
 struct Pages {
   static constexpr int64_t kPage = 16;
 
-  Pages(const Shape& s, const nn::SequenceView& whole) : per_row((whole.longest + kPage - 1) / kPage) {
+  Pages(const Shape& s, const nn::SequenceView& whole, bool fp8 = false) : per_row((whole.longest + kPage - 1) / kPage) {
     const int64_t rows = whole.num_sequences();
     order = at::randperm(rows * per_row, at::kInt).view({rows, per_row});
     layers[0].key = at::full({rows * per_row, kPage, s.kv_heads, s.dim}, NAN, Bf16());
+    if (fp8) layers[0].key = layers[0].key.to(at::kFloat8_e4m3fn);
     layers[0].value = layers[0].key.clone();
   }
 
@@ -182,9 +185,13 @@ TEST(AttentionGpuTest, PagesChunksAndDecodingGiveTheBitsOfOnePass) {
     std::array<at::Tensor, 3> qkv = {at::randn({tokens, s.heads, s.dim}, Bf16()) * 3,
                                      at::randn({tokens, s.kv_heads, s.dim}, Bf16()),
                                      at::randn({tokens, s.kv_heads, s.dim}, Bf16())};
-    at::Tensor wanted = nn::Attention(qkv[0], qkv[1], qkv[2], whole, 0, 0.125);
-    for (int64_t chunk : {1000, 100, 64, 17}) {
-      Pages pages(s, whole);
+    auto attended = [&](const std::array<at::Tensor, 3>& in) { return nn::Attention(in[0], in[1], in[2], whole, 0, 0.125); };
+    // Pages of fp8 give the bits of what is rounded to it.
+    const at::Tensor in_full = attended(qkv), rounded = attended({qkv[0], nn::RoundToFp8(qkv[1]), nn::RoundToFp8(qkv[2])});
+    EXPECT_FALSE(at::equal(in_full, rounded));
+    for (auto [chunk, fp8] : {std::pair{1000, false}, {100, false}, {64, false}, {17, false}, {1000, true}, {64, true}, {17, true}}) {
+      const at::Tensor& wanted = fp8 ? rounded : in_full;
+      Pages pages(s, whole, fp8);
       at::Tensor where;
       std::vector<int64_t> done(rows, 0);
       while (true) {  // chunks, and single tokens near the end
@@ -198,7 +205,7 @@ TEST(AttentionGpuTest, PagesChunksAndDecodingGiveTheBitsOfOnePass) {
         if (!any) break;
         at::Tensor out = pages.Attend(qkv, whole, done, end, &where);
         EXPECT_TRUE(at::equal(out, wanted.index_select(0, where)))
-            << s.dim << ", chunk " << chunk << ", differs by "
+            << s.dim << ", chunk " << chunk << (fp8 ? ", fp8" : "") << ", differs by "
             << (out - wanted.index_select(0, where)).abs().max().item<float>();
         done = end;
       }
@@ -208,7 +215,7 @@ TEST(AttentionGpuTest, PagesChunksAndDecodingGiveTheBitsOfOnePass) {
     auto cut = [&](const at::Tensor& x) { return x.narrow(0, begin, s.lengths[last]); };
     EXPECT_TRUE(at::equal(nn::Attention(cut(qkv[0]), cut(qkv[1]), cut(qkv[2]),
                                         nn::PackedSequences({s.lengths[last]}, at::kCUDA), 0, 0.125),
-                          cut(wanted)));
+                          cut(in_full)));
   }
 }
 
@@ -231,14 +238,15 @@ TEST(AttentionGpuTest, SiblingsThatShareChunksGetTheBitsOfEachAlone) {
         shared.push_back(common * 16);
       }
       std::vector<nn::KvPages> layers(1);
-      layers[0].key = at::randn({rows * per_row, 16, kv_heads, dim}, Bf16());
-      layers[0].value = at::randn({rows * per_row, 16, kv_heads, dim}, Bf16());
+      layers[0].key = nn::RoundToFp8(at::randn({rows * per_row, 16, kv_heads, dim}, Bf16()));
+      layers[0].value = nn::RoundToFp8(at::randn({rows * per_row, 16, kv_heads, dim}, Bf16()) * 0.02);  // some below the normal numbers
+      std::vector<nn::KvPages> narrow = {{nn::ToFp8(layers[0].key), nn::ToFp8(layers[0].value)}};
       at::Tensor q = at::randn({rows, heads, dim}, Bf16()) * 3;
       nn::SequenceView view = nn::PackedSequences(std::vector<int64_t>(rows, 1), at::kCUDA);
       view.context_B = Longs(contexts).to(at::kInt);
       std::vector<at::Tensor> out;
-      for (bool together : {false, true}) {
-        nn::PageMap map{.layers = &layers, .page_tokens = 16, .single_queries = rows,
+      for (auto [together, fp8] : {std::pair{false, false}, {true, false}, {false, true}, {true, true}}) {
+        nn::PageMap map{.layers = fp8 ? &narrow : &layers, .page_tokens = 16, .single_queries = rows,
                         .most_chunks = rows * (longest / 256)};
         map.pages_BP = pages.to(at::kCUDA);
         if (together) map.shared_B = Longs(shared).to(at::kInt);
@@ -246,9 +254,41 @@ TEST(AttentionGpuTest, SiblingsThatShareChunksGetTheBitsOfEachAlone) {
         view.pages = &map;
         out.push_back(nn::Attention(q, {}, {}, view, 0, 0.125));
       }
-      EXPECT_TRUE(at::equal(out[0], out[1])) << rows << " rows, " << heads << "/" << kv_heads << " heads of " << dim;
+      for (size_t i = 1; i < out.size(); ++i) {
+        EXPECT_TRUE(at::equal(out[0], out[i])) << i << ": " << rows << " rows, " << heads << "/" << kv_heads << " heads of " << dim;
+      }
       const bool any_keys = *std::max_element(contexts.begin(), contexts.end()) > 0;
       EXPECT_EQ(out[0].abs().max().item<float>() > 0, any_keys);
+    }
+  }
+}
+
+TEST(AttentionGpuTest, KeysAndValuesAreRoundedOnTheWayIntoPagesOfFp8) {
+  for (auto [heads, kv_heads, dim] : {std::tuple{4, 2, 32}, {6, 2, 64}, {4, 4, 96}, {8, 2, 128}, {4, 1, 256}}) {
+    constexpr int64_t kTokens = 61, kPage = 16;
+    at::Tensor qkv = at::randn({kTokens, (heads + 2 * kv_heads) * dim}, Bf16()) * at::rand({kTokens, 1}, Bf16()) * 400;  // also beyond 448
+    nn::SequenceView view = nn::PackedSequences({kTokens}, at::kCUDA);
+    const at::Tensor angle = at::rand({kTokens, dim / 2}, Bf16().dtype(at::kFloat)) * 6;
+    const nn::Rotary rotary{at::cos(angle), at::sin(angle)};
+    const nn::HeadShape shape{.heads = heads, .kv_heads = kv_heads, .head_dim = dim, .kv_fp8 = true};
+    for (const nn::Weight& norm : {nn::Weight{}, nn::Weight{at::rand({dim}, Bf16()), {}}}) {
+      const nn::QueryKeyValue packed = nn::SplitQueryKeyValue(qkv, shape, norm, norm, 1e-6, rotary, view, 0);
+      EXPECT_EQ(packed.v_TKC.abs().max().item<float>(), 448);
+      std::vector<nn::KvPages> layers(1);
+      layers[0].key = at::zeros({5, kPage, kv_heads, dim}, Bf16()).to(at::kFloat8_e4m3fn);
+      layers[0].value = layers[0].key.clone();
+      nn::PageMap map{.layers = &layers, .page_tokens = kPage};
+      map.slot_T = at::randperm(5 * kPage, at::kLong).to(at::kCUDA).narrow(0, 0, kTokens);
+      view.pages = &map;
+      const nn::QueryKeyValue paged = nn::SplitQueryKeyValue(qkv, shape, norm, norm, 1e-6, rotary, view, 0);
+      view.pages = nullptr;
+      EXPECT_FALSE(paged.k_TKC.defined());
+      EXPECT_TRUE(at::equal(paged.q_THC, packed.q_THC));
+      auto rows = [&](const at::Tensor& pages) {
+        return pages.to(at::kBFloat16).view({-1, kv_heads, dim}).index_select(0, map.slot_T);
+      };
+      EXPECT_TRUE(at::equal(rows(layers[0].key), packed.k_TKC)) << dim;
+      EXPECT_TRUE(at::equal(rows(layers[0].value), packed.v_TKC)) << dim;
     }
   }
 }

@@ -98,16 +98,31 @@ struct Count {
   }
 };
 
-class ExactnessTest : public testing::TestWithParam<const char*> {};
+// A shape of random_policy.h, its keys and values perhaps rounded.
+struct ExactShape {
+  const char* name;
+  bool kv_fp8 = false;
+};
+
+void PrintTo(const ExactShape& shape, std::ostream* out) { *out << shape.name << (shape.kv_fp8 ? ", fp8" : ""); }
+
+class ExactnessTest : public testing::TestWithParam<ExactShape> {
+ protected:
+  static trainer::TrainerSettings Settings() {
+    trainer::TrainerSettings settings;
+    settings.trained.kv_fp8 = GetParam().kv_fp8;
+    return settings;
+  }
+};
 
 TEST_P(ExactnessTest, GeneratorTrainerAndReferenceGiveTheSameBits) {
   constexpr int64_t kLayers = 4;
-  trainer::TrainerSettings settings;
+  trainer::TrainerSettings settings = Settings();
   settings.schedule.peak = 1e-3;
   settings.microbatch_tokens = 6000;
-  const bool routed = FindShape(GetParam())->experts > 0;
+  const bool routed = FindShape(GetParam().name)->experts > 0;
   settings.router.replay = routed;
-  RandomPolicy policy(WriteModelFolder(*FindShape(GetParam()), kLayers), settings,
+  RandomPolicy policy(WriteModelFolder(*FindShape(GetParam().name), kLayers), settings,
                       trainer::Sft(trainer::Aggregation::kTokenMean));
   const int64_t vocabulary = policy.trainer().model().spec.vocab_size;
   std::mt19937 random(11);
@@ -181,7 +196,7 @@ TEST_P(ExactnessTest, GeneratorTrainerAndReferenceGiveTheSameBits) {
   }
   for (auto [name, count] : {std::pair{"trainer", by_trainer}, {"reference", by_reference}, {"alone", alone},
                              {"tempered", of_temperature}, {"other options", of_options}}) {
-    std::printf("%s, %s: %ld of %ld tokens differ, at most %g\n", GetParam(), name, count.different, count.tokens,
+    std::printf("%s, %s: %ld of %ld tokens differ, at most %g\n", testing::PrintToString(GetParam()).c_str(), name, count.different, count.tokens,
                 count.largest);
     EXPECT_EQ(count.different, 0) << name;
     EXPECT_GT(count.tokens, 0) << name;
@@ -190,7 +205,7 @@ TEST_P(ExactnessTest, GeneratorTrainerAndReferenceGiveTheSameBits) {
 
 // Each step begins before the host has seen the last token, which the penalty must know all the same.
 TEST_P(ExactnessTest, PenalisedTokensAreTheLikeliestOfWhatThePenaltiesLeave) {
-  RandomPolicy policy(WriteModelFolder(*FindShape(GetParam()), /*layers=*/4), {}, trainer::Sft(trainer::Aggregation::kTokenMean));
+  RandomPolicy policy(WriteModelFolder(*FindShape(GetParam().name), /*layers=*/4), Settings(), trainer::Sft(trainer::Aggregation::kTokenMean));
   GenerateSpec spec = {.group = {0, 0, 0}, .prompt = {5, 9, 17, 9}, .siblings = {0}};
   spec.sampling.max_tokens = 60;
   spec.sampling.ignore_eos = true;
@@ -220,7 +235,7 @@ TEST_P(ExactnessTest, PenalisedTokensAreTheLikeliestOfWhatThePenaltiesLeave) {
 // What `rein debug mismatch` shows where nothing is wrong: not only the log-probs are equal.
 TEST_P(ExactnessTest, EveryLayerOfEveryTokenHasTheSameBits) {
   constexpr int64_t kLayers = 4;
-  RandomPolicy policy(WriteModelFolder(*FindShape(GetParam()), kLayers), {}, trainer::Sft(trainer::Aggregation::kTokenMean));
+  RandomPolicy policy(WriteModelFolder(*FindShape(GetParam().name), kLayers), Settings(), trainer::Sft(trainer::Aggregation::kTokenMean));
   std::mt19937 random(5);
   for (uint32_t prefix : {1u, 300u}) {
     policy::ScoredSequence sequence{.prefix = prefix};
@@ -239,7 +254,9 @@ TEST_P(ExactnessTest, EveryLayerOfEveryTokenHasTheSameBits) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Shapes, ExactnessTest,
-                         testing::Values("qwen3-0.6b", "qwen2.5-0.5b", "llama3.2-1b", "smollm2-135m", "olmoe-1b-7b-4l", "mixtral-small-4l"));
+                         testing::Values(ExactShape{"qwen3-0.6b"}, ExactShape{"qwen2.5-0.5b"}, ExactShape{"llama3.2-1b"},
+                                         ExactShape{"smollm2-135m"}, ExactShape{"olmoe-1b-7b-4l"}, ExactShape{"mixtral-small-4l"},
+                                         ExactShape{"qwen3-0.6b", true}, ExactShape{"qwen2.5-0.5b", true}));
 
 }  // namespace
 }  // namespace rein::gpu

@@ -12,7 +12,7 @@
 
 int main(int argc, char** argv) {
   if (argc > 1 && std::strcmp(argv[1], "--weight-receiver") == 0) {
-    return rein::gpu::WeightReceiverMain();
+    return rein::gpu::WeightReceiverMain(argc - 2, argv + 2);
   }
   if (argc > 1 && std::strcmp(argv[1], "--cuda-error") == 0) return rein::gpu::CudaErrorMain();
   if (argc > 1 && std::strcmp(argv[1], "--rank") == 0) {

@@ -16,6 +16,7 @@ const ShapeOfModel kShapes[] = {
     {"qwen3-1.7b", "Qwen3ForCausalLM", "qwen3", 28, 2048, 16, 8, 128, 6144, 151936},
     {"qwen3-4b", "Qwen3ForCausalLM", "qwen3", 36, 2560, 32, 8, 128, 9728, 151936},
     {"qwen3-8b", "Qwen3ForCausalLM", "qwen3", 36, 4096, 32, 8, 128, 12288, 151936, false},
+    {"qwen3-14b", "Qwen3ForCausalLM", "qwen3", 40, 5120, 40, 8, 128, 17408, 151936, false},
     {"qwen2.5-0.5b", "Qwen2ForCausalLM", "qwen2", 24, 896, 14, 2, 64, 4864, 151936},
     {"qwen2.5-1.5b", "Qwen2ForCausalLM", "qwen2", 28, 1536, 12, 2, 128, 8960, 151936},
     {"qwen2.5-7b", "Qwen2ForCausalLM", "qwen2", 28, 3584, 28, 4, 128, 18944, 152064, false},

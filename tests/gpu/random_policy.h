@@ -19,7 +19,7 @@ struct ShapeOfModel {
   int64_t experts = 0, chosen = 0, expert_ffn = 0;  // no experts: every layer is dense
 };
 
-// qwen3-0.6b, qwen3-1.7b, qwen3-4b, qwen3-8b, qwen2.5-0.5b, qwen2.5-1.5b, qwen2.5-7b, llama3.2-1b, smollm2-135m;
+// qwen3-0.6b, qwen3-1.7b, qwen3-4b, qwen3-8b, qwen3-14b, qwen2.5-0.5b, qwen2.5-1.5b, qwen2.5-7b, llama3.2-1b, smollm2-135m;
 // qwen3-30b-a3b-4l and olmoe-1b-7b-4l: four layers of these, without OLMoE's norms over all of q and k; mixtral-small-4l: four
 // of Mixtral at half its width and a quarter of its experts' width. Null for another name.
 const ShapeOfModel* FindShape(const std::string& name);

@@ -22,7 +22,7 @@ TestProcess::TestProcess(const std::string& host, std::vector<std::string> argum
     dup2(in[0], 0);
     dup2(out[1], 1);
     for (int fd : {in[0], in[1], out[0], out[1]}) close(fd);
-    setenv("NCCL_HOSTID", host.c_str(), 1);
+    if (!host.empty()) setenv("NCCL_HOSTID", host.c_str(), 1);
     setenv("NCCL_SOCKET_IFNAME", "lo", 1);
     setenv("NCCL_IB_DISABLE", "1", 1);
     execv("/proc/self/exe", argv.data());

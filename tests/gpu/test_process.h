@@ -11,7 +11,7 @@ namespace rein::gpu {
 
 class TestProcess {
  public:
-  // `host` is what NCCL takes for the process's host: ranks that share a GPU must be on separate ones.
+  // `host` is what NCCL takes for the process's host: ranks that share a GPU must be on separate ones. Empty: the real one.
   TestProcess(const std::string& host, std::vector<std::string> arguments);
   ~TestProcess();
   TestProcess(const TestProcess&) = delete;

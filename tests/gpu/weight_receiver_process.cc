@@ -2,10 +2,12 @@
 
 #include <signal.h>
 
+#include <cstdlib>
 #include <iostream>
 #include <memory>
 
 #include "common/models/decoder_spec.h"
+#include "common/models/model_folder.h"
 #include "common/policy/policy_slots.h"
 #include "common/rpc/fence_guard.h"
 #include "common/rpc/server.h"
@@ -34,8 +36,11 @@ weights::Registry TestRegistry() {
   return *weights::Registry::Create(models::DecoderParameters(TestSpec()));
 }
 
-int WeightReceiverMain() {
-  auto slots = policy::PolicySlots::Create(TestSpec(), {.device = at::Device(at::kCUDA, 0)});
+int WeightReceiverMain(int argc, char** argv) {
+  const bool given = argc == 2;
+  const auto gpu = static_cast<c10::DeviceIndex>(given ? std::atoi(argv[1]) : 0);
+  auto slots = policy::PolicySlots::Create(given ? models::DescribeModel(argv[0])->spec : TestSpec(),
+                                           {.device = at::Device(at::kCUDA, gpu)});
   if (!slots.ok()) {
     std::cerr << slots.status() << "\n";
     return 1;
@@ -58,8 +63,17 @@ int WeightReceiverMain() {
   return 0;
 }
 
-WeightReceiverProcess::WeightReceiverProcess(const std::string& name)
-    : name_(name), process_(name, {"--weight-receiver"}), address_(process_.ReadLine()) {}
+namespace {
+
+std::vector<std::string> Behind(const std::string& first, std::vector<std::string> arguments) {
+  arguments.insert(arguments.begin(), first);
+  return arguments;
+}
+
+}  // namespace
+
+WeightReceiverProcess::WeightReceiverProcess(const std::string& host, const std::vector<std::string>& arguments)
+    : name_(host), process_(host, Behind("--weight-receiver", arguments)), address_(process_.ReadLine()) {}
 
 void WeightReceiverProcess::Freeze() { process_.Signal(SIGSTOP); }
 void WeightReceiverProcess::Thaw() { process_.Signal(SIGCONT); }

@@ -1,4 +1,5 @@
-// A process that receives weights on GPU 0, for tests of the NCCL channel: the test binary called again.
+// A process that receives weights on a GPU, for tests and benchmarks of the channels between GPUs: the binary called
+// again, with --weight-receiver in front of WeightReceiverMain()'s arguments.
 
 #pragma once
 
@@ -14,12 +15,14 @@ namespace rein::gpu {
 weights::Registry TestRegistry();
 
 // Body of the process: prints its address, then serves until its standard input ends. For each line that
-// comes in it prints "LINEAGE.NUMBER DIGEST" of the weights in use.
-int WeightReceiverMain();
+// comes in it prints "LINEAGE.NUMBER DIGEST" of the weights in use. The weights are those of TestRegistry() on GPU 0, or,
+// with arguments FOLDER and GPU, of a model there.
+int WeightReceiverMain(int argc, char** argv);
 
 class WeightReceiverProcess {
  public:
-  explicit WeightReceiverProcess(const std::string& name);
+  // `host` as in TestProcess; `arguments`: of WeightReceiverMain().
+  explicit WeightReceiverProcess(const std::string& host, const std::vector<std::string>& arguments = {});
 
   weights::Receiver Address() const { return {name_, address_, 1}; }
   void Freeze();

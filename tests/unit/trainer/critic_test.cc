@@ -63,6 +63,7 @@ TEST(CriticTest, ATurnMayBeOneStepOfGae) {
 }
 
 TEST(CriticTest, LearnsWhatRewardsCome) {
+  at::manual_seed(3);  // of four random prompts in a batch some are hard to tell apart: one run in ten learns slower
   TrainerSettings settings = Settings();
   settings.schedule.peak = 0;  // the policy stays
   auto trainer = Make(settings, PolicyGradient(Ppo()));
@@ -141,15 +142,18 @@ TEST(CriticTest, WithAdaptersItLearnsAndLeavesItsBaseAlone) {
     EXPECT_EQ(critic.registry().quantised_elements() > 0, base != weights::Quantisation::kNone);
     const uint64_t frozen = critic.frozen_digest();
     at::Tensor before = critic.parts().trained.clone();
-    double first = 0, last = 0;
-    for (int i = 0; i < 15; ++i) {
+    at::manual_seed(3);  // as above
+    constexpr int kUpdates = 20, kLast = 6;
+    double first = 0, late = 0;
+    for (int i = 0; i < kUpdates; ++i) {
       auto result = trainer->Update(Predictable(*trainer));
       ASSERT_TRUE(result.ok()) << result.status();
-      last = Find(result->metrics, "explained_variance");
-      if (i == 0) first = last;
+      const double explained = Find(result->metrics, "explained_variance");
+      if (i == 0) first = explained;
+      if (i >= kUpdates - kLast) late += explained / kLast;
     }
     EXPECT_LT(first, 0.3);
-    EXPECT_GT(last, first + 0.2);
+    EXPECT_GT(late, first + 0.2);
     EXPECT_FALSE(at::equal(critic.parts().trained, before));
     EXPECT_EQ(*models::FrozenDigest(critic.registry(), critic.parts()), frozen);
 

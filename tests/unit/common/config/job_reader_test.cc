@@ -16,6 +16,7 @@ namespace rein::config {
 namespace {
 
 namespace fs = std::filesystem;
+using ::testing::ContainsRegex;
 using ::testing::HasSubstr;
 
 constexpr char kShortest[] = R"(name: digits
@@ -544,6 +545,18 @@ TEST_F(JobReaderTest, WithoutAFolderPathsMustBeAbsolute) {
 TEST_F(JobReaderTest, MissingFoldersAreNamed) {
   EXPECT_THAT(Report(kShortest, {"data.train=dat/x.jsonl"}),
               HasSubstr("dat/x.jsonl does not exist (there is no folder dat)"));
+}
+
+TEST_F(JobReaderTest, WhatIsTooLongIsLeftOutOrCutAndKeysAndValuesMayBeNarrow) {
+  const std::string sft = "name: a\nmodel: model\ndata: {train: train.jsonl}\nsft: {}\n";
+  EXPECT_TRUE(Read(sft, {"data.truncate=left"}).ok());
+  EXPECT_THAT(Report(sft, {"data.truncate=middle"}), HasSubstr("data.truncate"));
+  EXPECT_THAT(Report(sft, {"data.truncate=right", "data.drop_long_prompts=true"}), HasSubstr("give one of the two"));
+  EXPECT_THAT(Report("name: a\nmodel: {config: model}\npretrain: {corpus: [a.idx], sequence_tokens: 8}\n", {"data.truncate=right"}),
+              ContainsRegex("data.truncate  +has no effect: pretrain joins documents"));
+  EXPECT_EQ(Read(sft, {"model.kv_cache=fp8"})->model().kv_cache(), v1::KV_FORMAT_FP8);
+  EXPECT_THAT(Report(sft, {"model.kv_cache=fp8_rollout"}), ContainsRegex("model.kv_cache  +fp8_rollout has no effect in sft"));
+  EXPECT_TRUE(Read(kShortest, {"model.kv_cache=fp8_rollout"}).ok());
 }
 
 TEST_F(JobReaderTest, WhatIsPrintedReadsBackToTheSameJob) {

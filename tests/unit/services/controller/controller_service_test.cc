@@ -200,6 +200,9 @@ TEST_F(ControllerServiceTest, DataThatDoesNotFitTheModelIsToldAtSubmit) {
   EXPECT_THAT(std::string(Submit("r1", {"data.train=long.jsonl"}).status().message()),
               HasSubstr("job.yaml: prompt 1 of " + (folder_ / "long.jsonl").string() + " has "));
   EXPECT_TRUE(Submit("r1", {"data.train=long.jsonl", "data.drop_long_prompts=true"}).ok());
+  EXPECT_TRUE(Submit("r3", {"data.train=long.jsonl", "data.truncate=left", "name=cut"}).ok());
+  EXPECT_THAT(std::string(Submit("r4", {"data.truncate=left", "data.drop_long_prompts=true", "name=both"}).status().message()),
+              HasSubstr("data.truncate  cuts what data.drop_long_prompts: true leaves out; give one of the two"));
   const fs::path small = folder_ / "small";
   fs::copy("configs/models/digits", small, fs::copy_options::recursive);
   std::ofstream(small / "config.json") << R"({"vocab_size": 8, "max_position_embeddings": 64})";

@@ -199,7 +199,8 @@ TEST_F(RunLoopTest, LongPromptsAreAnErrorOrLeftOut) {
   EXPECT_THAT(
       RunAll().message,
       HasSubstr(
-          "of train.jsonl has 2 tokens, at most 1 are allowed (data.drop_long_prompts: true"));
+          "of train.jsonl has 2 tokens, at most 1 are allowed (data.drop_long_prompts: true leaves such prompts out, data.truncate "
+          "cuts them)"));
   job_.config.mutable_data()->set_drop_long_prompts(true);
   job_.name = "another";
   EXPECT_EQ(RunAll().message,
