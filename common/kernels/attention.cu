@@ -12,7 +12,7 @@ namespace {
 using bf16 = __nv_bfloat16;
 
 constexpr int kTilesPerChunk = kKeyChunk / kKeyTile;
-constexpr float kLog2E = 1.44269504088896340736f;
+constexpr int kNoWindow = 1 << 30;
 
 // Copies one tile of keys or values into shared memory, in the background; rows beyond the context become
 // zeros. `threads` threads share the work, `thread` is this one's number; first_token[g] is where group g of
@@ -47,7 +47,7 @@ struct PrefillLayout {
   static constexpr int kBytes = 2 * kStages * kTile * 2;
 };
 
-template <int kDim>
+template <int kDim, bool kRuled>
 __global__ void __launch_bounds__(PrefillLayout<kDim>::kThreads, 1)
     AttendPrefillKernel(AttentionForward r) {
   using L = PrefillLayout<kDim>;
@@ -82,6 +82,8 @@ __global__ void __launch_bounds__(PrefillLayout<kDim>::kThreads, 1)
   const KeyRows rows{r.keys, b, context};
   const int last_query = min(first_query + kQueryTile, queries) - 1;
   const int tiles = (first_position + last_query) / kKeyTile + 1;
+  const int window = kRuled && r.rule.window > 0 ? r.rule.window : kNoWindow;
+  const int first_tile = max(0, first_position + first_query + 1 - window) / kKeyTile;
   auto stage_key = [&](int tile) { return shared + tile % L::kStages * 2 * L::kTile; };
   auto fetch = [&](int tile) {
     if (tile < tiles) {
@@ -99,35 +101,39 @@ __global__ void __launch_bounds__(PrefillLayout<kDim>::kThreads, 1)
     }
     CommitCopies();
   };
-  const float scale_log2 = r.scale * kLog2E;
+  const ScoreTerms terms(r.rule, r.scale);
+  const float slope_log2 = ScoreTerms::SlopeLog2(r.rule, head);
   ChunkState<kDim> chunk;
   chunk.Reset();
   float total_max[2] = {-INFINITY, -INFINITY}, total_sum[2] = {};
   float total_out[kDim / 8][4] = {};
+  // Calls `add` with the sums of row i.
+  auto with_total = [&](int i, auto add) {
+    RowTotal<kDim / 4> total;
+    total.max = total_max[i];
+    total.sum = total_sum[i];
+#pragma unroll
+    for (int n = 0; n < kDim / 4; ++n) total.out[n] = total_out[n / 2][i * 2 + n % 2];
+    add(total);
+    total_max[i] = total.max;
+    total_sum[i] = total.sum;
+#pragma unroll
+    for (int n = 0; n < kDim / 4; ++n) total_out[n / 2][i * 2 + n % 2] = total.out[n];
+  };
   auto add_chunk = [&] {
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       const float sum = RowSum(chunk.sum[i]);
-      RowTotal<kDim / 4> total;
       float out[kDim / 4];
-      total.max = total_max[i];
-      total.sum = total_sum[i];
 #pragma unroll
-      for (int n = 0; n < kDim / 4; ++n) {
-        total.out[n] = total_out[n / 2][i * 2 + n % 2];
-        out[n] = chunk.out[n / 2][i * 2 + n % 2];
-      }
-      total.Add(chunk.max[i], sum, out);
-      total_max[i] = total.max;
-      total_sum[i] = total.sum;
-#pragma unroll
-      for (int n = 0; n < kDim / 4; ++n) total_out[n / 2][i * 2 + n % 2] = total.out[n];
+      for (int n = 0; n < kDim / 4; ++n) out[n] = chunk.out[n / 2][i * 2 + n % 2];
+      with_total(i, [&](auto& total) { total.Add(chunk.max[i], sum, out); });
     }
     chunk.Reset();
   };
 
-  if constexpr (L::kStages == 2) fetch(0);
-  for (int tile = 0; tile < tiles; ++tile) {
+  if constexpr (L::kStages == 2) fetch(first_tile);
+  for (int tile = first_tile; tile < tiles; ++tile) {
     if constexpr (L::kStages == 2) {
       fetch(tile + 1);
       WaitForCopies<1>();
@@ -136,10 +142,20 @@ __global__ void __launch_bounds__(PrefillLayout<kDim>::kThreads, 1)
       WaitForCopies<0>();
     }
     __syncthreads();
-    const int visible[2] = {position[0] + 1 - tile * kKeyTile, position[1] + 1 - tile * kKeyTile};
+    TileRows seen;
+    bool any = false;
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      seen.visible[i] = position[i] + 1 - tile * kKeyTile;
+      if constexpr (kRuled) {
+        seen.hidden[i] = seen.visible[i] - window;
+        seen.slope_log2[i] = slope_log2;
+      }
+      any = any || (seen.visible[i] > 0 && seen.hidden[i] < kKeyTile);
+    }
     // Fewer instructions, the same bits: a tile that no row of this warp sees adds nothing.
-    if (__any_sync(~0u, visible[0] > 0 || visible[1] > 0)) {
-      AddTile<kDim>(q_fragment, stage_key(tile), stage_key(tile) + L::kTile, visible, scale_log2, chunk);
+    if (__any_sync(~0u, any)) {
+      AddTile<kDim, kRuled>(q_fragment, stage_key(tile), stage_key(tile) + L::kTile, seen, terms, chunk);
     }
     if (tile % kTilesPerChunk == kTilesPerChunk - 1 || tile == tiles - 1) add_chunk();
     __syncthreads();
@@ -147,6 +163,9 @@ __global__ void __launch_bounds__(PrefillLayout<kDim>::kThreads, 1)
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
     if (position[i] < 0) continue;
+    if (kRuled && r.rule.sinks != nullptr) {
+      with_total(i, [&](auto& total) { total.AddSink(ScoreTerms::SinkLog2(r.rule, head)); });
+    }
     bf16* out = static_cast<bf16*>(r.out) + ((begin + query[i]) * r.heads + head) * kDim;
 #pragma unroll
     for (int n = 0; n < kDim / 8; ++n) {
@@ -162,7 +181,7 @@ __global__ void __launch_bounds__(PrefillLayout<kDim>::kThreads, 1)
 }
 
 // ---- decode: a warp holds the queries of one kv head of one sequence, or of neighbours that share the keys,
-// ---- and walks over one chunk
+// ---- and walks over one chunk; where more queries than a warp holds share a kv head, several warps do
 
 constexpr int kDecodeRows = 16;  // queries of a warp
 
@@ -262,7 +281,7 @@ struct DecodeLayout {
   static constexpr int kBytes = kWarps * kStages * kTile * 2;
 };
 
-template <int kDim>
+template <int kDim, bool kRuled>
 __global__ void __launch_bounds__(32 * DecodeLayout<kDim>::kWarps)
     AttendDecodeKernel(AttentionForward r, DecodeScratch s) {
   using L = DecodeLayout<kDim>;
@@ -270,14 +289,23 @@ __global__ void __launch_bounds__(32 * DecodeLayout<kDim>::kWarps)
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   bf16* ring = shared + warp * L::kStages * L::kTile;
   const int group = static_cast<int>(r.heads / r.kv_heads);
-  const int items = *s.items * static_cast<int>(r.kv_heads);
-  const float scale_log2 = r.scale * kLog2E;
+  const int parts = (group + kDecodeRows - 1) / kDecodeRows, part_rows = min(group, kDecodeRows);  // of a group
+  const int units = static_cast<int>(r.kv_heads) * parts;
+  const int items = *s.items * units;
+  const ScoreTerms terms(r.rule, r.scale);
   // Few items are spread over many processors.
   for (int item = warp * gridDim.x + blockIdx.x; item < items; item += gridDim.x * L::kWarps) {
-    const int kv_head = item % r.kv_heads;
-    const auto [b, chunk_index, siblings] = s.item[item / r.kv_heads];
+    const int kv_head = item % units / parts, part = item % parts;
+    const auto [b, chunk_index, siblings] = s.item[item / units];
     const int context = r.context[b], first_key = chunk_index * kKeyChunk;
     const int tiles = (min(context - first_key, kKeyChunk) + kKeyTile - 1) / kKeyTile;
+    int first_tile = 0;
+    if (kRuled && r.rule.window > 0) {  // of the one that sees furthest back
+      int shortest = context;
+      for (int n = 1; n < siblings; ++n) shortest = min(shortest, r.context[b + n]);
+      first_tile = max(0, shortest - r.rule.window - first_key) / kKeyTile;
+      if (first_tile >= tiles) continue;
+    }
     const KeyRows rows{r.keys, b, context};
     // Lane g knows where group g of the chunk lies.
     const int64_t own_group = rows.FirstToken(first_key / kKeyGroup + lane % (kKeyChunk / kKeyGroup));
@@ -303,10 +331,21 @@ __global__ void __launch_bounds__(32 * DecodeLayout<kDim>::kWarps)
     bool live[2];
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      const int row = lane / 4 + 8 * i;
-      sequence[i] = b + row / group;
-      head[i] = kv_head * group + row % group;
-      live[i] = row / group < siblings;
+      const int row = lane / 4 + 8 * i, of_group = part * kDecodeRows + row % part_rows;
+      sequence[i] = b + row / part_rows;
+      head[i] = kv_head * group + of_group;
+      live[i] = row / part_rows < siblings && of_group < group;
+    }
+    TileRows seen;  // of the chunk
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      seen.visible[i] = context - first_key;
+      if constexpr (kRuled) {
+        if (!live[i]) continue;
+        seen.visible[i] = r.context[sequence[i]] - first_key;
+        if (r.rule.window > 0) seen.hidden[i] = seen.visible[i] - r.rule.window;
+        seen.slope_log2[i] = ScoreTerms::SlopeLog2(r.rule, head[i]);
+      }
     }
 #pragma unroll
     for (int k = 0; k < kDim / 16; ++k) {
@@ -318,17 +357,22 @@ __global__ void __launch_bounds__(32 * DecodeLayout<kDim>::kWarps)
       }
     }
     __syncwarp();
-    fetch(0);
-    fetch(1);
+    fetch(2 * first_tile);
+    fetch(2 * first_tile + 1);
     ChunkState<kDim> chunk;
     chunk.Reset();
-    for (int tile = 0; tile < tiles; ++tile) {
+    for (int tile = first_tile; tile < tiles; ++tile) {
       fetch(2 * tile + 2);
       WaitForCopies<1>();
       __syncwarp();
-      const int visible[2] = {context - first_key - tile * kKeyTile, context - first_key - tile * kKeyTile};
-      AddTile<kDim>(q_fragment, ring + 2 * tile % L::kStages * L::kTile,
-                    ring + (2 * tile + 1) % L::kStages * L::kTile, visible, scale_log2, chunk);
+      TileRows at = seen;
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        at.visible[i] -= tile * kKeyTile;
+        if constexpr (kRuled) at.hidden[i] -= tile * kKeyTile;
+      }
+      AddTile<kDim, kRuled>(q_fragment, ring + 2 * tile % L::kStages * L::kTile,
+                            ring + (2 * tile + 1) % L::kStages * L::kTile, at, terms, chunk);
       __syncwarp();
       fetch(2 * tile + 3);
     }
@@ -361,7 +405,10 @@ __global__ void AddChunksKernel(AttentionForward r, DecodeScratch s) {
   constexpr int kCount = kDim / 32;
   constexpr int kAtOnce = 4;  // are loaded before they are added, in order
   RowTotal<kCount> total;
-  const int begin = s.first_chunk[b], end = s.first_chunk[b + 1];
+  int begin = s.first_chunk[b];
+  const int end = s.first_chunk[b + 1];
+  const bool any = begin < end;
+  if (r.rule.window > 0) begin += max(0, r.context[b] - r.rule.window) / kKeyChunk;  // those before were not computed
   for (int first = begin; first < end; first += kAtOnce) {
     float out[kAtOnce][kCount], max[kAtOnce], sum[kAtOnce];
 #pragma unroll
@@ -378,8 +425,8 @@ __global__ void AddChunksKernel(AttentionForward r, DecodeScratch s) {
       if (first + a < end) total.Add(max[a], sum[a], out[a]);
     }
   }
+  if (any && r.rule.sinks != nullptr) total.AddSink(ScoreTerms::SinkLog2(r.rule, head));
   bf16* out = static_cast<bf16*>(r.out) + unit * kDim;
-  const bool any = begin < end;
 #pragma unroll
   for (int i = 0; i < kCount; ++i) {
     out[i * 32 + lane] = __float2bfloat16_rn(any ? total.Output(i) : 0.0f);
@@ -415,15 +462,15 @@ absl::Status Widen(const char* name, Kernel kernel, int bytes) {
 
 absl::Status AttendPrefill(const AttentionForward& run, int64_t longest, void* stream) {
   if (run.tokens == 0) return absl::OkStatus();
-  if (HopperPrefillTakes(run.head_dim)) return AttendPrefillHopper(run, longest, stream);
+  if (HopperPrefillTakes(run)) return AttendPrefillHopper(run, longest, stream);
   return WithDim(run.head_dim, [&](auto dim) {
     using L = PrefillLayout<dim.value>;
-    absl::Status status = Widen("AttendPrefill", AttendPrefillKernel<dim.value>, L::kBytes);
+    auto* kernel = run.rule.plain() ? AttendPrefillKernel<dim.value, false> : AttendPrefillKernel<dim.value, true>;
+    absl::Status status = Widen("AttendPrefill", kernel, L::kBytes);
     if (!status.ok()) return status;
     const dim3 grid(static_cast<unsigned>((longest + kQueryTile - 1) / kQueryTile),
                     static_cast<unsigned>(run.heads), static_cast<unsigned>(run.sequences));
-    AttendPrefillKernel<dim.value>
-        <<<grid, L::kThreads, L::kBytes, static_cast<cudaStream_t>(stream)>>>(run);
+    kernel<<<grid, L::kThreads, L::kBytes, static_cast<cudaStream_t>(stream)>>>(run);
     return LaunchStatus("AttendPrefill");
   });
 }
@@ -443,25 +490,21 @@ absl::Status PlanDecode(const DecodePlan& plan, void* scratch, void* stream) {
 absl::Status AttendDecode(const AttentionForward& run, int64_t most_chunks, void* scratch,
                           void* stream) {
   if (run.sequences == 0) return absl::OkStatus();
-  if (run.heads / run.kv_heads > kDecodeRows) {
-    return absl::InvalidArgumentError(absl::StrCat("AttendDecode: ", run.heads / run.kv_heads,
-                                                   " query heads share a kv head, want at most ",
-                                                   kDecodeRows));
-  }
   auto* on = static_cast<cudaStream_t>(stream);
   const DecodeScratch cut = Cut(scratch, most_chunks, run.sequences, run.heads);
   return WithDim(run.head_dim, [&](auto dim) {
     using L = DecodeLayout<dim.value>;
-    absl::Status status = Widen("AttendDecode", AttendDecodeKernel<dim.value>, L::kBytes);
+    auto* kernel = run.rule.plain() ? AttendDecodeKernel<dim.value, false> : AttendDecodeKernel<dim.value, true>;
+    absl::Status status = Widen("AttendDecode", kernel, L::kBytes);
     if (!status.ok()) return status;
     int device = 0, processors = 0, resident = 0;
     cudaGetDevice(&device);
     cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
-    cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, AttendDecodeKernel<dim.value>,
-                                                  32 * L::kWarps, L::kBytes);
+    cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, kernel, 32 * L::kWarps, L::kBytes);
+    const int64_t parts = (run.heads / run.kv_heads + kDecodeRows - 1) / kDecodeRows;
     const auto blocks = static_cast<unsigned>(std::min<int64_t>(
-        most_chunks * run.kv_heads, static_cast<int64_t>(processors) * std::max(resident, 1)));
-    AttendDecodeKernel<dim.value><<<blocks, 32 * L::kWarps, L::kBytes, on>>>(run, cut);
+        most_chunks * run.kv_heads * parts, static_cast<int64_t>(processors) * std::max(resident, 1)));
+    kernel<<<blocks, 32 * L::kWarps, L::kBytes, on>>>(run, cut);
     const auto heads = static_cast<unsigned>((run.sequences * run.heads + 3) / 4);
     AddChunksKernel<dim.value><<<heads, 128, 0, on>>>(run, cut);
     return LaunchStatus("AttendDecode");

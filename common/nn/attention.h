@@ -13,8 +13,7 @@
 
 namespace rein::nn {
 
-// How scores become weights. Only the scale alone is taken by the kernels of a GPU; every other rule runs in
-// LibTorch's operations there.
+// How scores become weights.
 struct AttentionRule {
   AttentionRule(double scale = 1) : scale(scale) {}  // NOLINT: a scale is a rule
 
@@ -41,7 +40,7 @@ at::Tensor LatentAttention(const at::Tensor& q_THC, const at::Tensor& key_T1C, i
                            const SequenceView& view, int layer, const AttentionRule& rule);
 
 // The slow and plain twin, computed in fp32 (or fp64 when q is), one sequence at a time; no pages. Also
-// the path of a GPU for fp32 and for rules and head dims that the kernels do not take.
+// the path of a GPU for fp32 and for head dims that the kernels do not take.
 at::Tensor AttentionReference(const at::Tensor& q_THC, const at::Tensor& k_TKC,
                               const at::Tensor& v_TKC, const SequenceView& view,
                               const AttentionRule& rule);
