@@ -14,7 +14,7 @@ namespace {
 using bf16 = __nv_bfloat16;
 
 constexpr int kTilesPerChunk = kKeyChunk / kKeyTile;
-constexpr float kLog2E = 1.44269504088896340736f;
+constexpr int kNoWindow = 1 << 30;
 
 // Goes over one tile of keys or values in pieces of kPiece elements, shared by kThreads threads of which `thread` is this
 // one's number: body(row, column, element of the source, whether the row is within the context). first_token[g] is where
@@ -80,7 +80,7 @@ struct PrefillLayout {
   static constexpr int kBytes = 2 * kStages * kTile * 2;
 };
 
-template <int kDim, bool kFp8>
+template <int kDim, bool kRuled, bool kFp8>
 __global__ void __launch_bounds__(PrefillLayout<kDim>::kThreads, 1)
     AttendPrefillKernel(AttentionForward r) {
   using L = PrefillLayout<kDim>;
@@ -115,6 +115,8 @@ __global__ void __launch_bounds__(PrefillLayout<kDim>::kThreads, 1)
   const KeyRows rows{r.keys, b, context};
   const int last_query = min(first_query + kQueryTile, queries) - 1;
   const int tiles = (first_position + last_query) / kKeyTile + 1;
+  const int window = kRuled && r.rule.window > 0 ? r.rule.window : kNoWindow;
+  const int first_tile = max(0, first_position + first_query + 1 - window) / kKeyTile;
   auto stage_key = [&](int tile) { return shared + tile % L::kStages * 2 * L::kTile; };
   auto fetch = [&](int tile) {
     if (tile < tiles) {
@@ -137,35 +139,39 @@ __global__ void __launch_bounds__(PrefillLayout<kDim>::kThreads, 1)
     }
     CommitCopies();
   };
-  const float scale_log2 = r.scale * kLog2E;
+  const ScoreTerms terms(r.rule, r.scale);
+  const float slope_log2 = ScoreTerms::SlopeLog2(r.rule, head);
   ChunkState<kDim> chunk;
   chunk.Reset();
   float total_max[2] = {-INFINITY, -INFINITY}, total_sum[2] = {};
   float total_out[kDim / 8][4] = {};
+  // Calls `add` with the sums of row i.
+  auto with_total = [&](int i, auto add) {
+    RowTotal<kDim / 4> total;
+    total.max = total_max[i];
+    total.sum = total_sum[i];
+#pragma unroll
+    for (int n = 0; n < kDim / 4; ++n) total.out[n] = total_out[n / 2][i * 2 + n % 2];
+    add(total);
+    total_max[i] = total.max;
+    total_sum[i] = total.sum;
+#pragma unroll
+    for (int n = 0; n < kDim / 4; ++n) total_out[n / 2][i * 2 + n % 2] = total.out[n];
+  };
   auto add_chunk = [&] {
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       const float sum = RowSum(chunk.sum[i]);
-      RowTotal<kDim / 4> total;
       float out[kDim / 4];
-      total.max = total_max[i];
-      total.sum = total_sum[i];
 #pragma unroll
-      for (int n = 0; n < kDim / 4; ++n) {
-        total.out[n] = total_out[n / 2][i * 2 + n % 2];
-        out[n] = chunk.out[n / 2][i * 2 + n % 2];
-      }
-      total.Add(chunk.max[i], sum, out);
-      total_max[i] = total.max;
-      total_sum[i] = total.sum;
-#pragma unroll
-      for (int n = 0; n < kDim / 4; ++n) total_out[n / 2][i * 2 + n % 2] = total.out[n];
+      for (int n = 0; n < kDim / 4; ++n) out[n] = chunk.out[n / 2][i * 2 + n % 2];
+      with_total(i, [&](auto& total) { total.Add(chunk.max[i], sum, out); });
     }
     chunk.Reset();
   };
 
-  if constexpr (L::kStages == 2) fetch(0);
-  for (int tile = 0; tile < tiles; ++tile) {
+  if constexpr (L::kStages == 2) fetch(first_tile);
+  for (int tile = first_tile; tile < tiles; ++tile) {
     if constexpr (L::kStages == 2) {
       fetch(tile + 1);
       WaitForCopies<1>();
@@ -174,10 +180,20 @@ __global__ void __launch_bounds__(PrefillLayout<kDim>::kThreads, 1)
       WaitForCopies<0>();
     }
     __syncthreads();
-    const int visible[2] = {position[0] + 1 - tile * kKeyTile, position[1] + 1 - tile * kKeyTile};
+    TileRows seen;
+    bool any = false;
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      seen.visible[i] = position[i] + 1 - tile * kKeyTile;
+      if constexpr (kRuled) {
+        seen.hidden[i] = seen.visible[i] - window;
+        seen.slope_log2[i] = slope_log2;
+      }
+      any = any || (seen.visible[i] > 0 && seen.hidden[i] < kKeyTile);
+    }
     // Fewer instructions, the same bits: a tile that no row of this warp sees adds nothing.
-    if (__any_sync(~0u, visible[0] > 0 || visible[1] > 0)) {
-      AddTile<kDim>(q_fragment, stage_key(tile), stage_key(tile) + L::kTile, visible, scale_log2, chunk);
+    if (__any_sync(~0u, any)) {
+      AddTile<kDim, kRuled>(q_fragment, stage_key(tile), stage_key(tile) + L::kTile, seen, terms, chunk);
     }
     if (tile % kTilesPerChunk == kTilesPerChunk - 1 || tile == tiles - 1) add_chunk();
     __syncthreads();
@@ -185,6 +201,9 @@ __global__ void __launch_bounds__(PrefillLayout<kDim>::kThreads, 1)
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
     if (position[i] < 0) continue;
+    if (kRuled && r.rule.sinks != nullptr) {
+      with_total(i, [&](auto& total) { total.AddSink(ScoreTerms::SinkLog2(r.rule, head)); });
+    }
     bf16* out = static_cast<bf16*>(r.out) + ((begin + query[i]) * r.heads + head) * kDim;
 #pragma unroll
     for (int n = 0; n < kDim / 8; ++n) {
@@ -200,7 +219,7 @@ __global__ void __launch_bounds__(PrefillLayout<kDim>::kThreads, 1)
 }
 
 // ---- decode: a warp holds the queries of one kv head of one sequence, or of neighbours that share the keys,
-// ---- and walks over one chunk
+// ---- and walks over one chunk; where more queries than a warp holds share a kv head, several warps do
 
 constexpr int kDecodeRows = 16;  // queries of a warp
 
@@ -304,7 +323,7 @@ struct DecodeLayout {
   static constexpr int kWarpBytes = kStages * kTile * static_cast<int>(sizeof(Element)) + (kFp8 ? 2 * kExpanded * 2 : 0);
 };
 
-template <int kDim, bool kFp8>
+template <int kDim, bool kRuled, bool kFp8>
 __global__ void __launch_bounds__(32 * DecodeLayout<kDim, kFp8>::kWarps)
     AttendDecodeKernel(AttentionForward r, DecodeScratch s) {
   using L = DecodeLayout<kDim, kFp8>;
@@ -313,14 +332,23 @@ __global__ void __launch_bounds__(32 * DecodeLayout<kDim, kFp8>::kWarps)
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   auto* ring = reinterpret_cast<Element*>(reinterpret_cast<uint8_t*>(shared) + warp * L::kWarpBytes);
   const int group = static_cast<int>(r.heads / r.kv_heads);
-  const int items = *s.items * static_cast<int>(r.kv_heads);
-  const float scale_log2 = r.scale * kLog2E;
+  const int parts = (group + kDecodeRows - 1) / kDecodeRows, part_rows = min(group, kDecodeRows);  // of a group
+  const int units = static_cast<int>(r.kv_heads) * parts;
+  const int items = *s.items * units;
+  const ScoreTerms terms(r.rule, r.scale);
   // Few items are spread over many processors.
   for (int item = warp * gridDim.x + blockIdx.x; item < items; item += gridDim.x * blockDim.x / 32) {
-    const int kv_head = item % r.kv_heads;
-    const auto [b, chunk_index, siblings] = s.item[item / r.kv_heads];
+    const int kv_head = item % units / parts, part = item % parts;
+    const auto [b, chunk_index, siblings] = s.item[item / units];
     const int context = r.context[b], first_key = chunk_index * kKeyChunk;
     const int tiles = (min(context - first_key, kKeyChunk) + kKeyTile - 1) / kKeyTile;
+    int first_tile = 0;
+    if (kRuled && r.rule.window > 0) {  // of the one that sees furthest back
+      int shortest = context;
+      for (int n = 1; n < siblings; ++n) shortest = min(shortest, r.context[b + n]);
+      first_tile = max(0, shortest - r.rule.window - first_key) / kKeyTile;
+      if (first_tile >= tiles) continue;
+    }
     const KeyRows rows{r.keys, b, context};
     // Lane g knows where group g of the chunk lies.
     const int64_t own_group = rows.FirstToken(first_key / kKeyGroup + lane % (kKeyChunk / kKeyGroup));
@@ -346,10 +374,21 @@ __global__ void __launch_bounds__(32 * DecodeLayout<kDim, kFp8>::kWarps)
     bool live[2];
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      const int row = lane / 4 + 8 * i;
-      sequence[i] = b + row / group;
-      head[i] = kv_head * group + row % group;
-      live[i] = row / group < siblings;
+      const int row = lane / 4 + 8 * i, of_group = part * kDecodeRows + row % part_rows;
+      sequence[i] = b + row / part_rows;
+      head[i] = kv_head * group + of_group;
+      live[i] = row / part_rows < siblings && of_group < group;
+    }
+    TileRows seen;  // of the chunk
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      seen.visible[i] = context - first_key;
+      if constexpr (kRuled) {
+        if (!live[i]) continue;
+        seen.visible[i] = r.context[sequence[i]] - first_key;
+        if (r.rule.window > 0) seen.hidden[i] = seen.visible[i] - r.rule.window;
+        seen.slope_log2[i] = ScoreTerms::SlopeLog2(r.rule, head[i]);
+      }
     }
 #pragma unroll
     for (int k = 0; k < kDim / 16; ++k) {
@@ -361,31 +400,36 @@ __global__ void __launch_bounds__(32 * DecodeLayout<kDim, kFp8>::kWarps)
       }
     }
     __syncwarp();
-    fetch(0);
-    fetch(1);
+    fetch(2 * first_tile);
+    fetch(2 * first_tile + 1);
     ChunkState<kDim> chunk;
     chunk.Reset();
-    for (int tile = 0; tile < tiles; ++tile) {
-      const int visible[2] = {context - first_key - tile * kKeyTile, context - first_key - tile * kKeyTile};
+    for (int tile = first_tile; tile < tiles; ++tile) {
+      TileRows at = seen;
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        at.visible[i] -= tile * kKeyTile;
+        if constexpr (kRuled) at.hidden[i] -= tile * kKeyTile;
+      }
       if constexpr (kFp8) {
         // What is expanded makes room for what comes.
         bf16* expanded = reinterpret_cast<bf16*>(ring + L::kStages * L::kTile);
 #pragma unroll
-        for (int part = 0; part < 2; ++part) {
+        for (int piece = 0; piece < 2; ++piece) {
           WaitForCopies<1>();
           __syncwarp();
-          ExpandTile<kDim>(ring + part * L::kTile, lane, expanded + part * L::kExpanded);
+          ExpandTile<kDim>(ring + piece * L::kTile, lane, expanded + piece * L::kExpanded);
           __syncwarp();
-          fetch(2 * tile + 2 + part);
+          fetch(2 * tile + 2 + piece);
         }
-        AddTile<kDim>(q_fragment, expanded, expanded + L::kExpanded, visible, scale_log2, chunk);
+        AddTile<kDim, kRuled>(q_fragment, expanded, expanded + L::kExpanded, at, terms, chunk);
         __syncwarp();
       } else {
         fetch(2 * tile + 2);
         WaitForCopies<1>();
         __syncwarp();
-        AddTile<kDim>(q_fragment, ring + 2 * tile % L::kStages * L::kTile,
-                      ring + (2 * tile + 1) % L::kStages * L::kTile, visible, scale_log2, chunk);
+        AddTile<kDim, kRuled>(q_fragment, ring + 2 * tile % L::kStages * L::kTile,
+                              ring + (2 * tile + 1) % L::kStages * L::kTile, at, terms, chunk);
         __syncwarp();
         fetch(2 * tile + 3);
       }
@@ -419,7 +463,10 @@ __global__ void AddChunksKernel(AttentionForward r, DecodeScratch s) {
   constexpr int kCount = kDim / 32;
   constexpr int kAtOnce = 4;  // are loaded before they are added, in order
   RowTotal<kCount> total;
-  const int begin = s.first_chunk[b], end = s.first_chunk[b + 1];
+  int begin = s.first_chunk[b];
+  const int end = s.first_chunk[b + 1];
+  const bool any = begin < end;
+  if (r.rule.window > 0) begin += max(0, r.context[b] - r.rule.window) / kKeyChunk;  // those before were not computed
   for (int first = begin; first < end; first += kAtOnce) {
     float out[kAtOnce][kCount], max[kAtOnce], sum[kAtOnce];
 #pragma unroll
@@ -436,8 +483,8 @@ __global__ void AddChunksKernel(AttentionForward r, DecodeScratch s) {
       if (first + a < end) total.Add(max[a], sum[a], out[a]);
     }
   }
+  if (any && r.rule.sinks != nullptr) total.AddSink(ScoreTerms::SinkLog2(r.rule, head));
   bf16* out = static_cast<bf16*>(r.out) + unit * kDim;
-  const bool any = begin < end;
 #pragma unroll
   for (int i = 0; i < kCount; ++i) {
     out[i * 32 + lane] = __float2bfloat16_rn(any ? total.Output(i) : 0.0f);
@@ -445,10 +492,16 @@ __global__ void AddChunksKernel(AttentionForward r, DecodeScratch s) {
   if (r.lse != nullptr && lane == 0) r.lse[head * r.lse_head_stride + b * r.lse_token_stride] = total.LogSumExp();
 }
 
-// Calls `body` with the head dim, and whether keys are fp8, as compile-time constants.
+// Calls `body` with the head dim, whether there is a rule, and whether keys are fp8, as compile-time constants.
 template <typename Body>
 absl::Status WithShape(const AttentionForward& run, Body body) {
-  auto with_dim = [&](auto dim) { return run.keys.fp8 ? body(dim, std::true_type()) : body(dim, std::false_type()); };
+  if (run.keys.fp8 && !run.rule.plain()) {
+    return absl::InvalidArgumentError("attention: keys in fp8 are read without window, cap, slopes and sinks only");
+  }
+  auto with_dim = [&](auto dim) {
+    if (run.keys.fp8) return body(dim, std::false_type(), std::true_type());
+    return run.rule.plain() ? body(dim, std::false_type(), std::false_type()) : body(dim, std::true_type(), std::false_type());
+  };
   switch (run.head_dim) {
     case 32: return with_dim(std::integral_constant<int, 32>());
     case 64: return with_dim(std::integral_constant<int, 64>());
@@ -474,10 +527,10 @@ absl::Status Widen(const char* name, Kernel kernel, int bytes) {
 
 absl::Status AttendPrefill(const AttentionForward& run, int64_t longest, void* stream) {
   if (run.tokens == 0) return absl::OkStatus();
-  if (!run.keys.fp8 && HopperPrefillTakes(run.head_dim)) return AttendPrefillHopper(run, longest, stream);
-  return WithShape(run, [&](auto dim, auto fp8) {
+  if (!run.keys.fp8 && HopperPrefillTakes(run)) return AttendPrefillHopper(run, longest, stream);
+  return WithShape(run, [&](auto dim, auto ruled, auto fp8) {
     using L = PrefillLayout<dim.value>;
-    auto* kernel = AttendPrefillKernel<dim.value, fp8.value>;
+    auto* kernel = AttendPrefillKernel<dim.value, ruled.value, fp8.value>;
     absl::Status status = Widen("AttendPrefill", kernel, L::kBytes);
     if (!status.ok()) return status;
     const dim3 grid(static_cast<unsigned>((longest + kQueryTile - 1) / kQueryTile),
@@ -502,24 +555,20 @@ absl::Status PlanDecode(const DecodePlan& plan, void* scratch, void* stream) {
 absl::Status AttendDecode(const AttentionForward& run, int64_t most_chunks, void* scratch,
                           void* stream) {
   if (run.sequences == 0) return absl::OkStatus();
-  if (run.heads / run.kv_heads > kDecodeRows) {
-    return absl::InvalidArgumentError(absl::StrCat("AttendDecode: ", run.heads / run.kv_heads,
-                                                   " query heads share a kv head, want at most ",
-                                                   kDecodeRows));
-  }
   auto* on = static_cast<cudaStream_t>(stream);
   const DecodeScratch cut = Cut(scratch, most_chunks, run.sequences, run.heads);
-  return WithShape(run, [&](auto dim, auto fp8) {
+  return WithShape(run, [&](auto dim, auto ruled, auto fp8) {
     using L = DecodeLayout<dim.value, fp8.value>;
-    auto* kernel = AttendDecodeKernel<dim.value, fp8.value>;
+    auto* kernel = AttendDecodeKernel<dim.value, ruled.value, fp8.value>;
     const int warps = std::clamp(SharedMemoryOfBlock() / L::kWarpBytes, 1, L::kWarps), bytes = warps * L::kWarpBytes;
     absl::Status status = Widen("AttendDecode", kernel, bytes);
     if (!status.ok()) return status;
     const int processors = DeviceAttribute(cudaDevAttrMultiProcessorCount);
     int resident = 0;
     cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, kernel, 32 * warps, bytes);
+    const int64_t parts = (run.heads / run.kv_heads + kDecodeRows - 1) / kDecodeRows;
     const auto blocks = static_cast<unsigned>(std::min<int64_t>(
-        most_chunks * run.kv_heads, static_cast<int64_t>(processors) * std::max(resident, 1)));
+        most_chunks * run.kv_heads * parts, static_cast<int64_t>(processors) * std::max(resident, 1)));
     kernel<<<blocks, 32 * warps, bytes, on>>>(run, cut);
     const auto heads = static_cast<unsigned>((run.sequences * run.heads + 3) / 4);
     AddChunksKernel<dim.value><<<heads, 128, 0, on>>>(run, cut);

@@ -37,6 +37,17 @@ struct KeyValues {
   int32_t page_shift = 0;  // a page holds 2^page_shift tokens, at least 16
 };
 
+// How scores become weights, beside their scale. A score is capped, then takes its distance's share, then the mask.
+struct ScoreRule {
+  int32_t window = 0;            // above 0: a query sees that many keys, itself included (arXiv 2310.06825)
+  float softcap = 0;             // above 0: cap tanh(score / cap) (arXiv 2408.00118)
+  const float* alibi = nullptr;  // fp32 [H] or null: slope (key - query) is added to scores (arXiv 2108.12409)
+  const void* sinks = nullptr;   // bf16 [H] or null: one more score, of a key without a value (arXiv 2508.10925)
+
+  constexpr bool bends_scores() const { return softcap > 0 || alibi != nullptr; }
+  constexpr bool plain() const { return window == 0 && !bends_scores() && sinks == nullptr; }
+};
+
 struct AttentionForward {
   const void* q = nullptr;  // bf16 [T, H, C]
   int64_t q_stride = 0;     // elements between tokens
@@ -44,10 +55,11 @@ struct AttentionForward {
   const int32_t* query_begin = nullptr;  // [B + 1]: the queries of each sequence among the T
   const int32_t* context = nullptr;      // [B]: its keys, the queries' own at the end included
   void* out = nullptr;                   // bf16 [T, H, C]
-  float* lse = nullptr;                  // fp32 or null: log sum exp(q.k scale), natural
+  float* lse = nullptr;                  // fp32 or null: log sum exp of scores and sink, natural
   int64_t lse_token_stride = 1, lse_head_stride = 0;
   int64_t tokens = 0, sequences = 0, heads = 0, kv_heads = 0, head_dim = 0;
   float scale = 1;
+  ScoreRule rule;
 };
 
 // Any number of queries of each sequence; `longest` is the most of one.

@@ -7,12 +7,14 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <tuple>
 #include <unordered_map>
 #include <utility>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
+#include "common/kernels/attention_gradient.h"
 #include "common/kernels/exactness.h"
 #include "common/kernels/hopper.h"
 #include "common/kernels/ragged_offsets.h"
@@ -106,6 +108,7 @@ class Plan {
                        .set_max_total_seq_len_q(sizes.tokens)
                        .set_max_total_seq_len_kv(sizes.tokens)
                        .set_deterministic_algorithm(KeepsBits());
+    if (run.rule.window > 0) options.set_diagonal_band_left_bound(run.rule.window);
     auto [dq, dk, dv] = graph.sdpa_backward(q, k, v, out, dout, lse, options);
     auto gradient = [&](Tensor& tensor, int64_t id, int64_t heads, int64_t length, int64_t dense, int64_t offset_id) {
       tensor->set_output(true)
@@ -146,11 +149,12 @@ class Plan {
 
 // The plans of one device.
 struct Plans {
-  using Key = std::tuple<bool, bool, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, float>;
+  using Key = std::tuple<bool, bool, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, float>;
 
   std::mutex mutex;
   cudnnHandle_t handle = nullptr;
   std::map<Key, std::unique_ptr<Plan>> plans;
+  std::set<Key> refused;  // windows that cuDNN does not take
 };
 
 absl::StatusOr<Plans*> PlansOfCurrentDevice() {
@@ -172,19 +176,35 @@ absl::StatusOr<Plans*> PlansOfCurrentDevice() {
 
 }  // namespace
 
-bool AttentionBackwardTakes(int64_t head_dim) { return IsHopper() && (head_dim == 64 || head_dim == 128); }
+namespace {
 
-absl::Status AttendBackward(const AttentionBackward& run,
-                            const std::function<void*(int64_t bytes)>& allocate, void* stream) {
-  if (run.tokens == 0) return absl::OkStatus();
+// Whether cuDNN is asked: on Hopper alone. Sinks change nothing for it: they are in the log-sum-exp.
+bool CudnnTakes(const AttentionBackward& run) {
+  return IsHopper() && (run.head_dim == 64 || run.head_dim == 128) && !run.rule.bends_scores();
+}
+
+// False in `*taken` where cuDNN has no plan for a window.
+absl::Status ByCudnn(const AttentionBackward& run, const std::function<void*(int64_t bytes)>& allocate, void* stream,
+                     bool* taken) {
+  *taken = true;
   REIN_ASSIGN_OR_RETURN(Plans * plans, PlansOfCurrentDevice());
   std::lock_guard<std::mutex> lock(plans->mutex);
   const Sizes sizes(run);
-  std::unique_ptr<Plan>& plan =
-      plans->plans[{KeepsBits(), run.causal, sizes.sequences, sizes.longest_query, sizes.longest_key, sizes.tokens, run.heads, run.kv_heads, run.head_dim,
-                    run.q_stride, run.k_stride, run.v_stride, run.scale}];
+  const Plans::Key key{KeepsBits(), run.causal, run.rule.window, sizes.sequences, sizes.longest_query, sizes.longest_key, sizes.tokens,
+                       run.heads, run.kv_heads, run.head_dim, run.q_stride, run.k_stride, run.v_stride, run.scale};
+  if (plans->refused.count(key) > 0) {
+    *taken = false;
+    return absl::OkStatus();
+  }
+  std::unique_ptr<Plan>& plan = plans->plans[key];
   if (plan == nullptr) {
-    REIN_ASSIGN_OR_RETURN(plan, Plan::Build(run, sizes, plans->handle));
+    auto built = Plan::Build(run, sizes, plans->handle);
+    if (!built.ok() && run.rule.window > 0) {
+      plans->refused.insert(key);
+      *taken = false;
+      return absl::OkStatus();
+    }
+    REIN_ASSIGN_OR_RETURN(plan, std::move(built));
   }
   const int64_t padded = sizes.sequences, dense_q = run.heads * run.head_dim, dense_k = run.kv_heads * run.head_dim;
   auto* query_length = static_cast<int32_t*>(allocate(4 * (2 * padded + kRaggedTensors * (padded + 1))));
@@ -198,6 +218,20 @@ absl::Status AttendBackward(const AttentionBackward& run,
     return absl::InternalError("AttendBackward: cuDNN refuses the stream");
   }
   return plan->Run(run, query_length, key_length, offsets, allocate(plan->workspace_bytes()), plans->handle);
+}
+
+}  // namespace
+
+absl::Status AttendBackward(const AttentionBackward& run,
+                            const std::function<void*(int64_t bytes)>& allocate, void* stream) {
+  if (run.tokens == 0) return absl::OkStatus();
+  bool taken = false;
+  if (CudnnTakes(run)) REIN_RETURN_IF_ERROR(ByCudnn(run, allocate, stream, &taken));
+  if (taken && run.dsinks == nullptr) return absl::OkStatus();
+  auto* delta = static_cast<float*>(allocate(4 * run.tokens * run.heads));
+  REIN_RETURN_IF_ERROR(SumOfGradients(run, delta, stream));
+  if (!taken) REIN_RETURN_IF_ERROR(AttendBackwardByWarps(run, delta, stream));
+  return run.dsinks == nullptr ? absl::OkStatus() : SinkGradient(run, delta, stream);
 }
 
 }  // namespace rein::kernels

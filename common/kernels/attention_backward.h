@@ -1,8 +1,9 @@
-// Gradients of causal grouped-query attention over packed sequences, bf16 on the GPU: cuDNN's backward (by its
-// open frontend), given the output and the log-sum-exp of AttendPrefill(). It is asked for its deterministic
-// algorithm: the same inputs give the same bits.
+// Gradients of causal grouped-query attention over packed sequences, bf16 on the GPU, given the output and the
+// log-sum-exp of AttendPrefill(): by cuDNN's backward (its open frontend), asked for its deterministic algorithm,
+// where it takes the rule and the head dim, else by the kernels of attention_gradient.h. The same inputs give the
+// same bits.
 //
-// A plan is built for each size of batch and of longest sequence, rounded up, at first use (a fraction of a
+// A plan of cuDNN is built for each size of batch and of longest sequence, rounded up, at first use (a fraction of a
 // second), and kept until the process ends. Thread-safe.
 //
 // Each of B ranges of queries attends to a range of keys: its own tokens, causally, or any others, whole. Where
@@ -17,6 +18,7 @@
 #include <functional>
 
 #include "absl/status/status.h"
+#include "common/kernels/attention.h"
 #include "common/kernels/ragged_offsets.h"
 
 namespace rein::kernels {
@@ -31,6 +33,8 @@ struct AttentionBackward {
   const float* lse = nullptr;       // fp32 [T, H], dense: natural logarithms
   Ragged query, key;
   bool causal = true;  // then the ranges of keys are those of the queries
+  ScoreRule rule;      // without a window or ALiBi where not causal
+  float* dsinks = nullptr;  // fp32 [H], added to; null: not wanted
   void* dq = nullptr;  // bf16 [T, H, C], dense; written for the tokens of the ranges
   void* dk = nullptr;  // bf16 [T, K, C], dense
   void* dv = nullptr;  // bf16 [T, K, C], dense
@@ -39,9 +43,6 @@ struct AttentionBackward {
   int64_t heads = 0, kv_heads = 0, head_dim = 0;
   float scale = 1;
 };
-
-// Of the current GPU: cuDNN is asked on Hopper alone.
-bool AttentionBackwardTakes(int64_t head_dim);
 
 // The sizes that plans are built for, few of them: tokens of a batch, and the longest of its sequences.
 constexpr int64_t PlannedAbove(int64_t n, int64_t least, int64_t factor) {

@@ -101,13 +101,15 @@ struct Layout {
 struct Work {
   int64_t sequence, head, kv_head;
   int begin, queries, context, first_query, first_position;  // of the sequence; position of query 0
+  int first_tile;  // that the window of the first query reaches; stages and barriers count from it
 
   __device__ explicit Work(const AttentionForward& r)
       : sequence(blockIdx.z), head(blockIdx.y), kv_head(head / (r.heads / r.kv_heads)),
         begin(r.query_begin[sequence]), queries(r.query_begin[sequence + 1] - begin),
         context(r.context[sequence]),
         first_query(static_cast<int>(gridDim.x - 1 - blockIdx.x) * kQueryTile),  // the longest first
-        first_position(context - queries) {}
+        first_position(context - queries),
+        first_tile(r.rule.window > 0 ? max(0, first_position + first_query + 1 - r.rule.window) / kKeyTile : 0) {}
 
   // Tiles that queries before `end` see.
   __device__ int Tiles(int end) const { return (first_position + min(end, queries) - 1) / kKeyTile + 1; }
@@ -125,12 +127,13 @@ __device__ void CopyTiles(const AttentionForward& r, const Work& work, bf16* sta
   // A thread copies 16 bytes of one column of every kRows-th row, always at the same place of the swizzle.
   constexpr int kPieces = kDim / 8, kRows = kGroupThreads / kPieces;
   static_assert(kKeyGroup % kRows == 0 && kRows % 8 == 0);
-  const int thread = threadIdx.x % kGroupThreads, tiles = work.AllTiles();
+  const int thread = threadIdx.x % kGroupThreads, tiles = work.AllTiles() - work.first_tile;
   const int row = thread / kPieces, column = thread % kPieces * 8;
   const KeyRows rows{r.keys, work.sequence, work.context};
   auto copy = [&](int tile, const void* from, int64_t stride, bf16* to) {
     const bf16* source = static_cast<const bf16*>(from) + row * stride + work.kv_head * kDim + column;
     bf16* target = to + Swizzled(kKeyTile, row, column);
+    tile += work.first_tile;
     const int live = work.context - tile * kKeyTile - row;
 #pragma unroll
     for (int g = 0; g < kGroupsPerTile; ++g) {
@@ -166,8 +169,9 @@ __device__ void CopyTiles(const AttentionForward& r, const Work& work, bf16* sta
   announce(barriers.value_full[(tiles - 1) % kStages]);
 }
 
-// One computing warpgroup. The products of a tile's values run while the next tile's softmax is computed.
-template <int kDim>
+// One computing warpgroup. The products of a tile's values run while the next tile's softmax is computed. kRuled: with
+// a window or sinks.
+template <int kDim, bool kRuled>
 struct Attender {
   using L = Layout<kDim>;
   static constexpr int kBlocks = kDim / 64;
@@ -202,6 +206,22 @@ struct Attender {
     }
   }
 
+  // As RowTotal::AddSink.
+  __device__ void AddSink(float sink_log2) {
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const float both = fmaxf(total_max[i], ceilf(sink_log2));
+      const float keep = total_max[i] == -INFINITY ? 0.0f : PowerOfTwo(total_max[i] - both);
+      total_max[i] = both;
+      total_sum[i] = __fadd_rn(__fmul_rn(total_sum[i], keep), PowerOfTwoOf(__fsub_rn(sink_log2, both)));
+#pragma unroll
+      for (int n = 0; n < kBlocks * 8; ++n) {
+#pragma unroll
+        for (int j = 2 * i; j < 2 * i + 2; ++j) total_out[n / 8][n % 8][j] = __fmul_rn(total_out[n / 8][n % 8][j], keep);
+      }
+    }
+  }
+
   __device__ void StartScores(const bf16* own_query, const bf16* key) {
     Pin(score);
     Fence();
@@ -223,7 +243,7 @@ struct Attender {
       for (int n = 0; n < kBlocks; ++n) {
         MultiplyValues(chunk_out[n], p[k],
                        Descriptor(value + n * kKeyTile * 64 + k * 16 * 64, kKeyTile * 128),
-                       k > 0 || tile % kTilesPerChunk > 0);
+                       k > 0 || (tile % kTilesPerChunk > 0 && tile > work.first_tile));
       }
     }
     Commit();
@@ -238,7 +258,9 @@ struct Attender {
       for (int n = 0; n < 8; ++n) {
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-          if (tile * kKeyTile + n * 8 + lane % 4 * 2 + i % 2 > position[i / 2]) score[n][i] = -INFINITY;
+          const int key = tile * kKeyTile + n * 8 + lane % 4 * 2 + i % 2;
+          if (key > position[i / 2]) score[n][i] = -INFINITY;
+          if (kRuled && r.rule.window > 0 && key <= position[i / 2] - r.rule.window) score[n][i] = -INFINITY;
         }
       }
     }
@@ -302,22 +324,27 @@ struct Attender {
     // each phase. One without queries walks over all tiles and sees nothing.
     static_assert(kKeyTile == 64 && kGroups == 2 && kStages > 1);
     const int all = work.AllTiles(), own = first < work.queries ? work.Tiles(first + 64) : all;
-    auto key = [&](int tile) { return stages + tile % kStages * 2 * L::kTile; };
-    auto parity = [](int tile) { return tile / kStages % 2; };
+    const int begin = kRuled ? work.first_tile : 0;  // of both: a tile that one of them does not see adds nothing
+    auto stage = [&](int tile) { return (tile - begin) % kStages; };
+    auto key = [&](int tile) { return stages + stage(tile) * 2 * L::kTile; };
+    auto parity = [&](int tile) { return (tile - begin) / kStages % 2; };
     auto release = [&](int tile) {
-      if (threadIdx.x % kGroupThreads == 0) barriers.empty[tile % kStages].Arrive();
+      if (threadIdx.x % kGroupThreads == 0) barriers.empty[stage(tile)].Arrive();
     };
-    auto boundary = [&](int tile) { return (tile + 1) * kKeyTile > work.first_position + first; };
+    auto boundary = [&](int tile) {
+      const bool last = (tile + 1) * kKeyTile > work.first_position + first;
+      return last || (kRuled && r.rule.window > 0 && tile * kKeyTile <= work.first_position + first + 63 - r.rule.window);
+    };
     float rescale[2];
     barriers.key_full[0].Wait(0);
-    StartScores(own_query, key(0));
+    StartScores(own_query, key(begin));
     WaitForProducts<0>();
     Pin(score);
-    Softmax(0, boundary(0), scale_log2, rescale);
+    Softmax(begin, boundary(begin), scale_log2, rescale);
     PackWeights();
-    for (int tile = 1; tile < own; ++tile) {
-      barriers.value_full[(tile - 1) % kStages].Wait(parity(tile - 1));
-      barriers.key_full[tile % kStages].Wait(parity(tile));
+    for (int tile = begin + 1; tile < own; ++tile) {
+      barriers.value_full[stage(tile - 1)].Wait(parity(tile - 1));
+      barriers.key_full[stage(tile)].Wait(parity(tile));
       StartScores(own_query, key(tile));
       StartValues(tile - 1, key(tile - 1) + L::kTile);
       WaitForProducts<1>();  // the scores
@@ -336,12 +363,13 @@ struct Attender {
       new_chunk ? AddChunk(old_max, old_sum) : Rescale(rescale);
       PackWeights();
     }
-    barriers.value_full[(own - 1) % kStages].Wait(parity(own - 1));
+    barriers.value_full[stage(own - 1)].Wait(parity(own - 1));
     StartValues(own - 1, key(own - 1) + L::kTile);
     WaitForProducts<0>();
     Pin(chunk_out);
     AddChunk(chunk_max, chunk_sum);
     for (int tile = own - 1; tile < all; ++tile) release(tile);
+    if (kRuled && r.rule.sinks != nullptr) AddSink(ScoreTerms::SinkLog2(r.rule, work.head));
     Write();
   }
 
@@ -365,7 +393,7 @@ struct Attender {
   }
 };
 
-template <int kDim>
+template <int kDim, bool kRuled>
 __global__ void __launch_bounds__(kThreads, 1) AttendPrefillHopperKernel(AttentionForward r) {
   using L = Layout<kDim>;
   extern __shared__ bf16 unaligned[];
@@ -399,25 +427,26 @@ __global__ void __launch_bounds__(kThreads, 1) AttendPrefillHopperKernel(Attenti
     CopyTiles<kDim>(r, work, stages, barriers);
   } else {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;\n" ::"n"(kComputeRegisters));
-    Attender<kDim> attender{r, work};
+    Attender<kDim, kRuled> attender{r, work};
     attender.Run(group, shared + group * 64 * kDim, stages, barriers);
   }
 }
 
 template <int kDim>
 absl::Status Launch(const AttentionForward& run, int64_t longest, void* stream) {
-  cudaFuncSetAttribute(AttendPrefillHopperKernel<kDim>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                       Layout<kDim>::kBytes);
+  auto* kernel = run.rule.plain() ? AttendPrefillHopperKernel<kDim, false> : AttendPrefillHopperKernel<kDim, true>;
+  cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Layout<kDim>::kBytes);
   const dim3 grid(static_cast<unsigned>((longest + kQueryTile - 1) / kQueryTile),
                   static_cast<unsigned>(run.heads), static_cast<unsigned>(run.sequences));
-  AttendPrefillHopperKernel<kDim>
-      <<<grid, kThreads, Layout<kDim>::kBytes, static_cast<cudaStream_t>(stream)>>>(run);
+  kernel<<<grid, kThreads, Layout<kDim>::kBytes, static_cast<cudaStream_t>(stream)>>>(run);
   return LaunchStatus("AttendPrefill");
 }
 
 }  // namespace
 
-bool HopperPrefillTakes(int64_t head_dim) { return IsHopper() && (head_dim == 64 || head_dim == 128); }
+bool HopperPrefillTakes(const AttentionForward& run) {
+  return IsHopper() && (run.head_dim == 64 || run.head_dim == 128) && !run.rule.bends_scores();
+}
 
 absl::Status AttendPrefillHopper(const AttentionForward& run, int64_t longest, void* stream) {
   return run.head_dim == 64 ? Launch<64>(run, longest, stream) : Launch<128>(run, longest, stream);

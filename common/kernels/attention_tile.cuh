@@ -43,12 +43,56 @@ struct ChunkState {
   }
 };
 
+// 1 / x, to within an ulp.
+__device__ inline float Reciprocal(float x) {
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
+// A ScoreRule in units of log 2. Every step is rounded by itself, so that kernels agree.
+struct ScoreTerms {
+  bool bends = false;
+  float scale_log2, tanh_scale = 0, cap_log2 = 0;  // tanh_scale 0: no cap
+
+  __device__ ScoreTerms(const ScoreRule& rule, float scale) : bends(rule.softcap > 0 || rule.alibi != nullptr) {
+    constexpr float kLog2E = 1.44269504088896340736f;
+    scale_log2 = scale * kLog2E;
+    if (rule.softcap > 0) {
+      tanh_scale = __fdiv_rn(2 * scale_log2, rule.softcap);
+      cap_log2 = rule.softcap * kLog2E;
+    }
+  }
+  // tanh of the score over its cap: (e^2x - 1) / (e^2x + 1).
+  __device__ float Tanh(float dot) const {
+    return __fmaf_rn(-2.0f, Reciprocal(__fadd_rn(1.0f, PowerOfTwoOf(__fmul_rn(dot, tanh_scale)))), 1.0f);
+  }
+  // The exponent of 2 that q.k becomes, before the largest is taken off; distance: key - query.
+  __device__ float Exponent(float dot, float slope_log2, int distance) const {
+    const float x = tanh_scale != 0 ? __fmul_rn(cap_log2, Tanh(dot)) : __fmul_rn(dot, scale_log2);
+    return __fmaf_rn(slope_log2, static_cast<float>(distance), x);
+  }
+  __device__ static float SlopeLog2(const ScoreRule& rule, int64_t head) {
+    return rule.alibi == nullptr ? 0.0f : __fmul_rn(rule.alibi[head], 1.44269504088896340736f);
+  }
+  __device__ static float SinkLog2(const ScoreRule& rule, int64_t head) {
+    return __fmul_rn(__bfloat162float(static_cast<const __nv_bfloat16*>(rule.sinks)[head]), 1.44269504088896340736f);
+  }
+};
+
+// What a lane's two rows see of a tile, and what their distance to a key adds.
+struct TileRows {
+  int visible[2];         // keys of the tile from here on come after the query
+  int hidden[2] = {};     // keys before this are out of the window
+  float slope_log2[2] = {};
+};
+
 // q_fragment[k]: the sixteen queries, columns 16 k to 16 k + 15. key and value: kKeyTile rows of
-// kTileStride<kDim>. Row r of the lane sees the keys of the tile below visible[r].
-template <int kDim>
+// kTileStride<kDim>. Without kRuled only `rows.visible` and the scale count.
+template <int kDim, bool kRuled>
 __device__ inline void AddTile(const uint32_t (&q_fragment)[kDim / 16][4], const __nv_bfloat16* key,
-                               const __nv_bfloat16* value, const int (&visible)[2],
-                               float scale_log2, ChunkState<kDim>& state) {
+                               const __nv_bfloat16* value, const TileRows& rows,
+                               const ScoreTerms& terms, ChunkState<kDim>& state) {
   const int lane = threadIdx.x % 32;
   float score[kKeyTile / 8][4];
 #pragma unroll
@@ -68,13 +112,19 @@ __device__ inline void AddTile(const uint32_t (&q_fragment)[kDim / 16][4], const
       Multiply(score[2 * n + 1], q_fragment[k], b[2], b[3]);
     }
   }
+  const bool bends = kRuled && terms.bends;
+  const float scale_log2 = bends ? 1.0f : terms.scale_log2;  // of what stands in `score`
   float highest[2] = {-INFINITY, -INFINITY};
 #pragma unroll
   for (int n = 0; n < kKeyTile / 8; ++n) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const int column = n * 8 + lane % 4 * 2 + i % 2;
-      if (column >= visible[i / 2]) score[n][i] = -INFINITY;
+      if (bends) {
+        score[n][i] = terms.Exponent(score[n][i], rows.slope_log2[i / 2], column + 1 - rows.visible[i / 2]);
+      }
+      if (column >= rows.visible[i / 2]) score[n][i] = -INFINITY;
+      if (kRuled && column < rows.hidden[i / 2]) score[n][i] = -INFINITY;
       highest[i / 2] = fmaxf(highest[i / 2], score[n][i]);
     }
   }
@@ -138,6 +188,15 @@ struct RowTotal {
     for (int i = 0; i < kCount; ++i) {
       out[i] = __fadd_rn(__fmul_rn(out[i], keep), __fmul_rn(chunk_out[i], take));
     }
+  }
+  // A score without a value.
+  __device__ void AddSink(float sink_log2) {
+    const float both = fmaxf(max, ceilf(sink_log2));
+    const float keep = max == -INFINITY ? 0.0f : PowerOfTwo(max - both);
+    max = both;
+    sum = __fadd_rn(__fmul_rn(sum, keep), PowerOfTwoOf(__fsub_rn(sink_log2, both)));
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) out[i] = __fmul_rn(out[i], keep);
   }
   __device__ float Output(int i) const { return __fdiv_rn(out[i], sum); }
   __device__ float LogSumExp() const { return (max + log2f(sum)) * 0.693147180559945309f; }

@@ -147,6 +147,7 @@ __global__ void LogitGradientKernel(LogitGradient g) {
     const float log_p = logit / g.temperature - lse, p = __expf(log_p);
     float dz = -p * (d + d_entropy * (log_p + entropy));
     if (column == target) dz += d;
+    if (g.softcap > 0) dz *= 1 - (logit / g.softcap) * (logit / g.softcap);
     return dz / g.temperature;
   };
 #pragma unroll
@@ -164,6 +165,16 @@ __global__ void LogitGradientKernel(LogitGradient g) {
       }
     }
   }
+}
+
+__global__ void CapLogitsKernel(bf16* logits, int64_t count, float cap) {
+  const int64_t at = (blockIdx.x * static_cast<int64_t>(kThreads) + threadIdx.x) * 8;
+  if (at >= count) return;
+  float x[8];
+  Load8(logits + at, x);
+#pragma unroll
+  for (float& logit : x) logit = cap * tanhf(logit / cap);
+  Store8(x, logits + at);
 }
 
 // Philox4x32-10 at counter {position, index, 0, 0}; common/random/philox.h has the plain form.
@@ -333,6 +344,13 @@ absl::Status ComputeLogitStats(const LogitStats& run, void* stream) {
   SliceStatsKernel<<<dim3(slices, static_cast<unsigned>(run.rows)), kThreads, 0, on>>>(run, parts);
   RowStatsKernel<<<Blocks(run.rows, kRowsPerBlock), 32 * kRowsPerBlock, 0, on>>>(run, parts, slices);
   return LaunchStatus("ComputeLogitStats");
+}
+
+absl::Status CapLogits(void* logits, int64_t count, float cap, void* stream) {
+  if (count == 0) return absl::OkStatus();
+  CapLogitsKernel<<<static_cast<unsigned>((count / 8 + kThreads - 1) / kThreads), kThreads, 0,
+                    static_cast<cudaStream_t>(stream)>>>(static_cast<bf16*>(logits), count, cap);
+  return LaunchStatus("CapLogits");
 }
 
 absl::Status ComputeLogitGradient(const LogitGradient& run, void* stream) {

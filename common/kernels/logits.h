@@ -46,9 +46,13 @@ struct LogitGradient {
   const float* entropy = nullptr;   // [N]
   const float* dlogprob = nullptr;  // [N] or null: zeros
   const float* dentropy = nullptr;  // [N] or null: zeros
+  float softcap = 0;  // above 0: the logits are CapLogits()'s, and the gradient is of those before
   int64_t rows = 0, vocabulary = 0;
 };
 absl::Status ComputeLogitGradient(const LogitGradient& run, void* stream);
+
+// Replaces each of `count` bf16 logits, a multiple of 8, by bf16(cap tanh(logit / cap)) (arXiv 2408.00118).
+absl::Status CapLogits(void* logits, int64_t count, float cap, void* stream);
 
 // How one row is drawn: the largest z + Gumbel noise, the noise of column v being a function of
 // (key, position, v) alone (rollout/sampling/gumbel_noise.h says which); the lowest column among equals.

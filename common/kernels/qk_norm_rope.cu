@@ -207,6 +207,165 @@ __global__ void __launch_bounds__(32 * kWarps, 6) QkNormRopeGradientKernel(QkNor
   }
 }
 
+// ---- any turn and norm: a lane holds dims lane, lane + 32, ..., and sees the others in shared memory ---------
+
+constexpr int kMostPerLane = 8;
+
+// The other member of dim c's pair, the angle's index and the sign of the sine there.
+struct Pair {
+  int other, angle;
+  float sign;
+
+  __device__ Pair(const QkNormRope& r, int c) {
+    const int half = static_cast<int>(r.rotary_dim / 2);
+    const bool second = r.interleaved ? c % 2 == 1 : c >= half;
+    angle = r.interleaved ? c / 2 : second ? c - half : c;
+    other = r.interleaved ? c ^ 1 : second ? angle : c + half;
+    sign = second ? 1.0f : -1.0f;
+  }
+};
+
+__device__ float WeightOf(const QkNormRope& r, const bf16* weight, int c) {
+  const float w = __bfloat162float(weight[c]);
+  return r.plus_one ? __fadd_rn(w, 1.0f) : w;
+}
+
+__global__ void AnyQkNormRopeKernel(QkNormRope r) {
+  __shared__ float rows[kWarps][32 * kMostPerLane];
+  const int c = static_cast<int>(r.head_dim);
+  const int64_t per_token = r.heads + 2 * r.kv_heads;
+  const int64_t unit = blockIdx.x * static_cast<int64_t>(kWarps) + threadIdx.x / 32;
+  if (unit >= r.tokens * per_token) return;
+  const int lane = threadIdx.x % 32;
+  float* row = rows[threadIdx.x / 32];
+  const Head at{unit / per_token, unit % per_token};
+  const bool is_q = at.head < r.heads, is_v = at.head >= r.heads + r.kv_heads;
+  if (is_v && r.v == nullptr) return;
+  const bf16* from = static_cast<const bf16*>(r.qkv) + unit * c;
+  const int64_t place = r.slot != nullptr && !is_q ? r.slot[at.token] : at.token;
+  bf16* to = is_q   ? static_cast<bf16*>(r.q) + (at.token * r.heads + at.head) * c
+             : is_v ? static_cast<bf16*>(r.v) + (place * r.kv_heads + at.head - r.heads - r.kv_heads) * c
+                    : static_cast<bf16*>(r.k) + (place * r.kv_heads + at.head - r.heads) * c;
+  if (is_v) {
+    for (int i = lane; i < c; i += 32) to[i] = from[i];
+    return;
+  }
+  const auto* weight = static_cast<const bf16*>(is_q ? r.q_weight : r.k_weight);
+  float inverse = 1;
+  if (weight != nullptr) {
+    float square = 0;
+    for (int i = lane; i < c; i += 32) {
+      const float x = __bfloat162float(from[i]);
+      square = __fmaf_rn(x, x, square);
+    }
+    inverse = rsqrtf(WarpSum(square) / c + r.epsilon);
+  }
+  for (int i = lane; i < c; i += 32) {
+    float x = __bfloat162float(from[i]);
+    if (weight != nullptr) {
+      x = __fmul_rn(x, inverse);
+      if (!r.plus_one) x = Rounded(x);
+      x = Rounded(__fmul_rn(x, WeightOf(r, weight, i)));
+    }
+    row[i] = x;
+  }
+  __syncwarp();
+  const int64_t turn = at.token * r.rotary_dim / 2;
+  for (int i = lane; i < c; i += 32) {
+    float y = row[i];
+    if (i < r.rotary_dim) {
+      const Pair pair(r, i);
+      y = __fmaf_rn(row[pair.other], pair.sign * r.sin[turn + pair.angle], __fmul_rn(y, r.cos[turn + pair.angle]));
+    }
+    to[i] = __float2bfloat16_rn(y);
+  }
+}
+
+__global__ void AnyQkNormRopeGradientKernel(QkNormRopeGradient g) {
+  __shared__ float rows[kWarps][2][32 * kMostPerLane];  // of each warp; at the end its sums for q and k
+  const QkNormRope& r = g.forward;
+  const int c = static_cast<int>(r.head_dim);
+  const int64_t per_token = r.heads + 2 * r.kv_heads;
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  float* row = rows[warp][0];
+  float sums[2][kMostPerLane] = {};
+  for (int64_t unit = blockIdx.x * static_cast<int64_t>(kWarps) + warp; unit < r.tokens * per_token;
+       unit += static_cast<int64_t>(gridDim.x) * kWarps) {
+    const Head at{unit / per_token, unit % per_token};
+    const bool is_q = at.head < r.heads, is_v = at.head >= r.heads + r.kv_heads;
+    const bf16* from =
+        is_q   ? static_cast<const bf16*>(g.dq) + (at.token * r.heads + at.head) * c
+        : is_v ? static_cast<const bf16*>(g.dv) +
+                     (at.token * r.kv_heads + at.head - r.heads - r.kv_heads) * c
+               : static_cast<const bf16*>(g.dk) + (at.token * r.kv_heads + at.head - r.heads) * c;
+    bf16* to = static_cast<bf16*>(g.dqkv) + unit * c;
+    if (is_v) {
+      for (int i = lane; i < c; i += 32) to[i] = from[i];
+      continue;
+    }
+    const bf16* in = static_cast<const bf16*>(r.qkv) + unit * c;
+    const auto* weight = static_cast<const bf16*>(is_q ? r.q_weight : r.k_weight);
+    const int64_t turn = at.token * r.rotary_dim / 2;
+    __syncwarp();  // whoever still reads the last row
+    for (int i = lane; i < c; i += 32) row[i] = __bfloat162float(from[i]);
+    __syncwarp();
+    float dz[kMostPerLane], normed[kMostPerLane], square = 0;
+#pragma unroll
+    for (int n = 0; n < kMostPerLane; ++n) {
+      const int i = lane + 32 * n;
+      dz[n] = normed[n] = 0;
+      if (i >= c) continue;
+      dz[n] = row[i];
+      if (i < r.rotary_dim) {  // turned back
+        const Pair pair(r, i);
+        dz[n] = row[i] * r.cos[turn + pair.angle] - pair.sign * row[pair.other] * r.sin[turn + pair.angle];
+      }
+      normed[n] = __bfloat162float(in[i]);
+      square = __fmaf_rn(normed[n], normed[n], square);
+    }
+    if (weight != nullptr) {
+      const float inverse = rsqrtf(WarpSum(square) / c + r.epsilon);
+      float dot = 0;
+#pragma unroll
+      for (int n = 0; n < kMostPerLane; ++n) {
+        const int i = lane + 32 * n;
+        if (i >= c) continue;
+        normed[n] *= inverse;
+        // Both are written, so that no register is chosen by a variable.
+        sums[0][n] += is_q ? dz[n] * normed[n] : 0.0f;
+        sums[1][n] += is_q ? 0.0f : dz[n] * normed[n];
+        dz[n] *= WeightOf(r, weight, i);
+        dot += dz[n] * normed[n];
+      }
+      dot = WarpSum(dot) / c;
+#pragma unroll
+      for (int n = 0; n < kMostPerLane; ++n) dz[n] = (dz[n] - normed[n] * dot) * inverse;
+    }
+#pragma unroll
+    for (int n = 0; n < kMostPerLane; ++n) {
+      if (lane + 32 * n < c) to[lane + 32 * n] = __float2bfloat16_rn(dz[n]);
+    }
+  }
+  if (g.scratch == nullptr) return;
+  __syncwarp();
+#pragma unroll
+  for (int n = 0; n < kMostPerLane; ++n) {
+    rows[warp][0][lane + 32 * n] = sums[0][n];
+    rows[warp][1][lane + 32 * n] = sums[1][n];
+  }
+  __syncthreads();
+  for (int i = threadIdx.x; i < 2 * c; i += blockDim.x) {
+    float total = 0;
+    for (int w = 0; w < kWarps; ++w) total += rows[w][i / c][i % c];
+    g.scratch[blockIdx.x * 2 * c + i] = total;
+  }
+}
+
+// Whether the kernels of pairs (i, i + C/2) take it.
+bool TurnsHalves(const QkNormRope& run) {
+  return run.rotary_dim == run.head_dim && run.head_dim % 32 == 0 && !run.interleaved && !run.plus_one;
+}
+
 // Calls `body` with the number of pairs of a head as a compile-time constant.
 template <typename Body>
 absl::Status WithHalf(int64_t head_dim, Body body) {
@@ -229,6 +388,11 @@ absl::Status WithHalf(int64_t head_dim, Body body) {
 absl::Status RunQkNormRope(const QkNormRope& run, void* stream) {
   if (run.tokens == 0) return absl::OkStatus();
   const int64_t units = run.tokens * (run.heads + 2 * run.kv_heads);
+  if (!TurnsHalves(run)) {
+    AnyQkNormRopeKernel<<<static_cast<unsigned>((units + kWarps - 1) / kWarps), 32 * kWarps, 0,
+                          static_cast<cudaStream_t>(stream)>>>(run);
+    return LaunchStatus("QkNormRope");
+  }
   return WithHalf(run.head_dim, [&](auto half) {
     QkNormRopeKernel<half.value><<<static_cast<unsigned>((units + kWarps - 1) / kWarps), 32 * kWarps,
                                    0, static_cast<cudaStream_t>(stream)>>>(run);
@@ -243,13 +407,18 @@ absl::Status RunQkNormRopeGradient(const QkNormRopeGradient& run, void* stream) 
   const auto blocks =
       static_cast<unsigned>(std::min((units + kWarps - 1) / kWarps, kQkGradientBlocks));
   auto* on = static_cast<cudaStream_t>(stream);
+  auto add_up = [&] {
+    const int64_t c = forward.head_dim;
+    if (run.scratch != nullptr) AddRows(run.scratch, blocks, 2 * c, c, run.dq_weight, run.dk_weight, on);
+    return LaunchStatus("QkNormRopeGradient");
+  };
+  if (!TurnsHalves(forward)) {
+    AnyQkNormRopeGradientKernel<<<blocks, 32 * kWarps, 0, on>>>(run);
+    return add_up();
+  }
   return WithHalf(forward.head_dim, [&](auto half) {
     QkNormRopeGradientKernel<half.value><<<blocks, 32 * kWarps, 0, on>>>(run);
-    if (run.scratch != nullptr) {
-      const int64_t c = forward.head_dim;
-      AddRows(run.scratch, blocks, 2 * c, c, run.dq_weight, run.dk_weight, on);
-    }
-    return LaunchStatus("QkNormRopeGradient");
+    return add_up();
   });
 }
 

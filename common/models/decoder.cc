@@ -301,7 +301,7 @@ at::ScalarType Decoder::dtype() const { return weights_.embedding.value.scalar_t
 
 at::ScalarType Decoder::kv_dtype() const {
   const bool kernels = std::all_of(rules_.begin(), rules_.end(), [&](const nn::AttentionRule& rule) {
-    return nn::KernelsAttend(weights_.embedding.value, spec_.num_heads, spec_.num_kv_heads, spec_.head_dim, rule);
+    return nn::KernelsReadFp8(weights_.embedding.value, spec_.head_dim, rule);
   });
   return spec_.kv_fp8 && kernels ? at::kFloat8_e4m3fn : dtype();
 }

@@ -8,6 +8,7 @@
 #include "common/kernels/attention_backward.h"
 #include "common/nn/autograd.h"
 #include "common/nn/fp8.h"
+#include "common/nn/functions.h"
 #include "common/nn/launched.h"
 #include "common/nn/paged_attention_cpu.h"
 #include "common/nn/plain_attention.h"
@@ -111,23 +112,21 @@ struct CpuAttention : public Function<CpuAttention> {
   }
 };
 
-// The kernel's forward; from its output and log-sum-exp the backward of cuDNN or, for the head dims that are not
-// asked of it, of LibTorch's FlashAttention-2, whose dq differs in bits from run to run.
+// The kernels' forward; from its output and log-sum-exp their backward.
 struct CudaAttention : public Function<CudaAttention> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& q_THC,
                             const at::Tensor& k_TKC, const at::Tensor& v_TKC,
-                            const SequenceView& view, double scale) {
+                            const SequenceView& view, const AttentionRule& rule) {
     at::Tensor lse_TH;
-    if (context != nullptr) {
-      at::TensorOptions fp32 = q_THC.options().dtype(at::kFloat);
-      lse_TH = kernels::AttentionBackwardTakes(q_THC.size(2))
-                   ? at::empty({q_THC.size(0), q_THC.size(1)}, fp32)
-                   : at::empty({q_THC.size(1), q_THC.size(0)}, fp32).t();
-    }
-    at::Tensor out = KernelForward(q_THC, k_TKC, v_TKC, view, scale, lse_TH);
+    if (context != nullptr) lse_TH = at::empty({q_THC.size(0), q_THC.size(1)}, q_THC.options().dtype(at::kFloat));
+    at::Tensor out = KernelForward(q_THC, k_TKC, v_TKC, view, rule, lse_TH);
     if (context != nullptr) {
       context->saved_data["longest"] = view.longest;
-      context->saved_data["scale"] = scale;
+      context->saved_data["scale"] = rule.scale;
+      context->saved_data["window"] = rule.window;
+      context->saved_data["softcap"] = rule.softcap;
+      Store(context, "alibi", rule.alibi_H);
+      StoreWeight(context, rule.sinks_H);
       Store(context, "offsets", view.offsets_device);
       if (view.shared != nullptr) {
         const SharedPrompts& shared = *view.shared;
@@ -148,39 +147,34 @@ struct CudaAttention : public Function<CudaAttention> {
   }
 
   static tensor_list backward(AutogradContext* context, tensor_list dy) {
-    at::Tensor offsets = Stored(context, "offsets"), out = Stored(context, "out");
-    const int64_t longest = context->saved_data["longest"].toInt();
-    const double scale = context->saved_data["scale"].toDouble();
-    at::Tensor q = Stored(context, "q"), k = Stored(context, "k"), v = Stored(context, "v"),
-               lse_TH = Stored(context, "lse"), dout = dy[0].contiguous();
-    if (kernels::AttentionBackwardTakes(q.size(2))) {
-      const Inputs in{Dense(q), Dense(k), Dense(v), out, dout, lse_TH, scale};
-      tensor_list d = KernelBackward(in, {.query_begin = offsets, .longest_query = longest});
-      at::Tensor tail_begin = Stored(context, "tail_begin");
-      if (tail_begin.defined()) {
-        // What continues a prompt sees its own tokens, done above, and all of the prompt: softmax's gradient is a sum
-        // over keys once the log-sum-exp of all is known.
-        tensor_list of_prompts =
-            KernelBackward(in, {.query_begin = tail_begin,
-                                .query_length = Stored(context, "tail_length"),
-                                .key_begin = Stored(context, "prompt_begin"),
-                                .key_length = Stored(context, "prompt_length"),
-                                .longest_query = context->saved_data["longest_tail"].toInt(),
-                                .longest_key = context->saved_data["longest_prompt"].toInt()});
-        for (int i = 0; i < 3; ++i) d[i].add_(of_prompts[i]);
-      }
-      return {d[0], d[1], d[2], at::Tensor(), at::Tensor()};
+    AttentionRule rule(context->saved_data["scale"].toDouble());
+    rule.window = context->saved_data["window"].toInt();
+    rule.softcap = context->saved_data["softcap"].toDouble();
+    rule.alibi_H = Stored(context, "alibi");
+    rule.sinks_H = StoredWeight(context);
+    const Inputs in{Dense(Stored(context, "q")), Dense(Stored(context, "k")), Dense(Stored(context, "v")),
+                    Stored(context, "out"), dy[0].contiguous(), Stored(context, "lse"), rule};
+    tensor_list d = KernelBackward(in, {.query_begin = Stored(context, "offsets"),
+                                        .longest_query = context->saved_data["longest"].toInt()});
+    at::Tensor tail_begin = Stored(context, "tail_begin");
+    if (tail_begin.defined()) {
+      // What continues a prompt sees its own tokens, done above, and all of the prompt: softmax's gradient is a sum
+      // over keys once the log-sum-exp of all is known.
+      tensor_list of_prompts =
+          KernelBackward(in, {.query_begin = tail_begin,
+                              .query_length = Stored(context, "tail_length"),
+                              .key_begin = Stored(context, "prompt_begin"),
+                              .key_length = Stored(context, "prompt_length"),
+                              .longest_query = context->saved_data["longest_tail"].toInt(),
+                              .longest_key = context->saved_data["longest_prompt"].toInt()});
+      for (int i = 0; i < 3; ++i) d[i].add_(of_prompts[i]);
     }
-    at::Tensor no_dropout = at::empty({2}, out.options().dtype(at::kUInt64));
-    auto [dq, dk, dv] = at::_flash_attention_backward(
-        dout, q, k, v, out, lse_TH.t(), offsets, offsets, longest, longest, /*dropout_p=*/0,
-        /*is_causal=*/true, no_dropout, no_dropout, scale);
-    return {dq, dk, dv, at::Tensor(), at::Tensor()};
+    return {d[0], d[1], d[2], at::Tensor(), at::Tensor()};
   }
 
   struct Inputs {
     at::Tensor q, k, v, out, dout, lse_TH;
-    double scale;
+    AttentionRule rule;
   };
   // int32 [B] each, on the device. Only query_begin, [B + 1]: causal, keys as queries.
   struct Ranges {
@@ -217,7 +211,11 @@ struct CudaAttention : public Function<CudaAttention> {
     run.heads = in.q.size(1);
     run.kv_heads = in.k.size(1);
     run.head_dim = in.q.size(2);
-    run.scale = static_cast<float>(in.scale);
+    run.scale = static_cast<float>(in.rule.scale);
+    run.rule = Rule(in.rule);
+    // A sink stands beside all keys of a query: it is counted once.
+    at::Tensor sink_grad = in.rule.sinks_H.grad;
+    if (causal && sink_grad.defined()) run.dsinks = sink_grad.mutable_data_ptr<float>();
     tensor_list held;
     auto allocate = [&](int64_t bytes) {
       held.push_back(at::empty({bytes}, in.q.options().dtype(at::kByte)));
@@ -228,7 +226,7 @@ struct CudaAttention : public Function<CudaAttention> {
   }
 
   static at::Tensor KernelForward(const at::Tensor& q_THC, const at::Tensor& k_TKC,
-                                  const at::Tensor& v_TKC, const SequenceView& view, double scale,
+                                  const at::Tensor& v_TKC, const SequenceView& view, const AttentionRule& rule,
                                   at::Tensor lse_TH) {
     at::Tensor q = Dense(q_THC), k = Dense(k_TKC), v = Dense(v_TKC);
     if (view.shared != nullptr) {  // the kernel wants a sequence's keys side by side
@@ -236,7 +234,7 @@ struct CudaAttention : public Function<CudaAttention> {
       v = v.index_select(0, view.shared->source_E);
     }
     at::Tensor out = at::empty({q.size(0), q.size(1), q.size(2)}, q.options());
-    kernels::AttentionForward run = Shape(q, out, view, k.size(1), scale);
+    kernels::AttentionForward run = Shape(q, out, view, k.size(1), rule);
     run.keys.key = k.const_data_ptr();
     run.keys.value = v.const_data_ptr();
     run.keys.key_stride = k.stride(0);
@@ -258,8 +256,17 @@ struct CudaAttention : public Function<CudaAttention> {
     return dense ? x_THC : x_THC.contiguous();
   }
 
+  static kernels::ScoreRule Rule(const AttentionRule& rule) {
+    kernels::ScoreRule of_kernels;
+    of_kernels.window = static_cast<int32_t>(rule.window);
+    of_kernels.softcap = static_cast<float>(rule.softcap);
+    if (rule.alibi_H.defined()) of_kernels.alibi = rule.alibi_H.const_data_ptr<float>();
+    if (rule.sinks_H.defined()) of_kernels.sinks = rule.sinks_H.value.const_data_ptr();
+    return of_kernels;
+  }
+
   static kernels::AttentionForward Shape(const at::Tensor& q_THC, at::Tensor& out,
-                                         const SequenceView& view, int64_t kv_heads, double scale) {
+                                         const SequenceView& view, int64_t kv_heads, const AttentionRule& rule) {
     kernels::AttentionForward run;
     run.q = q_THC.const_data_ptr();
     run.q_stride = q_THC.stride(0);
@@ -271,7 +278,8 @@ struct CudaAttention : public Function<CudaAttention> {
     run.heads = q_THC.size(1);
     run.kv_heads = kv_heads;
     run.head_dim = q_THC.size(2);
-    run.scale = static_cast<float>(scale);
+    run.scale = static_cast<float>(rule.scale);
+    run.rule = Rule(rule);
     return run;
   }
 };
@@ -316,20 +324,19 @@ at::Tensor PagedCpu(const at::Tensor& q_THC, const at::Tensor& key, const at::Te
   return out;
 }
 
-// What the kernels do not take goes the plain way: fp32, other rules, and head dims without a kernel.
-bool KernelsTake(const at::Tensor& q_THC, int64_t kv_heads, int64_t value_dim,
-                 const AttentionRule& rule) {
-  return value_dim == q_THC.size(2) && KernelsAttend(q_THC, q_THC.size(1), kv_heads, q_THC.size(2), rule);
+// What the kernels do not take goes the plain way: fp32, and head dims without a kernel.
+bool KernelsTake(const at::Tensor& q_THC, int64_t value_dim) {
+  return RunsKernels(q_THC) && value_dim == q_THC.size(2) && kernels::AttentionTakes(q_THC.size(2));
 }
 
 // First the sequences that decode one token, then those that prefill.
 at::Tensor PagedByKernels(const at::Tensor& q_THC, const SequenceView& view, int layer,
-                          double scale) {
+                          const AttentionRule& rule) {
   const PageMap& map = *view.pages;
   const KvPages& pages = (*map.layers)[layer];
   at::Tensor q = CudaAttention::Dense(q_THC), out = at::empty(q.sizes(), q.options());
   kernels::AttentionForward run =
-      CudaAttention::Shape(q, out, view, pages.key.size(2), scale);
+      CudaAttention::Shape(q, out, view, pages.key.size(2), rule);
   run.keys.key = pages.key.const_data_ptr();
   run.keys.value = pages.value.const_data_ptr();
   run.keys.key_stride = run.keys.value_stride = pages.key.stride(1);
@@ -355,8 +362,8 @@ at::Tensor PagedByKernels(const at::Tensor& q_THC, const SequenceView& view, int
 
 }  // namespace
 
-bool KernelsAttend(const at::Tensor& like, int64_t heads, int64_t kv_heads, int64_t head_dim, const AttentionRule& rule) {
-  return RunsKernels(like) && rule.plain() && kernels::AttentionTakes(head_dim) && heads / kv_heads <= 16;
+bool KernelsReadFp8(const at::Tensor& like, int64_t head_dim, const AttentionRule& rule) {
+  return RunsKernels(like) && rule.plain() && kernels::AttentionTakes(head_dim);
 }
 
 at::Tensor Attention(const at::Tensor& q_THC, const at::Tensor& k_TKC, const at::Tensor& v_TKC,
@@ -371,29 +378,29 @@ at::Tensor Attention(const at::Tensor& q_THC, const at::Tensor& k_TKC, const at:
     if (!q_THC.is_cuda()) return PagedCpu(q_THC, pages.key, pages.value, value_dim, view, rule);
     const auto page_tokens = static_cast<uint32_t>(view.pages->page_tokens);
     const bool pages_fit = page_tokens >= 16 && std::has_single_bit(page_tokens);
-    if (KernelsTake(q_THC, pages.key.size(2), value_dim, rule) && pages_fit) {
-      return PagedByKernels(q_THC, view, layer, rule.scale);
-    }
+    if (KernelsTake(q_THC, value_dim) && pages_fit) return PagedByKernels(q_THC, view, layer, rule);
     return AttendPages(q_THC, pages.key.to(q_THC.scalar_type()), pages.value.to(q_THC.scalar_type()), view, rule);
   }
   const bool cuda = q_THC.is_cuda();
-  bool fused = cuda ? KernelsTake(q_THC, k_TKC.size(1), v_TKC.size(2), rule)
-                    : rule.plain() && v_TKC.size(2) == q_THC.size(2);
+  bool fused = cuda ? KernelsTake(q_THC, v_TKC.size(2)) : rule.plain() && v_TKC.size(2) == q_THC.size(2);
   if (view.shared != nullptr) {
-    fused = fused && cuda && kernels::AttentionBackwardTakes(q_THC.size(2));
+    // Behind a prompt's keys the backward knows no distances.
+    fused = fused && cuda && (!Records(q_THC) || (rule.window == 0 && !rule.alibi_H.defined()));
     if (!fused) {
       const SharedPrompts& shared = *view.shared;
-      auto copied = [&](const at::Tensor& x) { return x.index_select(0, shared.source_E); };
+      auto copied = [&](const at::Tensor& x) {
+        return Rows(x.flatten(1), shared.source_E).view({-1, x.size(1), x.size(2)});
+      };
       return Attention(copied(q_THC), copied(k_TKC), copied(v_TKC), *shared.copies, layer, rule)
           .index_select(0, shared.own_T);
     }
   }
   if (!fused) return AttendPacked(q_THC, k_TKC, v_TKC, view, rule);
   if (!Records(q_THC)) {
-    return cuda ? CudaAttention::forward(nullptr, q_THC, k_TKC, v_TKC, view, rule.scale)
+    return cuda ? CudaAttention::forward(nullptr, q_THC, k_TKC, v_TKC, view, rule)
                 : CpuAttention::forward(nullptr, q_THC, k_TKC, v_TKC, view, rule.scale);
   }
-  return cuda ? CudaAttention::apply(q_THC, k_TKC, v_TKC, view, rule.scale)
+  return cuda ? CudaAttention::apply(q_THC, k_TKC, v_TKC, view, rule)
               : CpuAttention::apply(q_THC, k_TKC, v_TKC, view, rule.scale);
 }
 

@@ -13,8 +13,7 @@
 
 namespace rein::nn {
 
-// How scores become weights. Only the scale alone is taken by the kernels of a GPU; every other rule runs in
-// LibTorch's operations there.
+// How scores become weights.
 struct AttentionRule {
   AttentionRule(double scale = 1) : scale(scale) {}  // NOLINT: a scale is a rule
 
@@ -35,8 +34,8 @@ struct AttentionRule {
 at::Tensor Attention(const at::Tensor& q_THC, const at::Tensor& k_TKC, const at::Tensor& v_TKC,
                      const SequenceView& view, int layer, const AttentionRule& rule);
 
-// Whether the kernels of a GPU attend so with the device and dtype of `like`; they also read pages of fp8 (e4m3).
-bool KernelsAttend(const at::Tensor& like, int64_t heads, int64_t kv_heads, int64_t head_dim, const AttentionRule& rule);
+// Whether pages may be fp8 (e4m3): kernels with the device and dtype of `like` read them, for the scale alone.
+bool KernelsReadFp8(const at::Tensor& like, int64_t head_dim, const AttentionRule& rule);
 
 // Attention over pages whose values are the first `value_dim` dims of the keys (one kv head): latent attention
 // with its projections absorbed (arXiv 2405.04434). q_THC [T, H, C], new key_T1C [T, 1, C] -> [T, H, value_dim].
@@ -44,7 +43,7 @@ at::Tensor LatentAttention(const at::Tensor& q_THC, const at::Tensor& key_T1C, i
                            const SequenceView& view, int layer, const AttentionRule& rule);
 
 // The slow and plain twin, computed in fp32 (or fp64 when q is), one sequence at a time; no pages. Also
-// the path of a GPU for fp32 and for rules and head dims that the kernels do not take.
+// the path of a GPU for fp32 and for head dims that the kernels do not take.
 at::Tensor AttentionReference(const at::Tensor& q_THC, const at::Tensor& k_TKC,
                               const at::Tensor& v_TKC, const SequenceView& view,
                               const AttentionRule& rule);

@@ -7,6 +7,7 @@
 
 #include "common/nn/functions.h"
 #include "common/nn/leaf.h"
+#include "common/nn/norm.h"
 
 namespace rein::nn {
 namespace {

@@ -5,7 +5,7 @@
 // bf16 on a GPU runs the kernels of common/kernels, whose rows keep their bits whatever stands beside
 // them; everything else (a CPU, fp32, odd shapes) runs the same formulas by LibTorch's operations.
 //
-// T packed tokens, D model, F feed-forward width, V vocabulary. Activations are bf16 or fp32 in and out;
+// T packed tokens, D model, V vocabulary. Activations are bf16 or fp32 in and out;
 // reductions are fp32 inside. Shapes that do not fit throw c10::Error: callers are modules that were
 // checked at construction.
 
@@ -14,7 +14,6 @@
 #include <ATen/core/Tensor.h>
 
 #include <functional>
-#include <utility>
 
 #include "common/nn/weight.h"
 
@@ -26,22 +25,9 @@ at::Tensor Embedding(const at::Tensor& token_T, const Weight& table_VD);
 // x_TD[index_N], any row any number of times; a row's gradients are added in the order of the index.
 at::Tensor Rows(const at::Tensor& x_TD, const at::Tensor& index_N);
 
-struct SumAndNorm {
-  at::Tensor sum;   // x + delta
-  at::Tensor norm;  // sum / sqrt(mean(sum^2) + eps), cast, times weight (arXiv 1910.07467)
-};
-// The residual sum and the norm behind it, over the last dimension. delta may be undefined: zeros.
-SumAndNorm AddRmsNorm(const at::Tensor& x_TD, const at::Tensor& delta_TD, const Weight& weight_D,
-                      double eps);
-
-// x / sqrt(mean(x^2) + eps), cast, times weight, over the last dimension.
-at::Tensor RmsNorm(const at::Tensor& x, const Weight& weight_D, double eps);
-
-// x_TD weight_ED^T + bias_E, and the weight's low-rank updates; the bias may be undefined.
+// x_TD weight_ED^T + bias_E, and the weight's low-rank updates; the bias may be undefined. A weight of one row too is
+// summed in an order of its own, not by the number of tokens.
 at::Tensor Projection(const at::Tensor& x_TD, const Weight& weight_ED, const Weight& bias_E);
-
-// silu(gate) * up, where gate_up is [T, 2F] = [gate | up] -> [T, F] (SwiGLU, arXiv 2002.05202).
-at::Tensor GatedSilu(const at::Tensor& gate_up);
 
 // The residual stream between blocks: what was summed up, and what the last block adds.
 struct Residual {

@@ -33,6 +33,15 @@ at::Tensor NormalisedRows(const at::Tensor& head_VD, const at::Tensor& inverse_V
   return head_VD.to(at::kFloat).mul(inverse_V1).to(head_VD.scalar_type());
 }
 
+// The gradient of a head whose rows are divided by their length, from that of the divided rows: what points along a row
+// does not change it.
+void AddNormalisedGradient(const at::Tensor& grad_VD, const at::Tensor& matrix_VD, const at::Tensor& inverse_V1,
+                           at::Tensor weight_grad_VD) {
+  at::Tensor rows_VD = matrix_VD.to(at::kFloat);
+  at::Tensor along = grad_VD.mul(rows_VD).sum(1, /*keepdim=*/true);
+  weight_grad_VD.add_((grad_VD - rows_VD.mul(along)).mul_(inverse_V1));
+}
+
 struct HeadFunction : public Function<HeadFunction> {
   static tensor_list forward(AutogradContext* context, const at::Tensor& hidden_ND,
                              const Weight& weight_VD, const at::Tensor& target_N,
@@ -106,11 +115,7 @@ struct HeadFunction : public Function<HeadFunction> {
       at::mm_out(target, dlogits, head_VD);
       AccumulateOuter(grad_VD, dlogits, hidden);
     }
-    if (inverse_V1.defined() && grad_VD.defined()) {  // what points along a row does not change it
-      at::Tensor rows_VD = head_VD.to(at::kFloat);
-      at::Tensor along = grad_VD.mul(rows_VD).sum(1, /*keepdim=*/true);
-      weight_grad_VD.add_(grad_VD.sub_(rows_VD.mul(along)).mul_(inverse_V1));
-    }
+    if (inverse_V1.defined() && grad_VD.defined()) AddNormalisedGradient(grad_VD, head_VD, inverse_V1, weight_grad_VD);
     return {dhidden_ND, at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor()};
   }
 };
@@ -126,7 +131,8 @@ struct LogitStats {
                int64_t begin) {
     kernels::LogitStats run;
     run.rows = logits_NV.size(0);
-    run.stride = run.vocabulary = logits_NV.size(1);
+    run.stride = logits_NV.stride(0);
+    run.vocabulary = logits_NV.size(1);
     at::Tensor scratch = at::empty({kernels::LogitScratchBytes(run.rows, run.vocabulary)},
                                    logits_NV.options().dtype(at::kByte));
     run.logits = logits_NV.const_data_ptr();
@@ -142,13 +148,35 @@ struct LogitStats {
   at::Tensor logprob_N, entropy_N, lse_N;
 };
 
+// The matrix that the logits are a product with. Kernels multiply by eight rows at once: there an odd vocabulary gets rows
+// of zeros behind its own.
+at::Tensor HeadMatrix(const at::Tensor& hidden_ND, const Weight& head_VD, const HeadRule& rule) {
+  at::Tensor matrix = rule.normalised ? NormalisedRows(head_VD.value, InverseLengths(head_VD.value)) : head_VD.value;
+  const int64_t beyond = (8 - matrix.size(0) % 8) % 8;
+  return RunsKernels(hidden_ND) && beyond > 0 ? at::constant_pad_nd(matrix, {0, 0, 0, beyond}) : matrix;
+}
+
+// Logits as they are sampled from: the generator's and, in bf16 on a GPU, the trainer's too. [N, vocabulary], of rows that
+// may stand further apart.
+at::Tensor RuledLogits(const at::Tensor& hidden_ND, const at::Tensor& matrix_VD, int64_t vocabulary, const HeadRule& rule) {
+  at::Tensor logits = Projection(hidden_ND, {matrix_VD, {}}, {});
+  if (rule.softcap > 0 && RunsKernels(logits)) {
+    Launched(kernels::CapLogits(logits.mutable_data_ptr(), logits.numel(), static_cast<float>(rule.softcap), Stream()));
+  } else if (rule.softcap > 0) {
+    logits.div_(rule.softcap).tanh_().mul_(rule.softcap);
+  } else if (rule.multiplier != 1) {
+    logits.mul_(rule.multiplier);
+  }
+  return logits.narrow(1, 0, vocabulary);
+}
+
 // bf16 on a GPU, by the kernels. Logits stay in bf16 and are reduced in slices of fixed order.
 struct FusedHeadFunction : public Function<FusedHeadFunction> {
   static constexpr int64_t kChunkBytes = int64_t{1} << 30;
 
   static tensor_list forward(AutogradContext* context, const at::Tensor& hidden, const Weight& head,
-                             const at::Tensor& target, double temperature) {
-    const at::Tensor hidden_ND = hidden.contiguous(), target_N = target.contiguous();
+                             const at::Tensor& target, double temperature, const HeadRule& rule) {
+    const at::Tensor hidden_ND = hidden.contiguous(), target_N = target.contiguous(), matrix_VD = HeadMatrix(hidden, head, rule);
     const int64_t rows = hidden_ND.size(0), vocabulary = head.value.size(0);
     const bool keep = context != nullptr && rows * vocabulary * 2 <= kKeptLogitBytes;
     const int64_t chunk =
@@ -157,15 +185,19 @@ struct FusedHeadFunction : public Function<FusedHeadFunction> {
     at::Tensor logits;
     for (int64_t begin = 0; begin < rows; begin += chunk) {
       const int64_t n = std::min(chunk, rows - begin);
-      logits = Projection(hidden_ND.narrow(0, begin, n), {head.value, {}}, {});
+      logits = RuledLogits(hidden_ND.narrow(0, begin, n), matrix_VD, vocabulary, rule);
       stats.Compute(logits, target_N, temperature, begin);
     }
     if (context != nullptr) {
       context->saved_data["temperature"] = temperature;
       context->saved_data["chunk"] = chunk;
+      context->saved_data["vocabulary"] = vocabulary;
+      context->saved_data["multiplier"] = rule.multiplier;
+      context->saved_data["softcap"] = rule.softcap;
+      if (rule.normalised) Store(context, "inverse", InverseLengths(head.value));
       if (keep) Store(context, "logits", logits);
       Store(context, "hidden", hidden_ND);
-      Store(context, "head", head.value);
+      Store(context, "head", matrix_VD);
       Store(context, "grad", head.grad);
       Store(context, "target", target_N);
       Store(context, "lse", stats.lse_N);
@@ -177,7 +209,10 @@ struct FusedHeadFunction : public Function<FusedHeadFunction> {
   static tensor_list backward(AutogradContext* context, tensor_list dy) {
     at::Tensor hidden_ND = Stored(context, "hidden"), head_VD = Stored(context, "head"),
                target_N = Stored(context, "target"), lse_N = Stored(context, "lse"),
-               entropy_N = Stored(context, "entropy"), logits = Stored(context, "logits");
+               entropy_N = Stored(context, "entropy"), logits = Stored(context, "logits"),
+               inverse_V1 = Stored(context, "inverse"), weight_grad_VD = Stored(context, "grad"), grad_VD = weight_grad_VD;
+    const HeadRule rule{context->saved_data["multiplier"].toDouble(), context->saved_data["softcap"].toDouble()};
+    if (inverse_V1.defined() && grad_VD.defined()) grad_VD = at::zeros_like(grad_VD);
     context->saved_data.erase("logits");  // it is overwritten: a second backward recomputes
     auto rows_from = [](const at::Tensor& x, int64_t begin) {
       return x.defined() ? x.const_data_ptr<float>() + begin : nullptr;
@@ -185,14 +220,17 @@ struct FusedHeadFunction : public Function<FusedHeadFunction> {
     at::Tensor dlogprob = dy[0].defined() ? dy[0].contiguous() : dy[0];
     at::Tensor dentropy = dy[1].defined() ? dy[1].contiguous() : dy[1];
     at::Tensor dhidden_ND = at::empty_like(hidden_ND);
-    const int64_t rows = hidden_ND.size(0), chunk = context->saved_data["chunk"].toInt();
+    const int64_t rows = hidden_ND.size(0), chunk = context->saved_data["chunk"].toInt(),
+                  vocabulary = context->saved_data["vocabulary"].toInt();
+    const at::Tensor own_VD = head_VD.narrow(0, 0, vocabulary);
     for (int64_t begin = 0; begin < rows; begin += chunk) {
       const int64_t n = std::min(chunk, rows - begin);
       at::Tensor hidden = hidden_ND.narrow(0, begin, n);
-      if (!logits.defined() || begin > 0) logits = Projection(hidden.detach(), {head_VD, {}}, {});
+      if (!logits.defined() || begin > 0) logits = RuledLogits(hidden.detach(), head_VD, vocabulary, rule);
       kernels::LogitGradient run;
       run.logits = logits.mutable_data_ptr();
-      run.stride = run.vocabulary = head_VD.size(0);
+      run.stride = logits.stride(0);
+      run.vocabulary = vocabulary;
       run.target = target_N.const_data_ptr<int64_t>() + begin;
       run.temperature = static_cast<float>(context->saved_data["temperature"].toDouble());
       run.lse = rows_from(lse_N, begin);
@@ -200,12 +238,15 @@ struct FusedHeadFunction : public Function<FusedHeadFunction> {
       run.dlogprob = rows_from(dlogprob, begin);
       run.dentropy = rows_from(dentropy, begin);
       run.rows = n;
+      run.softcap = static_cast<float>(rule.softcap);
       Launched(kernels::ComputeLogitGradient(run, Stream()));
+      if (rule.multiplier != 1) logits.mul_(rule.multiplier);
       at::Tensor to = dhidden_ND.narrow(0, begin, n);
-      at::mm_out(to, logits, head_VD);
-      AccumulateOuter(Stored(context, "grad"), logits, hidden);
+      at::mm_out(to, logits, own_VD);
+      AccumulateOuter(grad_VD, logits, hidden);
     }
-    return {dhidden_ND, at::Tensor(), at::Tensor(), at::Tensor()};
+    if (inverse_V1.defined() && grad_VD.defined()) AddNormalisedGradient(grad_VD, own_VD, inverse_V1, weight_grad_VD);
+    return {dhidden_ND, at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor()};
   }
 };
 
@@ -214,15 +255,14 @@ struct FusedHeadFunction : public Function<FusedHeadFunction> {
 TokenLogprobs HeadLogprobs(const at::Tensor& hidden_ND, const Weight& head_VD,
                            const at::Tensor& target_N, double temperature, const HeadRule& rule) {
   TORCH_CHECK(rule.softcap == 0 || rule.multiplier == 1, "a head has a softcap or a multiplier");
-  temperature /= rule.multiplier;
-  const bool fused = RunsKernels(hidden_ND) && rule.softcap == 0 && !rule.normalised &&
-                     kernels::ProjectionTakes(head_VD.value.size(0), head_VD.value.size(1));
+  const bool fused = RunsKernels(hidden_ND) && kernels::ProjectionTakes(/*columns=*/8, head_VD.value.size(1));
   tensor_list out;
   if (fused) {
     out = Records(hidden_ND)
-              ? FusedHeadFunction::apply(hidden_ND, head_VD, target_N, temperature)
-              : FusedHeadFunction::forward(nullptr, hidden_ND, head_VD, target_N, temperature);
+              ? FusedHeadFunction::apply(hidden_ND, head_VD, target_N, temperature, rule)
+              : FusedHeadFunction::forward(nullptr, hidden_ND, head_VD, target_N, temperature, rule);
   } else {
+    temperature /= rule.multiplier;
     out = Records(hidden_ND)
               ? HeadFunction::apply(hidden_ND, head_VD, target_N, temperature, rule)
               : HeadFunction::forward(nullptr, hidden_ND, head_VD, target_N, temperature, rule);
@@ -239,11 +279,7 @@ TokenLogprobs TokenLogprobsOfLogits(const at::Tensor& logits_NV, const at::Tenso
 
 at::Tensor HeadLogits(const at::Tensor& hidden_ND, const Weight& head_VD, const HeadRule& rule) {
   at::NoGradGuard no_grad;
-  at::Tensor head = head_VD.value;
-  if (rule.normalised) head = NormalisedRows(head, InverseLengths(head));
-  at::Tensor logits = Projection(hidden_ND, {head, {}}, {});
-  if (rule.softcap > 0) return logits.div_(rule.softcap).tanh_().mul_(rule.softcap);
-  return rule.multiplier == 1 ? logits : logits.mul_(rule.multiplier);
+  return RuledLogits(hidden_ND, HeadMatrix(hidden_ND, head_VD, rule), head_VD.value.size(0), rule);
 }
 
 }  // namespace rein::nn

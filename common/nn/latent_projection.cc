@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include "common/nn/functions.h"
+#include "common/nn/norm.h"
 
 namespace rein::nn {
 namespace {

@@ -1,27 +1,29 @@
-// The norms of decoders, over the last dimension.
+// The norms of decoders, over the last dimension. bf16 on a GPU runs the kernels of kernels/norm.h; everything else the
+// same formulas by LibTorch's operations. Gradients of weights are added, in fp32, to Weight::grad.
 
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
-#include "common/nn/functions.h"
+#include "common/kernels/norm.h"
 #include "common/nn/weight.h"
 
 namespace rein::nn {
 
-enum class NormKind {
-  kRms,         // x / sqrt(mean(x^2) + eps), cast, times w (arXiv 1910.07467)
-  kRmsPlusOne,  // x / sqrt(mean(x^2) + eps) times (1 + w), then cast: Gemma, Qwen3-Next
-  kLayer,       // (x - mean) / sqrt(var + eps) times w, plus b (arXiv 1607.06450); both may be absent
-};
+using kernels::NormKind;
 
 struct NormWeights {
   Weight weight, bias;
 };
 
 at::Tensor Norm(const at::Tensor& x, NormKind kind, const NormWeights& weights, double eps);
+at::Tensor RmsNorm(const at::Tensor& x, const Weight& weight_D, double eps);
 
-// The residual sum x + delta and its norm; delta may be undefined.
+struct SumAndNorm {
+  at::Tensor sum;   // x + delta
+  at::Tensor norm;  // of the sum
+};
+// The residual sum and its norm; delta may be undefined: zeros.
 SumAndNorm AddNorm(const at::Tensor& x, const at::Tensor& delta, NormKind kind,
                    const NormWeights& weights, double eps);
 

@@ -16,8 +16,13 @@ kernels::QkNormRope Describe(const at::Tensor& qkv, const HeadShape& shape, cons
   run.qkv = qkv.const_data_ptr();
   if (q_norm.defined()) run.q_weight = q_norm.const_data_ptr();
   if (k_norm.defined()) run.k_weight = k_norm.const_data_ptr();
-  run.cos = rotary.cos.const_data_ptr<float>();
-  run.sin = rotary.sin.const_data_ptr<float>();
+  if (rotary.defined()) {
+    run.cos = rotary.cos.const_data_ptr<float>();
+    run.sin = rotary.sin.const_data_ptr<float>();
+    run.rotary_dim = 2 * rotary.cos.size(1);
+  }
+  run.interleaved = rotary.interleaved;
+  run.plus_one = shape.norm == NormKind::kRmsPlusOne && (q_norm.defined() || k_norm.defined());
   run.tokens = qkv.size(0);
   run.heads = shape.heads;
   run.kv_heads = shape.kv_heads;
@@ -39,7 +44,8 @@ struct QkNormRopeFunction : public Function<QkNormRopeFunction> {
     Launched(kernels::RunQkNormRope(run, Stream()));
     if (context != nullptr) {
       context->saved_data["shape"] =
-          std::vector<int64_t>{shape.heads, shape.kv_heads, shape.head_dim};
+          std::vector<int64_t>{shape.heads, shape.kv_heads, shape.head_dim, static_cast<int64_t>(shape.norm)};
+      context->saved_data["interleaved"] = rotary.interleaved;
       context->saved_data["eps"] = eps;
       Store(context, "qkv", qkv_TE);
       Store(context, "q_norm", q_norm.value);
@@ -56,10 +62,10 @@ struct QkNormRopeFunction : public Function<QkNormRopeFunction> {
 
   static tensor_list backward(AutogradContext* context, tensor_list dy) {
     const std::vector<int64_t> s = context->saved_data["shape"].toIntVector();
-    const HeadShape shape{s[0], s[1], s[2]};
+    const HeadShape shape{s[0], s[1], s[2], static_cast<NormKind>(s[3])};
     at::Tensor qkv = Stored(context, "qkv"), q_norm = Stored(context, "q_norm"),
                k_norm = Stored(context, "k_norm");
-    const Rotary rotary{Stored(context, "cos"), Stored(context, "sin")};
+    const Rotary rotary{Stored(context, "cos"), Stored(context, "sin"), context->saved_data["interleaved"].toBool()};
     at::Tensor dq = dy[0].contiguous(), dk = dy[1].contiguous(), dv = dy[2].contiguous();
     at::Tensor dqkv = at::empty_like(qkv), scratch;
     kernels::QkNormRopeGradient g;
@@ -101,10 +107,10 @@ QueryKeyValue IntoPages(const at::Tensor& qkv_TE, const HeadShape& shape, const 
   return {q, {}, {}};
 }
 
+// Norms over each head, or none.
 bool KernelTakes(const HeadShape& shape, const Rotary& rotary) {
-  return kernels::QkNormRopeTakes(shape.head_dim) && shape.norm == NormKind::kRms &&
-         !shape.norm_over_all && rotary.defined() && !rotary.interleaved &&
-         2 * rotary.cos.size(1) == shape.head_dim;
+  return kernels::QkNormRopeTakes(shape.head_dim) && shape.norm != NormKind::kLayer &&
+         (!rotary.defined() || 2 * rotary.cos.size(1) <= shape.head_dim);
 }
 
 }  // namespace
@@ -112,6 +118,15 @@ bool KernelTakes(const HeadShape& shape, const Rotary& rotary) {
 QueryKeyValue SplitQueryKeyValue(const at::Tensor& qkv_TE, const HeadShape& shape,
                                  const Weight& q_norm, const Weight& k_norm, double eps,
                                  const Rotary& rotary, const SequenceView& view, int layer) {
+  if (RunsKernels(qkv_TE) && shape.norm_over_all && q_norm.defined()) {  // first, then the rest as without norms
+    const int64_t q_columns = shape.heads * shape.head_dim, k_columns = shape.kv_heads * shape.head_dim;
+    at::Tensor normed_TE = at::cat({Norm(qkv_TE.narrow(1, 0, q_columns), shape.norm, {q_norm, {}}, eps),
+                                    Norm(qkv_TE.narrow(1, q_columns, k_columns), shape.norm, {k_norm, {}}, eps),
+                                    qkv_TE.narrow(1, q_columns + k_columns, k_columns)},
+                                   1);
+    const HeadShape unnormed{.heads = shape.heads, .kv_heads = shape.kv_heads, .head_dim = shape.head_dim, .kv_fp8 = shape.kv_fp8};
+    return SplitQueryKeyValue(normed_TE, unnormed, {}, {}, eps, rotary, view, layer);
+  }
   auto rounded = [&](const at::Tensor& x) { return shape.kv_fp8 ? RoundToFp8(x) : x; };
   if (RunsKernels(qkv_TE) && KernelTakes(shape, rotary)) {
     // The kernel rounds where it writes, not for pages of bf16.

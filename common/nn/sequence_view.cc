@@ -103,7 +103,9 @@ void PlanDecode(PageMap& map, const at::Tensor& context_B, int64_t heads, int64_
   if (map.shared_B.defined()) plan.shared = map.shared_B.const_data_ptr<int32_t>();
   plan.sequences = map.single_queries;
   plan.heads = heads;
-  plan.kv_heads = map.layers->front().key.size(2);
+  // Not of a recurrent layer, whose "pages" are states.
+  auto attends = [](const KvPages& pages) { return pages.value.dim() == 4; };
+  plan.kv_heads = std::find_if(map.layers->begin(), map.layers->end(), attends)->key.size(2);
   plan.most_chunks = map.most_chunks;
   Launched(kernels::PlanDecode(plan, map.decode_scratch.mutable_data_ptr(), Stream()));
 }

@@ -7,9 +7,10 @@
 //   rein-gpu-bench groups SHAPE PROMPTS SIBLINGS IN OUT       random prompts, forced lengths
 //   rein-gpu-bench update SHAPE PROMPTS SIBLINGS IN OUT UPDATES          generate, train and copy the weights, in turn
 //   rein-gpu-bench sync SHAPE ipc|nccl GPU                    weights of GPU 0 to a process on GPU, ten times
+//   rein-gpu-bench families [NAME...]                         each family (or those named) trained at one 1B-like shape
 //   rein-gpu-bench kernels
 //
-// REIN_EXACT=0: equal bits are not kept (model.exact: false). REIN_KV_FP8=1: keys and values in fp8 (model.kv_cache: fp8). REIN_EAGER=1: no captured graphs. REIN_MICROBATCH_TOKENS=N, REIN_RECOMPUTE=1, REIN_COPY_PROMPTS=1 (a prompt for each
+// REIN_EXACT=0: equal bits are not kept (model.exact: false). REIN_KV_FP8=1: keys and values in fp8 (model.kv_cache: fp8). REIN_EAGER=1: no captured graphs. REIN_ONCE=1: generation is not run a second time. REIN_MICROBATCH_TOKENS=N, REIN_RECOMPUTE=1, REIN_COPY_PROMPTS=1 (a prompt for each
 // sibling): of training.
 
 #include <ATen/ATen.h>
@@ -34,9 +35,11 @@
 #include "common/models/arena.h"
 #include "common/nn/attention.h"
 #include "common/nn/experts.h"
+#include "common/nn/activation.h"
 #include "common/nn/fp8.h"
 #include "common/nn/functions.h"
 #include "common/nn/head.h"
+#include "common/nn/norm.h"
 #include "common/nn/query_key_value.h"
 #include "common/tensor/cuda_graph.h"
 #include "common/tensor/cuda_runtime.h"
@@ -81,10 +84,10 @@ const ShapeOfModel& Shape(const std::string& name) {
 
 // FLOP of one trained token: products of body and head three times over (embedding lookup not counted), and
 // causal attention.
-double FlopPerToken(const ShapeOfModel& s, double length) {
+double FlopPerToken(const ShapeOfModel& s, double length, bool gated = true) {
   const double ffn = static_cast<double>(s.experts > 0 ? s.chosen * s.expert_ffn : s.ffn);
   const double body = s.layers * (1.0 * s.width * (s.heads + 2 * s.kv_heads) * s.head_dim +
-                                  1.0 * s.heads * s.head_dim * s.width + 3.0 * s.width * ffn);
+                                  1.0 * s.heads * s.head_dim * s.width + (gated ? 3.0 : 2.0) * s.width * ffn);
   const double attention = s.layers * 2.0 * length * s.heads * s.head_dim;  // causal forward
   return 6 * (body + 1.0 * s.vocabulary * s.width) + 3 * attention;
 }
@@ -144,6 +147,62 @@ void Train(const ShapeOfModel& shape, int64_t length, int64_t sequences, int upd
                {"mfu_causal_of_989", line["tokens_per_second"].get<double>() *
                                          FlopPerToken(shape, static_cast<double>(length)) / 989.4e12}});
   Print(line);
+}
+
+// ---- families --------------------------------------------------------------------------------------
+
+// A small-* shape at the width of a 1B model: sixteen layers of 2048, the family's own head dim, grouping and feed-forward
+// width beside them. Windows grow to 1024.
+ShapeOfModel Grown(ShapeOfModel shape) {
+  const int64_t group = shape.heads / shape.kv_heads;
+  shape.name = "1b-" + shape.name.substr(std::strlen("small-"));
+  shape.ffn = 8 * (shape.ffn * 2048 / shape.width / 8);
+  shape.expert_ffn = 8 * (shape.expert_ffn * 2048 / shape.width / 8);
+  shape.width = 2048 / shape.head_dim * shape.head_dim;  // families without a head_dim of their own divide by heads
+  shape.heads = shape.width / shape.head_dim;
+  shape.kv_heads = shape.kv_heads == 1 ? 1 : std::max<int64_t>(1, shape.heads / group);
+  shape.layers = shape.experts > 0 ? 8 : 16;
+  if (!shape.keys.empty()) {
+    json keys = json::parse(shape.keys);
+    if (keys.contains("sliding_window")) keys["sliding_window"] = 1024;
+    shape.keys = keys.dump();
+  }
+  return shape;
+}
+
+// One line for each: tokens/s and MFU of training on packed sequences of 4096 tokens, and the ratio of its MFU to Llama's,
+// which comes first. FLOP are those of the matrices and of causal attention without windows; a shared expert's are left out.
+void Families(const std::vector<std::string>& only) {
+  constexpr int64_t kLength = 4096, kSequences = 8;
+  constexpr int kUpdates = 3;
+  std::vector<ShapeOfModel> shapes = {*FindShape("llama3.2-1b")};
+  shapes[0].name = "1b-llama";
+  shapes[0].vocabulary = 32000;
+  for (const std::string& name : ShapeNames("small-")) {
+    const bool wanted = only.empty() || std::find(only.begin(), only.end(), name.substr(std::strlen("small-"))) != only.end();
+    if (wanted) shapes.push_back(Grown(*FindShape(name)));
+  }
+  double of_llama = 0;
+  for (const ShapeOfModel& shape : shapes) {
+    at::accelerator::emptyCache();
+    at::accelerator::resetPeakStats(0);
+    RandomPolicy policy(WriteModelFolder(shape), SettingsFor(kLength), trainer::Sft(trainer::Aggregation::kTokenMean), false);
+    std::mt19937 random(3);
+    std::vector<trainer::TrainingSequence> batch;
+    for (int64_t s = 0; s < kSequences; ++s) {
+      trainer::TrainingSequence one{.id = std::to_string(s)};
+      for (int64_t t = 0; t < kLength; ++t) one.token_ids.push_back(static_cast<int64_t>(random() % shape.vocabulary));
+      one.loss_mask.assign(static_cast<size_t>(kLength), 1);
+      one.loss_mask[0] = 0;
+      batch.push_back(std::move(one));
+    }
+    json line = TimeUpdates(policy, batch, kUpdates);
+    const double mfu = line["tokens_per_second"].get<double>() *
+                       FlopPerToken(shape, kLength, policy.trainer().model().spec.gated) / 989.4e12;
+    if (of_llama == 0) of_llama = mfu;
+    line.update({{"bench", "families"}, {"family", shape.name}, {"mfu_of_989", mfu}, {"ratio_to_llama", mfu / of_llama}});
+    Print(line);
+  }
 }
 
 void TrainGroups(const ShapeOfModel& shape, int64_t prompts, int64_t siblings, int64_t in, int64_t out, int updates) {
@@ -266,7 +325,8 @@ void Generate(const ShapeOfModel& shape, const std::vector<Prompt>& prompts, con
   std::fprintf(stderr, "pages after %.2f s\n", Seconds(start));
   int64_t in = 0;
   for (const Prompt& p : prompts) in += static_cast<int64_t>(p.tokens.size());
-  for (int run = 0; run < 2; ++run) {  // the first one also captures
+  const char* once = std::getenv("REIN_ONCE");
+  for (int run = 0; run < (once == nullptr ? 2 : 1); ++run) {  // the first one also captures
     int64_t out = 0;
     for (const auto& siblings : generator.Run(prompts, static_cast<uint64_t>(run))) {
       for (const rollout::FinishedSibling& s : siblings) out += static_cast<int64_t>(s.tokens.size());
@@ -475,12 +535,12 @@ void Kernels() {
     const double row = 2.0 * kTokens * static_cast<double>(width);
     both("AddRmsNorm", "16384 x " + std::to_string(width), {at::randn({kTokens, width}, bf16), at::randn({kTokens, width}, bf16)},
          4 * row, 4 * row, 0, 0, [&](const std::vector<at::Tensor>& x) {
-           nn::SumAndNorm out = nn::AddRmsNorm(x[0], x[1], w, 1e-6);
+           nn::SumAndNorm out = nn::AddNorm(x[0], x[1], nn::NormKind::kRms, {w, {}}, 1e-6);
            return at::GradMode::is_enabled() ? out.sum + out.norm : out.norm;
          });
   }
   both("GatedSilu", "16384 x 2*3072", {at::randn({kTokens, 6144}, bf16)}, 2.0 * kTokens * 9216, 2.0 * kTokens * 15360, 0, 0,
-       [](const std::vector<at::Tensor>& x) { return nn::GatedSilu(x[0]); });
+       [](const std::vector<at::Tensor>& x) { return nn::Gated(x[0], {}); });
   for (int64_t length : {512, 1024, 4096, 16384}) {
     nn::SequenceView view = nn::PackedSequences(std::vector<int64_t>(kTokens / length, length), at::kCUDA);
     const double flop = 2.0 * static_cast<double>(kTokens * length) * 16 * 128;
@@ -554,8 +614,8 @@ void Kernels() {
                qkv = at::randn({rows, 4096}, bf16), logits = at::randn({rows, 151936}, bf16);
     at::Tensor angle = at::rand({rows, 64}, bf16.dtype(at::kFloat));
     nn::SequenceView view = nn::PackedSequences({rows}, at::kCUDA);
-    Line("AddRmsNorm decode", shape, CapturedMicroseconds([&] { nn::AddRmsNorm(x, x, norm, 1e-6); }), 0, 0);
-    Line("GatedSilu decode", shape, CapturedMicroseconds([&] { nn::GatedSilu(gate_up); }), 0, 0);
+    Line("AddRmsNorm decode", shape, CapturedMicroseconds([&] { nn::AddNorm(x, x, nn::NormKind::kRms, {norm, {}}, 1e-6); }), 0, 0);
+    Line("GatedSilu decode", shape, CapturedMicroseconds([&] { nn::Gated(gate_up, {}); }), 0, 0);
     Line("QkNormRope decode", shape, CapturedMicroseconds([&] {
            nn::SplitQueryKeyValue(qkv, {16, 8, 128}, head_norm, head_norm, 1e-6, {angle, angle}, view, 0);
          }), 0, 0);
@@ -608,11 +668,14 @@ int Main(int argc, char** argv) {
     WholeUpdate(Shape(argv[2]), number(3), number(4), number(5), number(6), static_cast<int>(number(7)));
   } else if (what == "sync" && argc == 5) {
     Sync(Shape(argv[2]), argv[3], number(4));
+  } else if (what == "families") {
+    Families({argv + 2, argv + argc});
   } else if (what == "kernels") {
     Kernels();
   } else {
     Die("usage: train SHAPE TOKENS SEQUENCES UPDATES | train-groups SHAPE PROMPTS SIBLINGS IN OUT UPDATES | generate "
-        "SHAPE WORKLOAD.jsonl | groups SHAPE PROMPTS SIBLINGS IN OUT | update SHAPE PROMPTS SIBLINGS IN OUT UPDATES | sync SHAPE ipc|nccl GPU | kernels");
+        "SHAPE WORKLOAD.jsonl | groups SHAPE PROMPTS SIBLINGS IN OUT | update SHAPE PROMPTS SIBLINGS IN OUT UPDATES | sync SHAPE "
+        "ipc|nccl GPU | families [NAME...] | kernels");
   }
   return 0;
 }

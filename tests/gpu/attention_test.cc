@@ -5,6 +5,8 @@
 #include <gtest/gtest.h>
 
 #include <random>
+#include <string>
+#include <vector>
 
 #include "common/nn/attention.h"
 #include "common/nn/fp8.h"
@@ -30,10 +32,49 @@ const Shape kShapes[] = {{9, 3, 64, {5, 130, 1, 257}},       {16, 8, 128, {300, 
                          {4, 4, 96, {1, 65}},                {4, 2, 12, {7, 9}},
                          {14, 2, 64, {700, 64, 63, 256}},    {32, 8, 128, {513, 255}},
                          {8, 1, 128, {400}},                 {8, 4, 256, {300, 20}},
-                         {4, 2, 32, {18, 300, 1, 70}}};
+                         {4, 2, 32, {18, 300, 1, 70}},       {48, 1, 64, {3, 600, 1}}};
+
+// What families do to scores, each alone and some together; windows shorter than a tile, than a chunk and longer.
+struct Rule {
+  const char* name;
+  int64_t window = 0;
+  double softcap = 0;
+  bool alibi = false, sinks = false;
+
+  // Sinks have values of bf16 and a gradient of their own.
+  nn::AttentionRule Make(int64_t heads) const {
+    nn::AttentionRule rule(0.125);
+    rule.window = window;
+    rule.softcap = softcap;
+    if (alibi) rule.alibi_H = at::rand({heads}, at::TensorOptions(at::kCUDA)) * 0.2;
+    if (sinks) rule.sinks_H = {at::randn({heads}, Bf16()), at::zeros({heads}, at::TensorOptions(at::kCUDA))};
+    return rule;
+  }
+};
+
+const Rule kRules[] = {{"plain"}, {"window 5", 5}, {"window 100", 100}, {"window 300", 300}, {"cap", 0, 4.0},
+                       {"cap and window", 70, 20.0}, {"alibi", 0, 0, true}, {"sinks", 0, 0, false, true},
+                       {"sinks and window", 128, 0, false, true}};
+
+struct Case {
+  Shape shape;
+  Rule rule;
+};
+
+std::vector<Case> Cases() {
+  std::vector<Case> cases;
+  for (const Shape& shape : kShapes) {
+    for (const Rule& rule : kRules) cases.push_back({shape, rule});
+  }
+  return cases;
+}
 
 TEST(AttentionGpuTest, PackedForwardAndBackwardMatchTheReference) {
-  for (const Shape& s : kShapes) {
+  for (auto [s, kind] : Cases()) {
+    const nn::AttentionRule rule = kind.Make(s.heads);
+    nn::AttentionRule wide = rule;
+    if (kind.sinks) wide.sinks_H.grad = at::zeros_like(rule.sinks_H.grad);
+    const std::string name = std::string(kind.name) + ", " + std::to_string(s.dim);
     nn::SequenceView view = nn::PackedSequences(s.lengths, at::kCUDA);
     const int64_t tokens = view.offsets.back();
     at::Tensor leaves[2][3];
@@ -44,14 +85,17 @@ TEST(AttentionGpuTest, PackedForwardAndBackwardMatchTheReference) {
     }
     auto& [q, k, v] = leaves[0];
     auto& [q2, k2, v2] = leaves[1];
-    at::Tensor out = nn::Attention(q, k, v, view, 0, 0.125);
-    at::Tensor wanted = nn::AttentionReference(q2, k2, v2, view, 0.125);
-    EXPECT_LE(RelativeError(out.detach(), wanted.detach()), 1e-2) << s.dim;
+    at::Tensor out = nn::Attention(q, k, v, view, 0, rule);
+    at::Tensor wanted = nn::AttentionReference(q2, k2, v2, view, wide);
+    EXPECT_LE(RelativeError(out.detach(), wanted.detach()), 1e-2) << name;
     at::Tensor dy = at::randn_like(out);
     out.backward(dy);
     wanted.backward(dy.to(at::kFloat));
     for (int i = 0; i < 3; ++i) {
-      EXPECT_LE(RelativeError(leaves[0][i].grad(), leaves[1][i].grad()), 2e-2) << s.dim << " " << i;
+      EXPECT_LE(RelativeError(leaves[0][i].grad(), leaves[1][i].grad()), 2e-2) << name << " " << i;
+    }
+    if (kind.sinks) {
+      EXPECT_LE(RelativeError(rule.sinks_H.grad, wide.sinks_H.grad), 3e-2) << name;
     }
   }
 }
@@ -60,8 +104,9 @@ TEST(AttentionGpuTest, PackedForwardAndBackwardMatchTheReference) {
 // rounding, and the same ones twice.
 TEST(AttentionGpuTest, SharedPromptsMatchCopies) {
   std::mt19937 random(std::random_device{}());
-  for (const Shape& s : kShapes) {
+  for (auto [s, kind] : Cases()) {
     if (s.dim == 12) continue;
+    const std::string name = std::string(kind.name) + ", " + std::to_string(s.dim);
     std::vector<nn::Segment> segments;
     for (int group = 0; group < 4; ++group) {
       segments.push_back({.length = 1 + static_cast<int64_t>(random() % 300)});
@@ -76,6 +121,9 @@ TEST(AttentionGpuTest, SharedPromptsMatchCopies) {
     const int64_t tokens = view.offsets.back();
     at::Tensor dy = at::randn({tokens, s.heads, s.dim}, Bf16());
     at::Tensor leaves[3][3], out[3];
+    const nn::AttentionRule rule = kind.Make(s.heads);
+    nn::AttentionRule rules[3] = {rule, rule, rule};
+    for (int i = 0; kind.sinks && i < 3; ++i) rules[i].sinks_H.grad = at::zeros_like(rule.sinks_H.grad);
     for (int i = 0; i < 3; ++i) {
       leaves[0][i] = at::randn({tokens, i == 0 ? s.heads : s.kv_heads, s.dim}, Bf16()).requires_grad_(true);
       leaves[1][i] = leaves[0][i].detach().clone().requires_grad_(true);
@@ -84,30 +132,32 @@ TEST(AttentionGpuTest, SharedPromptsMatchCopies) {
     for (int run = 0; run < 3; ++run) {
       auto& [q, k, v] = leaves[run];
       if (run < 2) {
-        out[run] = nn::Attention(q, k, v, view, 0, 0.125);
+        out[run] = nn::Attention(q, k, v, view, 0, rules[run]);
       } else {
         auto copied = [&](const at::Tensor& x) { return x.index_select(0, shared.source_E); };
-        out[run] = nn::AttentionReference(copied(q), copied(k), copied(v), *shared.copies, 0.125).index_select(0, shared.own_T);
+        out[run] = nn::AttentionReference(copied(q), copied(k), copied(v), *shared.copies, rules[run]).index_select(0, shared.own_T);
       }
       out[run].backward(run < 2 ? dy : dy.to(at::kFloat));
     }
     auto bits = [&](const at::Tensor& x) { return x.detach().index_select(0, shared.source_E); };
-    at::Tensor of_copies = nn::Attention(bits(leaves[0][0]), bits(leaves[0][1]), bits(leaves[0][2]), *shared.copies, 0, 0.125)
+    at::Tensor of_copies = nn::Attention(bits(leaves[0][0]), bits(leaves[0][1]), bits(leaves[0][2]), *shared.copies, 0, rule)
                                .index_select(0, shared.own_T);
-    EXPECT_TRUE(at::equal(out[0].detach(), of_copies)) << s.dim;
-    EXPECT_LE(RelativeError(out[0].detach(), out[2].detach()), 1e-2) << s.dim;
+    EXPECT_TRUE(at::equal(out[0].detach(), of_copies)) << name;
+    EXPECT_LE(RelativeError(out[0].detach(), out[2].detach()), 1e-2) << name;
     for (int i = 0; i < 3; ++i) {
-      EXPECT_LE(RelativeError(leaves[0][i].grad(), leaves[2][i].grad()), 2e-2) << s.dim << " " << i;
-      if (s.dim == 64 || s.dim == 128) {
-        EXPECT_TRUE(at::equal(leaves[0][i].grad(), leaves[1][i].grad())) << s.dim << " " << i;
-      }
+      EXPECT_LE(RelativeError(leaves[0][i].grad(), leaves[2][i].grad()), 2e-2) << name << " " << i;
+      EXPECT_TRUE(at::equal(leaves[0][i].grad(), leaves[1][i].grad())) << name << " " << i;
     }
+    if (!kind.sinks) continue;
+    EXPECT_LE(RelativeError(rules[0].sinks_H.grad, rules[2].sinks_H.grad), 3e-2) << name;
+    EXPECT_TRUE(at::equal(rules[0].sinks_H.grad, rules[1].sinks_H.grad)) << name;
   }
 }
 
 TEST(AttentionGpuTest, GradientsHaveTheSameBitsTwice) {
-  for (const Shape& s : kShapes) {
-    if (s.dim != 64 && s.dim != 128) continue;  // elsewhere by FlashAttention-2, whose dq differs
+  for (auto [s, kind] : Cases()) {
+    if (s.dim == 12) continue;  // not by kernels
+    const nn::AttentionRule rule = kind.Make(s.heads);
     nn::SequenceView view = nn::PackedSequences(s.lengths, at::kCUDA);
     const int64_t tokens = view.offsets.back();
     at::Tensor q = at::randn({tokens, s.heads, s.dim}, Bf16()), k = at::randn({tokens, s.kv_heads, s.dim}, Bf16()),
@@ -116,10 +166,10 @@ TEST(AttentionGpuTest, GradientsHaveTheSameBitsTwice) {
     for (int run = 0; run < 3; ++run) {
       std::vector<at::Tensor> leaves;
       for (const at::Tensor& x : {q, k, v}) leaves.push_back(x.clone().requires_grad_(true));
-      nn::Attention(leaves[0], leaves[1], leaves[2], view, 0, 0.125).backward(dy);
+      nn::Attention(leaves[0], leaves[1], leaves[2], view, 0, rule).backward(dy);
       for (int i = 0; i < 3; ++i) {
         if (run == 0) first.push_back(leaves[i].grad());
-        EXPECT_TRUE(at::equal(leaves[i].grad(), first[i])) << s.dim << " " << i;
+        EXPECT_TRUE(at::equal(leaves[i].grad(), first[i])) << kind.name << ", " << s.dim << " " << i;
       }
     }
   }
@@ -140,7 +190,7 @@ struct Pages {
   // Attends the queries [begin[b], end[b]) of each sequence; those with one query come first.
   at::Tensor Attend(const std::array<at::Tensor, 3>& qkv, const nn::SequenceView& whole,
                     const std::vector<int64_t>& begin, const std::vector<int64_t>& end,
-                    at::Tensor* where) {
+                    at::Tensor* where, const nn::AttentionRule& rule) {
     std::vector<int64_t> rows, source, slots, positions, lengths, contexts;
     for (bool single : {true, false}) {
       for (int64_t b = 0; b < whole.num_sequences(); ++b) {
@@ -169,7 +219,7 @@ struct Pages {
     view.pages = &map;
     *where = Longs(source);
     return nn::Attention(q.index_select(0, *where), qkv[1].index_select(0, *where),
-                         qkv[2].index_select(0, *where), view, 0, 0.125);
+                         qkv[2].index_select(0, *where), view, 0, rule);
   }
 
   int64_t per_row;
@@ -178,18 +228,20 @@ struct Pages {
 };
 
 TEST(AttentionGpuTest, PagesChunksAndDecodingGiveTheBitsOfOnePass) {
-  for (const Shape& s : kShapes) {
+  for (auto [s, kind] : Cases()) {
     if (s.dim == 12) continue;  // not by kernels
+    const nn::AttentionRule rule = kind.Make(s.heads);
     nn::SequenceView whole = nn::PackedSequences(s.lengths, at::kCUDA);
     const int64_t tokens = whole.offsets.back(), rows = whole.num_sequences();
     std::array<at::Tensor, 3> qkv = {at::randn({tokens, s.heads, s.dim}, Bf16()) * 3,
                                      at::randn({tokens, s.kv_heads, s.dim}, Bf16()),
                                      at::randn({tokens, s.kv_heads, s.dim}, Bf16())};
-    auto attended = [&](const std::array<at::Tensor, 3>& in) { return nn::Attention(in[0], in[1], in[2], whole, 0, 0.125); };
+    auto attended = [&](const std::array<at::Tensor, 3>& in) { return nn::Attention(in[0], in[1], in[2], whole, 0, rule); };
     // Pages of fp8 give the bits of what is rounded to it.
     const at::Tensor in_full = attended(qkv), rounded = attended({qkv[0], nn::RoundToFp8(qkv[1]), nn::RoundToFp8(qkv[2])});
     EXPECT_FALSE(at::equal(in_full, rounded));
-    for (auto [chunk, fp8] : {std::pair{1000, false}, {100, false}, {64, false}, {17, false}, {1000, true}, {64, true}, {17, true}}) {
+    for (auto [chunk, fp8] : {std::pair{1000, false}, {100, false}, {17, false}, {1000, true}, {64, true}, {17, true}}) {
+      if (fp8 && !rule.plain()) continue;
       const at::Tensor& wanted = fp8 ? rounded : in_full;
       Pages pages(s, whole, fp8);
       at::Tensor where;
@@ -203,9 +255,9 @@ TEST(AttentionGpuTest, PagesChunksAndDecodingGiveTheBitsOfOnePass) {
           any = any || left > 0;
         }
         if (!any) break;
-        at::Tensor out = pages.Attend(qkv, whole, done, end, &where);
+        at::Tensor out = pages.Attend(qkv, whole, done, end, &where, rule);
         EXPECT_TRUE(at::equal(out, wanted.index_select(0, where)))
-            << s.dim << ", chunk " << chunk << (fp8 ? ", fp8" : "") << ", differs by "
+            << kind.name << ", " << s.dim << ", chunk " << chunk << (fp8 ? ", fp8" : "") << ", differs by "
             << (out - wanted.index_select(0, where)).abs().max().item<float>();
         done = end;
       }
@@ -214,7 +266,7 @@ TEST(AttentionGpuTest, PagesChunksAndDecodingGiveTheBitsOfOnePass) {
     const int64_t last = rows - 1, begin = whole.offsets[last];
     auto cut = [&](const at::Tensor& x) { return x.narrow(0, begin, s.lengths[last]); };
     EXPECT_TRUE(at::equal(nn::Attention(cut(qkv[0]), cut(qkv[1]), cut(qkv[2]),
-                                        nn::PackedSequences({s.lengths[last]}, at::kCUDA), 0, 0.125),
+                                        nn::PackedSequences({s.lengths[last]}, at::kCUDA), 0, rule),
                           cut(in_full)));
   }
 }
@@ -225,8 +277,10 @@ TEST(AttentionGpuTest, SiblingsThatShareChunksGetTheBitsOfEachAlone) {
   std::mt19937 random(std::random_device{}());
   auto below = [&](int64_t n) { return static_cast<int64_t>(random() % n); };
   for (auto [heads, kv_heads, dim] : {std::tuple{16, 8, 128}, {9, 3, 64}, {14, 2, 64}, {8, 1, 128},
-                                      {4, 4, 96}, {16, 1, 64}, {8, 4, 256}, {4, 2, 32}}) {
-    for (int64_t rows : {1, 37, 600}) {
+                                      {4, 4, 96}, {16, 1, 64}, {8, 4, 256}, {4, 2, 32}, {48, 1, 64}}) {
+    for (auto [rows, kind] : std::vector<std::pair<int64_t, Rule>>{{1, kRules[0]}, {37, kRules[0]}, {600, kRules[0]}, {37, kRules[3]},
+                                                                   {300, kRules[5]}, {37, kRules[6]}, {300, kRules[8]}}) {
+      const nn::AttentionRule rule = kind.Make(heads);
       const int64_t per_row = 80, longest = per_row * 16;
       std::vector<int64_t> contexts, shared;
       at::Tensor pages = at::randperm(rows * per_row, at::kInt).view({rows, per_row});
@@ -252,10 +306,10 @@ TEST(AttentionGpuTest, SiblingsThatShareChunksGetTheBitsOfEachAlone) {
         if (together) map.shared_B = Longs(shared).to(at::kInt);
         nn::PlanDecode(map, view.context_B, heads, dim);
         view.pages = &map;
-        out.push_back(nn::Attention(q, {}, {}, view, 0, 0.125));
+        out.push_back(nn::Attention(q, {}, {}, view, 0, rule));
       }
       for (size_t i = 1; i < out.size(); ++i) {
-        EXPECT_TRUE(at::equal(out[0], out[i])) << i << ": " << rows << " rows, " << heads << "/" << kv_heads << " heads of " << dim;
+        EXPECT_TRUE(at::equal(out[0], out[i])) << kind.name << ", " << i << ": " << rows << " rows, " << heads << "/" << kv_heads << " heads of " << dim;
       }
       const bool any_keys = *std::max_element(contexts.begin(), contexts.end()) > 0;
       EXPECT_EQ(out[0].abs().max().item<float>() > 0, any_keys);
@@ -300,7 +354,7 @@ TEST(AttentionGpuTest, PagesMatchTheReferenceWhereNoKernelDoes) {
                                    at::randn({16, 2, 12}, Bf16())};
   at::Tensor wanted = nn::AttentionReference(qkv[0], qkv[1], qkv[2], whole, 0.125), where;
   Pages pages(s, whole);
-  at::Tensor out = pages.Attend(qkv, whole, {0, 0}, {7, 9}, &where);
+  at::Tensor out = pages.Attend(qkv, whole, {0, 0}, {7, 9}, &where, 0.125);
   EXPECT_LE(RelativeError(out, wanted.index_select(0, where)), 1e-2);
 }
 

@@ -2,12 +2,14 @@
 // trainer and the reference compute, whatever the batch, the chunks, the cache, preemption, captured graphs,
 // packing or microbatch, before and after an update of the weights.
 //
-// REIN_EXACTNESS_PROMPTS (default 40 per shape and version) sets the length of the sweep.
+// REIN_EXACTNESS_PROMPTS (default 40 per shape and version, a fifth of it for the small shape of each family) sets the
+// length of the sweep.
 
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
 
+#include <cctype>
 #include <cstdlib>
 #include <map>
 #include <random>
@@ -28,17 +30,18 @@ using rollout::GenerateSpec;
 using rollout::KvOptions;
 using Completions = std::map<std::pair<uint64_t, uint32_t>, FinishedSibling>;
 
-int Prompts() {
+int Prompts(const std::string& shape) {
   const char* text = std::getenv("REIN_EXACTNESS_PROMPTS");
-  return text == nullptr ? 40 : std::max(1, std::atoi(text));
+  const int prompts = text == nullptr ? 40 : std::max(1, std::atoi(text));
+  return shape.starts_with("small-") ? (prompts + 4) / 5 : prompts;
 }
 
-std::vector<GenerateSpec> RandomSpecs(std::mt19937& random, int64_t vocabulary) {
+std::vector<GenerateSpec> RandomSpecs(std::mt19937& random, int64_t vocabulary, int prompts) {
   auto draw = [&](uint32_t low, uint32_t high) { return low + static_cast<uint32_t>(random() % (high - low + 1)); };
   std::vector<uint32_t> opening;  // shared by some prompts, for the prefix cache
   for (int i = 0; i < 200; ++i) opening.push_back(draw(1, static_cast<uint32_t>(vocabulary) - 1));
   std::vector<GenerateSpec> specs;
-  for (int p = 0; p < Prompts(); ++p) {
+  for (int p = 0; p < prompts; ++p) {
     GenerateSpec spec = {.group = {0, static_cast<uint64_t>(p), 0}};
     if (p % 3 == 0) spec.prompt = opening;
     for (uint32_t i = draw(1, p % 4 == 0 ? 600 : 60); i > 0; --i) {
@@ -98,19 +101,13 @@ struct Count {
   }
 };
 
-// A shape of random_policy.h, its keys and values perhaps rounded.
-struct ExactShape {
-  const char* name;
-  bool kv_fp8 = false;
-};
-
-void PrintTo(const ExactShape& shape, std::ostream* out) { *out << shape.name << (shape.kv_fp8 ? ", fp8" : ""); }
-
-class ExactnessTest : public testing::TestWithParam<ExactShape> {
+// A shape of random_policy.h; with " fp8" behind it keys and values are rounded.
+class ExactnessTest : public testing::TestWithParam<std::string> {
  protected:
+  static const ShapeOfModel& Shape() { return *FindShape(GetParam().substr(0, GetParam().find(' '))); }
   static trainer::TrainerSettings Settings() {
     trainer::TrainerSettings settings;
-    settings.trained.kv_fp8 = GetParam().kv_fp8;
+    settings.trained.kv_fp8 = GetParam().ends_with(" fp8");
     return settings;
   }
 };
@@ -120,15 +117,15 @@ TEST_P(ExactnessTest, GeneratorTrainerAndReferenceGiveTheSameBits) {
   trainer::TrainerSettings settings = Settings();
   settings.schedule.peak = 1e-3;
   settings.microbatch_tokens = 6000;
-  const bool routed = FindShape(GetParam().name)->experts > 0;
+  const bool routed = Shape().experts > 0;
   settings.router.replay = routed;
-  RandomPolicy policy(WriteModelFolder(*FindShape(GetParam().name), kLayers), settings,
+  RandomPolicy policy(WriteModelFolder(Shape(), kLayers), settings,
                       trainer::Sft(trainer::Aggregation::kTokenMean));
   const int64_t vocabulary = policy.trainer().model().spec.vocab_size;
   std::mt19937 random(11);
   Count by_trainer, by_reference, alone, of_temperature, of_options;
   for (int version = 0; version < 2; ++version) {
-    const std::vector<GenerateSpec> specs = RandomSpecs(random, vocabulary);
+    const std::vector<GenerateSpec> specs = RandomSpecs(random, vocabulary, Prompts(GetParam()));
     Completions easy = Generate(policy, specs, {}, {.kv_tokens = 400'000, .expert_choices = routed});
     // Backwards, in small chunks, with few pages (preemption), without cache or graphs.
     Completions hard = Generate(policy, {specs.rbegin(), specs.rend()},
@@ -196,7 +193,7 @@ TEST_P(ExactnessTest, GeneratorTrainerAndReferenceGiveTheSameBits) {
   }
   for (auto [name, count] : {std::pair{"trainer", by_trainer}, {"reference", by_reference}, {"alone", alone},
                              {"tempered", of_temperature}, {"other options", of_options}}) {
-    std::printf("%s, %s: %ld of %ld tokens differ, at most %g\n", testing::PrintToString(GetParam()).c_str(), name, count.different, count.tokens,
+    std::printf("%s, %s: %ld of %ld tokens differ, at most %g\n", GetParam().c_str(), name, count.different, count.tokens,
                 count.largest);
     EXPECT_EQ(count.different, 0) << name;
     EXPECT_GT(count.tokens, 0) << name;
@@ -205,7 +202,7 @@ TEST_P(ExactnessTest, GeneratorTrainerAndReferenceGiveTheSameBits) {
 
 // Each step begins before the host has seen the last token, which the penalty must know all the same.
 TEST_P(ExactnessTest, PenalisedTokensAreTheLikeliestOfWhatThePenaltiesLeave) {
-  RandomPolicy policy(WriteModelFolder(*FindShape(GetParam().name), /*layers=*/4), Settings(), trainer::Sft(trainer::Aggregation::kTokenMean));
+  RandomPolicy policy(WriteModelFolder(Shape(), /*layers=*/4), Settings(), trainer::Sft(trainer::Aggregation::kTokenMean));
   GenerateSpec spec = {.group = {0, 0, 0}, .prompt = {5, 9, 17, 9}, .siblings = {0}};
   spec.sampling.max_tokens = 60;
   spec.sampling.ignore_eos = true;
@@ -235,7 +232,7 @@ TEST_P(ExactnessTest, PenalisedTokensAreTheLikeliestOfWhatThePenaltiesLeave) {
 // What `rein debug mismatch` shows where nothing is wrong: not only the log-probs are equal.
 TEST_P(ExactnessTest, EveryLayerOfEveryTokenHasTheSameBits) {
   constexpr int64_t kLayers = 4;
-  RandomPolicy policy(WriteModelFolder(*FindShape(GetParam().name), kLayers), Settings(), trainer::Sft(trainer::Aggregation::kTokenMean));
+  RandomPolicy policy(WriteModelFolder(Shape(), kLayers), Settings(), trainer::Sft(trainer::Aggregation::kTokenMean));
   std::mt19937 random(5);
   for (uint32_t prefix : {1u, 300u}) {
     policy::ScoredSequence sequence{.prefix = prefix};
@@ -253,10 +250,19 @@ TEST_P(ExactnessTest, EveryLayerOfEveryTokenHasTheSameBits) {
   }
 }
 
+std::string TestName(const testing::TestParamInfo<std::string>& info) {
+  std::string name = info.param;
+  for (char& c : name) {
+    if (std::isalnum(static_cast<unsigned char>(c)) == 0) c = '_';
+  }
+  return name;
+}
+
+INSTANTIATE_TEST_SUITE_P(Families, ExactnessTest, testing::ValuesIn(ShapeNames("small-")), TestName);
 INSTANTIATE_TEST_SUITE_P(Shapes, ExactnessTest,
-                         testing::Values(ExactShape{"qwen3-0.6b"}, ExactShape{"qwen2.5-0.5b"}, ExactShape{"llama3.2-1b"},
-                                         ExactShape{"smollm2-135m"}, ExactShape{"olmoe-1b-7b-4l"}, ExactShape{"mixtral-small-4l"},
-                                         ExactShape{"qwen3-0.6b", true}, ExactShape{"qwen2.5-0.5b", true}));
+                         testing::Values("qwen3-0.6b", "qwen2.5-0.5b", "llama3.2-1b", "smollm2-135m", "olmoe-1b-7b-4l", "mixtral-small-4l",
+                                         "qwen3-0.6b fp8", "qwen2.5-0.5b fp8"),
+                         TestName);
 
 }  // namespace
 }  // namespace rein::gpu

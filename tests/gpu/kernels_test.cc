@@ -11,8 +11,10 @@
 #include "common/kernels/filter_logits.h"
 #include "common/kernels/logits.h"
 #include "common/kernels/projection.h"
+#include "common/nn/activation.h"
 #include "common/nn/functions.h"
 #include "common/nn/head.h"
+#include "common/nn/norm.h"
 #include "common/nn/query_key_value.h"
 #include "common/random/philox.h"
 #include "common/tensor/cuda_runtime.h"
@@ -64,6 +66,33 @@ TEST_P(HeadGpuTest, MatchesLogSoftmaxInDouble) {
   wanted.backward(dy.to(at::kDouble));
   EXPECT_LE(RelativeError(a.grad(), b.grad()), 2e-2);
   EXPECT_LE(RelativeError(head.grad, w.grad()), 2e-2);
+}
+
+// What the families put between the product and the logits; sampled logits are those that are scored.
+TEST_P(HeadGpuTest, RulesMatchLogSoftmaxInDouble) {
+  const int64_t vocabulary = GetParam();
+  for (nn::HeadRule rule : {nn::HeadRule{0.3}, nn::HeadRule{1, 3.0}, nn::HeadRule{1, 0, true}}) {
+    at::Tensor hidden = at::randn({200, 64}, Bf16()), weight = at::randn({vocabulary, 64}, Bf16()) * 0.2;
+    at::Tensor target = at::randint(vocabulary, {200}, at::TensorOptions(at::kCUDA).dtype(at::kLong));
+    nn::Weight head{weight, at::zeros({vocabulary, 64}, weight.options().dtype(at::kFloat))};
+    at::Tensor a = hidden.clone().requires_grad_(true);
+    at::Tensor b = hidden.to(at::kDouble).requires_grad_(true), w = weight.to(at::kDouble).requires_grad_(true);
+    nn::TokenLogprobs out = nn::HeadLogprobs(a, head, target, 0.8, rule);
+    at::Tensor logits = b.matmul((rule.normalised ? w / w.norm(2, {1}, true) : w).t()) * rule.multiplier;
+    if (rule.softcap > 0) logits = at::tanh(logits / rule.softcap) * rule.softcap;
+    at::Tensor log_p = at::log_softmax(logits / 0.8, 1);
+    at::Tensor wanted = log_p.gather(1, target.unsqueeze(1)).squeeze(1);
+    EXPECT_LE((out.logprob_N - wanted).abs().max().item<double>(), 0.1);
+    at::Tensor sampled = nn::HeadLogits(hidden.narrow(0, 3, 50), head, rule).contiguous();
+    EXPECT_LE(RelativeError(sampled, logits.detach().narrow(0, 3, 50)), 1e-2);
+    EXPECT_TRUE(at::equal(nn::TokenLogprobsOfLogits(sampled, target.narrow(0, 3, 50).contiguous(), 0.8).logprob_N,
+                          out.logprob_N.detach().narrow(0, 3, 50)));
+    at::Tensor dy = at::randn({200}, at::TensorOptions(at::kCUDA)), entropy = -(log_p.exp() * log_p).sum(1);
+    (out.logprob_N * dy + out.entropy_N * 0.3).sum().backward();
+    (wanted * dy + entropy * 0.3).sum().backward();
+    EXPECT_LE(RelativeError(a.grad(), b.grad()), 2e-2) << rule.multiplier << " " << rule.softcap;
+    EXPECT_LE(RelativeError(head.grad, w.grad()), 2e-2) << rule.multiplier << " " << rule.softcap;
+  }
 }
 
 // Rows of all temperatures, flat and peaked, some tokens banned, one row with a single token left.
@@ -200,7 +229,7 @@ TEST(NormGpuTest, SumsAndNormsLikeTheFormula) {
                    at::Tensor sum = in[0] + in[1];
                    return sum * 0.25 + PlainNorm(sum, wide);
                  }
-                 nn::SumAndNorm out = nn::AddRmsNorm(in[0], in[1], weight, 1e-5);
+                 nn::SumAndNorm out = nn::AddNorm(in[0], in[1], nn::NormKind::kRms, {weight, {}}, 1e-5);
                  return out.sum * 0.25 + out.norm;
                },
                1.5e-2);
@@ -208,14 +237,66 @@ TEST(NormGpuTest, SumsAndNormsLikeTheFormula) {
   }
 }
 
-TEST(GatedSiluGpuTest, MatchesTheFormula) {
-  for (auto [rows, width] : {std::pair{1, 8}, {513, 1536}, {7, 40}}) {
-    ExpectSame({at::randn({rows, 2 * width}, Bf16())},
-               [width = width](const std::vector<at::Tensor>& in, bool plain) {
-                 if (!plain) return nn::GatedSilu(in[0]);
-                 return at::silu(in[0].narrow(1, 0, width)) * in[0].narrow(1, width, width);
-               },
-               1.5e-2);
+// Weights that are 1 + w, and LayerNorm with and without weights, with and without something to add.
+TEST(NormGpuTest, EveryKindIsLikeTheFormula) {
+  auto formula = [](const at::Tensor& x, nn::NormKind kind, const at::Tensor& weight, const at::Tensor& bias) {
+    if (kind == nn::NormKind::kLayer) return at::layer_norm(x, {x.size(1)}, weight, bias, 1e-5);
+    return PlainNorm(x, weight + 1);
+  };
+  for (nn::NormKind kind : {nn::NormKind::kRmsPlusOne, nn::NormKind::kLayer}) {
+    for (auto [rows, columns] : {std::pair{1, 64}, {3, 576}, {1300, 1024}, {2, 8192}, {5, 40}}) {
+      for (bool weighted : {true, false}) {
+        if (!weighted && kind != nn::NormKind::kLayer) continue;
+        nn::NormWeights weights;
+        at::Tensor wide, wide_bias;
+        if (weighted) {
+          weights.weight = RandomWeight({columns});
+          wide = weights.weight.value.to(at::kDouble).requires_grad_(true);
+        }
+        if (weighted && kind == nn::NormKind::kLayer) {
+          weights.bias = RandomWeight({columns});
+          wide_bias = weights.bias.value.to(at::kDouble).requires_grad_(true);
+        }
+        ExpectSame({at::randn({rows, columns}, Bf16()) + 0.5, at::randn({rows, columns}, Bf16())},
+                   [&](const std::vector<at::Tensor>& in, bool plain) {
+                     if (plain) {
+                       at::Tensor sum = in[0] + in[1];
+                       return sum * 0.25 + formula(sum, kind, wide, wide_bias) + formula(in[0], kind, wide, wide_bias);
+                     }
+                     nn::SumAndNorm out = nn::AddNorm(in[0], in[1], kind, weights, 1e-5);
+                     return out.sum * 0.25 + out.norm + nn::Norm(in[0], kind, weights, 1e-5);
+                   },
+                   2e-2);
+        if (wide.defined()) {
+          EXPECT_LE(RelativeError(weights.weight.grad, wide.grad()), 2e-2) << columns;
+        }
+        if (wide_bias.defined()) {
+          EXPECT_LE(RelativeError(weights.bias.grad, wide_bias.grad()), 2e-2) << columns;
+        }
+        // A row alone.
+        at::Tensor x = at::randn({rows, columns}, Bf16());
+        EXPECT_TRUE(at::equal(nn::Norm(x.narrow(0, rows - 1, 1), kind, weights, 1e-5),
+                              nn::Norm(x, kind, weights, 1e-5).narrow(0, rows - 1, 1)));
+      }
+    }
+  }
+}
+
+TEST(GateGpuTest, EveryGateIsLikeTheFormula) {
+  const nn::Gate gates[] = {{}, {nn::Activation::kGelu}, {nn::Activation::kGeluTanh}, {nn::Activation::kRelu},
+                            {nn::Activation::kSilu, 1.5, 1.7}};
+  for (const nn::Gate& gate : gates) {
+    for (auto [rows, width] : {std::pair{1, 8}, {513, 1536}, {7, 40}}) {
+      ExpectSame({at::randn({rows, 2 * width}, Bf16())},
+                 [&, width = width](const std::vector<at::Tensor>& in, bool plain) {
+                   if (!plain) return nn::Gated(in[0], gate);
+                   at::Tensor g = in[0].narrow(1, 0, width), up = in[0].narrow(1, width, width);
+                   if (gate.limit == 0) return nn::Activate(g, gate.activation) * up;
+                   g = g.clamp_max(gate.limit);
+                   return (up.clamp(-gate.limit, gate.limit) + 1) * (g * at::sigmoid(g * gate.slope));
+                 },
+                 1.5e-2);
+    }
   }
 }
 
@@ -257,6 +338,101 @@ TEST(QueryKeyValueGpuTest, NormsAndTurnsLikeTheFormula) {
       if (!normed) continue;
       EXPECT_LE(RelativeError(q_norm.grad, q_wide.grad()), 1.5e-2);
       EXPECT_LE(RelativeError(k_norm.grad, k_wide.grad()), 1.5e-2);
+    }
+  }
+}
+
+// Part of a head turned, neighbours as pairs, nothing turned, norms of 1 + w and over all heads; and pages get the bits of
+// a packed pass.
+TEST(QueryKeyValueGpuTest, EveryTurnAndNormIsLikeTheFormula) {
+  const int64_t tokens = 41, heads = 6, kv_heads = 2;
+  enum class Norms { kNone, kHead, kPlusOne, kWhole };
+  for (int64_t dim : {12, 32, 80, 96, 128, 256}) {
+    for (int64_t rotated : {int64_t{0}, dim / 4 * 2, dim}) {
+      for (bool interleaved : {false, true}) {
+        for (Norms norms : {Norms::kNone, Norms::kHead, Norms::kPlusOne, Norms::kWhole}) {
+          const bool whole = norms == Norms::kWhole;
+          nn::HeadShape shape{heads, kv_heads, dim};
+          if (norms == Norms::kPlusOne) shape.norm = nn::NormKind::kRmsPlusOne;
+          shape.norm_over_all = whole;
+          nn::Rotary rotary;
+          if (rotated > 0) {
+            at::Tensor angle = at::rand({tokens, rotated / 2}, at::TensorOptions(at::kCUDA)) * 6;
+            rotary = {angle.cos(), angle.sin(), interleaved};
+          }
+          nn::SequenceView view = nn::PackedSequences({tokens}, at::kCUDA);
+          nn::Weight q_norm, k_norm;
+          at::Tensor q_wide, k_wide;
+          if (norms != Norms::kNone) {
+            q_norm = RandomWeight({whole ? heads * dim : dim});
+            k_norm = RandomWeight({whole ? kv_heads * dim : dim});
+            q_wide = q_norm.value.to(at::kDouble).requires_grad_(true);
+            k_wide = k_norm.value.to(at::kDouble).requires_grad_(true);
+          }
+          auto turned = [&](const at::Tensor& x, const at::Tensor& weight) {
+            at::Tensor y = x;
+            if (norms == Norms::kHead) y = PlainNorm(x, weight);
+            if (norms == Norms::kPlusOne) y = PlainNorm(x, weight + 1);
+            if (whole) y = PlainNorm(x.flatten(1), weight).view(x.sizes());
+            if (rotated == 0) return y;
+            at::Tensor c = rotary.cos.unsqueeze(1), s = rotary.sin.unsqueeze(1), rest = y.narrow(2, rotated, dim - rotated);
+            if (interleaved) {
+              at::Tensor pairs = y.narrow(2, 0, rotated).unflatten(2, {-1, 2});
+              at::Tensor first = pairs.select(3, 0), second = pairs.select(3, 1);
+              return at::cat({at::stack({first * c - second * s, second * c + first * s}, 3).flatten(2), rest}, 2);
+            }
+            at::Tensor first = y.narrow(2, 0, rotated / 2), second = y.narrow(2, rotated / 2, rotated / 2);
+            return at::cat({first * c - second * s, second * c + first * s, rest}, 2);
+          };
+          at::Tensor in_TE = at::randn({tokens, (heads + 2 * kv_heads) * dim}, Bf16());
+          ExpectSame({in_TE},
+                     [&](const std::vector<at::Tensor>& in, bool plain) {
+                       if (plain) {
+                         at::Tensor x = in[0].view({tokens, -1, dim});
+                         return at::cat({turned(x.narrow(1, 0, heads), q_wide), turned(x.narrow(1, heads, kv_heads), k_wide),
+                                         x.narrow(1, heads + kv_heads, kv_heads)},
+                                        1);
+                       }
+                       nn::QueryKeyValue out = nn::SplitQueryKeyValue(in[0], shape, q_norm, k_norm, 1e-5, rotary, view, 0);
+                       return at::cat({out.q_THC, out.k_TKC, out.v_TKC}, 1);
+                     },
+                     1.5e-2);
+          if (norms != Norms::kNone) {
+            EXPECT_LE(RelativeError(q_norm.grad, q_wide.grad()), 1.5e-2) << dim << " " << rotated << " " << whole;
+            EXPECT_LE(RelativeError(k_norm.grad, k_wide.grad()), 1.5e-2) << dim << " " << rotated << " " << whole;
+          }
+          nn::QueryKeyValue packed = nn::SplitQueryKeyValue(in_TE, shape, q_norm, k_norm, 1e-5, rotary, view, 0);
+          std::vector<nn::KvPages> layers(1);
+          layers[0].key = at::zeros({4, 16, kv_heads, dim}, Bf16());
+          layers[0].value = at::zeros({4, 16, kv_heads, dim}, Bf16());
+          nn::PageMap map{.layers = &layers, .page_tokens = 16};
+          map.slot_T = at::randperm(64, at::TensorOptions(at::kLong)).narrow(0, 0, tokens).to(at::kCUDA);
+          view.pages = &map;
+          nn::QueryKeyValue paged = nn::SplitQueryKeyValue(in_TE, shape, q_norm, k_norm, 1e-5, rotary, view, 0);
+          EXPECT_TRUE(at::equal(paged.q_THC, packed.q_THC)) << dim;
+          ASSERT_FALSE(paged.k_TKC.defined());
+          EXPECT_TRUE(at::equal(layers[0].key.flatten(0, 1).index_select(0, map.slot_T), packed.k_TKC)) << dim;
+          EXPECT_TRUE(at::equal(layers[0].value.flatten(0, 1).index_select(0, map.slot_T), packed.v_TKC)) << dim;
+        }
+      }
+    }
+  }
+}
+
+// A projection to one number, as the gate of a shared expert is.
+TEST(ProjectionGpuTest, ASingleColumnKeepsItsBits) {
+  for (int64_t inner : {64, 2048, 40}) {
+    nn::Weight weight = RandomWeight({1, inner});
+    at::Tensor wide = weight.value.to(at::kDouble).requires_grad_(true);
+    ExpectSame({at::randn({300, inner}, Bf16())},
+               [&](const std::vector<at::Tensor>& in, bool plain) {
+                 return plain ? at::linear(in[0], wide) : nn::Projection(in[0], weight, {});
+               },
+               1.5e-2);
+    EXPECT_LE(RelativeError(weight.grad, wide.grad()), 1.5e-2);
+    at::Tensor x = at::randn({300, inner}, Bf16()), all = nn::Projection(x, weight, {});
+    for (int64_t row : {0, 7, 299}) {
+      EXPECT_TRUE(at::equal(nn::Projection(x.narrow(0, row, 1), weight, {}), all.narrow(0, row, 1)));
     }
   }
 }

@@ -6,11 +6,13 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <nlohmann/json.hpp>
 
 namespace rein::gpu {
 namespace {
 
+// In `keys` a text that begins with $ is a number of the shape.
 const ShapeOfModel kShapes[] = {
     {"qwen3-0.6b", "Qwen3ForCausalLM", "qwen3", 28, 1024, 16, 8, 128, 3072, 151936},
     {"qwen3-1.7b", "Qwen3ForCausalLM", "qwen3", 28, 2048, 16, 8, 128, 6144, 151936},
@@ -25,6 +27,63 @@ const ShapeOfModel kShapes[] = {
     {"qwen3-30b-a3b-4l", "Qwen3MoeForCausalLM", "qwen3_moe", 4, 2048, 32, 4, 128, 6144, 151936, false, 128, 8, 768},
     {"mixtral-small-4l", "MixtralForCausalLM", "mixtral", 4, 2048, 16, 4, 128, 3584, 32000, false, 8, 2, 3584},
     {"olmoe-1b-7b-4l", "Qwen3MoeForCausalLM", "qwen3_moe", 4, 2048, 16, 16, 128, 1024, 50304, false, 64, 8, 1024},
+    {"small-mistral", "MistralForCausalLM", "mistral", 4, 1024, 16, 4, 64, 2816, 32000, false, 0, 0, 0,
+     R"({"sliding_window": 100})"},
+    {"small-smollm3", "SmolLM3ForCausalLM", "smollm3", 4, 1024, 8, 2, 128, 2816, 32000, true, 0, 0, 0,
+     R"({"no_rope_layer_interval": 2})"},
+    {"small-gemma2", "Gemma2ForCausalLM", "gemma2", 4, 1024, 4, 2, 256, 2816, 32000, true, 0, 0, 0,
+     R"({"hidden_activation": "gelu_pytorch_tanh", "sliding_window": 70, "attn_logit_softcapping": 50.0,
+         "final_logit_softcapping": 30.0, "query_pre_attn_scalar": 256})"},
+    {"small-gemma3", "Gemma3ForCausalLM", "gemma3_text", 4, 1024, 4, 1, 256, 2816, 32000, true, 0, 0, 0,
+     R"({"hidden_activation": "gelu_pytorch_tanh", "sliding_window": 70, "sliding_window_pattern": 3,
+         "query_pre_attn_scalar": 256, "rope_local_base_freq": 10000.0})"},
+    {"small-phi3", "Phi3ForCausalLM", "phi3", 4, 768, 8, 8, 96, 2048, 32064, false, 0, 0, 0, R"({"sliding_window": 150})"},
+    {"small-phi4-mini", "Phi3ForCausalLM", "phi3", 4, 1024, 8, 2, 128, 2048, 32064, true, 0, 0, 0,
+     R"({"partial_rotary_factor": 0.75})"},
+    {"small-olmo2", "Olmo2ForCausalLM", "olmo2", 4, 1024, 8, 4, 128, 2816, 32000, false},
+    {"small-granite", "GraniteForCausalLM", "granite", 4, 1024, 16, 4, 64, 2816, 49155, true, 0, 0, 0,
+     R"({"embedding_multiplier": 12.0, "attention_multiplier": 0.015625, "residual_multiplier": 0.22, "logits_scaling": 6.0})"},
+    {"small-glm", "GlmForCausalLM", "glm", 4, 1024, 8, 2, 128, 2816, 32000, false, 0, 0, 0,
+     R"({"partial_rotary_factor": 0.5, "attention_bias": true})"},
+    {"small-glm4", "Glm4ForCausalLM", "glm4", 4, 1024, 8, 2, 128, 2816, 32000, false, 0, 0, 0,
+     R"({"partial_rotary_factor": 0.5, "attention_bias": true})"},
+    {"small-qwen2-moe", "Qwen2MoeForCausalLM", "qwen2_moe", 4, 1024, 8, 8, 128, 2816, 32000, false, 16, 4, 512,
+     R"({"num_experts": "$experts", "moe_intermediate_size": "$expert_ffn", "shared_expert_intermediate_size": "$ffn"})"},
+    {"small-olmoe", "OlmoeForCausalLM", "olmoe", 4, 1024, 8, 8, 128, 512, 32000, false, 16, 4, 512, R"({"num_experts": "$experts"})"},
+    {"small-glm4-moe", "Glm4MoeForCausalLM", "glm4_moe", 4, 1024, 8, 2, 128, 2048, 32000, false, 16, 4, 512,
+     R"({"n_routed_experts": "$experts", "moe_intermediate_size": "$expert_ffn", "n_shared_experts": 1, "first_k_dense_replace": 1,
+         "use_qk_norm": true, "attention_bias": true, "partial_rotary_factor": 0.5, "routed_scaling_factor": 1.5,
+         "norm_topk_prob": true})"},
+    {"small-gpt-oss", "GptOssForCausalLM", "gpt_oss", 4, 1024, 16, 2, 64, 512, 32000, false, 16, 4, 512,
+     R"({"num_local_experts": "$experts", "sliding_window": 128, "swiglu_limit": 7.0, "attention_bias": true})"},
+    {"small-starcoder2", "Starcoder2ForCausalLM", "starcoder2", 4, 1024, 8, 2, 128, 4096, 49152, true, 0, 0, 0,
+     R"({"architectures": ["Starcoder2ForCausalLM"], "model_type": "starcoder2", "num_hidden_layers": "$layers", "hidden_size": "$width",
+         "num_attention_heads": "$heads", "num_key_value_heads": "$kv_heads", "intermediate_size": "$ffn", "vocab_size": "$vocabulary",
+         "max_position_embeddings": 16384, "norm_epsilon": 1e-5, "hidden_act": "gelu_pytorch_tanh", "use_bias": true,
+         "rope_theta": 100000.0, "sliding_window": 200, "eos_token_id": 0, "tie_word_embeddings": true})"},
+    {"small-gpt2", "GPT2LMHeadModel", "gpt2", 4, 1024, 16, 16, 64, 4096, 50257, true, 0, 0, 0,
+     R"({"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "n_layer": "$layers", "n_embd": "$width", "n_head": "$heads",
+         "n_positions": 4096, "vocab_size": "$vocabulary", "layer_norm_epsilon": 1e-5, "activation_function": "gelu_new",
+         "eos_token_id": 0})"},
+    {"small-gpt-bigcode", "GPTBigCodeForCausalLM", "gpt_bigcode", 4, 1536, 24, 1, 64, 4096, 49152, true, 0, 0, 0,
+     R"({"architectures": ["GPTBigCodeForCausalLM"], "model_type": "gpt_bigcode", "n_layer": "$layers", "n_embd": "$width", "n_head": "$heads",
+         "n_inner": "$ffn", "multi_query": true, "n_positions": 4096, "vocab_size": "$vocabulary", "layer_norm_epsilon": 1e-5,
+         "activation_function": "gelu_pytorch_tanh", "eos_token_id": 0})"},
+    {"small-opt", "OPTForCausalLM", "opt", 4, 1024, 16, 16, 64, 4096, 50272, true, 0, 0, 0,
+     R"({"architectures": ["OPTForCausalLM"], "model_type": "opt", "num_hidden_layers": "$layers", "hidden_size": "$width",
+         "num_attention_heads": "$heads", "ffn_dim": "$ffn", "max_position_embeddings": 4096, "vocab_size": "$vocabulary",
+         "word_embed_proj_dim": 512, "activation_function": "relu", "eos_token_id": 0})"},
+    {"small-bloom", "BloomForCausalLM", "bloom", 4, 1024, 16, 16, 64, 4096, 32000, true, 0, 0, 0,
+     R"({"architectures": ["BloomForCausalLM"], "model_type": "bloom", "n_layer": "$layers", "hidden_size": "$width", "n_head": "$heads",
+         "seq_length": 4096, "vocab_size": "$vocabulary", "layer_norm_epsilon": 1e-5, "eos_token_id": 0})"},
+    {"small-falcon-7b", "FalconForCausalLM", "falcon", 4, 1472, 23, 1, 64, 5888, 65024, true, 0, 0, 0,
+     R"({"architectures": ["FalconForCausalLM"], "model_type": "falcon", "num_hidden_layers": "$layers", "hidden_size": "$width",
+         "num_attention_heads": "$heads", "multi_query": true, "parallel_attn": true, "new_decoder_architecture": false,
+         "bias": false, "alibi": false, "max_position_embeddings": 4096, "vocab_size": "$vocabulary", "eos_token_id": 0})"},
+    {"small-baichuan2-13b", "BaichuanForCausalLM", "baichuan", 4, 1024, 8, 8, 128, 2816, 32000, false, 0, 0, 0,
+     R"({"architectures": ["BaichuanForCausalLM"], "model_type": "baichuan", "hidden_size": "$width", "intermediate_size": "$ffn",
+         "num_hidden_layers": "$layers", "num_attention_heads": "$heads", "vocab_size": "$vocabulary", "rms_norm_eps": 1e-6, "hidden_act": "silu",
+         "tie_word_embeddings": false, "model_max_length": 4096, "z_loss_weight": 0, "eos_token_id": 0})"},
 };
 
 template <typename T>
@@ -47,6 +106,14 @@ const ShapeOfModel* FindShape(const std::string& name) {
     if (shape.name == name) return &shape;
   }
   return nullptr;
+}
+
+std::vector<std::string> ShapeNames(const std::string& prefix) {
+  std::vector<std::string> names;
+  for (const ShapeOfModel& shape : kShapes) {
+    if (shape.name.starts_with(prefix)) names.push_back(shape.name);
+  }
+  return names;
 }
 
 std::string WriteModelFolder(const ShapeOfModel& shape, int64_t layers) {
@@ -72,6 +139,19 @@ std::string WriteModelFolder(const ShapeOfModel& shape, int64_t layers) {
   if (shape.model_type == "qwen3_moe") {
     config.update({{"num_experts", shape.experts}, {"moe_intermediate_size", shape.expert_ffn}, {"norm_topk_prob", true}});
   }
+  if (!shape.keys.empty()) {
+    auto keys = nlohmann::json::parse(shape.keys);
+    const std::map<std::string, int64_t> numbers = {
+        {"$layers", layers > 0 ? layers : shape.layers}, {"$width", shape.width}, {"$heads", shape.heads},
+        {"$kv_heads", shape.kv_heads}, {"$ffn", shape.ffn}, {"$vocabulary", shape.vocabulary}, {"$experts", shape.experts},
+        {"$expert_ffn", shape.expert_ffn}};
+    for (auto& value : keys) {
+      if (value.is_string() && value.get<std::string>().starts_with('$')) value = numbers.at(value.get<std::string>());
+    }
+    if (keys.contains("architectures")) config = keys;
+    config.update(keys);
+  }
+  if (config.contains("hidden_activation")) config.erase("hidden_act");
   std::ofstream(folder / "config.json") << config.dump(2);
   return folder;
 }

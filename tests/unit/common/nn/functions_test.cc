@@ -2,6 +2,8 @@
 // that autograd differentiates, in fp32, on fresh random input.
 
 #include "common/nn/functions.h"
+#include "common/nn/activation.h"
+#include "common/nn/norm.h"
 
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
@@ -84,7 +86,7 @@ TEST(FunctionsTest, AddRmsNormSumsAndNorms) {
   Compare(
       at::randn({5, 16}),
       [&](const at::Tensor& x) {
-        SumAndNorm out = AddRmsNorm(x, delta_a, weight, 1e-5);
+        SumAndNorm out = AddNorm(x, delta_a, NormKind::kRms, {weight, {}}, 1e-5);
         return out.sum * 0.5 + out.norm;
       },
       [&](const at::Tensor& x) {
@@ -94,7 +96,7 @@ TEST(FunctionsTest, AddRmsNormSumsAndNorms) {
   ExpectClose(delta_a.grad(), delta_b.grad(), "delta gradient");
   ExpectClose(weight.grad, leaf.grad(), "weight gradient");
   at::Tensor x = at::randn({2, 16});
-  EXPECT_TRUE(at::equal(AddRmsNorm(x, {}, weight, 1e-5).sum, x));
+  EXPECT_TRUE(at::equal(AddNorm(x, {}, NormKind::kRms, {weight, {}}, 1e-5).sum, x));
 }
 
 TEST(FunctionsTest, SplitQueryKeyValueNormsAndTurns) {
@@ -127,7 +129,7 @@ TEST(FunctionsTest, SplitQueryKeyValueNormsAndTurns) {
 
 TEST(FunctionsTest, GatedSilu) {
   Compare(
-      at::randn({7, 10}), [](const at::Tensor& x) { return GatedSilu(x); },
+      at::randn({7, 10}), [](const at::Tensor& x) { return Gated(x, {}); },
       [](const at::Tensor& x) {
         return at::silu(x.narrow(1, 0, 5)) * x.narrow(1, 5, 5);
       });
@@ -147,7 +149,7 @@ TEST(FunctionsTest, EmbeddingAddsUpRepeatedTokens) {
 TEST(FunctionsTest, RecomputeGivesTheSameGradients) {
   Weight weight = RandomWeight({6, 6});
   auto block = [&](const Residual& in) -> Residual {
-    auto [sum, norm] = AddRmsNorm(in.x_TD, in.delta_TD, {at::ones({6}), {}}, 1e-6);
+    auto [sum, norm] = AddNorm(in.x_TD, in.delta_TD, NormKind::kRms, {{at::ones({6}), {}}, {}}, 1e-6);
     return {sum, Projection(norm, weight, {})};
   };
   auto run = [&](const at::Tensor& x, const at::Tensor& delta, bool recompute) {
@@ -184,7 +186,7 @@ TEST(FunctionsTest, GraphsAreFreed) {
               SequenceView view = PackedSequences({4}, at::kCPU);
               return SplitQueryKeyValue(x, {2, 1, 6}, row, row, 1e-6, {angle, angle}, view, 0).q_THC;
             }), 1u);
-  EXPECT_EQ(uses_after({4, 6}, [&](const at::Tensor& x) { return GatedSilu(x); }), 1u);
+  EXPECT_EQ(uses_after({4, 6}, [&](const at::Tensor& x) { return Gated(x, {}); }), 1u);
   EXPECT_EQ(uses_after({4, 6}, [&](const at::Tensor& x) {
               return Recompute([](const Residual& in) { return Residual{in.x_TD * 2, in.x_TD}; }, {x, {}}).x_TD;
             }), 1u);
