@@ -251,7 +251,7 @@ TEST(AttentionGpuTest, PagesChunksAndDecodingGiveTheBitsOfOnePass) {
         bool any = false;
         for (int64_t b = 0; b < rows; ++b) {
           const int64_t left = s.lengths[b] - done[b];
-          end[b] += std::min<int64_t>(left, left <= 5 ? 1 : std::min(chunk, left - 5));
+          end[b] += std::min<int64_t>(left, left <= 5 ? 1 : std::min<int64_t>(chunk, left - 5));
           any = any || left > 0;
         }
         if (!any) break;
