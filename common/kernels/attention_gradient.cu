@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "absl/strings/str_cat.h"
+#include "common/kernels/attention_launch.cuh"
 #include "common/kernels/attention_tile.cuh"
 #include "common/kernels/bf16_vector.cuh"
 #include "common/kernels/launch_status.h"
@@ -248,11 +249,8 @@ absl::Status Launch(const AttentionBackward& run, const float* delta, void* stre
   using L = GradientLayout<kDim>;
   auto* kernel = run.rule.window == 0 && !run.rule.bends_scores() ? AttendBackwardKernel<kDim, kOwnKeys, false>
                                                                   : AttendBackwardKernel<kDim, kOwnKeys, true>;
-  cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, L::kBytes);
-  if (error != cudaSuccess) {
-    return absl::FailedPreconditionError(absl::StrCat("AttendBackward: this GPU refuses ", L::kBytes,
-                                                      " bytes of shared memory per block: ", cudaGetErrorString(error)));
-  }
+  absl::Status status = Widen("AttendBackward", kernel, L::kBytes);
+  if (!status.ok()) return status;
   const int64_t longest = kOwnKeys ? run.longest_key : run.longest_query;
   const dim3 grid(static_cast<unsigned>((longest + kRows - 1) / kRows),
                   static_cast<unsigned>(kOwnKeys ? run.kv_heads : run.heads), static_cast<unsigned>(run.sequences));

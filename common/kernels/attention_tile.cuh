@@ -227,4 +227,35 @@ struct KeyRows {
   }
 };
 
+// Goes over one tile of keys or values in pieces of kPiece elements, shared by kThreads threads of which `thread` is this
+// one's number: body(row, column, element of the source, whether the row is within the context). first_token[g] is where
+// group g of the tile lies.
+template <int kDim, int kPiece, int kThreads, typename Body>
+__device__ inline void ForPieces(const int64_t (&first_token)[kGroupsPerTile], int64_t stride, int64_t head, int rows, int thread,
+                          Body body) {
+  constexpr int kPieces = kDim / kPiece;
+#pragma unroll
+  for (int i = 0; i < kKeyTile * kPieces / kThreads; ++i) {
+    const int piece = i * kThreads + thread, row = piece / kPieces, column = piece % kPieces * kPiece;
+    const bool live = row < rows;
+    int64_t token = first_token[0];
+#pragma unroll
+    for (int g = 1; g < kGroupsPerTile; ++g) {
+      if (row / kKeyGroup == g) token = first_token[g];
+    }
+    token += row % kKeyGroup;
+    body(row, column, head * kDim + (live ? token * stride + column : 0), live);
+  }
+}
+
+// Copies a tile into shared memory, in the background, as it is: rows kStride elements apart, zeros beyond the context.
+template <typename Element, int kDim, int kStride, int kThreads>
+__device__ inline void CopyTile(const int64_t (&first_token)[kGroupsPerTile], const void* from, int64_t stride,
+                         int64_t head, int rows, int thread, Element* to) {
+  ForPieces<kDim, 16 / sizeof(Element), kThreads>(
+      first_token, stride, head, rows, thread, [&](int row, int column, int64_t element, bool live) {
+        CopyAsync16(to + row * kStride + column, static_cast<const Element*>(from) + element, live);
+      });
+}
+
 }  // namespace rein::kernels
