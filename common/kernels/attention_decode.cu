@@ -115,16 +115,17 @@ __global__ void ListItemsKernel(DecodePlan plan, DecodeScratch s) {
   }
 }
 
-// Per warp: a ring of tiles of keys and of values as they are in memory; of fp8 also one of each in bf16.
+// Per warp: a ring of tiles of keys and of values as they are in memory; of fp8 also one in bf16, of keys, then of values.
 template <int kDim, bool kFp8>
 struct DecodeLayout {
   using Element = std::conditional_t<kFp8, uint8_t, bf16>;
-  static constexpr int kWarps = kDim > 128 ? 2 : 4;  // at most: as many as shared memory holds
   static constexpr int kStride = kFp8 ? kDim : kTileStride<kDim>;
   static constexpr int kTile = kKeyTile * kStride;
   static constexpr int kStages = kFp8 ? 2 : 3;
   static constexpr int kExpanded = kKeyTile * kTileStride<kDim>;
-  static constexpr int kWarpBytes = kStages * kTile * static_cast<int>(sizeof(Element)) + (kFp8 ? 2 * kExpanded * 2 : 0);
+  static constexpr int kWarpBytes = kStages * kTile * static_cast<int>(sizeof(Element)) + (kFp8 ? kExpanded * 2 : 0);
+  // At most: as many as shared memory holds. More of them hide what fp8 costs in instructions.
+  static constexpr int kWarps = kFp8 ? std::min(12, 227 * 1024 / kWarpBytes) : kDim > 128 ? 2 : 4;
 };
 
 template <int kDim, bool kRuled, bool kFp8>
@@ -216,17 +217,16 @@ __global__ void __launch_bounds__(32 * DecodeLayout<kDim, kFp8>::kWarps)
         if constexpr (kRuled) at.hidden[i] -= tile * kKeyTile;
       }
       if constexpr (kFp8) {
-        // What is expanded makes room for what comes.
         bf16* expanded = reinterpret_cast<bf16*>(ring + L::kStages * L::kTile);
-#pragma unroll
-        for (int piece = 0; piece < 2; ++piece) {
+        auto expand = [&](int piece) {  // which makes room for what comes
           WaitForCopies<1>();
           __syncwarp();
-          ExpandTile<kDim>(ring + piece * L::kTile, lane, expanded + piece * L::kExpanded);
+          ExpandTile<kDim>(ring + piece * L::kTile, lane, expanded);
           __syncwarp();
           fetch(2 * tile + 2 + piece);
-        }
-        AddTile<kDim, kRuled>(q_fragment, expanded, expanded + L::kExpanded, at, terms, chunk);
+        };
+        expand(0);
+        AddTile<kDim, kRuled>(q_fragment, expanded, expanded, at, terms, chunk, [&] { expand(1); });
         __syncwarp();
       } else {
         fetch(2 * tile + 2);

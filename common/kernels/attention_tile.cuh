@@ -88,11 +88,15 @@ struct TileRows {
 };
 
 // q_fragment[k]: the sixteen queries, columns 16 k to 16 k + 15. key and value: kKeyTile rows of
-// kTileStride<kDim>. Without kRuled only `rows.visible` and the scale count.
-template <int kDim, bool kRuled>
+// kTileStride<kDim>. Without kRuled only `rows.visible` and the scale count. `between` is called when the keys are read and
+// before the values are.
+struct Nothing {
+  __device__ void operator()() const {}
+};
+template <int kDim, bool kRuled, typename Between = Nothing>
 __device__ inline void AddTile(const uint32_t (&q_fragment)[kDim / 16][4], const __nv_bfloat16* key,
                                const __nv_bfloat16* value, const TileRows& rows,
-                               const ScoreTerms& terms, ChunkState<kDim>& state) {
+                               const ScoreTerms& terms, ChunkState<kDim>& state, Between between = {}) {
   const int lane = threadIdx.x % 32;
   float score[kKeyTile / 8][4];
 #pragma unroll
@@ -154,6 +158,7 @@ __device__ inline void AddTile(const uint32_t (&q_fragment)[kDim / 16][4], const
       for (int i = 0; i < 4; ++i) state.out[n][i] = __fmul_rn(state.out[n][i], rescale[i / 2]);
     }
   }
+  between();
   const int value_row = lane % 16, value_column = lane / 16 * 8;
 #pragma unroll
   for (int k = 0; k < kKeyTile / 16; ++k) {

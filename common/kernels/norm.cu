@@ -77,7 +77,7 @@ __global__ void AddNormKernel(AddNorm n) {
 
 // A block walks over rows blockIdx.x, blockIdx.x + gridDim.x, ... and keeps its share of dweight and dbias.
 template <NormKind kKind>
-__global__ void AddNormGradientKernel(AddNormGradient g) {
+__global__ void __launch_bounds__(1024) AddNormGradientKernel(AddNormGradient g) {
   __shared__ float scratch[32];
   const bool live = threadIdx.x * 8 < g.columns;
   float weight[8] = {}, dweight[8] = {}, dbias[8] = {};

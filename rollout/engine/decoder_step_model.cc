@@ -163,9 +163,11 @@ void DecoderStepModel::Copy(const std::vector<PageCopy>& copies) {
   const at::Device device = slots_.decoder().device();
   at::Tensor from_N = Longs(from, device), to_N = Longs(to, device);
   for (nn::KvPages& layer : pages_) {
-    layer.key.index_copy_(0, to_N, layer.key.index_select(0, from_N));
-    layer.value.index_copy_(0, to_N, layer.value.index_select(0, from_N));
-    if (layer.choice.defined()) layer.choice.index_copy_(0, to_N, layer.choice.index_select(0, from_N));
+    for (at::Tensor pool : {layer.key, layer.value, layer.choice}) {
+      if (!pool.defined()) continue;
+      if (pool.scalar_type() == at::kFloat8_e4m3fn) pool = pool.view(at::kByte);  // LibTorch moves no fp8 by index
+      pool.index_copy_(0, to_N, pool.index_select(0, from_N));
+    }
   }
 }
 
