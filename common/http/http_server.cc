@@ -238,6 +238,7 @@ void HttpServer::Answer(const Route& route, const httplib::Request& from, httpli
   } else if (absl::IsPermissionDenied(caller.status())) {
     allowed = caller.status();
   }
+  if (allowed.ok() && caller.ok() && options_.limit != nullptr) allowed = options_.limit->Take(*caller);
   if (!allowed.ok()) {
     response.SetError(allowed);
     Fill(response, to);
