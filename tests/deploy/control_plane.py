@@ -63,7 +63,7 @@ class ControlPlane:
                    f"--secure-port={self.port}", "--bind-address=127.0.0.1", "--authorization-mode=RBAC",
                    "--token-auth-file=tokens.csv", "--service-account-issuer=https://rein.test", "--service-account-key-file=sa.pub",
                    "--service-account-signing-key-file=sa.key", "--service-cluster-ip-range=10.0.0.0/16",
-                   "--endpoint-reconciler-type=none", "--advertise-address=127.0.0.1")
+                   "--endpoint-reconciler-type=none", "--allow-privileged=true", "--advertise-address=127.0.0.1")
         self.wait(lambda: (self.folder / "certs/apiserver.crt").exists(), "the API server's certificate")
         self.tls = ssl.create_default_context(cafile=self.folder / "certs/apiserver.crt")
         self.wait(lambda: self.call("GET", "/readyz", text=True) == "ok", "the API server", 120)
