@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "common/access/user_tokens.h"
+#include "common/files/append_whole.h"
 #include "common/status/status_macros.h"
 
 namespace rein::access {
@@ -59,7 +60,7 @@ absl::StatusOr<std::unique_ptr<AuditLog>> AuditLog::Open(const std::string& path
   }
   int file = open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
   if (file < 0) return absl::ErrnoToStatus(errno, absl::StrCat("cannot open ", path));
-  return std::unique_ptr<AuditLog>(new AuditLog(file, found.lines, found.head, clock));
+  return std::unique_ptr<AuditLog>(new AuditLog(file, path, found.lines, found.head, clock));
 }
 
 AuditLog::~AuditLog() { close(file_); }
@@ -79,10 +80,8 @@ absl::Status AuditLog::Append(const AuditEntry& entry) {
   const std::string hash = DigestOf(Dump(line));
   line["hash"] = hash;
   const std::string text = Dump(line) + "\n";
-  if (write(file_, text.data(), text.size()) != static_cast<ssize_t>(text.size()) ||
-      fdatasync(file_) != 0) {
-    return absl::ErrnoToStatus(errno, "cannot write the audit log");
-  }
+  REIN_RETURN_IF_ERROR(files::AppendWhole(file_, path_, text));
+  if (fdatasync(file_) != 0) return absl::ErrnoToStatus(errno, absl::StrCat("cannot sync ", path_));
   ++number_;
   head_ = hash;
   return absl::OkStatus();

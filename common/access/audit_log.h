@@ -36,15 +36,17 @@ class AuditLog {
                                                         const sync::Clock& clock);
   ~AuditLog();
 
+  // RESOURCE_EXHAUSTED when the disk is full; the log then ends as it did.
   absl::Status Append(const AuditEntry& entry);
   // Digest of the newest line; of nothing: 64 zeros.
   std::string head();
 
  private:
-  AuditLog(int file, uint64_t number, std::string head, const sync::Clock& clock)
-      : file_(file), clock_(clock), number_(number), head_(std::move(head)) {}
+  AuditLog(int file, std::string path, uint64_t number, std::string head, const sync::Clock& clock)
+      : file_(file), path_(std::move(path)), clock_(clock), number_(number), head_(std::move(head)) {}
 
   const int file_;
+  const std::string path_;
   const sync::Clock& clock_;
   std::mutex mutex_;
   uint64_t number_;

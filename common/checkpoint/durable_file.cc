@@ -9,13 +9,14 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/files/disk_room.h"
 #include "common/status/status_macros.h"
 
 namespace rein::checkpoint {
 
 absl::Status FromErrno(absl::string_view what, absl::string_view path) {
   const int error = errno;
-  std::string message = absl::StrCat(what, " ", path, ": ", std::strerror(error));
+  std::string message = absl::StrCat(what, " ", path, ": ", std::strerror(error), files::DiskRoom(std::string(path), error));
   switch (error) {
     case ENOSPC:
     case EDQUOT:

@@ -11,7 +11,7 @@
 
 namespace rein::checkpoint {
 
-// "what path: reason"; RESOURCE_EXHAUSTED for a full disk or quota, NOT_FOUND, PERMISSION_DENIED,
+// "what path: reason", and what is free where the disk is full; RESOURCE_EXHAUSTED for a full disk or quota, NOT_FOUND, PERMISSION_DENIED,
 // else INTERNAL. Reads errno.
 absl::Status FromErrno(absl::string_view what, absl::string_view path);
 

@@ -184,6 +184,7 @@ HttpServer::HttpServer(HttpOptions options) : options_(std::move(options)) {
   server_->new_task_queue = [threads = options_.threads] {
     return new httplib::ThreadPool(static_cast<size_t>(threads));
   };
+  server_->set_tcp_nodelay(true);  // head and body are written apart: the second must not wait 40 ms for an answer to the first
   // Without it a client that keeps its connection would hold up the end of the process.
   server_->set_keep_alive_timeout(/*seconds=*/1);
   server_->set_read_timeout(kPatienceSeconds);
@@ -238,6 +239,7 @@ void HttpServer::Answer(const Route& route, const httplib::Request& from, httpli
   } else if (absl::IsPermissionDenied(caller.status())) {
     allowed = caller.status();
   }
+  if (allowed.ok() && caller.ok() && options_.limit != nullptr) allowed = options_.limit->Take(*caller);
   if (!allowed.ok()) {
     response.SetError(allowed);
     Fill(response, to);

@@ -28,6 +28,7 @@
 
 #include "absl/status/statusor.h"
 
+#include "common/access/call_limit.h"
 #include "common/access/caller.h"
 #include "common/access/user_tokens.h"
 #include "common/tls/tls_folder.h"
@@ -82,6 +83,7 @@ struct HttpOptions {
   std::string address;  // host:port, port 0 for any
   std::optional<tls::TlsFolder> tls;
   access::UserTokens* tokens = nullptr;  // must outlive the server
+  access::CallLimit* limit = nullptr;    // of users; must outlive the server
   int threads = 4;                       // as many requests and streams at once
   size_t max_body_bytes = 1 << 20;
   std::vector<Route> routes;

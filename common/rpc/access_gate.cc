@@ -42,6 +42,7 @@ grpc::Status AccessGate::Admit(const std::multimap<grpc::string_ref, grpc::strin
   const std::string method = path == metadata.end() ? "" : Text(path->second);
   absl::StatusOr<access::Caller> caller = Find(metadata, connection);
   absl::Status allowed = caller.ok() ? access::CheckAccess(method, *caller) : caller.status();
+  if (allowed.ok() && limit_ != nullptr) allowed = limit_->Take(*caller);
   if (!allowed.ok() && on_refused_) {
     on_refused_(method, caller.ok() ? *caller : access::Caller(), allowed);
   }

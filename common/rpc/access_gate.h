@@ -13,6 +13,7 @@
 #include <grpcpp/security/auth_metadata_processor.h>
 #include <grpcpp/server_context.h>
 
+#include "common/access/call_limit.h"
 #include "common/access/caller.h"
 #include "common/access/user_tokens.h"
 
@@ -24,11 +25,11 @@ class AccessGate {
   using OnRefused = std::function<void(const std::string& path, const access::Caller& caller,
                                        const absl::Status& refusal)>;
 
-  // `tokens` may be null (no tokens) and must outlive the gate; `on_refused` may be empty.
-  explicit AccessGate(access::UserTokens* tokens, OnRefused on_refused = nullptr)
-      : tokens_(tokens), on_refused_(std::move(on_refused)) {}
+  // `tokens` (null: none) and `limit` (null: none) must outlive the gate; `on_refused` may be empty.
+  explicit AccessGate(access::UserTokens* tokens, OnRefused on_refused = nullptr, access::CallLimit* limit = nullptr)
+      : tokens_(tokens), limit_(limit), on_refused_(std::move(on_refused)) {}
 
-  // UNAUTHENTICATED or PERMISSION_DENIED.
+  // UNAUTHENTICATED or PERMISSION_DENIED; RESOURCE_EXHAUSTED when the caller's tenant calls too often.
   grpc::Status Admit(const std::multimap<grpc::string_ref, grpc::string_ref>& metadata,
                      const grpc::AuthContext& connection);
 
@@ -41,6 +42,7 @@ class AccessGate {
       const grpc::AuthContext& connection) const;
 
   access::UserTokens* const tokens_;
+  access::CallLimit* const limit_;
   const OnRefused on_refused_;
 };
 

@@ -1,14 +1,12 @@
 #include "common/telemetry/log.h"
 
-#include <cerrno>
-
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
-#include <fcntl.h>
-#include <spdlog/sinks/basic_file_sink.h>
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
-#include <unistd.h>
+
+#include "common/status/status_macros.h"
+#include "common/telemetry/log_file.h"
 
 namespace rein::telemetry {
 namespace {
@@ -35,11 +33,7 @@ absl::StatusOr<std::unique_ptr<Log>> Log::Create(LogOptions options) {
   if (options.file.empty()) {
     sink = std::make_shared<spdlog::sinks::stderr_sink_mt>();
   } else {
-    // spdlog answers with an exception: look first.
-    int file = open(options.file.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
-    if (file < 0) return absl::ErrnoToStatus(errno, absl::StrCat("cannot open ", options.file));
-    close(file);
-    sink = std::make_shared<spdlog::sinks::basic_file_sink_mt>(options.file);
+    REIN_ASSIGN_OR_RETURN(sink, LogFile::Open(options.file, options.max_bytes));
   }
   auto logger = std::make_shared<spdlog::logger>("rein", std::move(sink));
   logger->set_pattern("%Y-%m-%dT%H:%M:%S.%eZ %v", spdlog::pattern_time_type::utc);

@@ -6,10 +6,11 @@
 //   REIN_ASSIGN_OR_RETURN(auto log, Log::Create({.role = "trainer", .actor = "trainer-0"}));
 //   log->Info("loaded", {{"parameters", absl::StrCat(n)}});
 //
-// Each line is written at once. Thread-safe.
+// Each line is written at once. A file is bounded: once it is full it becomes FILE.1, that FILE.2, and so on. Thread-safe.
 
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -24,10 +25,13 @@ class logger;
 
 namespace rein::telemetry {
 
+inline constexpr int kOlderLogFiles = 4;  // FILE.1 is the newest of them
+
 struct LogOptions {
   std::string role;
   std::string actor;
   std::string file;  // empty: standard error
+  uint64_t max_bytes = 16 << 20;  // of the file, and of each of the kOlderLogFiles before it
 };
 
 class Log {

@@ -1,19 +1,37 @@
 #include "services/cli/command_flags.h"
 
+#include <cstdlib>
 #include <map>
+#include <optional>
 
+#include "absl/strings/str_cat.h"
 #include <CLI/CLI.hpp>
+
+#include "common/version/build_version.h"
+#include "services/cli/version_skew.h"
 
 namespace rein::cli {
 namespace {
 
+constexpr absl::Duration kAskVersion = absl::Seconds(2);
+
+// An older controller does what it knows; a person should know why the rest fails.
+void WarnOfSkew(ControllerClient& client) {
+  absl::StatusOr<v1::GetServerReply> server = client.GetServer(kAskVersion);
+  if (!server.ok()) return;  // the command itself says why
+  const std::optional<VersionSkew> skew = SkewOf(version::ThisBuild().release(), server->build().release());
+  if (skew.has_value()) Hint(absl::StrCat("warning: ", skew->both, ": ", skew->next, "\n"));
+}
+
 std::function<int()> WithController(Flags& flags, std::function<int(ControllerClient&)> call) {
   return [&flags, call = std::move(call)] {
+    setenv("GRPC_VERBOSITY", "NONE", 0);  // what gRPC would say beside the error
     absl::StatusOr<Connection> connection = FindConnection(flags.connection, flags.context);
     if (!connection.ok()) return PrintError(connection.status());
     absl::StatusOr<std::string> token = UseConnection(*connection);
     if (!token.ok()) return PrintError(token.status());
-    ControllerClient client(connection->server, *token);
+    ControllerClient client(connection->server, *token, TrustedAuthority(*connection));
+    WarnOfSkew(client);
     return call(client);
   };
 }

@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include <sys/resource.h>
 #include <yaml-cpp/yaml.h>
 
 #include "common/config/nearest_name.h"
@@ -145,6 +146,10 @@ absl::StatusOr<Connection> FindConnection(const Connection& flags, const std::st
                                              "\n  rein context set NAME    remembers one"));
 }
 
+std::string TrustedAuthority(const Connection& connection) {
+  return connection.tls.empty() ? connection.ca : connection.tls + "/ca.crt";
+}
+
 absl::StatusOr<std::string> UseConnection(const Connection& connection) {
   if (!connection.tls.empty()) {
     REIN_ASSIGN_OR_RETURN(tls::TlsFolder files, tls::OpenTlsFolder(connection.tls));
@@ -157,6 +162,10 @@ absl::StatusOr<std::string> UseConnection(const Connection& connection) {
   } else if (std::string remote = Remote(connection.server); !remote.empty()) {
     return absl::InvalidArgumentError(
         absl::StrCat("server ", remote, " is another machine: give --ca FILE (with --token-file) or --tls FOLDER"));
+  }
+  if (!connection.tls.empty() || !connection.token_file.empty()) {  // a crash must not write them to a disk
+    const rlimit none{0, 0};
+    setrlimit(RLIMIT_CORE, &none);
   }
   if (connection.token_file.empty()) return "";
   if (connection.tls.empty() && connection.ca.empty()) {

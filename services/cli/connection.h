@@ -41,4 +41,7 @@ absl::StatusOr<Connection> FindConnection(const Connection& flags, const std::st
 // Makes channels of this process use it, and returns the token ("" without one).
 absl::StatusOr<std::string> UseConnection(const Connection& connection);
 
+// PEM of the authority that channels of this process trust; empty: they are plaintext.
+std::string TrustedAuthority(const Connection& connection);
+
 }  // namespace rein::cli

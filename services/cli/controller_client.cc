@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <random>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 
@@ -10,6 +11,7 @@
 #include "common/rpc/channel.h"
 #include "common/rpc/grpc_status.h"
 #include "rein/v1/controller.grpc.pb.h"
+#include "services/cli/tls_probe.h"
 
 namespace rein::cli {
 namespace {
@@ -28,8 +30,8 @@ class ControllerClient::Stub {
  public:
   using Rpc = v1::ControllerService::Stub;
 
-  Stub(const std::string& server, const std::string& token)
-      : addresses_(server), token_(token), leads_(!addresses_.several()) {
+  Stub(const std::string& server, const std::string& token, const std::string& authority)
+      : addresses_(server), token_(token), authority_(authority), leads_(!addresses_.several()) {
     Connect();
   }
 
@@ -98,18 +100,25 @@ class ControllerClient::Stub {
           "the controller at ", addresses_.current(), " does not know this yet: it is older than this rein (rein version)"));
     }
     if (status.error_code() != grpc::StatusCode::UNAVAILABLE) return rpc::FromGrpc(status);
+    const bool untrusted = absl::StrContains(status.error_message(), "certificate verify failed") ||
+                           absl::StrContains(status.error_message(), "Hostname Verification Check failed");
+    if (!authority_.empty() && untrusted) {
+      const std::string why = WhyNotTrusted(addresses_.current(), authority_);
+      if (!why.empty()) return absl::UnavailableError(why);
+    }
     return absl::UnavailableError(absl::StrCat("no answer from the controller at ", addresses_.current(), " (",
                                                status.error_message(), ")"));
   }
 
   rpc::AddressList addresses_;
   const std::string token_;
+  const std::string authority_;
   std::unique_ptr<Rpc> rpc_;
   bool leads_;  // the one that is connected to, as far as is known
 };
 
-ControllerClient::ControllerClient(const std::string& server, const std::string& token)
-    : stub_(std::make_unique<Stub>(server, token)) {}
+ControllerClient::ControllerClient(const std::string& server, const std::string& token, const std::string& authority)
+    : stub_(std::make_unique<Stub>(server, token, authority)) {}
 ControllerClient::~ControllerClient() = default;
 
 absl::StatusOr<v1::SubmitReply> ControllerClient::Submit(const v1::SubmitRequest& request) {

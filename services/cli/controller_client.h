@@ -16,8 +16,9 @@ namespace rein::cli {
 
 class ControllerClient {
  public:
-  // `server` is host:port, several with commas; nothing is sent yet. `token` goes with each call; empty: none.
-  explicit ControllerClient(const std::string& server, const std::string& token = "");
+  // `server` is host:port, several with commas; nothing is sent yet. `token` goes with each call; empty: none. `authority`: the
+  // file that the server is trusted by, for errors to name; empty: none.
+  explicit ControllerClient(const std::string& server, const std::string& token = "", const std::string& authority = "");
   ~ControllerClient();
 
   absl::StatusOr<v1::SubmitReply> Submit(const v1::SubmitRequest& request);

@@ -4,8 +4,8 @@
 #include <algorithm>
 #include <fstream>
 #include <map>
+#include <optional>
 
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
@@ -22,6 +22,7 @@
 #include "services/cli/report_text.h"
 #include "services/cli/run_program.h"
 #include "services/cli/text_table.h"
+#include "services/cli/version_skew.h"
 
 namespace rein::cli {
 namespace {
@@ -40,20 +41,11 @@ std::string Minor(const std::string& release) {
   return parts.size() < 2 ? release : absl::StrCat(parts[0], ".", parts[1]);
 }
 
-int MinorNumber(const std::string& release) {
-  int number = 0;
-  std::vector<std::string> parts = absl::StrSplit(release, '.');
-  return parts.size() > 1 && absl::SimpleAtoi(parts[1], &number) ? number : 0;
-}
-
 Finding Versions(const Observed& seen) {
-  const std::string& theirs = seen.controller->build().release();
-  if (theirs == seen.own.release()) return {Finding::kGood, "version", absl::StrCat("rein and controller are ", theirs), ""};
-  const std::string both = absl::StrCat("rein ", seen.own.release(), ", controller ", theirs);
-  if (std::abs(MinorNumber(theirs) - MinorNumber(seen.own.release())) <= 1) {
-    return {Finding::kGood, "version", absl::StrCat(both, ": within one minor version, which works"), ""};
-  }
-  return {Finding::kFault, "version", both, "they must be within one minor version: update the older"};
+  const std::string &ours = seen.own.release(), &theirs = seen.controller->build().release();
+  if (theirs == ours) return {Finding::kGood, "version", absl::StrCat("rein and controller are ", theirs), ""};
+  if (std::optional<VersionSkew> skew = SkewOf(ours, theirs)) return {Finding::kFault, "version", skew->both, skew->next};
+  return {Finding::kGood, "version", absl::StrCat("rein ", ours, ", controller ", theirs, ": within one minor version, which works"), ""};
 }
 
 void ActorFindings(const Observed& seen, std::vector<Finding>& findings) {
@@ -111,7 +103,7 @@ Observed Look(const absl::StatusOr<Connection>& connection) {
   absl::StatusOr<std::string> token = UseConnection(*connection);
   seen.connected = token.status();
   if (!token.ok()) return seen;
-  ControllerClient client(connection->server, *token);
+  ControllerClient client(connection->server, *token, TrustedAuthority(*connection));
   client.GetServer(absl::Seconds(5)).IgnoreError();  // connects; the next is timed
   const absl::Time before = absl::Now();
   absl::StatusOr<v1::GetServerReply> reply = client.GetServer(absl::Seconds(5));
@@ -152,7 +144,7 @@ std::string LogOf(ControllerClient& client, const std::string& name) {
 }
 
 absl::Status Fill(const fs::path& folder, const Connection& connection, const std::string& token, const std::string& job) {
-  ControllerClient client(connection.server, token);
+  ControllerClient client(connection.server, token, TrustedAuthority(connection));
   absl::Status status = Write(folder / "server.json", JsonOr(client.GetServer()));
   absl::StatusOr<v1::ListActorsReply> actors = client.ListActors();
   status.Update(Write(folder / "actors.json", JsonOr(actors)));

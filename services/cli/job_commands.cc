@@ -349,7 +349,7 @@ int RunVersion(const absl::StatusOr<Connection>& connection, Format format) {
   if (!connection.ok()) return kExitOk;
   absl::StatusOr<std::string> token = UseConnection(*connection);
   if (!token.ok()) return PrintError(token.status());
-  ControllerClient client(connection->server, *token);
+  ControllerClient client(connection->server, *token, TrustedAuthority(*connection));
   absl::StatusOr<v1::GetServerReply> reply = client.GetServer(absl::Seconds(2));
   absl::StatusOr<v1::ListActorsReply> actors = client.ListActors();
   if (!reply.ok() || !actors.ok() || format != Format::kTable) return kExitOk;

@@ -113,7 +113,8 @@ ChildCommand Supervisor::CommandOf(const Service& service) const {
                        .log_file = LogOf(service)};
   // A restarted service keeps its ports.
   command.arguments = {"--name",  service.name,  "--listen",       service.address,
-                       "--admin", service.admin, "--address-file", AddressFileOf(service)};
+                       "--admin", service.admin, "--address-file", AddressFileOf(service),
+                       "--log-file", command.log_file, "--log-mib", absl::StrCat(options_.log_mib)};
   auto add = [&](std::vector<std::string> more) {
     command.arguments.insert(command.arguments.end(), more.begin(), more.end());
   };

@@ -1,11 +1,15 @@
 #include "services/controller/job_recorder.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <filesystem>
-#include <fstream>
 
 #include "absl/strings/str_cat.h"
+#include <fcntl.h>
 #include <nlohmann/json.hpp>
+#include <unistd.h>
+
+#include "common/files/append_whole.h"
 
 namespace rein::services {
 namespace {
@@ -61,10 +65,12 @@ void JobRecorder::AppendLine(const JobRecord& job, const std::string& file,
                              const std::string& line) {
   std::error_code error;
   std::filesystem::create_directories(job.output, error);
-  std::ofstream out(absl::StrCat(job.output, "/", file), std::ios::app);
-  out << line << "\n";
-  out.flush();
-  if (!out) log_.Warn("cannot write", {{"file", absl::StrCat(job.output, "/", file)}});
+  const std::string path = absl::StrCat(job.output, "/", file);
+  const int out = open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+  absl::Status written = out < 0 ? absl::ErrnoToStatus(errno, absl::StrCat("cannot open ", path))
+                                 : files::AppendWhole(out, path, line + "\n");
+  if (out >= 0) close(out);
+  if (!written.ok()) log_.Warn("a line is lost", {{"error", std::string(written.message())}});
 }
 
 TensorboardFile* JobRecorder::Tensorboard(const JobRecord& job) {

@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/files/disk_room.h"
 #include "common/status/status_macros.h"
 #include "services/controller/crc32c.h"
 
@@ -63,7 +64,7 @@ absl::StatusOr<std::unique_ptr<SegmentLog>> SegmentLog::Open(const std::string& 
                                                              SegmentOptions options) {
   std::error_code error;
   fs::create_directories(folder, error);
-  if (error) return absl::ErrnoToStatus(error.value(), absl::StrCat("cannot make ", folder));
+  if (error) return absl::ErrnoToStatus(error.value(), absl::StrCat("cannot make ", folder, files::DiskRoom(folder, error.value())));
   auto log = std::unique_ptr<SegmentLog>(new SegmentLog(folder, options));
   const std::vector<uint32_t> segments = log->List();
   if (options.shared) {
@@ -105,7 +106,10 @@ absl::Status SegmentLog::OpenSegment(uint32_t segment) {
   if (file_ >= 0) close(file_);
   const std::string path = PathOf(segment);
   file_ = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | (options_.shared ? O_EXCL : 0), 0644);
-  if (file_ < 0) return absl::ErrnoToStatus(errno, absl::StrCat("cannot open ", path));
+  if (file_ < 0) {
+    const int reason = errno;
+    return absl::ErrnoToStatus(reason, absl::StrCat("cannot open ", path, files::DiskRoom(path, reason)));
+  }
   struct stat status;
   if (fstat(file_, &status) != 0) return absl::ErrnoToStatus(errno, path);
   segment_ = segment;
@@ -160,7 +164,7 @@ absl::StatusOr<RecordPlace> SegmentLog::Append(const std::string& payload) {
     if (put < 0 && errno == EINTR) continue;
     if (put <= 0) {
       int reason = errno;  // the part that was written is overwritten by the next record
-      return absl::ErrnoToStatus(reason, absl::StrCat("cannot append to ", PathOf(segment_)));
+      return absl::ErrnoToStatus(reason, absl::StrCat("cannot append to ", PathOf(segment_), files::DiskRoom(folder_, reason)));
     }
     written += static_cast<size_t>(put);
   }
@@ -173,7 +177,8 @@ absl::StatusOr<RecordPlace> SegmentLog::Append(const std::string& payload) {
 absl::Status SegmentLog::Sync() {
   if (!unsynced_ || !options_.durable) return absl::OkStatus();
   if (fdatasync(file_) != 0) {
-    return absl::ErrnoToStatus(errno, absl::StrCat("cannot sync ", PathOf(segment_)));
+    const int reason = errno;
+    return absl::ErrnoToStatus(reason, absl::StrCat("cannot sync ", PathOf(segment_), files::DiskRoom(folder_, reason)));
   }
   unsynced_ = false;
   return absl::OkStatus();

@@ -1,10 +1,12 @@
 #include "services/controller/sqlite_database.h"
 
+#include <cerrno>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include <sqlite3.h>
 
+#include "common/files/disk_room.h"
 #include "common/status/status_macros.h"
 
 namespace rein::services {
@@ -12,7 +14,13 @@ namespace {
 
 absl::Status ErrorOf(sqlite3* handle, int code, const std::string& doing) {
   std::string text = absl::StrCat("store: ", sqlite3_errmsg(handle), " (", doing, ")");
-  switch (code & 0xff) {
+  const int primary = code & 0xff;
+  if (primary == SQLITE_FULL || primary == SQLITE_IOERR) {
+    const char* name = sqlite3_db_filename(handle, "main");
+    const std::string path = name == nullptr ? "" : name;
+    absl::StrAppend(&text, " in ", path, files::DiskRoom(path, primary == SQLITE_FULL ? ENOSPC : sqlite3_system_errno(handle)));
+  }
+  switch (primary) {
     case SQLITE_FULL:
       return absl::ResourceExhaustedError(text);
     case SQLITE_CONSTRAINT:

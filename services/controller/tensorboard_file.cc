@@ -8,6 +8,8 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include "common/files/append_whole.h"
+#include "common/files/disk_room.h"
 #include "common/status/status_macros.h"
 #include "services/controller/crc32c.h"
 
@@ -59,8 +61,11 @@ absl::StatusOr<std::unique_ptr<TensorboardFile>> TensorboardFile::Create(const s
   const std::string path = absl::StrCat(folder, "/events.out.tfevents.",
                                         static_cast<int64_t>(wall_seconds), ".rein.", getpid());
   int file = open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
-  if (file < 0) return absl::ErrnoToStatus(errno, absl::StrCat("cannot make ", path));
-  auto events = std::unique_ptr<TensorboardFile>(new TensorboardFile(file));
+  if (file < 0) {
+    const int reason = errno;
+    return absl::ErrnoToStatus(reason, absl::StrCat("cannot make ", path, files::DiskRoom(path, reason)));
+  }
+  auto events = std::unique_ptr<TensorboardFile>(new TensorboardFile(file, path));
   std::string version = EventAt(wall_seconds);
   PutBytes(version, 3, "brain.Event:2");
   REIN_RETURN_IF_ERROR(events->AppendRecord(version));
@@ -93,9 +98,7 @@ absl::Status TensorboardFile::AppendRecord(const std::string& payload) {
   PutFixed(record, MaskedCrc(length), 4);
   record += payload;
   PutFixed(record, MaskedCrc(payload), 4);
-  ssize_t written = write(file_, record.data(), record.size());
-  if (written == static_cast<ssize_t>(record.size())) return absl::OkStatus();
-  return absl::ErrnoToStatus(written < 0 ? errno : ENOSPC, "cannot append a TensorBoard event");
+  return files::AppendWhole(file_, path_, record);
 }
 
 }  // namespace rein::services

@@ -26,10 +26,11 @@ class TensorboardFile {
                       const std::vector<std::pair<std::string, double>>& scalars);
 
  private:
-  explicit TensorboardFile(int file) : file_(file) {}
+  TensorboardFile(int file, std::string path) : file_(file), path_(std::move(path)) {}
   absl::Status AppendRecord(const std::string& payload);
 
   int file_;
+  const std::string path_;
 };
 
 }  // namespace rein::services

@@ -10,6 +10,7 @@
 #include <CLI/CLI.hpp>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "common/http/admin_routes.h"
@@ -74,6 +75,12 @@ std::string CheckDevice(const std::string& device) {
                                                  : absl::StrCat("wants cpu or gpu:N, got '", device, "'");
 }
 
+// Keys and tokens are in memory: a crash must not write them to a disk.
+void NoCoreFile() {
+  const rlimit none{0, 0};
+  setrlimit(RLIMIT_CORE, &none);
+}
+
 void AddCommonFlags(CLI::App& app, const RoleSpec& spec, RoleFlags& flags, bool& version) {
   app.add_option("--listen", flags.listen, "host:port of the gRPC server; port 0: any free one")
       ->check(CheckAddress)
@@ -86,6 +93,10 @@ void AddCommonFlags(CLI::App& app, const RoleSpec& spec, RoleFlags& flags, bool&
   app.add_option("--tokens", flags.tokens, "File of user tokens (rein token add)");
   app.add_option("--name", flags.name, "Name of this actor; default: " + spec.role);
   app.add_option("--log-file", flags.log_file, "Append the log here instead of standard error");
+  app.add_option("--log-mib", flags.log_mib,
+                 absl::StrCat("A log file with so many MiB becomes FILE.1, that FILE.2, ...; ", telemetry::kOlderLogFiles, " are kept"))
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
   app.add_option("--address-file", flags.address_file,
                  "Write the addresses of both ports here once they listen");
   app.add_option("--advertise", flags.advertise,
@@ -137,7 +148,7 @@ RoleProcess::RoleProcess(RoleSpec spec, RoleFlags flags, std::unique_ptr<telemet
                                 {"why", std::string(refusal.message())}});
     if (on_refused_) on_refused_(path, caller, refusal);
   };
-  gate_ = std::make_shared<rpc::AccessGate>(files_.tokens.get(), refused);
+  gate_ = std::make_shared<rpc::AccessGate>(files_.tokens.get(), refused, &limit_);
   if (files_.tls.has_value()) {
     // Users come to the controller, with a token where they have no certificate.
     auto wanted = spec_.role == "controller" ? rpc::ClientCertificates::kOptional
@@ -162,8 +173,8 @@ void RoleProcess::AddRoutes(std::vector<http::Route> routes, int threads) {
 
 void RoleProcess::OnRefused(rpc::AccessGate::OnRefused call) { on_refused_ = std::move(call); }
 
-http::HttpOptions RoleProcess::HttpOptionsFor(const std::string& address) const {
-  return {.address = address, .tls = files_.tls, .tokens = files_.tokens.get()};
+http::HttpOptions RoleProcess::HttpOptionsFor(const std::string& address) {
+  return {.address = address, .tls = files_.tls, .tokens = files_.tokens.get(), .limit = &limit_};
 }
 
 void RoleProcess::OnListening(std::function<void(const std::string&, const std::string&)> call) {
@@ -351,8 +362,11 @@ int RunRole(RoleSpec spec, int argc, char** argv,
     if (checked.ok()) std::cout << program << ": flags and files are good\n";
     return ExitCode(checked);
   }
-  auto log =
-      telemetry::Log::Create({.role = spec.role, .actor = flags.name, .file = flags.log_file});
+  if (!flags.tls.empty() || !flags.tokens.empty()) NoCoreFile();
+  auto log = telemetry::Log::Create({.role = spec.role,
+                                     .actor = flags.name,
+                                     .file = flags.log_file,
+                                     .max_bytes = uint64_t{flags.log_mib} << 20});
   if (!log.ok()) {
     std::cerr << "error: " << log.status().message() << "\n";
     return ExitCode(log.status());

@@ -11,7 +11,7 @@
 //         });
 //   }
 //
-// Flags of every role: --listen --admin --advertise --name --tls --tokens --log-file --address-file --check --version;
+// Flags of every role: --listen --admin --advertise --name --tls --tokens --log-file --log-mib --address-file --check --version;
 // of all but the controller: --controller --device --threads.
 // Without --controller the fence is open: the process serves whoever calls. Without --tls only this
 // machine is listened to. --check reads flags and files as a start would, and leaves: 0, 2 or 3.
@@ -31,6 +31,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
+#include "common/access/call_limit.h"
 #include "common/access/user_tokens.h"
 #include "common/http/http_server.h"
 #include "common/rpc/access_gate.h"
@@ -64,6 +65,7 @@ struct RoleFlags {
   uint32_t rank = 0;               // of a trainer of several; another than 0 is called by rank 0 alone
   std::vector<std::string> peers;  // rank 0: host:port of the others
   std::string log_file;        // default: standard error
+  unsigned log_mib = 16;       // of the log file, and of each of the older ones that are kept
   std::string tls;             // folder with ca.crt, tls.crt, tls.key; empty: plaintext
   std::string tokens;          // file of user tokens; empty: none
   std::string address_file;    // gets "GRPC_ADDRESS ADMIN_ADDRESS" once both listen
@@ -106,7 +108,7 @@ class RoleProcess {
   // Who called a method that runs.
   access::Caller CallerOf(const grpc::ServerContext& context) const { return gate_->CallerOf(context); }
   // Options of one more HTTP server, secured as the admin port is.
-  http::HttpOptions HttpOptionsFor(const std::string& address) const;
+  http::HttpOptions HttpOptionsFor(const std::string& address);
 
   // Adds routes to the admin port, and threads to answer them; before Serve().
   void AddRoutes(std::vector<http::Route> routes, int threads = 0);
@@ -164,6 +166,7 @@ class RoleProcess {
   rpc::FenceGuard rank_lease_{clock_};  // of a rank that follows rank 0's fence
   rpc::ReplyCache replies_;
   const Files files_;
+  access::CallLimit limit_{clock_};
   std::shared_ptr<rpc::AccessGate> gate_;
   rpc::AccessGate::OnRefused on_refused_;
   std::function<void()> on_scrape_;

@@ -57,6 +57,7 @@ int main(int argc, char** argv) {
     std::unique_ptr<http::HttpServer> http;
     if (!openai.empty()) {
       http::HttpOptions options = process.HttpOptionsFor(openai);
+      options.limit = nullptr;  // the engine has its own queue
       options.threads = services::OpenAiDoor::kThreads;
       options.routes = door.Routes();
       options.max_body_bytes = 16 << 20;

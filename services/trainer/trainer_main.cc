@@ -33,11 +33,12 @@ int main(int argc, char** argv) {
   };
   spec.check_flags = [&](services::RoleFlags& flags) -> absl::Status {
     if (rank > 0 && static_cast<size_t>(rank) > ranks.peers.size()) {
-      return absl::InvalidArgumentError(absl::StrCat("--rank ", rank, ": --peers names ranks 1 to ",
-                                                     ranks.peers.size(), " only"));
+      const size_t world = ranks.peers.size() + 1;
+      return absl::InvalidArgumentError(absl::StrCat("--rank ", rank, " of ", world, world == 1 ? " rank" : " ranks", ": want 0 to ", world - 1,
+                                                     "; --peers names ranks 1, 2, ...: add this one there, for every rank, or start one trainer less"));
     }
     if (rank > 0) ranks.peers.clear();
-    flags.rank = static_cast<uint32_t>(rank);
+    flags.rank = ranks.rank = static_cast<uint32_t>(rank);
     flags.peers = ranks.peers;
     return absl::OkStatus();
   };

@@ -130,8 +130,17 @@ void TrainerServiceImpl::Observe(const v1::UpdateReply& reply) {
   }
 }
 
+absl::Status TrainerServiceImpl::CheckRank(const v1::LoadTrainerRequest& request) const {
+  if (ranks_.rank == 0 || (request.has_rank() && request.rank().rank() == ranks_.rank)) return absl::OkStatus();
+  const std::string called = request.has_rank() ? absl::StrCat("rank ", request.rank().rank(), " of ", request.rank().size())
+                                                : std::string("rank 0");
+  return absl::InvalidArgumentError(absl::StrCat("this trainer was started as rank ", ranks_.rank, " and is called as ", called,
+                                                    ": rank 0's --peers must name ranks 1, 2, ... in this order"));
+}
+
 absl::StatusOr<std::unique_ptr<TrainerSession>> TrainerServiceImpl::Open(
     const v1::LoadTrainerRequest& request) {
+  REIN_RETURN_IF_ERROR(CheckRank(request));
   parallel::GroupPlace place{.timeout = ranks_.timeout};
   if (request.has_rank()) {
     deps_.fence.Follow(request.fence());

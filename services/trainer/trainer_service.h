@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -20,6 +21,7 @@ struct TrainerRanks {
   std::vector<std::string> peers;  // rank 0: host:port of ranks 1, 2, ...; empty: none
   std::string host = "127.0.0.1";  // rank 0: what the others reach it by
   absl::Duration timeout = absl::Minutes(5);  // for joining, and for each collective
+  uint32_t rank = 0;  // what this process was started as; 0: it leads, or follows as whatever rank it is called
 };
 
 class TrainerServiceImpl final : public v1::TrainerService::Service {
@@ -60,6 +62,8 @@ class TrainerServiceImpl final : public v1::TrainerService::Service {
   template <typename Request, typename Reply>
   absl::StatusOr<Reply> OnAllRanks(const Request& request,
                                    absl::StatusOr<Reply> (TrainerSession::*work)(const Request&));
+  // INVALID_ARGUMENT for a call that means another rank: trying again does not help.
+  absl::Status CheckRank(const v1::LoadTrainerRequest& request) const;
   absl::StatusOr<v1::LoadTrainerReply> LoadSession(const v1::LoadTrainerRequest& request);
   absl::StatusOr<std::unique_ptr<TrainerSession>> Open(const v1::LoadTrainerRequest& request);
   void NoteFailure(const char* phase, const absl::Status& status);

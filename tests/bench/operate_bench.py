@@ -1,21 +1,25 @@
 #!/usr/bin/env python3
 """What operating costs, on this machine: JSON lines.
 
-    operate_bench.py BIN_FOLDER [scrape] [jobs] [paint] [tls]
+    operate_bench.py BIN_FOLDER [scrape] [jobs] [paint] [tls] [flood]
 
 scrape  GET /metrics of a controller with 200 actors                            (wants deploy/python installed)
 jobs    `rein get jobs`, and the page's list, with 10,000 jobs in the store
 paint   the first paint of the page, list and job, in Chromium, with those jobs (wants python3-selenium and Chromium)
 tls     processor time of a generator and the controller for the same job, over mutual TLS and without: rollouts of 3 and of 40 tokens
+flood   how long one tenant's calls take (over HTTPS) by themselves, and while another tenant calls without end
 """
 import argparse
 import contextlib
+import http.client
 import json
 import os
 import pathlib
 import sqlite3
+import ssl
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 import urllib.request
@@ -187,13 +191,60 @@ def mutual_tls(binaries, folder, tokens, updates):
                cost_percent=100 * (mutual / plain - 1))
 
 
+FLOOD = """
+import http.client, ssl, sys
+host, ca, token = sys.argv[1:]
+context = ssl.create_default_context(cafile=ca)
+while True:
+    line = http.client.HTTPSConnection(host, context=context)
+    try:
+        for _ in range(1000):
+            line.request("GET", "/api/jobs?limit=100", headers={"Authorization": "Bearer " + token})
+            line.getresponse().read()
+    except (OSError, http.client.HTTPException):
+        pass
+"""
+
+
+def flood(binaries, folder):
+    def rein(*command):
+        return subprocess.run([binaries / "rein", *command], cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
+
+    rein("certs", "init", "--dir", "certs")
+    tokens = {user: rein("token", "add", user, "--role", "viewer", "--tenant", user, "--file", "tokens.json") for user in ("ada", "bob")}
+    controller = Controller(binaries, folder, "--tls", folder / "certs/controller", "--tokens", folder / "tokens.json")
+    ca = folder / "certs/ca.crt"
+    line = http.client.HTTPSConnection(controller.admin, context=ssl.create_default_context(cafile=ca))
+
+    def call():
+        line.request("GET", "/api/jobs?limit=100", headers={"Authorization": "Bearer " + tokens["ada"]})
+        answer = line.getresponse()
+        answer.read()
+        assert answer.status == 200, answer.status
+        time.sleep(0.02)
+
+    for flooders in (0, 2):
+        others = [subprocess.Popen(["nice", "-n", "19", sys.executable, "-c", FLOOD, controller.admin, ca, tokens["bob"]]) for _ in range(flooders)]
+        time.sleep(2)
+        before = processor_seconds(controller.process.pid)
+        seconds = [one - 0.02 for one in timed(call, 500)]
+        used = processor_seconds(controller.process.pid) - before
+        for other in others:
+            other.kill()
+            other.wait()
+        figures("one_tenant_beside_a_flood" if flooders else "one_tenant_alone", seconds, p99_ms=1000 * sorted(seconds)[len(seconds) * 99 // 100],
+                controller_cpu_seconds=used)
+    controller.stop()
+
+
 def main():
     flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     flags.add_argument("bin", type=pathlib.Path)
-    flags.add_argument("parts", nargs="*", default=["scrape", "jobs", "paint", "tls"], choices=["scrape", "jobs", "paint", "tls", []])
+    flags.add_argument("parts", nargs="*", default=["scrape", "jobs", "paint", "tls", "flood"],
+                       choices=["scrape", "jobs", "paint", "tls", "flood", []])
     args = flags.parse_args()
     binaries = args.bin.resolve()
-    for part, call in (("scrape", scrape), ("jobs", lambda b, f: jobs(b, f, "paint" in args.parts)), ("tls", tls)):
+    for part, call in (("scrape", scrape), ("jobs", lambda b, f: jobs(b, f, "paint" in args.parts)), ("tls", tls), ("flood", flood)):
         if part in args.parts or (part == "jobs" and "paint" in args.parts):
             with tempfile.TemporaryDirectory() as folder:
                 call(binaries, pathlib.Path(folder))

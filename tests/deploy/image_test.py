@@ -60,7 +60,23 @@ class ImageTest(unittest.TestCase):
 
     def test_the_launcher_of_programs_lies_beside_the_reward_service(self):
         run = subprocess.run(["ldd", self.opt / "rein-sandbox"], capture_output=True, text=True)
-        self.assertNotEqual(run.returncode, 0, f"static, for an image without its libraries: {run.stdout}")
+        self.assertIn("statically linked", run.stdout, "for an image without its libraries")
+
+    def test_what_cuda_opens_by_name_is_packed(self):
+        if not shutil.which("cc"):
+            self.skipTest("cc is missing")
+        folder = self.root / "by-name"
+        lib, other = folder / "nvidia/cu13/lib", folder / "nvidia/cudnn/lib"
+        for path in (lib, other):
+            path.mkdir(parents=True)
+        build = lambda *words: subprocess.run(["cc", *words], cwd=folder, check=True, input="int one(void) { return 1; } int main(void) { return one(); }", text=True)
+        build("-shared", "-fPIC", "-Wl,-soname,libcublas.so.13", "-x", "c", "-", "-o", lib / "libcublas.so.13")
+        build("-x", "c", "-", "-x", "none", "-o", "program", "-Wl,--no-as-needed", lib / "libcublas.so.13", f"-Wl,-rpath,{lib}")
+        opened = ("libnvrtc.so.13", "libnvrtc-builtins.so.13.0", "libcublasLt.so.13", "libcudnn_graph.so.9", "libcudnn_engines_runtime_compiled.so.9")
+        for name in (*opened, "libnvrtc.alt.so.13", "libcudart_static.a"):
+            ((other if "cudnn" in name else lib) / name).write_text("x")
+        subprocess.run([ROOT / "deploy/packaging/collect_libraries", "--cuda", folder / "to", folder / "program"], check=True, capture_output=True)
+        self.assertEqual({path.name for path in (folder / "to").iterdir()}, {"libcublas.so.13", *opened})
 
     def test_the_bill_of_materials(self):
         bill = json.loads((self.opt / "sbom.spdx.json").read_text())

@@ -186,6 +186,40 @@ class PageTest(unittest.TestCase):
         self.until(lambda: "4 of 4 rollouts" in self.text(), "one prompt, by its link")
         self.assertTrue(self.browser.find_elements(By.CSS_SELECTOR, "svg.tokens rect"))
 
+    def test_ten_thousand_rollouts_are_read_without_lag(self):
+        """What is not on the screen is not drawn: the page stays as quick as with a few."""
+        self.open("#/", "seen")
+        self.browser.execute_script("""
+          const rollouts = [...Array(10000)].map((_, i) => ({ answer: "7", prompt: [{ role: "user", content: "question " + (i >> 3) }], rollout: {
+            group: { prompt: i >> 3 }, sibling: i & 7, advantage: (i & 7) - 3.5, reward: { reward: 1, parts: [{ name: "exact", score: 1 }] },
+            completion: { text: "an answer ".repeat(30), token_ids: [...Array(60).keys()], behaviour_logprobs: Array(60).fill(-1.5), finish_reason: "FINISH_REASON_STOP" } } }));
+          const body = JSON.stringify({ update: 3, matching: 10000, rollouts, token_texts: rollouts.map(() => [...Array(60)].map(() => " word")) });
+          const real = window.fetch;
+          window.fetch = async (path, o) => path.includes("/rollouts?") ? new Response(body) : real(path, o);
+          window.long = [];
+          new PerformanceObserver((list) => long.push(...list.getEntries().map((e) => e.duration))).observe({ type: "longtask" });
+          window.began = performance.now();
+          location.hash = "#/job/seen/rollouts?update=3&limit=10000";""")
+        self.until(lambda: "10000 of 10000 rollouts" in self.browser.execute_script("return (document.querySelector('[role=status]') || {}).textContent || ''"), "all of them", 60)
+        count = lambda what: self.browser.execute_script(f"return document.querySelectorAll('{what}').length")
+        self.until(lambda: count("svg.tokens rect") > 0 and count(".said span[class^=c]") > 0, "the first of them in full")
+        drawn = self.browser.execute_script("return performance.now() - began")
+        self.assertEqual(count(".rollout"), 10000)
+        self.assertLess(count("svg.tokens rect"), 60 * 400, "bars of what nobody sees")
+        self.assertLess(count(".said span"), 60 * 400, "tokens that nobody sees")
+        self.browser.execute_script("long.length = 0")
+        steps = []
+        for part in range(1, 21):  # from end to end, in leaps
+            steps.append(self.browser.execute_async_script("""
+              const done = arguments[arguments.length - 1], began = performance.now();
+              scrollTo(0, document.documentElement.scrollHeight * arguments[0] / 20);
+              requestAnimationFrame(() => requestAnimationFrame(() => done(performance.now() - began)));""", part))
+        self.until(lambda: self.browser.execute_script("return scrollY") > 100000, "the end")
+        print(f"10,000 rollouts: {drawn:.0f} ms to the first in full; a leap of 500 of them {sorted(steps)[10]:.0f} ms (median), at most {max(steps):.0f}; "
+              f"load {os.getloadavg()[0]:.1f}", file=sys.stderr)
+        self.assertLess(sorted(steps)[10], 500)
+        self.assertLess(drawn, 20000)
+
     def test_tokens_are_coloured_as_chosen(self):
         self.open("#/job/seen/rollouts?update=1", "update 1: 32 of 32")  # the first: little is certain yet
         coloured = lambda: self.browser.find_elements(By.CSS_SELECTOR, ".said span[class^=c]")

@@ -149,6 +149,19 @@ class CommandLineTest(unittest.TestCase):
             time.sleep(0.05)
         return message
 
+    def test_the_logs_of_services_are_bounded(self):
+        logs = self.folder / "home/logs"
+        logs.mkdir(parents=True)
+        (logs / "trainer-0.log").write_text("2026-01-01T00:00:00.000Z INFO role=trainer msg=old\n" * (1 << 15))
+        self.up("--log-mib", "1")
+        self.assertTrue((logs / "trainer-0.log.1").exists())
+        self.assertLess((logs / "trainer-0.log").stat().st_size, 1 << 16)
+        text = self.rein("logs", "trainer-0")
+        self.assertIn("msg=old\n", text, "what is kept is read too")
+        self.assertIn("msg=registered", text.splitlines()[-1])
+        self.assertEqual(len(self.rein("logs", "trainer-0", "--tail", "5").splitlines()), 5)
+        self.assertIn("--log-mib", self.rein("up", "--log-mib", "0", code=2))
+
     def test_a_taken_port_is_told(self):
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", 0))

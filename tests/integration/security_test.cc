@@ -9,6 +9,7 @@
 #include <grpcpp/generic/generic_stub.h>
 #include <gtest/gtest.h>
 
+#include "common/access/call_limit.h"
 #include "common/access/method_access.h"
 #include "common/rpc/channel.h"
 #include "common/rpc/grpc_status.h"
@@ -218,6 +219,43 @@ TEST_F(SecurityTest, ATokenCountsBeforeACertificate) {
   const char* path = "/rein.v1.ControllerService/Register";
   EXPECT_EQ(Call(stub, path).error_code(), kEntered);
   EXPECT_EQ(Call(stub, path, "wrong").error_code(), grpc::StatusCode::UNAUTHENTICATED);
+}
+
+// A tenant that calls without end is refused beyond its rate, before the method; another tenant's calls all come in.
+TEST_F(SecurityTest, AFloodOfOneTenantIsRefusedAndLeavesTheOthersAlone) {
+  const std::string flooding = access::NewToken(), calm = access::NewToken();
+  std::ofstream(Path("two.json")) << access::FormatUserTokens(
+      {{.user = "bob", .tenant = "physics", .role = UserRole::kViewer, .sha256 = access::DigestOf(flooding)},
+       {.user = "ada", .tenant = "maths", .role = UserRole::kViewer, .sha256 = access::DigestOf(calm)}});
+  tokens_ = *access::UserTokens::Open(Path("two.json"), clock_);
+  access::CallLimit limit(clock_, {.per_second = 50, .at_once = 50});
+  gate_ = std::make_shared<rpc::AccessGate>(tokens_.get(), nullptr, &limit);
+  auto server = Serve(rpc::ClientCertificates::kOptional);
+  const rpc::Credentials user = rpc::Credentials::TrustOnly(Path("good/ca.crt"));
+  const char* path = "/rein.v1.ControllerService/ListJobs";
+  std::atomic<bool> stop = false;
+  std::atomic<int> entered = 0, refused = 0, others = 0;
+  const absl::Time begin = absl::Now();
+  std::vector<std::thread> flood;
+  for (int i = 0; i < 4; ++i) {
+    flood.emplace_back([&] {
+      grpc::GenericStub stub(rpc::Connect(server->address(), user));
+      while (!stop) {
+        const grpc::StatusCode code = Call(stub, path, flooding).error_code();
+        ++(code == kEntered ? entered : code == grpc::StatusCode::RESOURCE_EXHAUSTED ? refused : others);
+      }
+    });
+  }
+  grpc::GenericStub stub(rpc::Connect(server->address(), user));
+  for (int i = 0; i < 60; ++i) {
+    EXPECT_EQ(Call(stub, path, calm).error_code(), kEntered) << i;
+    absl::SleepFor(absl::Milliseconds(25));
+  }
+  stop = true;
+  for (std::thread& thread : flood) thread.join();
+  EXPECT_LE(entered, 50 + 50 * absl::ToDoubleSeconds(absl::Now() - begin) + 1);
+  EXPECT_GT(refused, entered);
+  EXPECT_EQ(others, 0);
 }
 
 TEST_F(SecurityTest, OtherAddressesNeedTls) {

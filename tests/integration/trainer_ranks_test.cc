@@ -19,9 +19,9 @@ namespace {
 
 // One rank's process, but for the process.
 struct Rank {
-  explicit Rank(const std::vector<std::string>& peers, const std::string& address = "127.0.0.1:0")
+  explicit Rank(const std::vector<std::string>& peers, const std::string& address = "127.0.0.1:0", uint32_t rank = 0)
       : fence(clock),
-        service("cpu", {.peers = peers, .timeout = absl::Seconds(30)},
+        service("cpu", {.peers = peers, .timeout = absl::Seconds(30), .rank = rank},
                 {fence, replies, clock, metrics, *log,
                  [this](const absl::Status& status) { given_up.set_value(status); }}) {
     fence.Open();
@@ -124,6 +124,21 @@ TEST(TrainerRanksTest, AMissingRankIsNamed) {
   grpc::Status status = Load(*first.stub, &reply);
   EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE);
   EXPECT_THAT(status.error_message(), testing::HasSubstr("trainer rank 1: "));
+}
+
+TEST(TrainerRanksTest, APeerThatIsAnotherRankSaysSo) {
+  Rank second({}, "127.0.0.1:0", 2), third({}, "127.0.0.1:0", 1);  // in the other order
+  Rank first({second.server->address(), third.server->address()});
+  v1::LoadTrainerReply reply;
+  grpc::Status status = Load(*first.stub, &reply);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(status.error_message(), testing::MatchesRegex("trainer rank (1: .* as rank 2 and is called as rank 1|2: .* as rank 1 and is called as rank 2) of 3: "
+                                                            "rank 0's --peers must name ranks 1, 2, ... in this order"));
+  status = Load(*second.stub, &reply);
+  EXPECT_THAT(status.error_message(), testing::HasSubstr("was started as rank 2 and is called as rank 0"));
+  Rank right({}, "127.0.0.1:0", 1);
+  Rank leader({right.server->address()});
+  EXPECT_TRUE(Load(*leader.stub, &reply).ok());
 }
 
 TEST(TrainerRanksTest, ALoadThatMissedARankSucceedsOnceAllAreThere) {

@@ -33,7 +33,7 @@ import grpc
 from rein.environments import Environment, environment
 from rein.losses import Batch, Loss, Trained, loss, torch_loss
 from rein.scoring import Reward, judge, reasoning_gym, reward, trl, verl
-from rein.service import GRPC_OPTIONS as _OPTIONS, read as _read
+from rein.service import CLIENT_OPTIONS as _OPTIONS, read as _read
 from rein.v1 import controller_pb2 as pb, controller_pb2_grpc
 
 __all__ = ["Batch", "Client", "Environment", "Loss", "Reward", "Trained", "connect", "environment", "judge", "loss", "reasoning_gym", "reward",

@@ -1,6 +1,7 @@
 """What every service of this package shares: a gRPC server around one servicer."""
 from __future__ import annotations
 
+import json
 import os
 import pathlib
 from concurrent import futures
@@ -9,6 +10,9 @@ from typing import Any, Callable
 import grpc
 
 GRPC_OPTIONS = [("grpc.max_receive_message_length", 256 << 20), ("grpc.max_send_message_length", 256 << 20)]
+# A controller that others use too refuses a user's calls beyond a rate: later they are welcome.
+_LATER = {"maxAttempts": 5, "initialBackoff": "0.1s", "maxBackoff": "2s", "backoffMultiplier": 3, "retryableStatusCodes": ["RESOURCE_EXHAUSTED"]}
+CLIENT_OPTIONS = [*GRPC_OPTIONS, ("grpc.service_config", json.dumps({"methodConfig": [{"name": [{}], "retryPolicy": _LATER}]}))]
 
 
 def read(path: str | os.PathLike[str]) -> bytes:

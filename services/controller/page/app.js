@@ -266,16 +266,16 @@ function sampledIds(rollout) {
   });
 }
 
-// One bar for each token: its height and colour say how unlikely it was.
+// One bar for each token: its height and colour say how unlikely it was. Drawn once it is seen: there may be thousands of them.
 function tokenBars(rollout) {
   const logprobs = ((rollout.completion || {}).behaviour_logprobs || []).map(number), ids = sampledIds(rollout);
   if (logprobs.length === 0) return null;
   const width = 300 / logprobs.length;
-  return make("svg", { class: "tokens", viewBox: "0 0 300 34", preserveAspectRatio: "none", role: "img",
-    "aria-label": `log-probs of ${logprobs.length} tokens, least ${figure(Math.min(...logprobs))}` },
-  logprobs.map((logprob, i) => make("rect", { class: logprob < -3 ? "f1" : "f0", x: (i * width).toFixed(2), width: Math.max(width - 0.5, 0.4).toFixed(2),
-    y: (34 - Math.min(34, 3 - logprob * 5)).toFixed(1), height: Math.min(34, 3 - logprob * 5).toFixed(1) },
-  make("title", {}, `token ${ids[i]}: log-prob ${figure(logprob)}`))));
+  const bars = make("svg", { class: "tokens", viewBox: "0 0 300 34", preserveAspectRatio: "none", role: "img",
+    "aria-label": `log-probs of ${logprobs.length} tokens, least ${figure(logprobs.reduce((a, b) => Math.min(a, b)))}` });
+  return whenSeen(bars, () => bars.replaceChildren(...logprobs.map((logprob, i) => make("rect", { class: logprob < -3 ? "f1" : "f0",
+    x: (i * width).toFixed(2), width: Math.max(width - 0.5, 0.4).toFixed(2), y: (34 - Math.min(34, 3 - logprob * 5)).toFixed(1),
+    height: Math.min(34, 3 - logprob * 5).toFixed(1) }, make("title", {}, `token ${ids[i]}: log-prob ${figure(logprob)}`)))));
 }
 
 function rolloutCard(stored, colour) {

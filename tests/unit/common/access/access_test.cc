@@ -4,8 +4,11 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/resource.h>
 
 #include "common/access/audit_log.h"
+#include "common/access/call_limit.h"
 #include "common/access/caller.h"
 #include "common/access/method_access.h"
 #include "common/access/user_tokens.h"
@@ -141,6 +144,27 @@ TEST_F(UserTokensTest, MistakesAreNamed) {
   EXPECT_TRUE(absl::IsNotFound(UserTokens::Open("/nowhere/tokens.json", clock_).status()));
 }
 
+TEST(CallLimitTest, EachTenantHasItsOwn) {
+  sync::VirtualClock clock{absl::FromUnixSeconds(1'800'000'000)};
+  CallLimit limit(clock, {.per_second = 10, .at_once = 20});
+  const Caller ada = User(UserRole::kViewer), bob = CallerOfCertificate({UserUri("physics", "bob", UserRole::kAdmin)}),
+               eve = CallerOfCertificate({UserUri("maths", "eve", UserRole::kViewer)});
+  for (int i = 0; i < 20; ++i) EXPECT_TRUE(limit.Take(i % 2 == 0 ? ada : eve).ok()) << i;
+  EXPECT_EQ(limit.Take(ada), absl::ResourceExhaustedError("too many calls of tenant maths: at most 10 a second; try again in a moment"));
+  EXPECT_FALSE(limit.Take(eve).ok()) << "of the same tenant";
+  for (int i = 0; i < 20; ++i) EXPECT_TRUE(limit.Take(bob).ok()) << "not of his";
+  EXPECT_FALSE(limit.Take(bob).ok()) << "an admin's calls count too";
+  for (int i = 0; i < 1000; ++i) EXPECT_TRUE(limit.Take(Service("trainer")).ok());
+  for (int i = 0; i < 1000; ++i) EXPECT_TRUE(limit.Take(Caller{.local = true}).ok());
+  clock.Advance(absl::Milliseconds(500));
+  for (int i = 0; i < 5; ++i) EXPECT_TRUE(limit.Take(ada).ok()) << i;
+  EXPECT_FALSE(limit.Take(ada).ok());
+  clock.Advance(absl::Hours(1));
+  int taken = 0;
+  while (limit.Take(ada).ok()) ++taken;
+  EXPECT_EQ(taken, 20) << "no more is saved up";
+}
+
 class AuditLogTest : public ::testing::Test {
  protected:
   void SetUp() override { fs::remove(path_); }
@@ -170,6 +194,23 @@ TEST_F(AuditLogTest, GoesOnAfterARestartAndATornLine) {
   ASSERT_TRUE(summary.ok()) << summary.status();
   EXPECT_EQ(summary->lines, 3);
   EXPECT_THAT(Read(), HasSubstr("\"object\":\"digits-1\""));
+}
+
+// What a full disk had room for does not spoil what follows.
+TEST_F(AuditLogTest, HoldsTogetherAfterADiskWasFull) {
+  signal(SIGXFSZ, SIG_IGN);
+  auto log = AuditLog::Open(path_, clock_);
+  ASSERT_TRUE((*log)->Append({"ada", "Submit", "first", "OK"}).ok());
+  rlimit before, narrow;
+  getrlimit(RLIMIT_FSIZE, &before);
+  narrow = {fs::file_size(path_) + 20, before.rlim_max};
+  setrlimit(RLIMIT_FSIZE, &narrow);
+  EXPECT_FALSE((*log)->Append({"ada", "Submit", "second", "OK"}).ok());
+  setrlimit(RLIMIT_FSIZE, &before);
+  ASSERT_TRUE((*log)->Append({"ada", "Submit", "third", "OK"}).ok());
+  auto summary = VerifyAuditLog(path_);
+  ASSERT_TRUE(summary.ok()) << summary.status();
+  EXPECT_EQ(summary->lines, 2);
 }
 
 TEST_F(AuditLogTest, EveryChangeIsFound) {
