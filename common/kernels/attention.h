@@ -25,6 +25,14 @@ constexpr bool AttentionTakes(int64_t head_dim) {
   return head_dim == 32 || head_dim == 64 || head_dim == 96 || head_dim == 128 || head_dim == 256;
 }
 
+// The least head dim that is taken and holds so many; 0: there is none.
+constexpr int64_t AttentionDimAbove(int64_t width) {
+  for (int64_t dim : {32, 64, 96, 128, 256}) {
+    if (dim >= width) return dim;
+  }
+  return 0;
+}
+
 // Where the keys and values are; element strides of one token are given, heads of a token are C apart.
 struct KeyValues {
   const void* key = nullptr;    // bf16 or fp8

@@ -6,6 +6,7 @@
 #include "common/kernels/attention_launch.cuh"
 #include "common/kernels/attention_tile.cuh"
 #include "common/kernels/bf16_vector.cuh"
+#include "common/kernels/hopper.h"
 #include "common/kernels/launch_status.h"
 
 namespace rein::kernels {
@@ -24,7 +25,8 @@ struct GradientLayout {
   static constexpr int kWarps = kRows / 16 * kParts, kThreads = 32 * kWarps;
   static constexpr int kColumns = kDim / kParts;
   static constexpr int kTile = kRows * kTileStride<kDim>;
-  static constexpr int kBytes = 4 * kTile * 2 + 2 * kRows * 4;
+  // With two stages the next tiles are copied while the last ones are used.
+  static constexpr int Bytes(int stages) { return (1 + stages) * 2 * kTile * 2 + stages * 2 * kRows * 4; }
 };
 
 // Rows [first, first + kRows) of one head into shared memory, in the background; zeros beyond `length`.
@@ -45,11 +47,11 @@ __device__ void CopyRows(const void* from, int64_t stride, int64_t head, int beg
 // queries of a head and goes over the keys that they see, for dq. "Other" is what it goes over.
 template <int kDim, bool kOwnKeys, bool kRuled>
 __global__ void __launch_bounds__(GradientLayout<kDim>::kThreads)
-    AttendBackwardKernel(AttentionBackward r, const float* delta) {
+    AttendBackwardKernel(AttentionBackward r, const float* delta, int stages) {
   using L = GradientLayout<kDim>;
   extern __shared__ __align__(16) bf16 shared[];
-  bf16 *own1 = shared, *own2 = own1 + L::kTile, *other1 = own2 + L::kTile, *other2 = other1 + L::kTile;
-  float *tile_lse = reinterpret_cast<float*>(other2 + L::kTile), *tile_delta = tile_lse + kRows;  // of other queries
+  bf16 *own1 = shared, *own2 = own1 + L::kTile, *staged = own2 + L::kTile;
+  float* staged_sums = reinterpret_cast<float*>(staged + stages * 2 * L::kTile);  // of other queries: lse, delta
   const int64_t b = blockIdx.z;
   const int query_begin = r.query.begin[b], queries = LengthOf(r.query, b);
   const int key_begin = r.key.begin[b], keys = LengthOf(r.key, b);
@@ -105,96 +107,112 @@ __global__ void __launch_bounds__(GradientLayout<kDim>::kThreads)
   float sum1[L::kColumns / 8][4] = {};  // dq, or dk
   float sum2[kOwnKeys ? L::kColumns / 8 : 1][4] = {};  // dv
 
-  const int rounds = kOwnKeys ? group : 1;
-  for (int round = 0; round < rounds; ++round) {
-    const int head = kOwnKeys ? kv_head * group + round : own_head;
-    const float slope_log2 = kRuled ? ScoreTerms::SlopeLog2(r.rule, head) : 0.0f;
-    for (int other = other_begin; other < other_end; other += kRows) {
-      __syncthreads();  // whoever still reads the last tile
+  const int tiles = max(0, other_end - other_begin + kRows - 1) / kRows, total = (kOwnKeys ? group : 1) * tiles;
+  auto head_of = [&](int i) { return kOwnKeys ? kv_head * group + i / tiles : own_head; };
+  auto first_of = [&](int i) { return other_begin + i % tiles * kRows; };
+  auto fetch = [&](int i) {
+    if (i < total) {
+      bf16* to = staged + i % stages * 2 * L::kTile;
       if constexpr (kOwnKeys) {
-        copy_queries(head, other, other1, other2);
+        copy_queries(head_of(i), first_of(i), to, to + L::kTile);
+        float* sums = staged_sums + i % stages * 2 * kRows;
         if (threadIdx.x < kRows) {
-          tile_lse[threadIdx.x] = lse_log2(other + threadIdx.x, head);
-          tile_delta[threadIdx.x] = delta_of(other + threadIdx.x, head);
+          sums[threadIdx.x] = lse_log2(first_of(i) + threadIdx.x, head_of(i));
+          sums[kRows + threadIdx.x] = delta_of(first_of(i) + threadIdx.x, head_of(i));
         }
       } else {
-        copy_keys(other, other1, other2);
+        copy_keys(first_of(i), to, to + L::kTile);
       }
-      CommitCopies();
+    }
+    CommitCopies();
+  };
+  fetch(0);
+  for (int i = 0; i < total; ++i) {
+    if (stages > 1) {
+      fetch(i + 1);
+      WaitForCopies<1>();
+    } else {
       WaitForCopies<0>();
-      __syncthreads();
+    }
+    __syncthreads();
+    const int other = first_of(i);
+    const float slope_log2 = kRuled ? ScoreTerms::SlopeLog2(r.rule, head_of(i)) : 0.0f;
+    const bf16 *other1 = staged + i % stages * 2 * L::kTile, *other2 = other1 + L::kTile;
+    const float *tile_lse = staged_sums + i % stages * 2 * kRows, *tile_delta = tile_lse + kRows;
 #pragma unroll 1
-      for (int slice = 0; slice < kRows; slice += kSlice) {
-        float score[kSlice / 8][4] = {}, dweight[kSlice / 8][4] = {};
-        // As in AddTile(): own rows are the left matrix, other rows the right one.
-        const int left = (warp * 16 + lane % 16) * kTileStride<kDim> + lane / 16 * 8;
-        const int right = (slice + lane % 8 + lane / 16 * 8) * kTileStride<kDim> + lane / 8 % 2 * 8;
+    for (int slice = 0; slice < kRows; slice += kSlice) {
+      float score[kSlice / 8][4] = {}, dweight[kSlice / 8][4] = {};
+      // As in AddTile(): own rows are the left matrix, other rows the right one.
+      const int left = (warp * 16 + lane % 16) * kTileStride<kDim> + lane / 16 * 8;
+      const int right = (slice + lane % 8 + lane / 16 * 8) * kTileStride<kDim> + lane / 8 % 2 * 8;
 #pragma unroll
-        for (int k = 0; k < kDim; k += 16) {
-          uint32_t a1[4], a2[4];
-          LoadMatrices(a1, own1 + left + k);
-          LoadMatrices(a2, own2 + left + k);
+      for (int k = 0; k < kDim; k += 16) {
+        uint32_t a1[4], a2[4];
+        LoadMatrices(a1, own1 + left + k);
+        LoadMatrices(a2, own2 + left + k);
 #pragma unroll
-          for (int n = 0; n < kSlice / 16; ++n) {
-            uint32_t b1[4], b2[4];
-            LoadMatrices(b1, other1 + right + n * 16 * kTileStride<kDim> + k);
-            LoadMatrices(b2, other2 + right + n * 16 * kTileStride<kDim> + k);
-            Multiply(score[2 * n], a1, b1[0], b1[1]);
-            Multiply(score[2 * n + 1], a1, b1[2], b1[3]);
-            Multiply(dweight[2 * n], a2, b2[0], b2[1]);
-            Multiply(dweight[2 * n + 1], a2, b2[2], b2[3]);
-          }
+        for (int n = 0; n < kSlice / 16; ++n) {
+          uint32_t b1[4], b2[4];
+          LoadMatrices(b1, other1 + right + n * 16 * kTileStride<kDim> + k);
+          LoadMatrices(b2, other2 + right + n * 16 * kTileStride<kDim> + k);
+          Multiply(score[2 * n], a1, b1[0], b1[1]);
+          Multiply(score[2 * n + 1], a1, b1[2], b1[3]);
+          Multiply(dweight[2 * n], a2, b2[0], b2[1]);
+          Multiply(dweight[2 * n + 1], a2, b2[2], b2[3]);
         }
-        // score becomes the weight, dweight the gradient of the score.
+      }
+      // score becomes the weight, dweight the gradient of the score.
 #pragma unroll
-        for (int n = 0; n < kSlice / 8; ++n) {
+      for (int n = 0; n < kSlice / 8; ++n) {
 #pragma unroll
-          for (int i = 0; i < 4; ++i) {
-            const int in_tile = slice + n * 8 + lane % 4 * 2 + i % 2, other_row = other + in_tile;
-            const int query = kOwnKeys ? other_row : own_row[i / 2], key = kOwnKeys ? own_row[i / 2] : other_row;
-            const int distance = query - key;
-            const bool seen = query < queries && key < keys && (!r.causal || (distance >= 0 && distance < window));
-            const float dot = score[n][i];
-            const float exponent = bends ? terms.Exponent(dot, slope_log2, -distance) : dot * terms.scale_log2;
-            const float lse = kOwnKeys ? tile_lse[in_tile] : own_lse[i / 2];
-            const float weight = seen ? PowerOfTwoOf(exponent - lse) : 0.0f;
-            float slope = 1.0f;  // of the cap
-            if (kRuled && terms.tanh_scale != 0) {
-              const float t = terms.Tanh(dot);
-              slope = 1.0f - t * t;
-            }
-            score[n][i] = weight;
-            dweight[n][i] = weight * (dweight[n][i] - (kOwnKeys ? tile_delta[in_tile] : own_delta[i / 2])) * slope;
+        for (int i = 0; i < 4; ++i) {
+          const int in_tile = slice + n * 8 + lane % 4 * 2 + i % 2, other_row = other + in_tile;
+          const int query = kOwnKeys ? other_row : own_row[i / 2], key = kOwnKeys ? own_row[i / 2] : other_row;
+          const int distance = query - key;
+          const bool seen = query < queries && key < keys && (!r.causal || (distance >= 0 && distance < window));
+          const float dot = score[n][i];
+          const float exponent = bends ? terms.Exponent(dot, slope_log2, -distance) : dot * terms.scale_log2;
+          const float lse = kOwnKeys ? tile_lse[in_tile] : own_lse[i / 2];
+          const float weight = seen ? PowerOfTwoOf(exponent - lse) : 0.0f;
+          float slope = 1.0f;  // of the cap
+          if (kRuled && terms.tanh_scale != 0) {
+            const float t = terms.Tanh(dot);
+            slope = 1.0f - t * t;
           }
+          score[n][i] = weight;
+          dweight[n][i] = weight * (dweight[n][i] - (kOwnKeys ? tile_delta[in_tile] : own_delta[i / 2])) * slope;
         }
-        auto pack = [](const float (&x)[kSlice / 8][4], int k, uint32_t (&to)[4]) {
-          to[0] = PackBf16(x[2 * k][0], x[2 * k][1]);
-          to[1] = PackBf16(x[2 * k][2], x[2 * k][3]);
-          to[2] = PackBf16(x[2 * k + 1][0], x[2 * k + 1][1]);
-          to[3] = PackBf16(x[2 * k + 1][2], x[2 * k + 1][3]);
-        };
+      }
+      auto pack = [](const float (&x)[kSlice / 8][4], int k, uint32_t (&to)[4]) {
+        to[0] = PackBf16(x[2 * k][0], x[2 * k][1]);
+        to[1] = PackBf16(x[2 * k][2], x[2 * k][3]);
+        to[2] = PackBf16(x[2 * k + 1][0], x[2 * k + 1][1]);
+        to[3] = PackBf16(x[2 * k + 1][2], x[2 * k + 1][3]);
+      };
 #pragma unroll
-        for (int k = 0; k < kSlice / 16; ++k) {
-          uint32_t a1[4], a2[4];
-          pack(dweight, k, a1);
-          if constexpr (kOwnKeys) pack(score, k, a2);
-          const int across = (slice + k * 16 + lane % 16) * kTileStride<kDim> + part * L::kColumns + lane / 16 * 8;
+      for (int k = 0; k < kSlice / 16; ++k) {
+        uint32_t a1[4], a2[4];
+        pack(dweight, k, a1);
+        if constexpr (kOwnKeys) pack(score, k, a2);
+        const int across = (slice + k * 16 + lane % 16) * kTileStride<kDim> + part * L::kColumns + lane / 16 * 8;
 #pragma unroll
-          for (int n = 0; n < L::kColumns / 16; ++n) {
-            uint32_t c[4];
-            LoadMatricesTransposed(c, other1 + across + n * 16);
-            Multiply(sum1[2 * n], a1, c[0], c[1]);
-            Multiply(sum1[2 * n + 1], a1, c[2], c[3]);
-            if constexpr (kOwnKeys) {
-              LoadMatricesTransposed(c, other2 + across + n * 16);
-              Multiply(sum2[2 * n], a2, c[0], c[1]);
-              Multiply(sum2[2 * n + 1], a2, c[2], c[3]);
-            }
+        for (int n = 0; n < L::kColumns / 16; ++n) {
+          uint32_t c[4];
+          LoadMatricesTransposed(c, other1 + across + n * 16);
+          Multiply(sum1[2 * n], a1, c[0], c[1]);
+          Multiply(sum1[2 * n + 1], a1, c[2], c[3]);
+          if constexpr (kOwnKeys) {
+            LoadMatricesTransposed(c, other2 + across + n * 16);
+            Multiply(sum2[2 * n], a2, c[0], c[1]);
+            Multiply(sum2[2 * n + 1], a2, c[2], c[3]);
           }
         }
       }
     }
+    __syncthreads();  // the next fetch writes over this stage
+    if (stages == 1) fetch(i + 1);
   }
+  WaitForCopies<0>();
   const int own_length = kOwnKeys ? keys : queries, own_begin = kOwnKeys ? key_begin : query_begin;
   const int64_t heads = kOwnKeys ? r.kv_heads : r.heads;
   auto write = [&](const auto& sum, void* to, float scale) {
@@ -249,12 +267,13 @@ absl::Status Launch(const AttentionBackward& run, const float* delta, void* stre
   using L = GradientLayout<kDim>;
   auto* kernel = run.rule.window == 0 && !run.rule.bends_scores() ? AttendBackwardKernel<kDim, kOwnKeys, false>
                                                                   : AttendBackwardKernel<kDim, kOwnKeys, true>;
-  absl::Status status = Widen("AttendBackward", kernel, L::kBytes);
+  const int stages = L::Bytes(2) <= SharedMemoryOfBlock() ? 2 : 1, bytes = L::Bytes(stages);
+  absl::Status status = Widen("AttendBackward", kernel, bytes);
   if (!status.ok()) return status;
   const int64_t longest = kOwnKeys ? run.longest_key : run.longest_query;
   const dim3 grid(static_cast<unsigned>((longest + kRows - 1) / kRows),
                   static_cast<unsigned>(kOwnKeys ? run.kv_heads : run.heads), static_cast<unsigned>(run.sequences));
-  kernel<<<grid, L::kThreads, L::kBytes, static_cast<cudaStream_t>(stream)>>>(run, delta);
+  kernel<<<grid, L::kThreads, bytes, static_cast<cudaStream_t>(stream)>>>(run, delta, stages);
   return LaunchStatus("AttendBackward");
 }
 

@@ -329,6 +329,13 @@ bool KernelsTake(const at::Tensor& q_THC, int64_t value_dim) {
   return RunsKernels(q_THC) && value_dim == q_THC.size(2) && kernels::AttentionTakes(q_THC.size(2));
 }
 
+// Where keys and values differ in width, as those that latent attention expands do, the width at which the kernels take
+// both with zeros behind; else 0.
+int64_t WidthForKernels(const at::Tensor& q_THC, const at::Tensor& v_TKC) {
+  const int64_t key_dim = q_THC.size(2), value_dim = v_TKC.size(2);
+  return RunsKernels(q_THC) && key_dim != value_dim ? kernels::AttentionDimAbove(std::max(key_dim, value_dim)) : 0;
+}
+
 // First the sequences that decode one token, then those that prefill.
 at::Tensor PagedByKernels(const at::Tensor& q_THC, const SequenceView& view, int layer,
                           const AttentionRule& rule) {
@@ -380,6 +387,10 @@ at::Tensor Attention(const at::Tensor& q_THC, const at::Tensor& k_TKC, const at:
     const bool pages_fit = page_tokens >= 16 && std::has_single_bit(page_tokens);
     if (KernelsTake(q_THC, value_dim) && pages_fit) return PagedByKernels(q_THC, view, layer, rule);
     return AttendPages(q_THC, pages.key.to(q_THC.scalar_type()), pages.value.to(q_THC.scalar_type()), view, rule);
+  }
+  if (const int64_t width = WidthForKernels(q_THC, v_TKC); width > 0) {
+    auto wide = [&](const at::Tensor& x) { return at::constant_pad_nd(x, {0, width - x.size(2)}); };
+    return Attention(wide(q_THC), wide(k_TKC), wide(v_TKC), view, layer, rule).narrow(2, 0, v_TKC.size(2));
   }
   const bool cuda = q_THC.is_cuda();
   bool fused = cuda ? KernelsTake(q_THC, v_TKC.size(2)) : rule.plain() && v_TKC.size(2) == q_THC.size(2);

@@ -33,9 +33,10 @@
 #include "common/kernels/logits.h"
 #include "common/kernels/projection.h"
 #include "common/models/arena.h"
+#include "common/models/decoder_parameters.h"
+#include "common/nn/activation.h"
 #include "common/nn/attention.h"
 #include "common/nn/experts.h"
-#include "common/nn/activation.h"
 #include "common/nn/fp8.h"
 #include "common/nn/functions.h"
 #include "common/nn/head.h"
@@ -84,10 +85,10 @@ const ShapeOfModel& Shape(const std::string& name) {
 
 // FLOP of one trained token: products of body and head three times over (embedding lookup not counted), and
 // causal attention.
-double FlopPerToken(const ShapeOfModel& s, double length, bool gated = true) {
+double FlopPerToken(const ShapeOfModel& s, double length) {
   const double ffn = static_cast<double>(s.experts > 0 ? s.chosen * s.expert_ffn : s.ffn);
   const double body = s.layers * (1.0 * s.width * (s.heads + 2 * s.kv_heads) * s.head_dim +
-                                  1.0 * s.heads * s.head_dim * s.width + (gated ? 3.0 : 2.0) * s.width * ffn);
+                                  1.0 * s.heads * s.head_dim * s.width + 3.0 * s.width * ffn);
   const double attention = s.layers * 2.0 * length * s.heads * s.head_dim;  // causal forward
   return 6 * (body + 1.0 * s.vocabulary * s.width) + 3 * attention;
 }
@@ -151,11 +152,31 @@ void Train(const ShapeOfModel& shape, int64_t length, int64_t sequences, int upd
 
 // ---- families --------------------------------------------------------------------------------------
 
-// A small-* shape at the width of a 1B model: sixteen layers of 2048, the family's own head dim, grouping and feed-forward
-// width beside them. Windows grow to 1024.
+// FLOP of one trained token: its products with the matrices of the layers and the head, three times over, of experts as many as
+// it passes; and causal attention, windows not counted.
+double FlopPerToken(const models::DecoderSpec& spec, double length) {
+  double products = spec.tied_head ? 1.0 * spec.vocab_size * spec.state_dim() : 0;
+  for (const weights::ParameterSpec& p : models::DecoderParameters(spec)) {
+    if (p.shape.size() != 2 || p.name == "embedding.weight" || p.name == "position_embedding.weight") continue;
+    const bool expert = p.name.find(".experts.") != std::string::npos;
+    const double share = expert ? 1.0 * spec.experts.routing.chosen / spec.experts.routing.experts : 1.0;
+    products += share * static_cast<double>(p.shape[0]) * static_cast<double>(p.shape[1]);
+  }
+  double width = 2.0 * spec.head_dim;  // of a key and a value
+  if (spec.latent.latent_dim > 0) width = spec.latent.plain_dim + spec.latent.rotary_dim + spec.latent.value_dim;
+  double attention = 0;
+  for (int64_t n = 0; n < spec.num_layers; ++n) attention += spec.layer(n).recurrent ? 0 : length * spec.num_heads * width;
+  return 6 * products + 3 * attention;
+}
+
+// "mistral" of small-mistral, "deepseek-v2" of other-deepseek-v2.
+std::string FamilyOf(const std::string& shape) { return shape.substr(shape.find('-') + 1); }
+
+// Such a shape at the width of a 1B model: sixteen layers of 2048 (eight where there are experts), the family's own head
+// dim, grouping and feed-forward width beside them. Windows grow to 1024.
 ShapeOfModel Grown(ShapeOfModel shape) {
   const int64_t group = shape.heads / shape.kv_heads;
-  shape.name = "1b-" + shape.name.substr(std::strlen("small-"));
+  shape.name = "1b-" + FamilyOf(shape.name);
   shape.ffn = 8 * (shape.ffn * 2048 / shape.width / 8);
   shape.expert_ffn = 8 * (shape.expert_ffn * 2048 / shape.width / 8);
   shape.width = 2048 / shape.head_dim * shape.head_dim;  // families without a head_dim of their own divide by heads
@@ -171,16 +192,18 @@ ShapeOfModel Grown(ShapeOfModel shape) {
 }
 
 // One line for each: tokens/s and MFU of training on packed sequences of 4096 tokens, and the ratio of its MFU to Llama's,
-// which comes first. FLOP are those of the matrices and of causal attention without windows; a shared expert's are left out.
+// which comes first.
 void Families(const std::vector<std::string>& only) {
   constexpr int64_t kLength = 4096, kSequences = 8;
   constexpr int kUpdates = 3;
   std::vector<ShapeOfModel> shapes = {*FindShape("llama3.2-1b")};
   shapes[0].name = "1b-llama";
   shapes[0].vocabulary = 32000;
-  for (const std::string& name : ShapeNames("small-")) {
-    const bool wanted = only.empty() || std::find(only.begin(), only.end(), name.substr(std::strlen("small-"))) != only.end();
-    if (wanted) shapes.push_back(Grown(*FindShape(name)));
+  for (const char* prefix : {"small-", "other-"}) {
+    for (const std::string& name : ShapeNames(prefix)) {
+      const bool wanted = only.empty() || std::find(only.begin(), only.end(), FamilyOf(name)) != only.end();
+      if (wanted) shapes.push_back(Grown(*FindShape(name)));
+    }
   }
   double of_llama = 0;
   for (const ShapeOfModel& shape : shapes) {
@@ -198,7 +221,7 @@ void Families(const std::vector<std::string>& only) {
     }
     json line = TimeUpdates(policy, batch, kUpdates);
     const double mfu = line["tokens_per_second"].get<double>() *
-                       FlopPerToken(shape, kLength, policy.trainer().model().spec.gated) / 989.4e12;
+                       FlopPerToken(policy.trainer().model().spec, kLength) / 989.4e12;
     if (of_llama == 0) of_llama = mfu;
     line.update({{"bench", "families"}, {"family", shape.name}, {"mfu_of_989", mfu}, {"ratio_to_llama", mfu / of_llama}});
     Print(line);

@@ -100,6 +100,32 @@ TEST(AttentionGpuTest, PackedForwardAndBackwardMatchTheReference) {
   }
 }
 
+// As latent attention expands them.
+TEST(AttentionGpuTest, KeysAndValuesOfDifferentWidthsMatchTheReference) {
+  for (auto [key_dim, value_dim] : {std::pair{192, 128}, {24, 16}, {128, 192}}) {
+    nn::SequenceView view = nn::PackedSequences({300, 1, 77}, at::kCUDA);
+    at::Tensor q = at::randn({378, 8, key_dim}, Bf16()), k = at::randn({378, 8, key_dim}, Bf16()),
+               v = at::randn({378, 8, value_dim}, Bf16()), dy = at::randn({378, 8, value_dim}, Bf16());
+    std::vector<at::Tensor> first;
+    for (int run = 0; run < 3; ++run) {  // twice by kernels, then the reference
+      std::vector<at::Tensor> leaves;
+      for (const at::Tensor& x : {q, k, v}) leaves.push_back(x.to(run < 2 ? at::kBFloat16 : at::kFloat).clone().requires_grad_(true));
+      at::Tensor out = run < 2 ? nn::Attention(leaves[0], leaves[1], leaves[2], view, 0, 0.1)
+                               : nn::AttentionReference(leaves[0], leaves[1], leaves[2], view, 0.1);
+      out.backward(run < 2 ? dy : dy.to(at::kFloat));
+      std::vector<at::Tensor> results = {out.detach(), leaves[0].grad(), leaves[1].grad(), leaves[2].grad()};
+      if (run == 0) first = results;
+      for (size_t i = 0; i < results.size(); ++i) {
+        ASSERT_EQ(results[i].sizes(), first[i].sizes());
+        if (run == 1) {
+          EXPECT_TRUE(at::equal(results[i], first[i])) << key_dim << " " << i;
+        }
+        EXPECT_LE(RelativeError(first[i], results[i]), 2e-2) << key_dim << " " << i;
+      }
+    }
+  }
+}
+
 // A prompt packed once for its continuations: the bits of copies in the forward pass, their gradients but for
 // rounding, and the same ones twice.
 TEST(AttentionGpuTest, SharedPromptsMatchCopies) {

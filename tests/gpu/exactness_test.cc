@@ -14,6 +14,7 @@
 #include <map>
 #include <random>
 
+#include "common/models/row_bits.h"
 #include "common/policy/layer_trace.h"
 #include "common/policy/sequence_scorer.h"
 #include "rollout/engine/decoder_step_model.h"
@@ -121,6 +122,7 @@ TEST_P(ExactnessTest, GeneratorTrainerAndReferenceGiveTheSameBits) {
   settings.router.replay = routed;
   RandomPolicy policy(WriteModelFolder(Shape(), kLayers), settings,
                       trainer::Sft(trainer::Aggregation::kTokenMean));
+  EXPECT_TRUE(models::KeepsRowBits(policy.trainer().model().spec));  // what a job is held to
   const int64_t vocabulary = policy.trainer().model().spec.vocab_size;
   std::mt19937 random(11);
   Count by_trainer, by_reference, alone, of_temperature, of_options;
