@@ -38,9 +38,9 @@ weights::Registry TestRegistry() {
 
 int WeightReceiverMain(int argc, char** argv) {
   const bool given = argc == 2;
-  const auto gpu = static_cast<c10::DeviceIndex>(given ? std::atoi(argv[1]) : 0);
+  if (given) setenv("CUDA_VISIBLE_DEVICES", argv[1], 1);  // as every role sees its own GPU alone
   auto slots = policy::PolicySlots::Create(given ? models::DescribeModel(argv[0])->spec : TestSpec(),
-                                           {.device = at::Device(at::kCUDA, gpu)});
+                                           {.device = at::Device(at::kCUDA, 0)});
   if (!slots.ok()) {
     std::cerr << slots.status() << "\n";
     return 1;
