@@ -677,6 +677,7 @@ int Main(int argc, char** argv) {
   const std::string what = argc > 1 ? argv[1] : "";
   if (what == "--weight-receiver") return WeightReceiverMain(argc - 2, argv + 2);
   if (tensor::CudaDeviceCount() == 0) Die("this host shows no GPU");
+  at::empty({1}, at::TensorOptions(at::kCUDA));  // before the allocator is asked for anything
   if (const char* exact = std::getenv("REIN_EXACT")) kernels::KeepBits(std::string(exact) != "0");
   if (what == "train" && argc == 6) {
     Train(Shape(argv[2]), number(3), number(4), static_cast<int>(number(5)));
