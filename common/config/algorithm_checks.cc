@@ -202,7 +202,16 @@ class Checker {
     if (correction.mode() == v1::WEIGHT_MODE_TRUNCATE) {
       Unused("correction.low", "with correction.mode: truncate, which cuts large weights only");
     }
+    if (c_.staleness() == 0) Unused("when_stale", "while staleness is 0: then no rollout is of an older policy");
     const v1::RejectionConfig& reject = c_.reject();
+    const bool weighs = correction.mode() != v1::WEIGHT_MODE_NONE || reject.statistic() != v1::REJECTION_STATISTIC_NONE ||
+                        c_.has_mask_negative_above();
+    if (c_.when_stale() == v1::STALE_POLICY_CORRECT && !weighs && (c_.has_reinforce() || c_.recompute_old())) {
+      add_("when_stale", absl::StrCat("correct trains on rollouts however old, and with ",
+                                      c_.has_reinforce() ? "reinforce" : "recompute_old",
+                                      " nothing weighs them: set correction.mode, reject.statistic or "
+                                      "mask_negative_above, or when_stale: drop"));
+    }
     if (reject.statistic() == v1::REJECTION_STATISTIC_NONE) {
       for (const char* key : {"reject.low", "reject.high"}) {
         Unused(key, absl::StrCat("while ", kind_, ".reject.statistic is none"));

@@ -25,8 +25,8 @@ struct Version {
   auto operator<=>(const Version&) const = default;
 };
 
-// What becomes of requests that are being generated when weights change.
-enum class InFlight { kContinue, kFinish };
+// What becomes of requests that are being generated when weights change; see rein.v1.InFlightPolicy.
+enum class InFlight { kContinue, kFinish, kRecompute };
 
 struct DeviceMemory {
   void* arena = nullptr;

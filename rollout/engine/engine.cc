@@ -183,7 +183,7 @@ void Engine::RunCommands(std::unique_lock<std::mutex>& lock) {
 }
 
 void Engine::RunSwap(std::unique_lock<std::mutex>& lock) {
-  core_.AdmitNew(swap_ == nullptr || swap_->in_flight == InFlight::kContinue);
+  core_.AdmitNew(swap_ == nullptr || swap_->in_flight != InFlight::kFinish);
   if (swap_ == nullptr) return;
   if (swap_->in_flight == InFlight::kFinish && core_.in_flight()) return;
   Settle(lock);
@@ -191,7 +191,7 @@ void Engine::RunSwap(std::unique_lock<std::mutex>& lock) {
   std::shared_ptr<Swap> swap = std::move(swap_);
   lock.unlock();
   absl::Status status = swap->call();
-  if (status.ok()) core_.UseVersion(swap->version);
+  if (status.ok()) core_.UseVersion(swap->version, swap->in_flight == InFlight::kRecompute);
   core_.AdmitNew(true);
   lock.lock();
   if (status.ok()) version_ = swap->version;

@@ -59,6 +59,7 @@ class Engine {
   void Resume();
 
   // kContinue: sequences under way go on under the new weights, each token's version is kept.
+  // kRecompute: the same, once their keys and values were computed anew.
   // kFinish: they end under the old ones first, and new ones wait.
   // Calls `swap` on the engine's thread between two steps, and counts tokens to `version` once it
   // returned OK. DEADLINE_EXCEEDED when sequences that should finish first did not in time: then

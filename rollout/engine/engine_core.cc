@@ -117,7 +117,11 @@ EngineSnapshot EngineCore::Snapshot() const {
                                 .own_pages = pool_.CountOwn(sequence->pages)});
   }
   if (running_.size() >= static_cast<size_t>(options_.max_running)) return snapshot;
-  std::unordered_set<const Request*> seen;
+  // Whose prompt is being computed, or is about to be: siblings that need it too wait for its pages.
+  std::unordered_set<const Request*> computing, seen;
+  for (const SequencePtr& sequence : running_) {
+    if (sequence->computed_tokens < sequence->prompt_tokens) computing.insert(sequence->request.get());
+  }
   for (size_t i = 0; i < std::min(waiting_.size(), kMaxPlannedWaiting); ++i) {
     const Sequence& sequence = *waiting_[i];
     const Request* request = sequence.request.get();
@@ -132,6 +136,10 @@ EngineSnapshot EngineCore::Snapshot() const {
       std::vector<int32_t> pages = pool_.Match(version_, Reusable(sequence));
       view.cached_tokens = static_cast<int32_t>(pages.size()) * pool_.page_tokens();
       view.unused_pages = pool_.CountUnused(pages);
+      const int32_t whole = static_cast<int32_t>(sequence.prompt_tokens) / pool_.page_tokens();
+      if (view.started && options_.prefix_cache && static_cast<int32_t>(pages.size()) < whole) {
+        view.blocked = !computing.insert(request).second;
+      }
     }
     snapshot.waiting.push_back(view);
   }
@@ -396,11 +404,11 @@ void EngineCore::FailAll(const absl::Status& status) {
   pool_.Forget();
 }
 
-void EngineCore::UseVersion(const PolicyVersion& version) {
+void EngineCore::UseVersion(const PolicyVersion& version, bool recompute) {
   version_ = version;
   for (size_t i = running_.size(); i > 0; --i) {
     running_[i - 1]->computed_under.reset();
-    if (!running_[i - 1]->started()) PutBack(i - 1);
+    if (recompute || !running_[i - 1]->started()) PutBack(i - 1);
   }
   pool_.Forget();
 }

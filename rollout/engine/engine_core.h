@@ -88,9 +88,10 @@ class EngineCore {
   // Waits for the step under way; the errors of Step().
   absl::Status Settle();
 
-  // From now on tokens are sampled by this version; called after Settle() and the change of weights. Sequences with tokens go on with the keys and values they have; prompts that were
-  // being computed are begun anew.
-  void UseVersion(const PolicyVersion& version);
+  // From now on tokens are sampled by this version; called after Settle() and the change of weights. Prompts that
+  // were being computed are begun anew. Sequences with tokens go on with the keys and values they have, or, with
+  // `recompute`, after theirs were computed anew: then each later token has the log-prob that these weights give it.
+  void UseVersion(const PolicyVersion& version, bool recompute = false);
   // False: sequences that have no token yet wait.
   void AdmitNew(bool admit) { admit_new_ = admit; }
 

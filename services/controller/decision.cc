@@ -17,7 +17,7 @@ class Decider {
 
   Action Decide() const {
     for (auto rule :
-         {&Decider::Load, &Decider::Evaluate, &Decider::Collect, &Decider::Issue, &Decider::Generate,
+         {&Decider::Load, &Decider::Evaluate, &Decider::Collect, &Decider::DropStale, &Decider::Issue, &Decider::Generate,
           &Decider::Score, &Decider::ScoreReference, &Decider::UseTrainer, &Decider::Finish}) {
       if (MaybeAction action = (this->*rule)()) return *action;
     }
@@ -107,6 +107,11 @@ class Decider {
     return Action{.kind = ActionKind::kCollect, .count = s_.ready_groups};
   }
 
+  MaybeAction DropStale() const {
+    if (s_.stale.empty()) return std::nullopt;
+    return Action{.kind = ActionKind::kDropStale, .groups = s_.stale};
+  }
+
   // Rollouts for update u are begun once the weights of update u - 1 - staleness are in use.
   MaybeAction Issue() const {
     if (s_.plan.kind == Plan::Kind::kEvaluate || !s_.more_prompts) return std::nullopt;
@@ -140,6 +145,7 @@ class Decider {
   bool MayGenerate(const ActorView& generator, const WaitingGroup& group) const {
     if (!generator.loaded || !generator.has_weights || !Ready(generator.not_before)) return false;
     if (group.held_out) return generator.version == s_.current;
+    if (s_.plan.drains && generator.version.number < s_.current.number) return false;
     return generator.version.number >= group.oldest_version;
   }
 
@@ -258,6 +264,7 @@ class Decider {
       // Groups that are stored are trained on first: nothing new is generated for them.
       if (retraining && s_.plan.staleness == 0) continue;
       if (retraining && generator.version.number > s_.current.number) continue;
+      if (s_.plan.drains && generator.in_flight > 0) continue;
       action.actors.push_back(generator.name);
     }
     if (action.actors.empty()) return std::nullopt;

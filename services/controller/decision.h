@@ -27,6 +27,9 @@ struct Plan {
   bool greedy_sibling = false;     // one more, drawn greedily: a baseline, never trained on
   bool needs_signal = false;       // a group of equal rewards is dropped, and another prompt drawn
   uint32_t staleness = 0;          // updates that rollouts may be behind
+  bool out_of_order = false;       // an update takes what is scored first; false: in order of issue
+  bool drops_stale = false;        // what falls further behind is given up
+  bool drains = false;             // a generator gets new weights once its groups have ended
   bool reference = false;          // a KL term is used
   bool teacher = false;            // every batch is scored by a reference before it is trained on
   bool reward_models = false;      // references serve the job's reward models
@@ -82,7 +85,7 @@ struct Snapshot {
   Version current;                // weights that the consumed updates made
   bool training_pending = false;  // groups are in training(current.number + 1)
   uint64_t open_groups = 0;       // neither consumed nor dropped
-  uint64_t ready_groups = 0;      // scored ones before the first that is not, in order of issue
+  uint64_t ready_groups = 0;      // scored ones; in order: those before the first that is not
   bool more_prompts = false;      // the data has not ended
   bool has_checkpoint = false;
   uint64_t checkpoint_update = 0;  // of the newest
@@ -90,6 +93,7 @@ struct Snapshot {
   bool evaluating = false;         // or under way
   bool validating = false;         // and answers are left whose loss is not known
   bool exported = false;           // the final weights (the results of kCollect) were written
+  std::vector<WaitingGroup> stale;  // were begun by weights that no update takes any more
   std::vector<WaitingGroup> to_generate;
   std::vector<WaitingGroup> to_score;      // by the rewarder
   std::vector<WaitingGroup> to_reference;  // by the reference
@@ -113,6 +117,7 @@ enum class ActionKind {
   kValidate,        // the trainer scores some of the held-out answers
   kCollect,         // the first `count` scored groups are done
   kWriteResults,    // of kCollect, as a file
+  kDropStale,       // orders
   kIssue,           // count more groups
   kGenerate,        // orders, on actor
   kScore,           // orders, on actor

@@ -154,7 +154,8 @@ absl::StatusOr<uint64_t> Ledger::Issue(const v1::GroupId& id, uint32_t siblings)
 absl::Status Ledger::Generating(uint64_t order, const v1::PolicyVersion& version) {
   REIN_ASSIGN_OR_RETURN(Group * group,
                         Require(order, {GroupState::kIssued, GroupState::kGenerating}, "generate"));
-  group->version = version;
+  // What is asked for again, after some siblings were kept, is as old as these.
+  if (group->MissingSiblings().size() == group->siblings.size()) group->version = version;
   Enter(*group, GroupState::kGenerating);
   return Write(*group);
 }

@@ -51,7 +51,7 @@ struct Group {
   v1::GroupId id;
   uint64_t order = 0;
   GroupState state = GroupState::kIssued;
-  v1::PolicyVersion version;  // in use when generation began
+  v1::PolicyVersion version;  // in use when the generation of its first siblings began
   uint64_t update = 0;        // kTraining, kConsumed
   std::string reason;         // kDropped
   std::vector<Sibling> siblings;

@@ -17,6 +17,7 @@ namespace {
 constexpr absl::Duration kGenerateDeadline = absl::Hours(1);
 constexpr absl::Duration kReferenceDeadline = absl::Minutes(30);
 constexpr absl::Duration kScoreMargin = absl::Seconds(30);
+constexpr absl::Duration kAbortDeadline = absl::Seconds(10);
 
 // Which siblings to ask for next: the greedy one, if there is one, in a request of its own.
 std::vector<uint32_t> NextSiblings(const Group& group, const Plan& plan) {
@@ -204,6 +205,44 @@ bool RunLoop::Finish(std::map<Key, Work>& under_way, Key key, uint64_t call,
   }
   under_way.erase(work);
   return true;
+}
+
+void RunLoop::Abandon(Key key) {
+  if (auto work = generating_.find(key); work != generating_.end()) {
+    PooledActor* generator = pool_.Find(work->second.actor);
+    if (generator != nullptr && !plays()) {
+      v1::AbortGenerateRequest request;
+      *request.mutable_fence() = state_.FreshFence(generator->actor, "abort");
+      *request.add_groups() = key.first ? evaluation_->GroupOf(key.second) : ledger_->Find(key.second)->id;
+      // What it still writes would be ignored: this saves the time.
+      generator->generator->Abort(request, kAbortDeadline, [](const auto&) {});
+    }
+  }
+  for (auto* under_way : {&generating_, &scoring_, &referencing_}) {
+    const auto work = under_way->find(key);
+    if (work == under_way->end()) continue;
+    const uint64_t call = work->second.call;
+    episodes_.Forget(call);
+    Finish(*under_way, key, call, absl::OkStatus());
+  }
+  retries_.erase(key);
+  if (key.first) return;
+  const auto of_group = [&](const auto& item) { return item.first.first == key.second; };
+  std::erase_if(rewards_, of_group);
+  std::erase_if(references_, of_group);
+}
+
+void RunLoop::DropStale(const Action& action) {
+  for (const WaitingGroup& waiting : action.groups) {
+    const Group& group = *ledger_->Find(waiting.order);
+    Abandon({false, waiting.order});
+    state_.Check(ledger_->Drop(
+        waiting.order, absl::StrCat("when_stale: begun by version ", group.version.number(), ", and update ",
+                                    state_.job.updates_done + 1, " takes version ",
+                                    state_.job.updates_done - state_.plan.staleness, " or later")));
+    ++state_.stale_groups;
+  }
+  state_.Commit();
 }
 
 void RunLoop::OnGenerated(Key key, uint64_t call, const absl::Status& status) {

@@ -59,6 +59,9 @@ Plan PlanOf(const v1::JobConfig& config, uint64_t prompts) {
     plan.greedy_sibling = rl->advantage() == v1::ADVANTAGE_GREEDY_BASELINE;
     plan.needs_signal = rl->dynamic_sampling();
     plan.staleness = rl->staleness();
+    plan.out_of_order = rl->when_stale() == v1::STALE_POLICY_DROP || rl->when_stale() == v1::STALE_POLICY_CORRECT;
+    plan.drops_stale = rl->when_stale() == v1::STALE_POLICY_DROP;
+    plan.drains = config.rollout().in_flight() == v1::IN_FLIGHT_FINISH;
     plan.reference = rl->kl().coefficient() > 0;
     plan.scores = !config.rewards().empty();
   } else if (const std::optional<config::TextJob> text = config::TextJobOf(config)) {
@@ -232,11 +235,19 @@ Snapshot RunLoop::TakeSnapshot() {
   return snapshot;
 }
 
-// Rollouts of the group at `position` among the open ones are for update u; they may come from the
-// weights of u - 1 - staleness or later.
+// Rollouts of the group at `position` among the open ones are for update u (out of order: for the next one); they
+// may come from the weights of u - 1 - staleness or later.
 uint64_t RunLoop::OldestVersion(uint64_t position) const {
+  if (state_.plan.out_of_order) position = 0;
   uint64_t behind = state_.job.updates_done + position / state_.plan.groups_per_update;
   return behind - std::min<uint64_t>(behind, state_.plan.staleness);
+}
+
+// The next Update takes what was begun by the weights that it trains, or at most `staleness` Updates before.
+bool RunLoop::IsStale(const Group& group) const {
+  const bool begun = group.state == GroupState::kGenerating || group.state == GroupState::kFinished ||
+                     group.state == GroupState::kScored;
+  return begun && group.version.number() + state_.plan.staleness < state_.job.updates_done;
 }
 
 void RunLoop::AddGroups(Snapshot& snapshot) const {
@@ -249,7 +260,8 @@ void RunLoop::AddGroups(Snapshot& snapshot) const {
     if (retry != retries_.end()) waiting.not_before = retry->second.not_before;
     if (state == GroupState::kTraining) snapshot.training_pending = true;
     leading = leading && state == GroupState::kScored;
-    if (leading) ++snapshot.ready_groups;
+    if (leading || (state_.plan.out_of_order && state == GroupState::kScored)) ++snapshot.ready_groups;
+    if (state_.plan.drops_stale && IsStale(*ledger_->Find(order))) snapshot.stale.push_back(waiting);
     if (state == GroupState::kIssued || state == GroupState::kGenerating) {
       if (generating_.count(key) == 0) snapshot.to_generate.push_back(waiting);
     } else if (state == GroupState::kFinished) {
@@ -293,6 +305,8 @@ void RunLoop::Start(const Action& action) {
       return Collect(action.count);
     case ActionKind::kWriteResults:
       return WriteResults();
+    case ActionKind::kDropStale:
+      return DropStale(action);
     case ActionKind::kIssue:
       return Issue(action.count);
     case ActionKind::kGenerate:
@@ -438,16 +452,8 @@ void RunLoop::Validate() {
 }
 
 void RunLoop::ForgetEvaluation() {
+  for (uint64_t i = 0; i < evaluation_->items().size(); ++i) Abandon({true, i});
   evaluation_.reset();
-  std::erase_if(retries_, [](const auto& item) { return item.first.first; });
-  for (auto* under_way : {&generating_, &scoring_}) {
-    for (auto work = under_way->begin(); work != under_way->end();) {
-      const auto [key, item] = *work++;
-      if (!key.first) continue;
-      episodes_.Forget(item.call);
-      Finish(*under_way, key, item.call, absl::OkStatus());
-    }
-  }
 }
 
 void RunLoop::Issue(uint64_t count) {

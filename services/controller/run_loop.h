@@ -130,6 +130,10 @@ class RunLoop {
   // Some more lines of the job's results.
   void WriteResults();
 
+  // Ends all work for a group, on its actors too.
+  void Abandon(Key key);
+  bool IsStale(const Group& group) const;
+  void DropStale(const Action& action);
   // Ends the work of a group, or of all groups on an actor that left.
   bool Finish(std::map<Key, Work>& under_way, Key key, uint64_t call, const absl::Status& status);
   void Forget(std::map<Key, Work>& under_way, const std::string& actor);

@@ -74,6 +74,7 @@ struct RunState {
   WorkTimes times;
   std::vector<v1::Checkpoint> checkpoints;  // oldest first
   bool exported = false;
+  uint64_t stale_groups = 0;  // given up since the last Update
   uint64_t next_call = 1;
   std::optional<Outcome> outcome;
 

@@ -1,6 +1,7 @@
 #include "services/controller/trainer_work.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 
@@ -170,6 +171,7 @@ void TrainerWork::Publish(const std::vector<std::string>& actors) {
       trainer.actor, absl::StrCat("publish/", version_.lineage, ".", version_.number));
   *request.mutable_version() = ToProto(version_);
   request.set_deadline_seconds(absl::ToDoubleSeconds(kPublishDeadline));
+  if (run_.job.config.rollout().in_flight() == v1::IN_FLIGHT_RECOMPUTE) request.set_in_flight(v1::IN_FLIGHT_POLICY_RECOMPUTE);
   // One publish has one wire: receivers on a GPU first, the others by the next one.
   bool gpu = OnGpu(trainer.actor.device()) &&
              std::any_of(actors.begin(), actors.end(), [this](const std::string& name) {
@@ -341,8 +343,9 @@ void TrainerWork::Train(uint64_t count) {
   orders_ = run_.ledger.GroupsOf(update);
   if (orders_.empty()) {
     for (const auto& [order, state] : run_.ledger.open()) {
-      if (orders_.size() >= count || state != GroupState::kScored) break;
-      orders_.push_back(order);
+      if (orders_.size() >= count) break;
+      if (state == GroupState::kScored) orders_.push_back(order);
+      else if (!run_.plan.out_of_order) break;
     }
     if (!run_.Check(run_.ledger.Training(update, orders_)) || !run_.Commit()) return;
   }
@@ -431,6 +434,7 @@ void TrainerWork::Record(const v1::UpdateReply& reply) {
     AddMetric(record, "tokens_per_second", metric.value() / absl::ToDoubleSeconds(total));
   }
   AddMetric(record, "lineage", static_cast<double>(wanted_.lineage));
+  if (run_.plan.drops_stale) AddMetric(record, "stale_groups", static_cast<double>(std::exchange(run_.stale_groups, 0)));
   v1::JobEvent event;
   *event.mutable_update() = record;
   NoteSpan("train", absl::StrCat("update ", wanted_.number));

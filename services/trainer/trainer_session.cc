@@ -193,9 +193,7 @@ absl::StatusOr<v1::PublishReply> TrainerSession::Publish(const v1::PublishReques
   publication.arena = arena.mutable_data_ptr();
   publication.device = arena.is_cpu() ? 0 : arena.device().index();
   publication.deadline = absl::Seconds(request.deadline_seconds());
-  publication.in_flight = request.in_flight() == v1::IN_FLIGHT_POLICY_FINISH
-                              ? weights::InFlight::kFinish
-                              : weights::InFlight::kContinue;
+  publication.in_flight = weights::FromProto(request.in_flight());
   // More than a few copies from one GPU share its links: a broadcast is faster.
   const auto& to = request.receivers();
   const bool few = std::count_if(to.begin(), to.end(), [](const auto& r) { return !r.same_gpu(); }) <= kPeerCopies;

@@ -44,7 +44,8 @@ class HostArenas final : public ReceivingArenas {
     }
     return digests;
   }
-  absl::Status TakeIntoUse(const Version&, InFlight) override {
+  absl::Status TakeIntoUse(const Version&, InFlight in_flight) override {
+    in_flight_ = in_flight;
     active_ = 1 - active_;
     ++swaps_;
     return absl::OkStatus();
@@ -53,6 +54,7 @@ class HostArenas final : public ReceivingArenas {
   WeightPlan plan_;
   std::vector<char> arenas_[2];
   int active_ = 0, swaps_ = 0;
+  InFlight in_flight_ = InFlight::kContinue;
   uint64_t flip_byte_ = UINT64_MAX;
   absl::Duration freeze_ = absl::ZeroDuration();
 };
@@ -114,6 +116,18 @@ TEST_F(WeightChannelTest, EveryReceiverGetsTheSameBytes) {
   bytes_[17] ^= 1;
   EXPECT_TRUE(channel_->Send(Make(1, 1), {a.Address("a")})[0].status.ok());
   EXPECT_NE(a.receiver->digest(), b.receiver->digest());
+}
+
+TEST_F(WeightChannelTest, WhatBecomesOfRunningRequestsTravelsAlong) {
+  Role role;
+  uint64_t number = 0;
+  for (InFlight in_flight : {InFlight::kRecompute, InFlight::kContinue, InFlight::kFinish}) {
+    Publication publication = Make(1, number++);
+    publication.in_flight = in_flight;
+    const absl::Status status = channel_->Send(publication, {role.Address("a")})[0].status;
+    ASSERT_TRUE(status.ok()) << status;
+    EXPECT_EQ(role.arenas.in_flight_, in_flight);
+  }
 }
 
 TEST_F(WeightChannelTest, AFlippedBitIsRefusedAndTheOldWeightsStay) {

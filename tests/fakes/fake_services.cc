@@ -40,6 +40,7 @@ class FakeTrainer final : public services::Trainer {
   void Publish(const v1::PublishRequest& request, absl::Duration,
                rpc::Done<v1::PublishReply> done) override {
     ++fakes_.publishes;
+    if (fakes_.on_publish) fakes_.on_publish(request);
     v1::PublishReply reply;
     for (const v1::WeightReceiver& receiver : request.receivers()) {
       bool reference = receiver.name().rfind("reference", 0) == 0;
@@ -81,16 +82,21 @@ class FakeGenerator final : public services::Generator {
                 std::function<void(v1::Rollout)> on_rollout,
                 std::function<void(absl::Status)> done) override {
     absl::Status status = Ask(fakes_.on_generate, request);
+    const bool held = fakes_.holds && fakes_.holds(request);
+    auto answer = [&](std::function<void()> call) { held ? fakes_.Hold(std::move(call)) : fakes_.Later(std::move(call)); };
     for (uint32_t sibling : request.siblings()) {
       if (!status.ok()) break;
       v1::Rollout rollout = fakes_.generator_service.Generate(request, sibling);
       if (fakes_.on_rollout) fakes_.on_rollout(rollout);
-      fakes_.Later([rollout, on_rollout] { on_rollout(rollout); });
+      answer([rollout, on_rollout] { on_rollout(rollout); });
     }
-    fakes_.Later([status, done] { done(status); });
+    answer([status, done] { done(status); });
   }
-  void Abort(const v1::AbortGenerateRequest&, absl::Duration,
-             rpc::Done<v1::AbortGenerateReply>) override {}
+  void Abort(const v1::AbortGenerateRequest& request, absl::Duration,
+             rpc::Done<v1::AbortGenerateReply> done) override {
+    fakes_.aborted.insert(fakes_.aborted.end(), request.groups().begin(), request.groups().end());
+    fakes_.Later([done] { done(v1::AbortGenerateReply()); });
+  }
   void Status(absl::Duration, rpc::Done<v1::ActorStatusReply> done) override {
     v1::ActorStatusReply reply = fakes_.generator_service.Status();
     fakes_.Later([reply, done] { done(reply); });

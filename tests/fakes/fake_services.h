@@ -38,6 +38,9 @@ class FakeServices final : public services::ActorConnector {
   std::vector<std::string> environments;  // addresses that were connected to
   std::map<std::string, v1::EnvironmentResetRequest> episodes;
   std::function<void(v1::Rollout&)> on_rollout;  // changes what was generated
+  std::function<bool(const v1::GenerateRequest&)> holds;  // true: its answers wait for Release()
+  std::vector<v1::GroupId> aborted;
+  std::function<void(const v1::PublishRequest&)> on_publish;  // looks
 
   simulation::SimTruth truth;
   simulation::SimTrainerService trainer_service;
@@ -60,6 +63,12 @@ class FakeServices final : public services::ActorConnector {
   }
   size_t waiting() const { return answers_.size(); }
   void Later(std::function<void()> answer) { answers_.push_back(std::move(answer)); }
+  void Hold(std::function<void()> answer) { held_.push_back(std::move(answer)); }
+  // Hands what `holds` has held back to Pump().
+  void Release() {
+    holds = nullptr;
+    for (auto& answer : std::exchange(held_, {})) Later(std::move(answer));
+  }
 
   std::unique_ptr<services::Trainer> ConnectTrainer(const v1::Actor&) override;
   std::unique_ptr<services::Generator> ConnectGenerator(const v1::Actor&) override;
@@ -69,6 +78,7 @@ class FakeServices final : public services::ActorConnector {
 
  private:
   std::deque<std::function<void()>> answers_;
+  std::vector<std::function<void()>> held_;
 };
 
 }  // namespace rein::fakes

@@ -24,6 +24,8 @@ uint64_t FromEnvironment(const char* name, uint64_t fallback) {
 SimOptions OptionsOf(uint64_t seed) {
   SimOptions options{.seed = seed, .folder = absl::StrCat(testing::TempDir(), "/sim-", getpid())};
   options.staleness = seed % 4 == 3 ? 1 : 0;
+  if (options.staleness > 0) options.when_stale = static_cast<v1::StalePolicy>(1 + seed / 4 % 3);
+  options.drains = seed % 7 == 3;
   options.reference = seed % 3 == 1;
   options.texts = seed % 10 == 9;
   options.episodes = seed % 5 == 2;

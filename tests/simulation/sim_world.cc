@@ -70,6 +70,8 @@ v1::JobConfig SimWorld::MakeConfig() const {
   grpo.set_prompts(kGroups);
   grpo.set_group_size(kSiblings);
   grpo.set_staleness(options_.staleness);
+  grpo.set_when_stale(options_.when_stale);
+  if (options_.drains) config.mutable_rollout()->set_in_flight(v1::IN_FLIGHT_FINISH);
   if (options_.reference) grpo.mutable_kl()->set_coefficient(0.1);
   if (!options_.episodes) return config;
   v1::EnvironmentConfig& environment = *config.mutable_environment();
@@ -291,6 +293,10 @@ std::string SimWorld::CheckLedger(const services::Ledger& ledger) const {
     bool consumed = group.state == services::GroupState::kConsumed;
     bool dropped = group.state == services::GroupState::kDropped;
     if (consumed) ++by_update[group.update];
+    const bool bounded = !options_.texts && options_.when_stale != v1::STALE_POLICY_CORRECT;
+    if (consumed && bounded && group.version.number() + 1 + options_.staleness < group.update) {
+      return absl::StrCat("group ", order, " of version ", group.version.number(), " went into update ", group.update);
+    }
     if (dropped && group.reason.empty()) return absl::StrCat("group ", order, " has no reason");
     bool whole_pass = group.id.data_epoch() < job_.cursor_epoch;
     bool ahead = options_.staleness > 0;

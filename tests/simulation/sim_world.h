@@ -23,6 +23,8 @@ struct SimOptions {
   uint64_t seed = 1;
   bool faults = true;
   uint32_t staleness = 0;
+  v1::StalePolicy when_stale = v1::STALE_POLICY_WAIT;
+  bool drains = false;  // generators end what they write before they take weights
   bool reference = false;
   bool texts = false;  // SFT instead of GRPO
   bool episodes = false;  // completions of several turns, with an environment

@@ -78,14 +78,35 @@ absl::Status ReceiverClient::SendChunks() {
   return rpc::FromGrpc(stream->Finish());
 }
 
+InFlight FromProto(v1::InFlightPolicy policy) {
+  switch (policy) {
+    case v1::IN_FLIGHT_POLICY_FINISH:
+      return InFlight::kFinish;
+    case v1::IN_FLIGHT_POLICY_RECOMPUTE:
+      return InFlight::kRecompute;
+    default:
+      return InFlight::kContinue;
+  }
+}
+
+v1::InFlightPolicy ToProto(InFlight policy) {
+  switch (policy) {
+    case InFlight::kFinish:
+      return v1::IN_FLIGHT_POLICY_FINISH;
+    case InFlight::kRecompute:
+      return v1::IN_FLIGHT_POLICY_RECOMPUTE;
+    case InFlight::kContinue:
+      break;
+  }
+  return v1::IN_FLIGHT_POLICY_CONTINUE;
+}
+
 absl::Status ReceiverClient::Commit() {
   v1::CommitWeightsRequest request;
   Address(&request, "commit");
   for (uint64_t digest : publication_.digests) request.add_parameter_digests(digest);
   request.set_digest(CombineDigests(publication_.digests));
-  request.set_in_flight(publication_.in_flight == InFlight::kFinish
-                            ? v1::IN_FLIGHT_POLICY_FINISH
-                            : v1::IN_FLIGHT_POLICY_CONTINUE);
+  request.set_in_flight(ToProto(publication_.in_flight));
   grpc::ClientContext context;
   rpc::SetDeadline(context, deadline_ - absl::Now());
   v1::CommitWeightsReply reply;

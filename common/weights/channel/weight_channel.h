@@ -17,6 +17,7 @@
 #include "common/weights/weight_plan.h"
 #include "common/weights/weight_receiver.h"
 #include "rein/v1/policy.pb.h"
+#include "rein/v1/weights.pb.h"
 
 namespace rein::weights {
 
@@ -42,6 +43,10 @@ struct Outcome {
   std::string name;
   absl::Status status;  // OK: committed with the same digest
 };
+
+// One that is not known, from a newer peer, is kContinue.
+InFlight FromProto(v1::InFlightPolicy policy);
+v1::InFlightPolicy ToProto(InFlight policy);
 
 class WeightChannel {
  public:

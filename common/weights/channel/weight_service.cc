@@ -113,8 +113,7 @@ absl::Status WeightServiceImpl::Commit(WeightReceiver& receiver,
   }
   return receiver.Commit(FromProto(request.version()),
                          {request.parameter_digests().begin(), request.parameter_digests().end()},
-                         request.in_flight() == v1::IN_FLIGHT_POLICY_FINISH ? InFlight::kFinish
-                                                                            : InFlight::kContinue);
+                         FromProto(request.in_flight()));
 }
 
 grpc::Status WeightServiceImpl::CommitWeights(grpc::ServerContext*,

@@ -71,6 +71,29 @@ class DecoderStepModelTest : public testing::TestWithParam<std::string> {
     return completions;
   }
 
+  // Of each token of a completion, by the weights in use.
+  std::vector<float> LogprobsOfOnePass(const GenerateSpec& spec, const std::vector<uint32_t>& completion) {
+    std::vector<int64_t> tokens(spec.prompt.begin(), spec.prompt.end());
+    tokens.insert(tokens.end(), completion.begin(), completion.end());
+    const auto prompt = static_cast<int64_t>(spec.prompt.size()), drawn = static_cast<int64_t>(completion.size());
+    const at::Tensor hidden = slots_->decoder().Hidden(
+        at::tensor(tokens, at::kLong), nn::PackedSequences({static_cast<int64_t>(tokens.size())}, at::kCPU));
+    const at::Tensor targets = at::tensor(tokens, at::kLong).narrow(0, prompt, drawn);
+    const at::Tensor logprob =
+        slots_->decoder().Logprobs(hidden.narrow(0, prompt - 1, drawn), targets, 1.0).logprob_N.contiguous();
+    return {logprob.const_data_ptr<float>(), logprob.const_data_ptr<float>() + drawn};
+  }
+
+  // Takes the folder's weights into use, each multiplied by `scale`.
+  void UseScaled(double scale, const weights::Version& version) {
+    const weights::Registry& registry = slots_->registry();
+    at::Tensor arena = at::zeros({registry.arena_elements()});
+    ASSERT_TRUE(models::LoadWeights(folder_, description_, registry, arena).ok());
+    arena *= scale;
+    ASSERT_TRUE(slots_->Write(0, static_cast<const char*>(arena.const_data_ptr()), arena.nbytes()).ok());
+    ASSERT_TRUE(slots_->TakeIntoUse(version, weights::InFlight::kContinue).ok());
+  }
+
   const std::string folder_;
   models::ModelDescription description_;
   std::unique_ptr<policy::PolicySlots> slots_;
@@ -131,19 +154,46 @@ TEST_P(DecoderStepModelTest, LogprobsAreThoseOfOneForwardPass) {
   // A recurrence in chunks and one token at a time round differently.
   const double tolerance = description_.spec.delta.key_heads > 0 ? 1e-4 : 1e-5;
   for (auto& [key, done] : Generate({spec}, {})) {
-    std::vector<int64_t> tokens(spec.prompt.begin(), spec.prompt.end());
-    tokens.insert(tokens.end(), done.tokens.begin(), done.tokens.end());
-    at::Tensor hidden = slots_->decoder().Hidden(
-        at::tensor(tokens, at::kLong),
-        nn::PackedSequences({static_cast<int64_t>(tokens.size())}, at::kCPU));
+    const std::vector<float> wanted = LogprobsOfOnePass(spec, done.tokens);
     for (size_t i = 0; i < done.tokens.size(); ++i) {
-      int64_t before = static_cast<int64_t>(spec.prompt.size() + i) - 1;
-      at::Tensor target = at::tensor({int64_t{done.tokens[i]}}, at::kLong);
-      at::Tensor logprob =
-          slots_->decoder().Logprobs(hidden.narrow(0, before, 1), target, 1.0).logprob_N;
-      EXPECT_NEAR(done.logprobs[i], logprob.item<float>(), tolerance);
-      EXPECT_NEAR(done.untempered_logprobs[i], logprob.item<float>(), tolerance);
+      EXPECT_NEAR(done.logprobs[i], wanted[i], tolerance);
+      EXPECT_NEAR(done.untempered_logprobs[i], wanted[i], tolerance);
     }
+  }
+}
+
+// New weights arrive in the middle: with keys and values computed anew each later token is drawn from just what these
+// weights say, so that the trainer's forward pass by them has its log-prob; with those of the old weights it is not.
+TEST_P(DecoderStepModelTest, AfterKeysAndValuesWereComputedAnewLogprobsAreThoseOfTheNewWeights) {
+  at::NoGradGuard no_grad;
+  const double tolerance = description_.spec.delta.key_heads > 0 ? 1e-4 : 1e-5;
+  for (const bool recompute : {true, false}) {
+    ASSERT_TRUE(slots_->LoadFolder(folder_, description_).ok());
+    auto model = *DecoderStepModel::Create(*slots_, {.kv_tokens = 2048, .page_tokens = 4});
+    EngineCore core({}, *model, *text_, clock_, {});
+    core.UseVersion({1, 0});
+    const GenerateSpec spec = Spec(2, 11, 3);
+    Completions completions;
+    auto request = MakeRequest(
+        spec, {.on_sibling = [&](FinishedSibling s) { completions[{2, s.sibling}] = s; }, .on_end = [](absl::Status) {}},
+        model->limits(), *text_);
+    ASSERT_TRUE(request.ok()) << request.status();
+    core.Add(*request);
+    for (int i = 0; i < 5; ++i) ASSERT_TRUE(core.Step().ok());
+    ASSERT_TRUE(core.Settle().ok());
+    UseScaled(1.1, {1, 1});
+    core.UseVersion({1, 1}, recompute);
+    while (core.has_work()) ASSERT_TRUE(core.Step().ok());
+    double largest = 0;
+    for (auto& [key, done] : completions) {
+      ASSERT_EQ(done.versions.size(), 2u);
+      const size_t first = done.versions[0].tokens;
+      const std::vector<float> wanted = LogprobsOfOnePass(spec, done.tokens);
+      for (size_t i = first; i < done.tokens.size(); ++i) {
+        largest = std::max(largest, std::abs(double{done.logprobs[i]} - double{wanted[i]}));
+      }
+    }
+    recompute ? EXPECT_LT(largest, tolerance) : EXPECT_GT(largest, 10 * tolerance);
   }
 }
 

@@ -300,6 +300,40 @@ TEST_F(EngineCoreTest, EachTokenKeepsItsVersion) {
   ExpectAllRight();
 }
 
+// Six tokens of prompt make a full page of four: one sibling computes it, and the others share it again.
+TEST_F(EngineCoreTest, KeysAndValuesMayBeComputedAnewUnderNewWeights) {
+  for (bool cache : {true, false}) {
+    done_.clear();
+    Start({.prefix_cache = cache});
+    Add(1, {1, 2, 3, 4, 5, 6}, 3, 6);
+    Add(2, {9}, 1, 6);
+    for (int i = 0; i < 2; ++i) ASSERT_TRUE(core_->Step().ok());
+    const uint64_t before = model_->tokens_computed;
+    core_->UseVersion(kSecond, /*recompute=*/true);
+    EXPECT_EQ(core_->stats().kv_usage, 0);
+    EXPECT_TRUE(core_->in_flight());
+    Run();
+    for (uint32_t sibling : {0, 1, 2}) {
+      EXPECT_THAT((done_[{1, sibling}].versions), ElementsAre(VersionSpan{kFirst, 2}, VersionSpan{kSecond, 4}));
+    }
+    ExpectAllRight();
+    // 6 + 2 tokens of each of three, 1 + 2 of the other one, less a page for each of two; then 3 draws more of each.
+    EXPECT_EQ(model_->tokens_computed - before, 3u * 8 + 3 - (cache ? 2 * 4 : 0) + 4 * 3);
+  }
+}
+
+TEST_F(EngineCoreTest, WhatIsComputedAnewKeepsItsOrder) {
+  Start({.max_running = 2});
+  for (uint64_t prompt : {1, 2, 3}) Add(prompt, {7, static_cast<uint32_t>(prompt)}, 1, 4);
+  for (int i = 0; i < 2; ++i) ASSERT_TRUE(core_->Step().ok());
+  core_->UseVersion(kSecond, /*recompute=*/true);
+  Run();
+  ExpectAllRight();
+  EXPECT_THAT((done_[{1, 0}].versions), ElementsAre(VersionSpan{kFirst, 2}, VersionSpan{kSecond, 2}));
+  EXPECT_THAT((done_[{2, 0}].versions), ElementsAre(VersionSpan{kFirst, 2}, VersionSpan{kSecond, 2}));
+  EXPECT_THAT((done_[{3, 0}].versions), ElementsAre(VersionSpan{kSecond, 4})) << "it still waits behind the others";
+}
+
 TEST_F(EngineCoreTest, APromptHalfComputedBeginsAnewUnderNewWeights) {
   Start({.step_tokens = 8});
   Add(1, std::vector<uint32_t>(20, 3), 2, 2);

@@ -192,6 +192,23 @@ TEST_P(EngineTest, NewWeightsBetweenTwoTokens) {
             1000u);
 }
 
+TEST_P(EngineTest, NewWeightsMayComputeAnewWhatIsUnderWay) {
+  UseFirst();
+  Outcome outcome;
+  Hold(true);
+  ASSERT_TRUE(engine_->Submit(Spec(1, 1, 300), outcome.Callbacks()).ok());
+  WaitForSteps(1);
+  std::thread swap([&] { EXPECT_TRUE(Swap(kSecond, InFlight::kRecompute).ok()); });
+  while (!engine_->swap_pending()) std::this_thread::yield();
+  Hold(false);
+  swap.join();
+  EXPECT_TRUE(outcome.Wait().ok());
+  ASSERT_THAT(outcome.siblings_[0].versions, SizeIs(2));
+  const uint32_t first = outcome.siblings_[0].versions[0].tokens;
+  EXPECT_EQ(first + outcome.siblings_[0].versions[1].tokens, 300u);
+  EXPECT_EQ(model_.tokens_computed, (3 + first - 1) + (3 + first) + (300 - first - 1));
+}
+
 TEST_P(EngineTest, NewWeightsAfterWhatIsUnderWay) {
   UseFirst();
   Outcome before, after;

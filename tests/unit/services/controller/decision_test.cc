@@ -49,6 +49,46 @@ TEST(DecisionTest, StalenessLetsItIssueAheadButNotBeyondTheLastUpdate) {
   EXPECT_EQ(NextAction(s).count, 4);
 }
 
+TEST(DecisionTest, WhatIsStaleIsGivenUpBeforeOthersAreDrawn) {
+  Snapshot s = Healthy();
+  s.plan.staleness = 1;
+  s.plan.out_of_order = s.plan.drops_stale = true;
+  s.open_groups = 6;
+  s.stale = {Waiting(3), Waiting(4)};
+  const Action action = NextAction(s);
+  EXPECT_EQ(action.kind, ActionKind::kDropStale);
+  ASSERT_EQ(action.groups.size(), 2);
+  EXPECT_EQ(action.groups[1].order, 4);
+  s.stale.clear();
+  s.open_groups = 4;
+  EXPECT_EQ(NextAction(s).kind, ActionKind::kIssue);
+  EXPECT_EQ(NextAction(s).count, 4);
+}
+
+TEST(DecisionTest, AGeneratorThatDrainsTakesNothingNewAndThenTheWeights) {
+  Snapshot s = Healthy();
+  s.plan.staleness = 1;
+  s.plan.drains = true;
+  s.open_groups = 8;
+  s.to_generate = {{.order = 7, .oldest_version = 4}};
+  s.generators = {Generator("g0", {2, 4})};
+  s.generators[0].in_flight = 3;
+  EXPECT_EQ(NextAction(s).kind, ActionKind::kWait);
+  s.generators[0].in_flight = 0;
+  Action action = NextAction(s);
+  EXPECT_EQ(action.kind, ActionKind::kPublish);
+  EXPECT_THAT(action.actors, ElementsAre("g0"));
+  s.generators = {Generator("g0")};
+  s.generators[0].in_flight = 3;
+  EXPECT_EQ(NextAction(s).kind, ActionKind::kGenerate) << "under the newest weights it takes more";
+  s.plan.drains = false;
+  s.generators = {Generator("g0", {2, 4})};
+  s.generators[0].in_flight = 3;
+  EXPECT_EQ(NextAction(s).kind, ActionKind::kGenerate);
+  s.to_generate.clear();
+  EXPECT_EQ(NextAction(s).kind, ActionKind::kPublish) << "while they run";
+}
+
 TEST(DecisionTest, WeightsOfAnotherLineageAllowNothing) {
   Snapshot s = Healthy();
   s.generators = {Generator("g0", {1, 5})};
