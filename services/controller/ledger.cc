@@ -290,7 +290,6 @@ absl::Status Ledger::RollBack(uint64_t update) {
   for (auto& [order, group] : groups_) {
     bool trained = group.state == GroupState::kTraining || group.state == GroupState::kConsumed;
     if (!trained || group.update <= update) continue;
-    group.update = 0;
     Enter(group, GroupState::kScored);
     REIN_RETURN_IF_ERROR(Write(group));
   }
@@ -356,6 +355,21 @@ std::vector<uint64_t> Ledger::GroupsOf(uint64_t update) const {
   return orders;
 }
 
+std::vector<uint64_t> Ledger::Ready(bool in_order) const {
+  std::vector<uint64_t> orders;
+  for (const auto& [order, state] : open_) {
+    if (state == GroupState::kScored) orders.push_back(order);
+    else if (in_order) break;
+  }
+  if (in_order) return orders;
+  const auto place = [this](uint64_t order) {
+    const uint64_t update = groups_.at(order).update;
+    return update == 0 ? UINT64_MAX : update;
+  };
+  std::stable_sort(orders.begin(), orders.end(), [&](uint64_t a, uint64_t b) { return place(a) < place(b); });
+  return orders;
+}
+
 absl::StatusOr<v1::StoredRollout> Ledger::Read(uint64_t order, uint32_t sibling) {
   const Group* group = Find(order);
   if (group == nullptr || sibling >= group->siblings.size() || !group->siblings[sibling].stored) {
@@ -384,7 +398,7 @@ absl::StatusOr<v1::StoredRollout> Ledger::Read(uint64_t order, uint32_t sibling)
     if (!trained.ParseFromString(bytes)) return absl::DataLossError("a stored rollout's figures are damaged");
     stored.mutable_rollout()->MergeFrom(trained);
   }
-  stored.set_update(group->update);
+  if (group->state != GroupState::kScored) stored.set_update(group->update);
   return stored;
 }
 

@@ -52,7 +52,7 @@ struct Group {
   uint64_t order = 0;
   GroupState state = GroupState::kIssued;
   v1::PolicyVersion version;  // in use when the generation of its first siblings began
-  uint64_t update = 0;        // kTraining, kConsumed
+  uint64_t update = 0;        // kTraining, kConsumed; kScored: the one that it was rolled back from
   std::string reason;         // kDropped
   std::vector<Sibling> siblings;
 
@@ -91,6 +91,9 @@ class Ledger {
   const Group* Find(uint64_t order) const;
   // The groups of an update, in batch order.
   std::vector<uint64_t> GroupsOf(uint64_t update) const;
+  // Scored groups in the order in which Updates take them. `in_order`: as they were issued, up to the first that is not
+  // scored; else all, those that were rolled back first, Update by Update, so that the same batches are made again.
+  std::vector<uint64_t> Ready(bool in_order) const;
   // Groups that are neither consumed nor dropped, in order of issue.
   const std::map<uint64_t, GroupState>& open() const { return open_; }
   uint64_t consumed() const { return consumed_; }

@@ -101,11 +101,8 @@ void RunLoop::CloseFinished() {
 }
 
 void RunLoop::Collect(uint64_t count) {
-  std::vector<uint64_t> orders;
-  for (const auto& [order, state] : ledger_->open()) {
-    if (orders.size() >= count || state != GroupState::kScored) break;
-    orders.push_back(order);
-  }
+  std::vector<uint64_t> orders = ledger_->Ready(/*in_order=*/true);
+  orders.resize(std::min<size_t>(orders.size(), count));
   for (uint64_t order : orders) state_.Check(ledger_->Collect(order));
   state_.Commit();
 }

@@ -251,16 +251,14 @@ bool RunLoop::IsStale(const Group& group) const {
 }
 
 void RunLoop::AddGroups(Snapshot& snapshot) const {
+  snapshot.ready_groups = ledger_->Ready(!state_.plan.out_of_order).size();
   uint64_t position = 0;
-  bool leading = true;
   for (const auto& [order, state] : ledger_->open()) {
     const Key key{false, order};
     auto retry = retries_.find(key);
     WaitingGroup waiting{.order = order, .oldest_version = OldestVersion(position++)};
     if (retry != retries_.end()) waiting.not_before = retry->second.not_before;
     if (state == GroupState::kTraining) snapshot.training_pending = true;
-    leading = leading && state == GroupState::kScored;
-    if (leading || (state_.plan.out_of_order && state == GroupState::kScored)) ++snapshot.ready_groups;
     if (state_.plan.drops_stale && IsStale(*ledger_->Find(order))) snapshot.stale.push_back(waiting);
     if (state == GroupState::kIssued || state == GroupState::kGenerating) {
       if (generating_.count(key) == 0) snapshot.to_generate.push_back(waiting);

@@ -342,11 +342,9 @@ void TrainerWork::Train(uint64_t count) {
   const uint64_t update = run_.job.updates_done + 1;
   orders_ = run_.ledger.GroupsOf(update);
   if (orders_.empty()) {
-    for (const auto& [order, state] : run_.ledger.open()) {
-      if (orders_.size() >= count) break;
-      if (state == GroupState::kScored) orders_.push_back(order);
-      else if (!run_.plan.out_of_order) break;
-    }
+    orders_ = run_.ledger.Ready(!run_.plan.out_of_order);
+    orders_.resize(std::min<size_t>(orders_.size(), count));
+    std::sort(orders_.begin(), orders_.end());  // as it will be read after a restart
     if (!run_.Check(run_.ledger.Training(update, orders_)) || !run_.Commit()) return;
   }
   absl::StatusOr<TrainingBatch> batch = Batch(update, orders_);

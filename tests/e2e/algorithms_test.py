@@ -24,6 +24,7 @@ data: {train: data/train.jsonl, eval: {file: data/eval.jsonl, limit: 200}}
 %s: {max_completion_tokens: 3, %s}
 rewards: [{exact_match: {}}]
 trainer: {learning_rate: 1e-3}
+rollout: {in_flight: %s}
 """
 PREFER = """name: %s
 model: {job: start}
@@ -61,8 +62,11 @@ SINGLE = "updates: 16, prompts: 256"  # as many rollouts, each of its own prompt
 REINFORCED = {"grpo": GROUPS, "dr_grpo": GROUPS, "dapo": "updates: 16, prompts: 16", "gspo": GROUPS, "rloo": GROUPS,
               "ppo": "updates: 6, prompts: 256, critic: {learning_rate: 1e-3}", "reinforce_pp": SINGLE,
               "reinforce_pp_baseline": GROUPS, "remax": SINGLE, "cispo": GROUPS, "sapo": GROUPS, "gmpo": GROUPS,
-              "stale": GROUPS + ", staleness: 2"}
-VARIANTS = {"stale": "grpo"}
+              "stale_1": GROUPS + ", staleness: 1", "stale_4": GROUPS + ", staleness: 4",
+              "stale_drop": GROUPS + ", staleness: 1, when_stale: drop",
+              "stale_correct": GROUPS + ", staleness: 2, when_stale: correct"}
+# GRPO by rollouts of an older policy, each with another way to change weights under what is being written.
+IN_FLIGHT = {"stale_1": "finish", "stale_drop": "recompute"}
 PREFERRED = {"dpo": ("pairs", "pairs: 64", "1e-3"), "kto": ("marked", "sequences: 128", "1e-3"),
              "orpo": ("pairs", "pairs: 64", "1e-3"), "simpo": ("pairs", "pairs: 64", "1e-4")}
 
@@ -116,7 +120,12 @@ class AlgorithmsTest(unittest.TestCase):
                 continue
             name = algorithm.replace("_", "-")
             with self.subTest(algorithm):
-                self.rises(REINFORCE % (name, VARIANTS.get(algorithm, algorithm), keys), name, 0.15)
+                preset = "grpo" if algorithm.startswith("stale") else algorithm
+                self.rises(REINFORCE % (name, preset, keys, IN_FLIGHT.get(algorithm, "continue")), name, 0.15)
+                if preset == algorithm:
+                    continue
+                lags = {key for line in self.stack.metrics(name) for key in line if key.startswith("lag/")}
+                self.assertGreater(lags, {"lag/0"}, "rollouts of an older policy were trained on")
 
     def test_preferred(self):
         for algorithm, (data, keys, rate) in PREFERRED.items():

@@ -7,6 +7,7 @@
 #include "common/rpc/grpc_status.h"
 #include "common/status/status_macros.h"
 #include "common/weights/channel/ipc_memory.h"
+#include "common/weights/channel/weight_channel.h"
 #include "common/weights/digest.h"
 
 namespace rein::weights {
@@ -113,7 +114,7 @@ absl::Status WeightServiceImpl::Commit(WeightReceiver& receiver,
   }
   return receiver.Commit(FromProto(request.version()),
                          {request.parameter_digests().begin(), request.parameter_digests().end()},
-                         FromProto(request.in_flight()));
+                         weights::FromProto(request.in_flight()));
 }
 
 grpc::Status WeightServiceImpl::CommitWeights(grpc::ServerContext*,

@@ -286,6 +286,10 @@ TEST_F(JobReaderTest, ContradictionsOfAlgorithmsExplainThemselves) {
   EXPECT_THAT(report("rloo: {kl: {importance_weighted: true}}"), HasSubstr("those that sampled"));
   EXPECT_THAT(report("grpo: {correction: {mode: truncate}}"), HasSubstr("Set recompute_old: true"));
   EXPECT_THAT(report("grpo: {correction: {high: 3}}"), HasSubstr("while grpo.correction.mode is none"));
+  EXPECT_THAT(report("grpo: {when_stale: drop}"), HasSubstr("grpo.when_stale  has no effect while staleness is 0"));
+  EXPECT_THAT(report("grpo: {staleness: 1, when_stale: correct, recompute_old: true}"),
+              HasSubstr("with recompute_old nothing weighs them: set correction.mode"));
+  EXPECT_THAT(report("rloo: {staleness: 1, when_stale: correct}"), HasSubstr("with reinforce nothing weighs them"));
   EXPECT_THAT(report("rloo: {correction: {mode: truncate, low: 0.5}}"), HasSubstr("cuts large weights only"));
   EXPECT_THAT(report("grpo: {reject: {high: 3}}"), HasSubstr("while grpo.reject.statistic is none"));
   EXPECT_THAT(report("grpo: {reject: {statistic: token_k3, low: 0.5}}"), HasSubstr("never negative"));
@@ -293,7 +297,9 @@ TEST_F(JobReaderTest, ContradictionsOfAlgorithmsExplainThemselves) {
   EXPECT_THAT(report("grpo: {advantage: per_reward}"), HasSubstr("there is one"));
   for (const char* good : {"grpo: {reject: {statistic: sequence_mean_k1, low: 0.8, high: 1.2}}",
                            "grpo: {recompute_old: true, correction: {mode: mask, low: 0.5, high: 5}}",
-                           "rloo: {correction: {mode: truncate}}", "dapo: {clip: {dual: 3}}"}) {
+                           "rloo: {correction: {mode: truncate}}", "dapo: {clip: {dual: 3}}",
+                           "grpo: {staleness: 1, when_stale: correct}", "grpo: {staleness: 2, when_stale: drop}",
+                           "rloo: {staleness: 1, when_stale: correct, correction: {mode: truncate}}"}) {
     auto job = Read("name: a\nmodel: model\ndata: {train: train.jsonl}\nrewards: [{numeric: {}}]\n" +
                     std::string(good));
     EXPECT_TRUE(job.ok()) << job.status();

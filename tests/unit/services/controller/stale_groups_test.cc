@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <map>
+#include <optional>
+#include <string>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -24,9 +26,18 @@ class StaleGroupsTest : public RunLoopTest {
   // The first prompt that is asked for is not answered before Release().
   void HoldTheFirst() {
     services_.holds = [this](const v1::GenerateRequest& request) {
-      if (held_.empty()) held_ = request.group().SerializeAsString();
-      return request.group().SerializeAsString() == held_;
+      if (!held_.has_value()) held_ = request.group().SerializeAsString();
+      return request.group().SerializeAsString() == *held_;
     };
+  }
+
+  // So many steps and seconds: less than a lease.
+  void Steps(int count) {
+    for (int i = 0; i < count; ++i) {
+      run_->Step();
+      services_.Pump();
+      clock_.AdvanceTo(clock_.Now() + absl::Seconds(1));
+    }
   }
 
   // How far behind each consumed group was, by order of issue.
@@ -47,13 +58,13 @@ class StaleGroupsTest : public RunLoopTest {
     return sum;
   }
 
-  std::string held_;
+  std::optional<std::string> held_;
 };
 
 TEST_F(StaleGroupsTest, AnUpdateWaitsForItsSlowestUnlessToldOtherwise) {
   HoldTheFirst();
   Begin();
-  EXPECT_EQ(Run().state, v1::JOB_STATE_RUNNING);
+  Steps(50);
   EXPECT_EQ(job_.updates_done, 0) << "the first group is of the first update";
   services_.Release();
   EXPECT_EQ(Run().state, v1::JOB_STATE_SUCCEEDED);
@@ -70,7 +81,7 @@ TEST_F(StaleGroupsTest, WhatFallsTooFarBehindIsGivenUp) {
   EXPECT_EQ(first.reason, "when_stale: begun by version 0, and update 3 takes version 1 or later");
   ASSERT_EQ(services_.aborted.size(), 1) << "its generator was told";
   EXPECT_EQ(services_.aborted[0].SerializeAsString(), held_);
-  EXPECT_EQ(Sum("stale_groups"), 1);
+  EXPECT_GE(Sum("stale_groups"), 1);
   for (const auto& [order, lag] : Lags()) EXPECT_LE(lag, 1) << order;
   services_.Release();  // what comes too late is nobody's
   services_.Pump();
@@ -120,6 +131,28 @@ TEST_F(StaleGroupsTest, AGroupIsAsOldAsItsOldestSibling) {
   EXPECT_EQ(ledger->Find(order)->version.number(), 4);
 }
 
+// A trainer that was lost goes back: what was trained on first is trained on first again, whatever has come since.
+TEST_F(StaleGroupsTest, BatchesThatAreMadeAgainAreTheSame) {
+  auto ledger = *Ledger::Open(*store_, "job");
+  for (uint64_t order = 0; order < 6; ++order) {
+    v1::GroupId id;
+    id.set_prompt(order);
+    ASSERT_EQ(*ledger->Issue(id, 0), order);  // a text: scored at once
+  }
+  ASSERT_TRUE(ledger->Training(1, {2, 3}).ok());
+  ASSERT_TRUE(ledger->Consumed(1, {}).ok());
+  ASSERT_TRUE(ledger->Training(2, {1, 5}).ok());
+  EXPECT_THAT(ledger->Ready(false), ElementsAre(0, 4));
+  ASSERT_TRUE(ledger->RollBack(0).ok());
+  ASSERT_TRUE(store_->Commit().ok());
+  for (int restart = 0; restart < 2; ++restart) {
+    EXPECT_THAT(ledger->Ready(false), ElementsAre(2, 3, 1, 5, 0, 4));
+    EXPECT_THAT(ledger->Ready(true), ElementsAre(0, 1, 2, 3, 4, 5));
+    EXPECT_TRUE(ledger->GroupsOf(1).empty());
+    ledger = *Ledger::Open(*store_, "job");
+  }
+}
+
 TEST_F(StaleGroupsTest, GeneratorsAreToldToComputeKeysAndValuesAnew) {
   std::vector<v1::InFlightPolicy> told;
   services_.on_publish = [&](const v1::PublishRequest& request) { told.push_back(request.in_flight()); };
@@ -129,28 +162,23 @@ TEST_F(StaleGroupsTest, GeneratorsAreToldToComputeKeysAndValuesAnew) {
   EXPECT_EQ(std::count(told.begin(), told.end(), v1::IN_FLIGHT_POLICY_RECOMPUTE), static_cast<int64_t>(told.size()));
 }
 
-// Rollouts are held until the trainer has made another version: it must not be published before they have ended.
+// A group of update 2 is held until the trainer has made version 1: that must not be published before it has ended.
 TEST_F(StaleGroupsTest, GeneratorsFinishBeforeTheyTakeWeights) {
   for (const bool finish : {true, false}) {
     SetUp();
-    recorder_.updates.clear();
     job_.updates_done = 0;
     job_.config.mutable_rollout()->set_in_flight(finish ? v1::IN_FLIGHT_FINISH : v1::IN_FLIGHT_CONTINUE);
-    int asked = 0, held = 0, publishes_beside = 0;
-    services_.holds = [&](const v1::GenerateRequest&) { return ++asked > 2 && ++held <= 2; };  // those of update 2
-    services_.on_publish = [&](const v1::PublishRequest&) { publishes_beside += held > 0; };
+    train_ = std::make_unique<fakes::FakePrompts>(3);  // whose rewards never fail
+    int asked = 0, published = 0;
+    services_.holds = [&](const v1::GenerateRequest&) { return ++asked == 4; };
+    services_.on_publish = [&](const v1::PublishRequest&) { published += asked >= 4; };
     Begin();
-    Run([&] { return job_.updates_done == 1 && services_.waiting() == 0; });
-    for (int i = 0; i < 20; ++i) {
-      run_->Step();
-      services_.Pump();
-    }
+    Steps(50);
     EXPECT_EQ(job_.updates_done, 1);
-    EXPECT_EQ(held, 2);
-    EXPECT_EQ(publishes_beside, finish ? 0 : 1);
+    EXPECT_EQ(published, finish ? 0 : 1);
     services_.Release();
     EXPECT_EQ(Run().state, v1::JOB_STATE_SUCCEEDED);
-    EXPECT_GE(publishes_beside, finish ? 1 : 2);
+    EXPECT_GE(published, 4);
     run_.reset();
   }
 }
