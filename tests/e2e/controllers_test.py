@@ -86,8 +86,11 @@ class Controllers:
         assert self.epoch() == epoch + 1, "the stale controller took the lease"
 
 
-def check_secrets(box, pids):
-    for pid in pids:
+def check_secrets(controllers):
+    box = controllers.box
+    # A controller that lost its lease has ended, and rein up starts it again after a while.
+    controllers.waits_for(lambda: all(map(alive, box.pids())), "every service runs")
+    for pid in box.pids():
         assert PASSWORD.encode() not in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes(), "the password is an argument"
     for path in box.folder.rglob("*"):
         if path.is_file():
@@ -108,7 +111,7 @@ def main():
             controllers, wanted = Controllers(box, server), 1
             box.end_of(DISTURBED_SFT, code=0)
             controllers.check_the_waiting_one()
-            check_secrets(box, box.pids())
+            check_secrets(controllers)
             for name, disturb in (("calm", None), ("killed", controllers.kill), ("frozen", controllers.freeze)):
                 box.submit(GRPO, "name=" + name)
                 if disturb:
@@ -121,7 +124,7 @@ def main():
                 print(name, "has an exact ledger", flush=True)
             for log in (box.folder / "home").glob("audit-*.jsonl"):
                 box.rein("audit", "verify", str(log))
-            check_secrets(box, box.pids())
+            check_secrets(controllers)
             pids = box.pids()
         finally:
             box.down()

@@ -101,6 +101,24 @@ class DecoderStepModelTest : public testing::TestWithParam<std::string> {
   sync::RealClock clock_;
 };
 
+// Whether LibTorch's products of as many rows as the engine pads to give a row the same bits whatever the rows beside it.
+bool ProductsKeepRows() {
+  for (int64_t inner : {8, 24, 64}) {
+    for (int64_t width : {8, 24, 61, 64}) {
+      const at::Tensor weight = at::randn({width, inner}), row = at::randn({1, inner});
+      at::Tensor first;
+      for (int64_t blocks : {1, 2, 3, 4, 8, 16}) {
+        at::Tensor x = at::randn({blocks * kRowPadding, inner});
+        for (int64_t place : {int64_t{0}, x.size(0) - 1}) x.narrow(0, place, 1).copy_(row);
+        at::Tensor y = at::linear(x, weight);
+        if (!first.defined()) first = y[0].clone();
+        if (!at::equal(y[0], first) || !at::equal(y[-1], first)) return false;
+      }
+    }
+  }
+  return true;
+}
+
 // Largest relative difference of norms, by stage.
 std::vector<double> NormDifferences(const policy::LayerTrace& a, const policy::LayerTrace& b) {
   std::vector<double> largest(a.stages(), 0);
@@ -225,7 +243,13 @@ TEST_P(DecoderStepModelTest, PenaltiesCountWhatWasSeen) {
   }
 }
 
+// Wherever CheckRowsStable() does not object: it may do so only where LibTorch's own products are to blame, as with the oldest
+// of MKL's kernels.
 TEST_P(DecoderStepModelTest, TheBatchChangesNoBit) {
+  if (absl::Status stable = (*DecoderStepModel::Create(*slots_, {.kv_tokens = 4096, .page_tokens = 4}))->CheckRowsStable(); !stable.ok()) {
+    ASSERT_FALSE(ProductsKeepRows()) << stable;
+    GTEST_SKIP() << stable;
+  }
   std::vector<GenerateSpec> specs;
   for (uint64_t p = 0; p < 12; ++p) specs.push_back(Spec(p, 1 + 3 * p, 1 + p % 4));
   Completions together = Generate(specs, {});
@@ -290,13 +314,13 @@ TEST_P(DecoderStepModelTest, ExpertChoicesAreThoseOfOneForwardPass) {
 TEST_P(DecoderStepModelTest, RowsAreStableHere) {
   auto model = *DecoderStepModel::Create(*slots_, {.kv_tokens = 4096, .page_tokens = 4});
   absl::Status status = model->CheckRowsStable();
-  EXPECT_TRUE(status.ok()) << status;
+  EXPECT_TRUE(status.ok() || !ProductsKeepRows()) << status;
   ASSERT_TRUE(slots_->FillWithPattern().ok());
   at::NoGradGuard no_grad;
   at::Tensor hidden = slots_->decoder().Hidden(at::arange(8), nn::PackedSequences({8}, at::kCPU));
   EXPECT_TRUE(hidden.isfinite().all().item<bool>());
   EXPECT_GT(hidden.abs().max().item<float>(), 0);
-  EXPECT_TRUE(model->CheckRowsStable().ok());
+  EXPECT_EQ(model->CheckRowsStable().ok(), status.ok()) << "other weights, the same products";
 }
 
 TEST_P(DecoderStepModelTest, BadSizesAreRefused) {
