@@ -113,6 +113,7 @@ class AlgorithmsTest(unittest.TestCase):
         before, after = (result.get("accuracy", 0) for result in self.stack.job(name)["evals"])
         print(f"{name:24} {before:.3f} -> {after:.3f}", flush=True)
         self.assertGreater(after, before + least, name)
+        return after
 
     def test_reinforced(self):
         for algorithm, keys in REINFORCED.items():
@@ -121,9 +122,10 @@ class AlgorithmsTest(unittest.TestCase):
             name = algorithm.replace("_", "-")
             with self.subTest(algorithm):
                 preset = "grpo" if algorithm.startswith("stale") else algorithm
-                self.rises(REINFORCE % (name, preset, keys, IN_FLIGHT.get(algorithm, "continue")), name, 0.15)
+                after = self.rises(REINFORCE % (name, preset, keys, IN_FLIGHT.get(algorithm, "continue")), name, 0.15)
                 if preset == algorithm:
                     continue
+                self.assertGreater(after, 0.9, "what synchronous updates reach")
                 lags = {key for line in self.stack.metrics(name) for key in line if key.startswith("lag/")}
                 self.assertGreater(lags, {"lag/0"}, "rollouts of an older policy were trained on")
 
