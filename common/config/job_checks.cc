@@ -11,14 +11,13 @@
 #include "common/config/host_port.h"
 #include "common/config/job_kind.h"
 #include "common/config/job_reader.h"
+#include "common/config/name.h"
 #include "common/config/nearest_name.h"
 #include "common/config/reward_checks.h"
 #include "common/config/schema.h"
 
 namespace rein::config {
 namespace {
-
-constexpr size_t kMaxNameLength = 63;
 
 class JobChecker {
  public:
@@ -57,13 +56,7 @@ class JobChecker {
 
   void CheckName() {
     const std::string& name = job_.name();
-    bool fits =
-        !name.empty() && name.size() <= kMaxNameLength && name.front() != '-' &&
-        name.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789-") == std::string::npos;
-    if (Given("name") && !fits) {
-      Add("name", absl::StrCat("wants at most ", kMaxNameLength,
-                               " of a-z, 0-9 and -, not - in front; got '", name, "'"));
-    }
+    if (Given("name") && !IsName(name)) Add("name", absl::StrCat("wants ", kNameRule, "; got '", name, "'"));
   }
 
   bool Generates() const {
@@ -293,6 +286,9 @@ class JobChecker {
       Add("placement.mode", absl::StrCat("wants shared, or {trainer: [...], rollout: [...], "
                                          "reference: [...]}; got '",
                                          placement.mode(), "'"));
+    }
+    if (placement.has_group() && !IsName(placement.group())) {
+      Add("placement.group", absl::StrCat("wants ", kNameRule, "; got '", placement.group(), "'"));
     }
     CheckDevices("placement.trainer", placement.trainer());
     CheckDevices("placement.rollout", placement.rollout());

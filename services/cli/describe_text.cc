@@ -170,16 +170,18 @@ std::string Notes(const v1::RewardResult& reward) {
 
 }  // namespace
 
-std::string JobsTable(const v1::ListJobsReply& jobs, absl::Time now) {
+std::string OrDash(const std::string& text) { return text.empty() ? "–" : text; }
+
+std::string JobsTable(const v1::ListJobsReply& jobs, absl::Time now, size_t width) {
   std::vector<std::vector<std::string>> rows = {
-      {"NAME", "KIND", "STATE", "UPDATE", "REWARD", "AGE", "MESSAGE"}};
+      {"NAME", "KIND", "STATE", "GROUP", "UPDATE", "REWARD", "AGE", "MESSAGE"}};
   for (const v1::Job& job : jobs.jobs()) {
-    rows.push_back({job.name(), job.kind(), NameOf(job.state()),
+    rows.push_back({job.name(), job.kind(), NameOf(job.state()), OrDash(job.group()),
                     absl::StrCat(job.update(), "/", job.max_updates()),
                     Figure(MetricOf(job.metrics(), "reward")), Age(now - At(job.submitted_at())),
                     FirstLine(job.message())});
   }
-  return Table(rows);
+  return Table(rows, width);
 }
 
 std::string RoleOf(const v1::Actor& actor) {
@@ -187,16 +189,25 @@ std::string RoleOf(const v1::Actor& actor) {
   return one_of_several ? absl::StrCat(actor.role(), " (rank ", actor.rank(), ")") : actor.role();
 }
 
-std::string ActorsTable(const v1::ListActorsReply& actors) {
+std::string ActorsTable(const v1::ListActorsReply& actors, size_t width) {
   std::vector<std::vector<std::string>> rows = {
-      {"ROLE", "NAME", "STATE", "EPOCH", "POLICY", "DEVICE", "ADDRESS", "LOAD"}};
+      {"ROLE", "NAME", "GROUP", "JOB", "STATE", "EPOCH", "POLICY", "DEVICE", "ADDRESS", "LOAD"}};
   for (const v1::Actor& actor : actors.actors()) {
     bool weights = actor.version().lineage() > 0;
-    rows.push_back({RoleOf(actor), actor.name(), actor.state(), absl::StrCat(actor.epoch()),
+    rows.push_back({RoleOf(actor), actor.name(), OrDash(actor.group()), OrDash(actor.job()), actor.state(), absl::StrCat(actor.epoch()),
                     weights ? absl::StrCat(actor.version().number()) : "–", actor.device(),
                     actor.address(), actor.load()});
   }
-  return Table(rows);
+  return Table(rows, width);
+}
+
+std::string CheckpointsTable(const v1::Job& job, absl::Time now, size_t width) {
+  std::vector<std::vector<std::string>> rows = {{"NUMBER", "UPDATE", "SIZE", "AGE", "FOLDER"}};
+  for (const v1::Checkpoint& one : job.checkpoints()) {
+    rows.push_back({absl::StrCat(one.number()), absl::StrCat(one.update()), Size(static_cast<double>(one.bytes())),
+                    Age(now - At(one.created_at())), one.path()});
+  }
+  return Table(rows, width);
 }
 
 std::vector<std::string> HeldOutLines(const v1::EvalResult& result) {
@@ -230,7 +241,7 @@ std::string DescribeJob(const v1::Job& job, const v1::LedgerSummary& ledger,
                         const std::vector<v1::JobEvent>& events, absl::Time now) {
   std::string text = absl::StrCat(
       "name       ", job.name(), "\nkind       ", job.kind(), "\nstate      ", NameOf(job.state()),
-      "\nupdate     ", job.update(), "/", job.max_updates(), "\nsubmitted  ",
+      "\ngroup      ", OrDash(job.group()), "\nupdate     ", job.update(), "/", job.max_updates(), "\nsubmitted  ",
       absl::FormatTime(absl::RFC3339_sec, At(job.submitted_at()), absl::UTCTimeZone()), " (",
       Age(now - At(job.submitted_at())), " ago)\nfolder     ", job.output(), "\nconfig     ",
       job.config_hash(), "\n");

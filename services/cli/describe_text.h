@@ -11,11 +11,15 @@
 
 namespace rein::cli {
 
-std::string JobsTable(const v1::ListJobsReply& jobs, absl::Time now);
+// Tables take the width of a terminal, or 0 to be cut nowhere.
+std::string JobsTable(const v1::ListJobsReply& jobs, absl::Time now, size_t width = 0);
 // With its rank, where a trainer has several.
 std::string RoleOf(const v1::Actor& actor);
 
-std::string ActorsTable(const v1::ListActorsReply& actors);
+// "–" for what is empty.
+std::string OrDash(const std::string& text);
+std::string ActorsTable(const v1::ListActorsReply& actors, size_t width = 0);
+std::string CheckpointsTable(const v1::Job& job, absl::Time now, size_t width = 0);
 std::string DescribeJob(const v1::Job& job, const v1::LedgerSummary& ledger,
                         const std::vector<v1::JobEvent>& events, absl::Time now);
 // The figures of one evaluation, a line for each dataset and setting: "accuracy 0.930 ± 0.021 (400 prompts)".

@@ -136,7 +136,7 @@ int RunGet(ControllerClient& client, const std::string& what, const std::string&
       *jobs.add_jobs() = *std::move(job);
     }
     if (format == Format::kTable) {
-      Print(JobsTable(jobs, absl::Now()));
+      Print(JobsTable(jobs, absl::Now(), TableWidth()));
     } else if (format == Format::kName) {
       for (const v1::Job& job : jobs.jobs()) Print(job.name() + "\n");
     } else {
@@ -156,7 +156,7 @@ int RunGet(ControllerClient& client, const std::string& what, const std::string&
       }
     }
     if (format == Format::kTable) {
-      Print(ActorsTable(*actors));
+      Print(ActorsTable(*actors, TableWidth()));
     } else if (format == Format::kName) {
       for (const v1::Actor& actor : actors->actors()) Print(actor.name() + "\n");
     } else {

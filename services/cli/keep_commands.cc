@@ -12,6 +12,7 @@
 #include "absl/time/clock.h"
 
 #include "common/status/status_macros.h"
+#include "services/cli/describe_text.h"
 #include "services/cli/exit_code.h"
 #include "services/cli/models_command.h"
 #include "services/cli/report_text.h"
@@ -90,13 +91,13 @@ int RunCheckpointList(ControllerClient& client, const std::string& name, Format 
     Print(format == Format::kJson ? ToJson(only) : ToYamlText(only));
     return kExitOk;
   }
-  std::vector<std::vector<std::string>> rows = {{"NUMBER", "UPDATE", "SIZE", "AGE", "FOLDER"}};
   for (const v1::Checkpoint& one : job->checkpoints()) {
     if (format == Format::kName) Print(absl::StrCat(one.number(), "\n"));
-    rows.push_back({absl::StrCat(one.number()), absl::StrCat(one.update()), Size(static_cast<double>(one.bytes())),
-                    Age(absl::Now() - absl::UnixEpoch() - absl::Seconds(one.created_at())), one.path()});
   }
-  if (format == Format::kTable) Print(rows.size() > 1 ? Table(rows) : absl::StrCat("job ", job->name(), " has no checkpoint\n"));
+  if (format == Format::kTable) {
+    Print(job->checkpoints().empty() ? absl::StrCat("job ", job->name(), " has no checkpoint\n")
+                                     : CheckpointsTable(*job, absl::Now(), TableWidth()));
+  }
   return kExitOk;
 }
 

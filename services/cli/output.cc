@@ -71,4 +71,6 @@ int TerminalWidth() {
   return 100;
 }
 
+size_t TableWidth() { return isatty(STDOUT_FILENO) == 1 ? static_cast<size_t>(TerminalWidth()) : 0; }
+
 }  // namespace rein::cli

@@ -30,5 +30,7 @@ bool Confirmed(const std::string& question, bool yes);
 bool IsLiveTerminal();
 // Columns of the terminal; 100 when there is none.
 int TerminalWidth();
+// For tables: the same; 0, so that nothing is cut, where standard output is no terminal.
+size_t TableWidth();
 
 }  // namespace rein::cli

@@ -82,7 +82,7 @@ int RunTop(ControllerClient& client, bool once, Format format) {
       Print(format == Format::kJson ? ToJson(*actors) : ToYamlText(*actors));
       return kExitOk;
     }
-    Print(absl::StrCat(live ? "\x1b[H\x1b[2J" : "", TopText(*actors, *jobs, absl::Now())));
+    Print(absl::StrCat(live ? "\x1b[H\x1b[2J" : "", TopText(*actors, *jobs, absl::Now(), TableWidth())));
     if (live) absl::SleepFor(kTopPause);
   } while (live);
   return kExitOk;

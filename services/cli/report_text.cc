@@ -283,22 +283,22 @@ std::string RolloutDiffText(const v1::ListRolloutsReply& a, const std::string& n
                       "; [-only the first said-] {+only the second said+}\n");
 }
 
-std::string TopText(const v1::ListActorsReply& actors, const v1::ListJobsReply& jobs, absl::Time now) {
-  std::vector<std::vector<std::string>> rows = {{"ROLE", "NAME", "STATE", "DEVICE", "POLICY", "HEARD", "LOAD"}};
+std::string TopText(const v1::ListActorsReply& actors, const v1::ListJobsReply& jobs, absl::Time now, size_t width) {
+  std::vector<std::vector<std::string>> rows = {{"ROLE", "NAME", "GROUP", "STATE", "DEVICE", "POLICY", "HEARD", "LOAD"}};
   for (const v1::Actor& actor : actors.actors()) {
-    rows.push_back({RoleOf(actor), actor.name(), actor.state(), actor.device(), absl::StrCat(actor.version().number()),
+    rows.push_back({RoleOf(actor), actor.name(), OrDash(actor.group()), actor.state(), actor.device(), absl::StrCat(actor.version().number()),
                     absl::StrCat(Age(absl::Seconds(actor.silent_seconds())), " ago"), actor.load()});
   }
-  std::string text = Table(rows);
-  std::vector<std::vector<std::string>> open = {{"JOB", "KIND", "STATE", "UPDATE", "REWARD", "TOK/S", "AGE", "MESSAGE"}};
+  std::string text = Table(rows, width);
+  std::vector<std::vector<std::string>> open = {{"JOB", "KIND", "STATE", "GROUP", "UPDATE", "REWARD", "TOK/S", "AGE", "MESSAGE"}};
   for (const v1::Job& job : jobs.jobs()) {
     if (job.state() >= v1::JOB_STATE_SUCCEEDED) continue;
-    open.push_back({job.name(), job.kind(), NameOf(job.state()), absl::StrCat(job.update(), "/", job.max_updates()),
+    open.push_back({job.name(), job.kind(), NameOf(job.state()), OrDash(job.group()), absl::StrCat(job.update(), "/", job.max_updates()),
                     Figure(MetricOf(job.metrics(), "reward")), Figure(MetricOf(job.metrics(), "tokens_per_second")),
                     Age(now - absl::UnixEpoch() - absl::Seconds(job.submitted_at())),
                     job.message().substr(0, job.message().find('\n'))});
   }
-  return absl::StrCat(text, "\n", open.size() > 1 ? Table(open) : "no job waits or runs\n");
+  return absl::StrCat(text, "\n", open.size() > 1 ? Table(open, width) : "no job waits or runs\n");
 }
 
 }  // namespace rein::cli

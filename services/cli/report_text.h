@@ -41,7 +41,7 @@ std::string RolloutDiffText(const v1::ListRolloutsReply& a, const std::string& n
                             const std::string& name_b, size_t limit);
 
 // Services with what they do, and the jobs that are not over.
-std::string TopText(const v1::ListActorsReply& actors, const v1::ListJobsReply& jobs, absl::Time now);
+std::string TopText(const v1::ListActorsReply& actors, const v1::ListJobsReply& jobs, absl::Time now, size_t width = 0);
 
 // 1.5G, 12M, 340K.
 std::string Size(double bytes);

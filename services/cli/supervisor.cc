@@ -11,6 +11,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include "common/config/host_port.h"
 #include "common/status/status_macros.h"
 #include "services/cli/connection.h"
 
@@ -165,9 +166,9 @@ ChildCommand Supervisor::CommandOf(const Service& service) const {
 }
 
 std::string Supervisor::Reached(const std::string& address) {
-  const std::string host = address.substr(0, address.rfind(':'));
+  const std::string host = config::HostOf(address);
   const bool any = host == "0.0.0.0" || host == "[::]";
-  return any ? "127.0.0.1" + address.substr(address.rfind(':')) : address;
+  return any ? "127.0.0.1" + config::PortOf(address) : address;
 }
 
 absl::Status Supervisor::Check() {

@@ -20,16 +20,38 @@ std::string PadTo(const std::string& text, size_t width) {
   return have >= width ? text : text + std::string(width - have, ' ');
 }
 
-std::string Table(const std::vector<std::vector<std::string>>& rows) {
+namespace {
+
+constexpr size_t kLeastRoom = 24;
+
+// The first so many characters.
+std::string Head(const std::string& text, size_t width) {
+  size_t end = 0;
+  for (size_t seen = 0; end < text.size(); ++end) {
+    const bool first = (static_cast<unsigned char>(text[end]) & 0xC0) != 0x80;
+    if (first && seen++ == width) break;
+  }
+  return text.substr(0, end);
+}
+
+}  // namespace
+
+std::string Table(const std::vector<std::vector<std::string>>& rows, size_t width) {
   std::vector<size_t> widths;
   for (const auto& row : rows) {
     widths.resize(std::max(widths.size(), row.size()));
     for (size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], Width(row[i]));
   }
+  size_t before = 0;  // the last column
+  for (size_t i = 0; i + 1 < widths.size(); ++i) before += widths[i] + 2;
+  const size_t room = width == 0 ? SIZE_MAX : std::max(kLeastRoom, width - std::min(width, before));
   std::string table;
   for (const auto& row : rows) {
     std::string line;
-    for (size_t i = 0; i < row.size(); ++i) line += PadTo(row[i], widths[i] + 2);
+    for (size_t i = 0; i < row.size(); ++i) {
+      const bool cut = i + 1 == widths.size() && Width(row[i]) > room;
+      line += PadTo(cut ? Head(row[i], room - 1) + "…" : row[i], widths[i] + 2);
+    }
     line.erase(line.find_last_not_of(' ') + 1);
     absl::StrAppend(&table, line, "\n");
   }

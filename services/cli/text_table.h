@@ -12,8 +12,9 @@
 
 namespace rein::cli {
 
-// Columns two spaces apart, no spaces at the end of a line. The first row is the header.
-std::string Table(const std::vector<std::vector<std::string>>& rows);
+// Columns two spaces apart, no spaces at the end of a line. The first row is the header. With a width the last column is
+// cut, with … at its end, where lines would be wider, but for what its first 24 characters say.
+std::string Table(const std::vector<std::vector<std::string>>& rows, size_t width = 0);
 
 // Characters that a terminal shows, for UTF-8 of single-width letters.
 size_t Width(const std::string& text);

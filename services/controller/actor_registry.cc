@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 
+#include "common/config/name.h"
 #include "common/status/status_macros.h"
 
 namespace rein::services {
@@ -23,6 +24,7 @@ absl::StatusOr<std::unique_ptr<ActorRegistry>> ActorRegistry::Open(Store& store,
   REIN_ASSIGN_OR_RETURN(std::vector<ActorRecord> actors, store.ReadActors());
   for (ActorRecord& actor : actors) {
     const std::string name = actor.actor.name();
+    if (actor.actor.group().empty()) actor.actor.set_group(config::kDefaultGroup);  // of an older store
     registry->entries_[name] = {
         .record = std::move(actor), .lease_end = clock.Now() + lease, .heard = clock.Now()};
   }
@@ -38,6 +40,10 @@ absl::StatusOr<v1::RegisterReply> ActorRegistry::Register(const v1::RegisterRequ
   if (request.name().empty() || request.address().empty()) {
     return absl::InvalidArgumentError("an actor needs a name and an address");
   }
+  const std::string group = request.group().empty() ? config::kDefaultGroup : request.group();
+  if (!config::IsName(group)) {
+    return absl::InvalidArgumentError(absl::StrCat("group: wants ", config::kNameRule, "; got '", group, "'"));
+  }
   if (const v1::Actor* lost = LostRankOf(request.peers())) {
     return absl::UnavailableError(absl::StrCat("rank ", lost->rank(), " of this trainer (", lost->name(), " at ",
                                                lost->address(), ") is lost: it has to be back first"));
@@ -50,14 +56,17 @@ absl::StatusOr<v1::RegisterReply> ActorRegistry::Register(const v1::RegisterRequ
       return absl::AlreadyExistsError(absl::StrCat(
           "another process has taken the name ", request.name(), ": give this one its own --name"));
     }
+    if (alive && holder.record.actor.group() != group && holder.record.incarnation != request.incarnation()) {
+      return absl::AlreadyExistsError(absl::StrCat(request.name(), " is an actor of group ", holder.record.actor.group(), " at ",
+                                                   holder.record.actor.address(), ": give this one of group ", group,
+                                                   " its own --name"));
+    }
     if (holder.record.incarnation != request.incarnation()) {
       holder.superseded.insert(holder.record.incarnation);
     }
   }
-  Entry& entry = entries_[request.name()];
-  REIN_ASSIGN_OR_RETURN(uint64_t epoch, store_.Increment("actor_epoch"));
-  v1::Actor& actor = entry.record.actor;
-  actor.Clear();
+  ActorRecord record{.incarnation = request.incarnation()};
+  v1::Actor& actor = record.actor;
   actor.set_role(request.role());
   actor.set_name(request.name());
   actor.set_address(request.address());
@@ -67,15 +76,19 @@ absl::StatusOr<v1::RegisterReply> ActorRegistry::Register(const v1::RegisterRequ
   actor.set_rank(request.rank());
   *actor.mutable_peers() = request.peers();
   *actor.mutable_build() = request.build();
-  actor.set_epoch(epoch);
+  actor.set_group(group);
   actor.set_state(kActorReady);
-  entry.record.incarnation = request.incarnation();
+  REIN_RETURN_IF_ERROR(store_.Transact([&]() -> absl::Status {
+    REIN_ASSIGN_OR_RETURN(uint64_t epoch, store_.Increment("actor_epoch"));
+    actor.set_epoch(epoch);
+    return store_.PutActor(record);
+  }));
+  Entry& entry = entries_[request.name()];
+  entry.record = std::move(record);
   entry.heard = clock_.Now();
   entry.lease_end = entry.heard + lease_;
-  REIN_RETURN_IF_ERROR(store_.PutActor(entry.record));
-  REIN_RETURN_IF_ERROR(store_.Commit());
   v1::RegisterReply reply;
-  reply.set_actor_epoch(epoch);
+  reply.set_actor_epoch(entry.record.actor.epoch());
   reply.set_controller_epoch(controller_epoch_);
   reply.set_lease_seconds(absl::ToDoubleSeconds(lease_));
   return reply;
@@ -136,8 +149,26 @@ absl::Time ActorRegistry::ExpireLeases() {
 }
 
 std::vector<v1::Actor> ActorRegistry::Actors() const {
+  return Select([](const v1::Actor&) { return true; });
+}
+
+std::vector<v1::Actor> ActorRegistry::ActorsOf(const std::string& group) const {
+  return Select([&](const v1::Actor& actor) { return actor.group() == group; });
+}
+
+std::map<std::string, bool> ActorRegistry::Groups() const {
+  std::map<std::string, bool> groups;
+  for (const auto& [name, entry] : entries_) {
+    const v1::Actor& actor = entry.record.actor;
+    groups[actor.group()] |= actor.role() == "trainer" && actor.rank() == 0 && actor.state() == kActorReady;
+  }
+  return groups;
+}
+
+std::vector<v1::Actor> ActorRegistry::Select(const std::function<bool(const v1::Actor&)>& wanted) const {
   std::vector<v1::Actor> actors;
   for (const auto& [name, entry] : entries_) {
+    if (!wanted(entry.record.actor)) continue;
     v1::Actor& actor = actors.emplace_back(entry.record.actor);
     actor.set_silent_seconds(absl::ToDoubleSeconds(clock_.Now() - entry.heard));
   }

@@ -8,6 +8,7 @@
 #include "common/config/corpus_split.h"
 #include "common/config/job_kind.h"
 #include "common/config/job_reader.h"
+#include "common/config/name.h"
 #include "common/config/nearest_name.h"
 #include "common/config/yaml_writer.h"
 #include "common/status/status_macros.h"
@@ -38,7 +39,9 @@ absl::StatusOr<std::unique_ptr<Controller>> Controller::Create(ControllerOptions
   return controller;
 }
 
-Controller::~Controller() { stopping_ = true; }
+Controller::~Controller() {
+  for (auto& [group, running] : running_) *running.unwanted = true;
+}
 
 absl::Time Controller::Step() {
   const absl::Time house = KeepHouse();
@@ -46,40 +49,92 @@ absl::Time Controller::Step() {
 }
 
 absl::Time Controller::StepJobs() {
-  if (running_.job == nullptr) StartNext();
-  if (running_.job == nullptr) return registry_->ExpireLeases();
-  if (running_.opening.valid()) {
-    if (running_.opening.wait_for(std::chrono::seconds(0)) != std::future_status::ready) {
-      return std::min(registry_->ExpireLeases(), clock_.Now() + absl::Milliseconds(20));
-    }
-    BeginRun();
-    return clock_.Now();
-  }
-  absl::Time until = running_.run->Step();
-  StepRun();
-  return running_.job == nullptr ? clock_.Now() : until;
+  absl::Time until = registry_->ExpireLeases();
+  std::erase_if(unwanted_, [](const Opening& opening) {
+    return opening.wait_for(std::chrono::seconds(0)) == std::future_status::ready;
+  });
+  StartJobs();
+  std::vector<Running*> all;  // a step may end its job
+  for (auto& [group, running] : running_) all.push_back(&running);
+  for (Running* running : all) until = std::min(until, StepGroup(*running));
+  return until;
 }
 
-void Controller::StartNext() {
-  // One that was running when the controller stopped comes first.
-  JobRecord* next = nullptr;
-  for (const auto& job : jobs_) {
-    bool active = job->state == v1::JOB_STATE_STARTING || job->state == v1::JOB_STATE_RUNNING;
-    if (active || (next == nullptr && job->state == v1::JOB_STATE_QUEUED)) next = job.get();
-    if (active) break;
+absl::Time Controller::StepGroup(Running& running) {
+  if (running.opening.valid()) {
+    if (running.opening.wait_for(std::chrono::seconds(0)) != std::future_status::ready) {
+      return clock_.Now() + absl::Milliseconds(20);
+    }
+    BeginRun(running);
+    return clock_.Now();
   }
-  if (next == nullptr) return;
-  SetState(*next, v1::JOB_STATE_STARTING, "reads the data");
-  running_ = Running{.job = next};
-  const bool begun = next->updates_done > 0;
-  running_.opening = std::async(std::launch::async, [this, begun, config = next->config] {
+  const absl::Time until = running.run->Step();
+  const bool ends = running.run->outcome().has_value();
+  StepRun(running);
+  return ends ? clock_.Now() : until;
+}
+
+ActorGroups Controller::Groups() const {
+  ActorGroups groups;
+  for (const auto& [name, has_trainer] : registry_->Groups()) groups[name].has_trainer = has_trainer;
+  for (const auto& [name, running] : running_) groups[name].runs = running.job;
+  return groups;
+}
+
+Controller::Running* Controller::RunningOf(const JobRecord& job) {
+  auto found = std::find_if(running_.begin(), running_.end(), [&](const auto& one) { return one.second.job == &job; });
+  return found == running_.end() ? nullptr : &found->second;
+}
+
+std::vector<v1::Actor> Controller::ListActors(const std::function<bool(const JobRecord&)>& shows) const {
+  std::vector<v1::Actor> actors = registry_->Actors();
+  for (v1::Actor& actor : actors) {
+    auto running = running_.find(actor.group());
+    if (running == running_.end()) continue;
+    const JobRecord& job = *running->second.job;
+    if (!shows || shows(job)) actor.set_job(job.name);
+  }
+  return actors;
+}
+
+std::vector<v1::Actor> Controller::ActorsOf(const std::string& job) const {
+  for (const auto& [group, running] : running_) {
+    if (running.job->name == job) return registry_->ActorsOf(group);
+  }
+  return registry_->Actors();
+}
+
+void Controller::StartJobs() {
+  for (const auto& job : jobs_) {  // those that ran when the controller stopped
+    const bool active = job->state == v1::JOB_STATE_STARTING || job->state == v1::JOB_STATE_RUNNING;
+    if (!active || RunningOf(*job) != nullptr) continue;
+    const std::string group = job->group.empty() ? config::kDefaultGroup : job->group;  // none: of an older store
+    if (running_.count(group) == 0) StartJob(*job, group);
+  }
+  const ActorGroups now = Groups();
+  const auto free = [](const auto& group) { return group.second.has_trainer && group.second.runs == nullptr; };
+  if (std::none_of(now.begin(), now.end(), free)) return;
+  for (const auto& job : jobs_) {
+    if (job->state != v1::JOB_STATE_QUEUED) continue;
+    if (std::optional<std::string> group = GroupFor(*job, Groups())) StartJob(*job, *group);
+  }
+}
+
+void Controller::StartJob(JobRecord& job, const std::string& group) {
+  job.group = group;
+  SetState(job, v1::JOB_STATE_STARTING, "reads the data");
+  Running& running = running_[group];
+  running.job = &job;
+  running.unwanted = std::make_shared<std::atomic<bool>>(false);
+  const bool begun = job.updates_done > 0;
+  running.opening = std::async(std::launch::async, [wake = wake_, begun, config = job.config, unwanted = running.unwanted] {
     auto sources = OpenSources(config);
     if (sources.ok() && sources->train != nullptr && !begun) {
-      auto told = CheckOtherPrompts(config, *sources->train, [this] { return !stopping_.load(); });
+      auto told = CheckOtherPrompts(config, *sources->train, [&] { return !unwanted->load(); });
       if (told.ok()) sources->told = *std::move(told);
       else sources = told.status();
     }
-    wake_();
+    wake();
     return sources;
   });
 }
@@ -112,13 +167,13 @@ absl::StatusOr<Controller::Sources> Controller::OpenSources(const v1::JobConfig&
   return sources;
 }
 
-void Controller::BeginRun() {
-  absl::StatusOr<Sources> sources = running_.opening.get();
-  if (!sources.ok()) return End({.message = std::string(sources.status().message())});
-  running_.sources = *std::move(sources);
-  if (!running_.sources.told.empty()) SetState(*running_.job, running_.job->state, running_.sources.told);
+void Controller::BeginRun(Running& running) {
+  absl::StatusOr<Sources> sources = running.opening.get();
+  if (!sources.ok()) return End(running, {.message = std::string(sources.status().message())});
+  running.sources = *std::move(sources);
+  if (!running.sources.told.empty()) SetState(*running.job, running.job->state, running.sources.told);
   std::vector<HeldOutData> held_out;
-  for (const auto& [name, prompts] : running_.sources.held_out) {
+  for (const auto& [name, prompts] : running.sources.held_out) {
     held_out.push_back({.name = name, .prompts = prompts.get()});
   }
   auto run = RunLoop::Begin({.store = *store_,
@@ -126,19 +181,20 @@ void Controller::BeginRun() {
                              .connector = connector_,
                              .clock = clock_,
                              .recorder = recorder_,
-                             .train = running_.sources.train.get(),
+                             .group = running.job->group,
+                             .train = running.sources.train.get(),
                              .held_out = std::move(held_out),
                              .wake = wake_},
-                            *running_.job);
-  if (!run.ok()) return End({.message = std::string(run.status().message())});
-  running_.run = *std::move(run);
+                            *running.job);
+  if (!run.ok()) return End(running, {.message = std::string(run.status().message())});
+  running.run = *std::move(run);
 }
 
-void Controller::StepRun() {
-  JobRecord& job = *running_.job;
-  if (running_.run->outcome().has_value()) return End(*running_.run->outcome());
-  std::string message = running_.run->waits_for();
-  bool started = running_.run->trainer_loaded();
+void Controller::StepRun(Running& running) {
+  JobRecord& job = *running.job;
+  if (running.run->outcome().has_value()) return End(running, *running.run->outcome());
+  std::string message = running.run->waits_for();
+  bool started = running.run->trainer_loaded();
   v1::JobState state = started ? v1::JOB_STATE_RUNNING : job.state;
   if (!started && message.empty()) message = "the services load the model";
   if (state == job.state && message == job.message) return;
@@ -150,15 +206,20 @@ void Controller::SetState(JobRecord& job, v1::JobState state, const std::string&
   job.state = state;
   job.message = message;
   job.ended_at = HasEnded(state) ? Now() : 0;
-  job.pausing = job.pausing && (state == v1::JOB_STATE_STARTING || state == v1::JOB_STATE_RUNNING);
+  const bool active = state == v1::JOB_STATE_STARTING || state == v1::JOB_STATE_RUNNING;
+  job.pausing = job.pausing && active;
+  if (!active) job.group.clear();
   v1::JobEvent event;
   event.set_time(Now());
   event.set_state(state);
   event.set_detail(message);
-  absl::Status status = store_->UpdateJob(job);
-  if (status.ok() && (changed || !message.empty())) status = store_->AppendEvent(job.name, event);
-  if (status.ok()) status = store_->Commit();
-  if (!status.ok()) store_->database().Rollback();  // memory goes on; the next change tries again
+  // Where it fails memory goes on; the next change tries again.
+  store_
+      ->Transact([&]() -> absl::Status {
+        REIN_RETURN_IF_ERROR(store_->UpdateJob(job));
+        return changed || !message.empty() ? store_->AppendEvent(job.name, event) : absl::OkStatus();
+      })
+      .IgnoreError();
   if (changed) recorder_.OnState(job);
 }
 
@@ -169,8 +230,8 @@ std::string Controller::WhatIsKept(const JobRecord& job) {
     kept.push_back(absl::StrCat("checkpoint ", checkpoints->back().number(), " (update ",
                                 checkpoints->back().update(), ") is intact"));
   }
-  if (running_.run != nullptr) {
-    uint64_t rollouts = running_.run->ledger().Summary().rollouts_stored();
+  if (const Running* running = RunningOf(job); running != nullptr && running->run != nullptr) {
+    uint64_t rollouts = running->run->ledger().Summary().rollouts_stored();
     if (rollouts > 0) kept.push_back(absl::StrCat(rollouts, " rollouts are kept"));
   }
   std::string text;
@@ -178,19 +239,21 @@ std::string Controller::WhatIsKept(const JobRecord& job) {
   return text;
 }
 
-void Controller::End(Outcome outcome) {
-  JobRecord& job = *running_.job;
+void Controller::End(Running& running, Outcome outcome) {
+  JobRecord& job = *running.job;
+  // What the last step wrote stays if it can be made durable.
+  const absl::Status kept = running.run == nullptr ? store_->Commit() : running.run->Commit();
+  if (!kept.ok()) store_->database().Rollback();
+  if (!kept.ok() && outcome.state == v1::JOB_STATE_SUCCEEDED) outcome = Outcome{.message = std::string(kept.message())};
   std::string message = outcome.message;
   if (outcome.state == v1::JOB_STATE_FAILED) {
     message = absl::StrCat("at update ", job.updates_done, ": ", message, WhatIsKept(job));
   }
-  // What the last step wrote stays if it can be made durable.
-  bool synced = running_.run == nullptr || running_.run->ledger().Sync().ok();
-  if (!synced || !store_->Commit().ok()) store_->database().Rollback();
-  running_.run.reset();
+  *running.unwanted = true;
+  if (running.opening.valid()) unwanted_.push_back(std::move(running.opening));
+  running_.erase(job.group);
   Reread(job);
   SetState(job, outcome.state, message);
-  running_ = Running{};
 }
 
 // What a failed commit took back is taken back here too, so that a resumed job agrees with its ledger.

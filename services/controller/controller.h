@@ -1,5 +1,10 @@
-// Controller owns the jobs: it stores them, runs one at a time in order of arrival, and answers for
-// them. Everything happens on one thread (see ControllerThread); RPCs come in through its mailbox.
+// Controller owns the jobs: it stores them, runs one at a time on each group of actors (placement.h says which and where),
+// and answers for them. Everything happens on one thread (see ControllerThread); RPCs come in through its mailbox.
+//
+// Runs and calls share one store, and so one transaction. Whatever has the thread, a step of a run, its end or a call,
+// finds no writes open and leaves none: it has committed its own, or rolled them back. So no commit makes half of
+// another's work durable, or speaks of rollouts that their own run has not synced yet, and no rollback takes back what
+// another believes stored.
 
 #pragma once
 
@@ -19,6 +24,7 @@
 #include "rein/v1/controller.pb.h"
 #include "services/controller/actor_registry.h"
 #include "services/controller/job_recorder.h"
+#include "services/controller/placement.h"
 #include "services/controller/retention.h"
 #include "services/controller/run_loop.h"
 #include "services/controller/store.h"
@@ -47,10 +53,14 @@ class Controller {
   absl::Time Step();
 
   ActorRegistry& registry() { return *registry_; }
+  // Of all groups, by role and name, with the job that each one's group runs where `shows` it (null: all do).
+  std::vector<v1::Actor> ListActors(const std::function<bool(const JobRecord&)>& shows = nullptr) const;
 
   // Replaces model.job, and that of reward models, by the folder that the job left; INVALID_ARGUMENT when it left
   // none.
   absl::StatusOr<v1::JobConfig> ResolveModel(v1::JobConfig config);
+  // The actors that work, or may have worked, for a job: of its group; of all while it has none, or is not known.
+  std::vector<v1::Actor> ActorsOf(const std::string& job) const;
   // `owner`: the tenant that the job belongs to; may be empty.
   absl::StatusOr<v1::Job> Submit(const std::string& request_id, const v1::JobConfig& config,
                                  const std::string& owner = "");
@@ -79,7 +89,7 @@ class Controller {
   absl::StatusOr<v1::Job> DeleteCheckpoint(const std::string& name, uint32_t number);
   absl::StatusOr<v1::ListUpdatesReply> ListUpdates(const v1::ListUpdatesRequest& request);
   absl::StatusOr<v1::ListRolloutsReply> ListRollouts(const v1::ListRolloutsRequest& request);
-  // Brings the gauges up to date that follow no event: actors, jobs, disk, the running job's groups.
+  // Brings the gauges up to date that follow no event: actors, jobs, disk, the running jobs' groups of rollouts.
   void Measure();
   absl::StatusOr<v1::LedgerSummary> GetLedger(const std::string& name);
 
@@ -89,10 +99,12 @@ class Controller {
     std::unique_ptr<PromptSource> train;
     std::vector<std::pair<std::string, std::unique_ptr<PromptSource>>> held_out;  // by name
   };
-  // The job that runs.
+  using Opening = std::future<absl::StatusOr<Sources>>;
+  // The job that a group runs.
   struct Running {
     JobRecord* job = nullptr;
-    std::future<absl::StatusOr<Sources>> opening;  // until the data is open
+    Opening opening;  // until the data is open
+    std::shared_ptr<std::atomic<bool>> unwanted;  // tells the thread that opens it
     Sources sources;
     std::unique_ptr<RunLoop> run;
   };
@@ -107,10 +119,15 @@ class Controller {
 
   static absl::StatusOr<Sources> OpenSources(const v1::JobConfig& config);
   absl::Time StepJobs();
-  void StartNext();
-  void BeginRun();
-  void StepRun();
-  void End(Outcome outcome);  // a copy: the run that holds it ends here
+  ActorGroups Groups() const;
+  Running* RunningOf(const JobRecord& job);
+  void StartJobs();
+  void StartJob(JobRecord& job, const std::string& group);
+  absl::Time StepGroup(Running& running);
+  void BeginRun(Running& running);
+  void StepRun(Running& running);
+  void End(Running& running, Outcome outcome);  // a copy: the run that holds it ends here, and `running` with it
+  v1::Job ToProto(const JobRecord& job, bool full, const ActorGroups& groups);
   void Reread(JobRecord& job);
   void SetState(JobRecord& job, v1::JobState state, const std::string& message);
   std::string WhatIsKept(const JobRecord& job);
@@ -121,7 +138,7 @@ class Controller {
   // Applies retention now and then; returns when to call again.
   absl::Time KeepHouse();
   absl::StatusOr<JobRecord*> Find(const std::string& name);
-  v1::Job ToProto(const JobRecord& job, bool full);
+  v1::Job ToProto(const JobRecord& job, bool full) { return ToProto(job, full, Groups()); }
   // The ledger of a job that runs or ran; `owned` keeps one that was opened for this.
   absl::StatusOr<Ledger*> LedgerOf(const JobRecord& job, std::unique_ptr<Ledger>& owned);
   double Now() const { return absl::ToDoubleSeconds(clock_.Now() - absl::UnixEpoch()); }
@@ -134,8 +151,8 @@ class Controller {
   std::unique_ptr<Store> store_;
   std::unique_ptr<ActorRegistry> registry_;
   std::vector<std::unique_ptr<JobRecord>> jobs_;  // oldest first
-  std::atomic<bool> stopping_ = false;  // for the thread that reads the data
-  Running running_;
+  std::map<std::string, Running> running_;      // by group
+  std::vector<Opening> unwanted_;               // of jobs that ended meanwhile; waited for by nobody
   absl::Time next_retention_ = absl::InfinitePast();
 };
 

@@ -68,6 +68,12 @@ double SortKey(const v1::StoredRollout& stored, const std::string& sort) {
   return static_cast<double>(stored.rollout().completion().token_ids_size());
 }
 
+// One name for a folder, however it was written.
+std::string FolderOf(const std::string& output) {
+  const fs::path path = fs::path(output).lexically_normal();
+  return (path.has_filename() ? path : path.parent_path()).string();
+}
+
 absl::Status HasWeights(const std::string& key, const JobRecord& job, const std::string& path) {
   std::error_code error;
   if (fs::is_directory(path, error)) return absl::OkStatus();
@@ -146,18 +152,27 @@ absl::StatusOr<v1::Job> Controller::Submit(const std::string& request_id,
   job->output = config.has_output() ? config.output()
                                     : absl::StrCat(options_.outputs.empty() ? options_.folder + "/jobs" : options_.outputs,
                                                    "/", config.name());
+  const std::string output = FolderOf(job->output);
+  for (const auto& other : jobs_) {
+    if (HasEnded(other->state) || FolderOf(other->output) != output) continue;
+    return absl::AlreadyExistsError(absl::StrCat("output: job ", other->owner == owner ? other->name : "of another tenant", " (",
+                                                 v1::JobState_Name(other->state).substr(10), ") writes to ", output,
+                                                 ": give this one another folder"));
+  }
   v1::JobEvent event;
   event.set_time(Now());
   event.set_state(v1::JOB_STATE_QUEUED);
-  REIN_RETURN_IF_ERROR(store_->InsertJob(*job));
-  REIN_RETURN_IF_ERROR(store_->AppendEvent(job->name, event));
-  REIN_RETURN_IF_ERROR(store_->Commit());
+  event.set_detail(WhyItWaits(*job, Groups()));
+  REIN_RETURN_IF_ERROR(store_->Transact([&]() -> absl::Status {
+    REIN_RETURN_IF_ERROR(store_->InsertJob(*job));
+    return store_->AppendEvent(job->name, event);
+  }));
   jobs_.push_back(std::move(job));
   recorder_.OnState(*jobs_.back());
   return ToProto(*jobs_.back(), true);
 }
 
-v1::Job Controller::ToProto(const JobRecord& job, bool full) {
+v1::Job Controller::ToProto(const JobRecord& job, bool full, const ActorGroups& groups) {
   v1::Job proto;
   proto.set_name(job.name);
   proto.set_kind(config::KindOf(job.config));
@@ -166,7 +181,9 @@ v1::Job Controller::ToProto(const JobRecord& job, bool full) {
   proto.set_max_updates(job.max_updates);
   proto.set_submitted_at(job.submitted_at);
   proto.set_ended_at(job.ended_at);
-  proto.set_message(job.message);
+  // Why a job waits changes with other jobs, so it is not stored.
+  proto.set_message(job.state == v1::JOB_STATE_QUEUED ? WhyItWaits(job, groups) : job.message);
+  proto.set_group(job.group);
   proto.set_config_hash(job.config_hash);
   proto.set_output(job.output);
   proto.set_owner(job.owner);
@@ -197,8 +214,9 @@ absl::StatusOr<v1::Job> Controller::GetJob(const std::string& name) {
 
 std::vector<v1::Job> Controller::ListJobs(const std::function<bool(const JobRecord&)>& wanted) {
   std::vector<v1::Job> jobs;
+  const ActorGroups groups = Groups();
   for (auto job = jobs_.rbegin(); job != jobs_.rend(); ++job) {
-    if (!wanted || wanted(**job)) jobs.push_back(ToProto(**job, false));
+    if (!wanted || wanted(**job)) jobs.push_back(ToProto(**job, false, groups));
   }
   return jobs;
 }
@@ -213,8 +231,8 @@ absl::StatusOr<Controller::NewEvents> Controller::EventsAfter(const std::string&
 absl::StatusOr<v1::Job> Controller::Cancel(const std::string& name) {
   REIN_ASSIGN_OR_RETURN(JobRecord * job, Find(name));
   if (HasEnded(job->state) && job->state != v1::JOB_STATE_FAILED) return ToProto(*job, true);
-  if (running_.job == job) {
-    End({.state = v1::JOB_STATE_CANCELLED});
+  if (Running* running = RunningOf(*job)) {
+    End(*running, {.state = v1::JOB_STATE_CANCELLED});
   } else {
     SetState(*job, v1::JOB_STATE_CANCELLED, "");
   }
@@ -227,10 +245,12 @@ absl::StatusOr<v1::Job> Controller::Pause(const std::string& name) {
     return absl::FailedPreconditionError(absl::StrCat(
         "job ", job->name, " has ended (", v1::JobState_Name(job->state).substr(10), ")"));
   }
-  if (running_.job != job) {
+  Running* running = RunningOf(*job);
+  if (running == nullptr) {
     SetState(*job, v1::JOB_STATE_PAUSED, "");
-  } else if (running_.run != nullptr) {
-    running_.run->Pause();
+  } else if (running->run != nullptr) {
+    running->run->Pause();
+    if (running->run->outcome().has_value()) StepRun(*running);  // it could not be stored
   } else {
     job->pausing = true;
     SetState(*job, job->state, "pauses once its data is read");
@@ -268,7 +288,7 @@ absl::StatusOr<v1::Job> Controller::Resume(const std::string& name,
     job->config_hash = config::HashOf(job->config);
   }
   job->skipped_in_row = 0;
-  SetState(*job, v1::JOB_STATE_QUEUED, "");
+  SetState(*job, v1::JOB_STATE_QUEUED, WhyItWaits(*job, Groups()));
   return ToProto(*job, true);
 }
 
@@ -286,13 +306,13 @@ absl::StatusOr<v1::Job> Controller::DeleteCheckpoint(const std::string& name, ui
                                             known.empty() ? "" : absl::StrCat("; it has ", known)));
   }
   const bool final = job->state == v1::JOB_STATE_SUCCEEDED || job->state == v1::JOB_STATE_CANCELLED;
-  if (running_.job == job || (!final && doomed == &checkpoints.back())) {
+  const bool runs = RunningOf(*job) != nullptr;
+  if (runs || (!final && doomed == &checkpoints.back())) {
     return absl::FailedPreconditionError(absl::StrCat(
         "job ", job->name, " is ", v1::JobState_Name(job->state).substr(10), " and may go on from ",
-        running_.job == job ? "its checkpoints" : absl::StrCat("checkpoint ", number)));
+        runs ? "its checkpoints" : absl::StrCat("checkpoint ", number)));
   }
-  REIN_RETURN_IF_ERROR(store_->DeleteCheckpoint(job->name, number));
-  REIN_RETURN_IF_ERROR(store_->Commit());
+  REIN_RETURN_IF_ERROR(store_->Transact([&] { return store_->DeleteCheckpoint(job->name, number); }));
   recorder_.RemoveCheckpoint(doomed->path());
   return ToProto(*job, true);
 }
@@ -314,22 +334,24 @@ absl::StatusOr<v1::ListUpdatesReply> Controller::ListUpdates(
 }
 
 absl::StatusOr<Ledger*> Controller::LedgerOf(const JobRecord& job, std::unique_ptr<Ledger>& owned) {
-  if (running_.job == &job && running_.run != nullptr) return &running_.run->ledger();
+  if (Running* running = RunningOf(job); running != nullptr && running->run != nullptr) return &running->run->ledger();
   REIN_ASSIGN_OR_RETURN(owned, Ledger::Open(*store_, job.name));
   return owned.get();
 }
 
 void Controller::Measure() {
-  recorder_.OnActors(registry_->Actors());
+  recorder_.OnActors(ListActors());
   std::map<v1::JobState, int> jobs;
   for (const auto& job : jobs_) ++jobs[job->state];
   std::error_code error;
   recorder_.OnStore(jobs, fs::space(options_.folder, error));
-  if (running_.run == nullptr) return;
-  std::optional<v1::Checkpoint> newest;
-  auto checkpoints = store_->ReadCheckpoints(running_.job->name);
-  if (checkpoints.ok() && !checkpoints->empty()) newest = checkpoints->back();
-  recorder_.OnLedger(*running_.job, running_.run->ledger().Summary(), newest);
+  for (const auto& [group, running] : running_) {
+    if (running.run == nullptr) continue;
+    std::optional<v1::Checkpoint> newest;
+    auto checkpoints = store_->ReadCheckpoints(running.job->name);
+    if (checkpoints.ok() && !checkpoints->empty()) newest = checkpoints->back();
+    recorder_.OnLedger(*running.job, running.run->ledger().Summary(), newest);
+  }
 }
 
 absl::StatusOr<v1::LedgerSummary> Controller::GetLedger(const std::string& name) {

@@ -47,8 +47,7 @@ absl::StatusOr<v1::DeleteJobReply> Controller::Delete(const std::string& name) {
         ") starts from the weights of ", job->name, ": wait for it, or cancel it"));
   }
   // The store first: files without a job only take space, a job without files would be a lie.
-  REIN_RETURN_IF_ERROR(store_->DeleteJob(job->name));
-  REIN_RETURN_IF_ERROR(store_->Commit());
+  REIN_RETURN_IF_ERROR(store_->Transact([&] { return store_->DeleteJob(job->name); }));
   v1::DeleteJobReply reply;
   for (const std::string& path : PathsOf(Leftover::kJob, job->output, store_->RolloutFolder(job->name))) {
     const uint64_t bytes = DiskBytes(path);
@@ -64,18 +63,18 @@ absl::StatusOr<v1::DeleteJobReply> Controller::Delete(const std::string& name) {
 absl::Status Controller::Expire(JobRecord& job, Leftover what) {
   if (what == Leftover::kJob) return Delete(job.name).status();
   // The store first, as above; what a crash leaves behind is removed after the next start.
-  if (what == Leftover::kRollouts) REIN_RETURN_IF_ERROR(store_->DeleteRollouts(job.name));
-  if (what == Leftover::kCheckpoints) {
-    REIN_ASSIGN_OR_RETURN(auto checkpoints, store_->ReadCheckpoints(job.name));
-    for (const v1::Checkpoint& one : checkpoints) REIN_RETURN_IF_ERROR(store_->DeleteCheckpoint(job.name, one.number()));
-  }
   job.expired |= static_cast<uint64_t>(what);
-  absl::Status status = store_->UpdateJob(job);
-  if (status.ok()) status = store_->Commit();
-  if (!status.ok()) {
+  absl::Status stored = store_->Transact([&]() -> absl::Status {
+    if (what == Leftover::kRollouts) REIN_RETURN_IF_ERROR(store_->DeleteRollouts(job.name));
+    if (what == Leftover::kCheckpoints) {
+      REIN_ASSIGN_OR_RETURN(auto checkpoints, store_->ReadCheckpoints(job.name));
+      for (const v1::Checkpoint& one : checkpoints) REIN_RETURN_IF_ERROR(store_->DeleteCheckpoint(job.name, one.number()));
+    }
+    return store_->UpdateJob(job);
+  });
+  if (!stored.ok()) {
     job.expired &= ~static_cast<uint64_t>(what);
-    store_->database().Rollback();
-    return status;
+    return stored;
   }
   return RemovePaths(PathsOf(what, job.output, store_->RolloutFolder(job.name)));
 }

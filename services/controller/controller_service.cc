@@ -83,6 +83,15 @@ absl::StatusOr<std::string> ControllerServiceImpl::Visible(const access::Caller&
   return job->name();
 }
 
+std::vector<v1::Actor> ControllerServiceImpl::ActorsFor(const access::Caller& caller) {
+  auto theirs = [&](const JobRecord& job) { return caller.sees_all() || job.owner == caller.tenant; };
+  auto actors = controller_.Call<std::vector<v1::Actor>>([&](Controller& c) { return c.ListActors(theirs); });
+  for (v1::Actor& actor : actors) {
+    if (!caller.sees_all()) actor.clear_load();  // names the job that it works for
+  }
+  return actors;
+}
+
 absl::Status ControllerServiceImpl::Audit(const access::Caller& caller, const std::string& action,
                                           const std::string& object, const absl::Status& result) {
   if (options_.audit == nullptr) return absl::OkStatus();
@@ -289,7 +298,7 @@ grpc::Status ControllerServiceImpl::TraceRollout(Context* context, const v1::Tra
     reply->set_filtered(rl != nullptr && !DrawsFromAll(*rl));
     trace.set_job(job.name());
     reply->set_job(job.name());
-    actors = c.registry().Actors();
+    actors = c.ActorsOf(job.name());
     return found.rollouts(0);
   };
   grpc::Status found = Look<v1::StoredRollout>(context, request->name(), find, reply->mutable_rollout());
@@ -308,13 +317,7 @@ grpc::Status ControllerServiceImpl::TraceRollout(Context* context, const v1::Tra
 
 grpc::Status ControllerServiceImpl::ListActors(Context* context, const v1::ListActorsRequest*,
                                                v1::ListActorsReply* reply) {
-  const bool all = CallerOf(*context).sees_all();
-  auto actors =
-      controller_.Call<std::vector<v1::Actor>>([](Controller& c) { return c.registry().Actors(); });
-  for (v1::Actor& actor : actors) {
-    if (!all) actor.clear_load();  // names the job that it works for
-    *reply->add_actors() = std::move(actor);
-  }
+  for (v1::Actor& actor : ActorsFor(CallerOf(*context))) *reply->add_actors() = std::move(actor);
   return grpc::Status::OK;
 }
 

@@ -33,6 +33,8 @@ class ControllerServiceImpl final : public v1::ControllerService::Service {
 
   // The whole name of a job that the caller may see; NOT_FOUND for others'.
   absl::StatusOr<std::string> Visible(const access::Caller& caller, const std::string& name);
+  // All actors; jobs of other tenants stand at none.
+  std::vector<v1::Actor> ActorsFor(const access::Caller& caller);
 
   void SetAdminAddress(const std::string& address) { admin_address_ = address; }
   // Streams end within half a second.

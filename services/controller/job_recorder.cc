@@ -3,12 +3,14 @@
 #include <algorithm>
 #include <cerrno>
 #include <filesystem>
+#include <tuple>
 
 #include "absl/strings/str_cat.h"
 #include <fcntl.h>
 #include <nlohmann/json.hpp>
 #include <unistd.h>
 
+#include "common/config/name.h"
 #include "common/files/append_whole.h"
 
 namespace rein::services {
@@ -20,6 +22,7 @@ const std::vector<double> kSecondsBounds = {0.05, 0.1, 0.25, 0.5, 1,   2.5,  5, 
                                             30,   60,  120,  300, 600, 1200, 1800, 3600};
 
 constexpr size_t kMaxEndedJobs = 100;  // whose state is shown
+constexpr size_t kMaxGroups = 32;      // of actors that are counted; their names come from whoever registers
 constexpr char kDurationName[] = "rein_controller_update_duration_seconds";
 constexpr char kDurationHelp[] = "Where the time of an update goes";
 constexpr char kStateName[] = "rein_controller_job_state";
@@ -70,20 +73,20 @@ void JobRecorder::AppendLine(const JobRecord& job, const std::string& file,
   absl::Status written = out < 0 ? absl::ErrnoToStatus(errno, absl::StrCat("cannot open ", path))
                                  : files::AppendWhole(out, path, line + "\n");
   if (out >= 0) close(out);
-  if (!written.ok()) log_.Warn("a line is lost", {{"error", std::string(written.message())}});
+  if (!written.ok()) log_.Warn("a line is lost", {{"job", job.name}, {"error", std::string(written.message())}});
 }
 
 TensorboardFile* JobRecorder::Tensorboard(const JobRecord& job) {
-  if (tensorboard_ == nullptr || tensorboard_job_ != job.name) {
+  std::unique_ptr<TensorboardFile>& kept = tensorboard_[job.name];
+  if (kept == nullptr) {
     auto file = TensorboardFile::Create(absl::StrCat(job.output, "/tensorboard"), WallSeconds());
     if (!file.ok()) {
-      log_.Warn("no TensorBoard file", {{"error", file.status().ToString()}});
+      log_.Warn("no TensorBoard file", {{"job", job.name}, {"error", file.status().ToString()}});
       return nullptr;
     }
-    tensorboard_ = *std::move(file);
-    tensorboard_job_ = job.name;
+    kept = *std::move(file);
   }
-  return tensorboard_.get();
+  return kept.get();
 }
 
 void JobRecorder::OnUpdate(const JobRecord& job, const v1::UpdateRecord& record) {
@@ -99,9 +102,9 @@ void JobRecorder::OnUpdate(const JobRecord& job, const v1::UpdateRecord& record)
   AppendLine(job, "metrics.jsonl", line.dump());
   if (TensorboardFile* file = Tensorboard(job)) {
     absl::Status status = file->Append(WallSeconds(), record.update(), scalars);
-    if (!status.ok()) log_.Warn("no TensorBoard event", {{"error", status.ToString()}});
+    if (!status.ok()) log_.Warn("no TensorBoard event", {{"job", job.name}, {"error", status.ToString()}});
   }
-  LogUpdate(record);
+  LogUpdate(job, record);
   SetGauge(job, "rein_controller_update", "Updates consumed", {},
            static_cast<double>(record.update()));
   SetGauge(job, "rein_controller_max_updates", "Updates wanted", {},
@@ -119,8 +122,8 @@ void JobRecorder::OnUpdate(const JobRecord& job, const v1::UpdateRecord& record)
   }
 }
 
-void JobRecorder::LogUpdate(const v1::UpdateRecord& record) {
-  telemetry::Log::Fields fields = {{"update", absl::StrCat(record.update())}};
+void JobRecorder::LogUpdate(const JobRecord& job, const v1::UpdateRecord& record) {
+  telemetry::Log::Fields fields = {{"job", job.name}, {"update", absl::StrCat(record.update())}};
   for (const v1::Metric& metric : record.metrics()) {
     for (const char* shown : {"reward", "loss", "grad_norm", "seconds"}) {
       if (metric.name() == shown) fields.emplace_back(shown, absl::StrCat(metric.value()));
@@ -178,7 +181,7 @@ void JobRecorder::OnEval(const JobRecord& job, const v1::EvalResult& result) {
   AppendLine(job, "evals.jsonl", line.dump());
   if (TensorboardFile* file = Tensorboard(job)) {
     absl::Status status = file->Append(WallSeconds(), result.update(), scalars);
-    if (!status.ok()) log_.Warn("no TensorBoard event", {{"error", status.ToString()}});
+    if (!status.ok()) log_.Warn("no TensorBoard event", {{"job", job.name}, {"error", status.ToString()}});
   }
   if (generated) {
     SetGauge(job, "rein_controller_eval_score", "Held-out score", {{"metric", "accuracy"}},
@@ -218,20 +221,27 @@ void JobRecorder::RemoveState(const std::string& job) {
 }
 
 void JobRecorder::OnActors(const std::vector<v1::Actor>& actors) {
-  std::map<std::pair<std::string, std::string>, int> counts;
-  for (const char* role : {"trainer", "rollout", "reference", "reward"}) {
-    for (const char* state : {"READY", "LOST"}) counts[{role, state}] = 0;
-  }
+  groups_.insert(config::kDefaultGroup);
+  std::map<std::tuple<std::string, std::string, std::string>, int> counts;
+  std::set<std::string> busy;
   double silence = 0;
   for (const v1::Actor& actor : actors) {
-    ++counts[{actor.role(), actor.state()}];
+    if (groups_.size() < kMaxGroups) groups_.insert(actor.group());
+    if (!actor.job().empty()) busy.insert(actor.group());
+    if (groups_.count(actor.group()) > 0) ++counts[{actor.group(), actor.role(), actor.state()}];
     if (actor.state() == "READY") silence = std::max(silence, actor.silent_seconds());
   }
-  for (const auto& [key, count] : counts) {
-    metrics_
-        .AddGauge("rein_controller_actors", "Registered services",
-                  {{"role", key.first}, {"state", key.second}})
-        .Set(count);
+  for (const std::string& group : groups_) {
+    metrics_.AddGauge("rein_controller_group_busy", "1 while the group of actors runs a job", {{"group", group}})
+        .Set(busy.count(group) > 0 ? 1 : 0);
+    for (const char* role : {"trainer", "rollout", "reference", "reward"}) {
+      for (const char* state : {kActorReady, kActorLost}) {
+        metrics_
+            .AddGauge("rein_controller_actors", "Registered services",
+                      {{"group", group}, {"role", role}, {"state", state}})
+            .Set(counts[{group, role, state}]);
+      }
+    }
   }
   metrics_
       .AddGauge("rein_controller_longest_silence_seconds", "Since the last heartbeat of the quietest service")
@@ -276,7 +286,7 @@ void JobRecorder::OnDelete(const JobRecord& job) {
   RemoveSeries(job.name);
   RemoveState(job.name);
   std::erase(ended_, job.name);
-  if (tensorboard_job_ == job.name) tensorboard_.reset();
+  tensorboard_.erase(job.name);
 }
 
 void JobRecorder::OnExpired(const v1::Expired& expired) {
@@ -304,6 +314,8 @@ void JobRecorder::OnState(const JobRecord& job) {
     metrics_.AddCounter("rein_controller_jobs_total", "Jobs that ended", {{"result", name}}).Add();
   }
   std::erase(ended_, job.name);
+  const bool active = job.state == v1::JOB_STATE_RUNNING || job.state == v1::JOB_STATE_STARTING;
+  if (!active) tensorboard_.erase(job.name);
   if (job.state >= v1::JOB_STATE_SUCCEEDED) {
     RemoveSeries(job.name);
     ended_.push_back(job.name);
@@ -312,12 +324,10 @@ void JobRecorder::OnState(const JobRecord& job) {
       ended_.pop_front();
     }
   }
-  log_.SetJob(job.name);
-  telemetry::Log::Fields fields = {{"state", v1::JobState_Name(job.state).substr(10)}};
+  telemetry::Log::Fields fields = {{"job", job.name}, {"state", v1::JobState_Name(job.state).substr(10)}};
+  if (!job.group.empty()) fields.emplace_back("group", job.group);
   if (!job.message.empty()) fields.emplace_back("message", job.message);
   log_.Info("job", fields);
-  bool active = job.state == v1::JOB_STATE_RUNNING || job.state == v1::JOB_STATE_STARTING;
-  if (!active) log_.SetJob("");
 }
 
 }  // namespace rein::services

@@ -1,5 +1,5 @@
-// JobRecorder leaves what people read of a running job: metrics.jsonl and a TensorBoard file in the
-// job's folder, and gauges on the admin port.
+// JobRecorder leaves what people read of running jobs: metrics.jsonl and a TensorBoard file in each
+// job's folder, gauges on the admin port, and lines in the log that name the job.
 //
 // A file that cannot be written is logged and costs nothing else. Belongs to the controller's
 // thread.
@@ -11,6 +11,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -51,7 +52,7 @@ class JobRecorder final : public RunRecorder {
                 telemetry::Labels labels, double value);
   void RemoveSeries(const std::string& job);
   void RemoveState(const std::string& job);
-  void LogUpdate(const v1::UpdateRecord& record);
+  void LogUpdate(const JobRecord& job, const v1::UpdateRecord& record);
   TensorboardFile* Tensorboard(const JobRecord& job);
   double WallSeconds() const;
 
@@ -65,9 +66,9 @@ class JobRecorder final : public RunRecorder {
     telemetry::Labels labels;
   };
   std::map<std::string, std::map<std::string, Series>> series_;  // within a job by family and labels
+  std::set<std::string> groups_;     // of actors that are counted
   std::deque<std::string> ended_;  // jobs whose state is still shown, oldest first
-  std::string tensorboard_job_;
-  std::unique_ptr<TensorboardFile> tensorboard_;
+  std::map<std::string, std::unique_ptr<TensorboardFile>> tensorboard_;  // by job that has not ended
 };
 
 }  // namespace rein::services

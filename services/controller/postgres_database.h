@@ -45,6 +45,7 @@ class PostgresDatabase final : public Database {
   absl::Status ApplySchemaStep(const std::string& step, uint64_t version) override;
   absl::Status Commit() override;
   void Rollback() override;
+  bool HasOpenWrites() const override { return !writes_.empty() && !abandoned_; }
   void Abandon() override { abandoned_ = true; }
   absl::StatusOr<uint64_t> ControllerEpoch() override { return options_.epoch; }
   std::string Describe() const override { return options_.address.shown; }

@@ -152,6 +152,7 @@ absl::Time RunLoop::Step() {
     Start(action);
     if (action.kind == ActionKind::kWriteResults) break;  // others may want the thread between two parts
   }
+  if (!state_.outcome.has_value()) state_.Commit();
   return state_.deps.clock.Now();
 }
 
@@ -180,7 +181,7 @@ void RunLoop::RefreshActors() {
   std::string trainer = pool_.trainer() == nullptr ? "" : pool_.trainer()->actor.name();
   std::set<std::string> references;
   for (const ActorView& reference : pool_.Views("reference")) references.insert(reference.name);
-  for (const std::string& name : pool_.Refresh(state_.deps.registry.Actors())) {
+  for (const std::string& name : pool_.Refresh(state_.deps.registry.ActorsOf(state_.deps.group))) {
     Forget(generating_, name);
     Forget(scoring_, name);
     Forget(referencing_, name);

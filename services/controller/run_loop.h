@@ -8,7 +8,9 @@
 //   }
 //
 // Step() never blocks on a service. A loop may be destroyed at any point: the next one goes on from
-// the store. Belongs to the controller's thread.
+// the store. Several loops may take turns on one store, each with its own job and its own group of actors: a loop that
+// goes on has committed all that it wrote when a call returns, and one that has an outcome is ended (Commit() and, where
+// that fails, a rollback of the store) before another has its turn. Belongs to the controller's thread.
 
 #pragma once
 
@@ -44,6 +46,12 @@ class RunLoop {
   // Lets the running Update end, writes a checkpoint, and ends with PAUSED; also when another loop goes
   // on with the job before that.
   void Pause();
+
+  // Makes what was written before the outcome durable; not OK: it is not, and has to be rolled back.
+  absl::Status Commit() {
+    state_.Commit();
+    return state_.commit_error;
+  }
 
   const std::optional<Outcome>& outcome() const { return state_.outcome; }
   const Ledger& ledger() const { return *ledger_; }

@@ -13,7 +13,11 @@ constexpr size_t kMostSpans = 4096;  // of one Update
 
 }  // namespace
 
-bool RunState::Commit() { return Check(ledger.Sync()) && Check(deps.store.Commit()); }
+bool RunState::Commit() {
+  if (commit_error.ok()) commit_error = ledger.Sync();
+  if (commit_error.ok()) commit_error = deps.store.Commit();
+  return Check(commit_error);
+}
 
 bool RunState::Check(const absl::Status& status) {
   if (status.ok()) return true;

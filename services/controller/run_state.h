@@ -12,6 +12,7 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 
+#include "common/config/name.h"
 #include "common/sync/clock.h"
 #include "rein/v1/controller.pb.h"
 #include "services/controller/actor_pool.h"
@@ -42,6 +43,7 @@ struct RunDependencies {
   ActorConnector& connector;
   const sync::Clock& clock;
   RunRecorder& recorder;
+  std::string group = config::kDefaultGroup;  // of the actors that it may use
   PromptSource* train = nullptr;      // what the job goes through; null for one that only evaluates
   std::vector<HeldOutData> held_out;  // none for a job without; the first one's answers are validated
   std::function<void()> wake;        // an answer came; called from any thread
@@ -77,8 +79,10 @@ struct RunState {
   uint64_t stale_groups = 0;  // given up since the last Update
   uint64_t next_call = 1;
   std::optional<Outcome> outcome;
+  absl::Status commit_error;  // not OK: what is in memory is ahead of the store, and nothing that builds on it may be kept
 
-  // Makes all writes durable; a failure ends the run.
+  // Makes all writes durable, and the rollouts that they speak of before them; a failure ends the run, and nothing is
+  // committed after it. Who ends the run rolls back.
   bool Commit();
   // Ends the run with FAILED unless `status` is OK; returns whether it is.
   bool Check(const absl::Status& status);

@@ -7,7 +7,8 @@
 //   REIN_RETURN_IF_ERROR(database.Commit());
 //
 // The first write opens a transaction, Commit() ends it; what was not committed is gone after a
-// crash. A statement sees the writes before it. SQL is what both know (ON CONFLICT, no PRAGMA, ?
+// crash. It is committed whole or not at all: where one of its writes failed so does Commit(), until
+// Rollback(). A statement sees the writes before it. SQL is what both know (ON CONFLICT, no PRAGMA, ?
 // for parameters); what differs lies in the two implementations. Not thread-safe.
 
 #pragma once
@@ -59,6 +60,8 @@ class Database {
 
   virtual absl::Status Commit() = 0;
   virtual void Rollback() = 0;
+  // There are writes that were neither committed nor rolled back.
+  virtual bool HasOpenWrites() const = 0;
   // From now on nothing is committed, as if the process had died here (the simulation's crashes).
   virtual void Abandon() = 0;
 

@@ -110,11 +110,13 @@ SqliteDatabase::~SqliteDatabase() {
 }
 
 absl::Status SqliteDatabase::Write(const std::string& sql, const std::vector<SqlValue>& values) {
+  REIN_RETURN_IF_ERROR(failed_);
   REIN_RETURN_IF_ERROR(Begin());
   SqliteRows rows(handle_, sql, values);
   while (rows.Next()) {
   }
-  return rows.status();
+  failed_ = rows.status();
+  return failed_;
 }
 
 absl::StatusOr<std::unique_ptr<SqlRows>> SqliteDatabase::Read(const std::string& sql,
@@ -164,15 +166,17 @@ absl::Status SqliteDatabase::Begin() {
 absl::Status SqliteDatabase::Commit() {
   if (!in_transaction_) return absl::OkStatus();
   if (abandoned_) return absl::OkStatus();  // what was written is seen by this process alone
-  REIN_RETURN_IF_ERROR(Execute("COMMIT"));
-  in_transaction_ = false;
-  return absl::OkStatus();
+  REIN_RETURN_IF_ERROR(failed_);
+  failed_ = Execute("COMMIT");
+  in_transaction_ = !failed_.ok();
+  return failed_;
 }
 
 void SqliteDatabase::Rollback() {
   if (!in_transaction_) return;
   sqlite3_exec(handle_, "ROLLBACK", nullptr, nullptr, nullptr);
   in_transaction_ = false;
+  failed_ = absl::OkStatus();
 }
 
 }  // namespace rein::services

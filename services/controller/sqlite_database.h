@@ -30,6 +30,7 @@ class SqliteDatabase final : public Database {
   absl::Status ApplySchemaStep(const std::string& step, uint64_t version) override;
   absl::Status Commit() override;
   void Rollback() override;
+  bool HasOpenWrites() const override { return in_transaction_ && !abandoned_; }
   void Abandon() override { abandoned_ = true; }
   absl::StatusOr<uint64_t> ControllerEpoch() override;
   std::string Describe() const override { return path_; }
@@ -45,6 +46,7 @@ class SqliteDatabase final : public Database {
   const std::string path_;
   std::optional<uint64_t> epoch_;
   bool in_transaction_ = false;
+  absl::Status failed_;  // of the transaction: SQLite may have rolled it back and would go on without one
   bool abandoned_ = false;
 };
 

@@ -15,7 +15,7 @@ namespace {
 constexpr char kSelectJobs[] =
     "SELECT name, request_id, config, config_hash, state, message, submitted_at, ended_at, "
     "max_updates, updates_done, lineage, next_lineage, digest, cursor_epoch, cursor_position, "
-    "skipped_in_row, output, pausing, owner, figures, expired FROM jobs ORDER BY id";
+    "skipped_in_row, output, pausing, owner, figures, expired, actor_group FROM jobs ORDER BY id";
 
 absl::StatusOr<JobRecord> ToJob(const Statement& row) {
   JobRecord job;
@@ -46,6 +46,7 @@ absl::StatusOr<JobRecord> ToJob(const Statement& row) {
   }
   job.figures = ListedFigures(figures);
   job.expired = row.Unsigned(20);
+  job.group = row.Bytes(21);
   return job;
 }
 
@@ -57,8 +58,8 @@ int BindState(Statement& statement, const JobRecord& job) {
   statement.Bind(8, job.updates_done).Bind(9, job.lineage).Bind(10, job.next_lineage);
   statement.Bind(11, job.digest).Bind(12, job.cursor_epoch).Bind(13, job.cursor_position);
   statement.Bind(14, job.skipped_in_row).Bind(15, job.output).Bind(16, uint64_t{job.pausing});
-  statement.Bind(17, job.figures.SerializeAsString()).Bind(18, job.expired);
-  return 19;
+  statement.Bind(17, job.figures.SerializeAsString()).Bind(18, job.expired).Bind(19, job.group);
+  return 20;
 }
 
 // Rows of "SELECT blob ..." as messages.
@@ -116,6 +117,14 @@ absl::Status Store::Migrate() {
   return absl::OkStatus();
 }
 
+absl::Status Store::Transact(const std::function<absl::Status()>& writes) {
+  if (database_->HasOpenWrites()) return absl::InternalError("bug: the writes of another are open in the store");
+  absl::Status status = writes();
+  if (status.ok()) status = Commit();
+  if (!status.ok()) database_->Rollback();
+  return status;
+}
+
 absl::StatusOr<uint64_t> Store::Increment(const std::string& counter) {
   REIN_RETURN_IF_ERROR(database_
                            ->Prepare("INSERT INTO counters VALUES (?, 1) "
@@ -146,8 +155,8 @@ absl::Status Store::InsertJob(const JobRecord& job) {
   Statement insert = database_->Prepare(
       "INSERT INTO jobs (config, config_hash, state, message, submitted_at, ended_at, max_updates, "
       "updates_done, lineage, next_lineage, digest, cursor_epoch, cursor_position, "
-      "skipped_in_row, output, pausing, figures, expired, name, request_id, owner) "
-      "VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)");
+      "skipped_in_row, output, pausing, figures, expired, actor_group, name, request_id, owner) "
+      "VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)");
   int next = BindState(insert, job);
   return insert.Bind(next, job.name).Bind(next + 1, job.request_id).Bind(next + 2, job.owner).Run();
 }
@@ -178,7 +187,7 @@ absl::Status Store::UpdateJob(const JobRecord& job) {
   Statement update = database_->Prepare(
       "UPDATE jobs SET config=?, config_hash=?, state=?, message=?, submitted_at=?, ended_at=?, "
       "max_updates=?, updates_done=?, lineage=?, next_lineage=?, digest=?, cursor_epoch=?, "
-      "cursor_position=?, skipped_in_row=?, output=?, pausing=?, figures=?, expired=? WHERE name=?");
+      "cursor_position=?, skipped_in_row=?, output=?, pausing=?, figures=?, expired=?, actor_group=? WHERE name=?");
   int next = BindState(update, job);
   return update.Bind(next, job.name).Run();
 }

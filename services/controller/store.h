@@ -3,11 +3,14 @@
 // PostgreSQL server; rollouts lie in files in both cases (segment_log.h).
 //
 // Writes gather in one transaction until Commit(); nothing may leave the process that depends on a
-// write before its commit. Opening a store of an older schema brings it up to date; one of a newer
+// write before its commit. There is one transaction for all who write, so each of them ends its own (Transact(), or
+// Commit() and Rollback()) before another has its turn: what one commits is never half of another's, and what one rolls
+// back is its own alone. Opening a store of an older schema brings it up to date; one of a newer
 // schema is FAILED_PRECONDITION. Not thread-safe: it belongs to the controller's thread.
 
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -52,6 +55,7 @@ struct JobRecord {
   std::string owner;            // tenant; may be empty
   bool pausing = false;         // it will stop after the Update that runs
   uint64_t expired = 0;         // bits of what its retention has deleted (retention.h)
+  std::string group;            // of actors that runs it; empty while none does
   v1::UpdateRecord figures;     // of the newest Update, as far as a list of jobs shows them
 };
 
@@ -71,6 +75,9 @@ class Store {
   const StoreOptions& options() const { return options_; }
 
   absl::Status Commit() { return database_->Commit(); }
+  // What `writes` wrote is durable when this is OK, and taken back when it is not. INTERNAL, and nothing is called,
+  // while another's writes are open.
+  absl::Status Transact(const std::function<absl::Status()>& writes);
   // As Database has it.
   absl::StatusOr<uint64_t> ControllerEpoch() { return database_->ControllerEpoch(); }
 

@@ -7,7 +7,7 @@
 namespace rein::services {
 
 // Step i brings a store of schema version i to i + 1. A step that was released never changes.
-inline constexpr std::array<const char*, 4> kSchemaSteps = {R"(
+inline constexpr std::array<const char*, 5> kSchemaSteps = {R"(
 CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE jobs (
   id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, request_id TEXT NOT NULL,
@@ -55,6 +55,9 @@ UPDATE jobs SET figures = (SELECT record FROM updates
 ALTER TABLE jobs ADD COLUMN expired INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE rollouts ADD COLUMN figures_segment INTEGER;
 ALTER TABLE rollouts ADD COLUMN figures_position INTEGER;
+)",
+                                                                R"(
+ALTER TABLE jobs ADD COLUMN actor_group TEXT NOT NULL DEFAULT '';
 )"};
 
 }  // namespace rein::services

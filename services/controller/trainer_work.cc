@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 
+#include "common/config/host_port.h"
 #include "common/config/job_kind.h"
 #include "common/config/job_reader.h"
 #include "common/rpc/limits.h"
@@ -18,8 +19,6 @@ constexpr absl::Duration kSaveDeadline = absl::Minutes(30);
 constexpr absl::Duration kPublishDeadline = absl::Minutes(2);
 constexpr int kMaxRefusals = 8;
 constexpr uint64_t kValidatedTokens = 1 << 18;  // in one call
-
-std::string HostOf(const std::string& address) { return address.substr(0, address.rfind(':')); }
 
 bool OnGpu(const std::string& device) { return device.rfind("gpu", 0) == 0; }
 
@@ -187,7 +186,7 @@ void TrainerWork::Publish(const std::vector<std::string>& actors) {
     receiver->set_address(actor.actor.address());
     receiver->set_actor_epoch(actor.actor.epoch());
     receiver->set_same_gpu(!trainer.actor.device_id().empty() && actor.actor.device_id() == trainer.actor.device_id());
-    receiver->set_same_host(HostOf(actor.actor.address()) == HostOf(trainer.actor.address()));
+    receiver->set_same_host(config::HostOf(actor.actor.address()) == config::HostOf(trainer.actor.address()));
     receivers_.push_back(name);
   }
   wanted_ = version_;

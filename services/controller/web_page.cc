@@ -161,11 +161,7 @@ void WebPage::ListJobs(const Request& request, Response& response) {
 
 void WebPage::ListActors(const Request& request, Response& response) {
   v1::ListActorsReply reply;
-  for (v1::Actor& actor :
-       controller_.Call<std::vector<v1::Actor>>([](Controller& c) { return c.registry().Actors(); })) {
-    if (!request.caller.sees_all()) actor.clear_load();
-    *reply.add_actors() = std::move(actor);
-  }
+  for (v1::Actor& actor : service_.ActorsFor(request.caller)) *reply.add_actors() = std::move(actor);
   Answer(ToJson(reply), response);
 }
 
@@ -263,7 +259,7 @@ absl::Status WebPage::Relay(const Request& request, Response& response) {
   REIN_ASSIGN_OR_RETURN(const std::string job, service_.Visible(request.caller, body["model"].get<std::string>()));
   body["model"] = job;
   absl::Status last = absl::UnavailableError("no rollout service is ready: rein get actors");
-  auto generators = controller_.Call<std::vector<v1::Actor>>([](Controller& c) { return c.registry().Actors(); });
+  auto generators = controller_.Call<std::vector<v1::Actor>>([&](Controller& c) { return c.ActorsOf(job); });
   std::erase_if(generators, [](const v1::Actor& a) { return a.role() != "rollout" || a.state() != kActorReady; });
   const size_t first = next_generator_++;  // by turns
   for (size_t i = 0; i < generators.size(); ++i) {

@@ -13,6 +13,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "common/config/host_port.h"
 #include "common/http/admin_routes.h"
 #include "common/rpc/address_list.h"
 #include "common/rpc/credentials.h"
@@ -53,11 +54,15 @@ int ExitCode(const absl::Status& status) {
 
 // CLI11's validators answer with what is wrong.
 std::string CheckAddress(const std::string& address) {
-  const size_t colon = address.rfind(':');
+  const std::string colon_port = config::PortOf(address);
   int port = -1;
-  const bool good = colon != std::string::npos && colon > 0 &&
-                    absl::SimpleAtoi(address.substr(colon + 1), &port) && port >= 0 && port <= 65535;
+  const bool good = colon_port.size() > 1 && colon_port.size() < address.size() &&
+                    absl::SimpleAtoi(colon_port.substr(1), &port) && port >= 0 && port <= 65535;
   return good ? "" : absl::StrCat("wants host:port, got '", address, "'");
+}
+
+std::string CheckGroup(const std::string& group) {
+  return config::IsName(group) ? "" : absl::StrCat("wants ", config::kNameRule, "; got '", group, "'");
 }
 
 std::string CheckAddresses(const std::string& addresses) {
@@ -91,7 +96,10 @@ void AddCommonFlags(CLI::App& app, const RoleSpec& spec, RoleFlags& flags, bool&
   app.add_option("--tls", flags.tls,
                  "Folder with ca.crt, tls.crt and tls.key; without it only this machine is listened to");
   app.add_option("--tokens", flags.tokens, "File of user tokens (rein token add)");
-  app.add_option("--name", flags.name, "Name of this actor; default: " + spec.role);
+  app.add_option("--name", flags.name,
+                 spec.role == "controller" ? "Name of this controller; default: controller"
+                                           : absl::StrCat("Name of this actor, its own in all groups; default: ", spec.role,
+                                                          ", of another group than ", config::kDefaultGroup, " GROUP-", spec.role));
   app.add_option("--log-file", flags.log_file, "Append the log here instead of standard error");
   app.add_option("--log-mib", flags.log_mib,
                  absl::StrCat("A log file with so many MiB becomes FILE.1, that FILE.2, ...; ", telemetry::kOlderLogFiles, " are kept"))
@@ -106,6 +114,9 @@ void AddCommonFlags(CLI::App& app, const RoleSpec& spec, RoleFlags& flags, bool&
     app.add_option("--controller", flags.controller,
                    "host:port of the controller, several with commas; none: serve all")
         ->check(CheckAddresses);
+    app.add_option("--group", flags.group, "Group of actors that this one works in; each runs one job at a time")
+        ->check(CheckGroup)
+        ->capture_default_str();
     app.add_option("--device", flags.device, "cpu, gpu:0, ...")
         ->check(CheckDevice)
         ->capture_default_str();
@@ -276,7 +287,7 @@ void RoleProcess::EndNow(const absl::Status& status) {
 }
 
 std::string RoleProcess::Reached(const std::string& own) const {
-  return flags_.advertise.empty() ? own : flags_.advertise + own.substr(own.rfind(':'));
+  return flags_.advertise.empty() ? own : flags_.advertise + config::PortOf(own);
 }
 
 absl::Status RoleProcess::TellAddresses(const std::string& address, const std::string& admin) {
@@ -318,6 +329,7 @@ absl::StatusOr<std::unique_ptr<LeaseClient>> RoleProcess::StartLease(
   LeaseOptions options{.controller = flags_.controller, .report = std::move(report)};
   options.identity.set_role(spec_.role);
   options.identity.set_name(flags_.name);
+  options.identity.set_group(flags_.group);
   options.identity.set_address(Reached(address));
   options.identity.set_admin_address(Reached(admin));
   options.identity.set_rank(flags_.rank);
@@ -339,7 +351,7 @@ int RunRole(RoleSpec spec, int argc, char** argv,
   signal(SIGXFSZ, SIG_IGN);  // a file that may not grow is an error of the write, not a death
   const std::string program = absl::StrCat("rein-", spec.role);
   CLI::App app("Rein's " + spec.role + " service", program);
-  RoleFlags flags{.name = spec.role};
+  RoleFlags flags;
   bool version = false, check = false;
   AddCommonFlags(app, spec, flags, version);
   app.add_flag("--check", check, "Check flags and files as a start would, and leave");
@@ -348,6 +360,9 @@ int RunRole(RoleSpec spec, int argc, char** argv,
   } catch (const CLI::ParseError& error) {
     int code = app.exit(error);
     return code == 0 ? 0 : kExitUsage;
+  }
+  if (flags.name.empty()) {
+    flags.name = flags.group == config::kDefaultGroup ? spec.role : absl::StrCat(flags.group, "-", spec.role);
   }
   if (version) {
     std::cout << version::Describe(program, spec.build) << "\n";

@@ -12,7 +12,7 @@
 //   }
 //
 // Flags of every role: --listen --admin --advertise --name --tls --tokens --log-file --log-mib --address-file --check --version;
-// of all but the controller: --controller --device --threads.
+// of all but the controller: --controller --group --device --threads.
 // Without --controller the fence is open: the process serves whoever calls. Without --tls only this
 // machine is listened to. --check reads flags and files as a start would, and leaves: 0, 2 or 3.
 // Exit codes: 0 stopped by SIGTERM or SIGINT, 2 wrong flags, 3 wrong input, 7 a port is taken,
@@ -33,6 +33,7 @@
 
 #include "common/access/call_limit.h"
 #include "common/access/user_tokens.h"
+#include "common/config/name.h"
 #include "common/http/http_server.h"
 #include "common/rpc/access_gate.h"
 #include "common/rpc/fence_guard.h"
@@ -59,7 +60,8 @@ struct RoleFlags {
   std::string admin = "127.0.0.1:0";   // host:port of /metrics, /healthz, /readyz
   std::string advertise;       // host that others reach this one at; default: that of listen
   std::string controller;      // host:port, several with commas; empty: none
-  std::string name;            // default: the role
+  std::string group = config::kDefaultGroup;  // of actors that work on one job
+  std::string name;            // default: the role, behind another group than the default one
   std::string device = "cpu";  // cpu, gpu:0, ...
   int threads = 0;             // of computing; 0: as many as there are cores
   uint32_t rank = 0;               // of a trainer of several; another than 0 is called by rank 0 alone

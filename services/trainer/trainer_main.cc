@@ -3,6 +3,7 @@
 #include "absl/strings/str_cat.h"
 #include <CLI/CLI.hpp>
 
+#include "common/config/host_port.h"
 #include "common/status/status_macros.h"
 #include "common/tensor/cuda_runtime.h"
 #include "common/tensor/torch_runtime.h"
@@ -51,7 +52,7 @@ int main(int argc, char** argv) {
     }
     const std::string& advertise = process.flags().advertise;
     const std::string& listen = process.flags().listen;
-    ranks.host = advertise.empty() ? listen.substr(0, listen.rfind(':')) : advertise;
+    ranks.host = advertise.empty() ? config::HostOf(listen) : advertise;
     ranks.timeout = absl::Seconds(timeout_seconds);
     services::TrainerServiceImpl service(device, ranks, process.deps());
     services::DebugServiceImpl debug([&service](const auto& request) { return service.Trace(request); });

@@ -220,7 +220,7 @@ class SimGenerator final : public Linked<Generator> {
                 std::function<void(v1::Rollout)> on_rollout,
                 std::function<void(absl::Status)> done) override {
     SimWorld& world = link_->world();
-    world.CheckGenerate(request);
+    world.CheckGenerate(link_->process().group, request);
     auto stream = std::make_shared<Stream>();
     stream->request = request;
     stream->on_rollout = std::move(on_rollout);
@@ -266,7 +266,7 @@ class SimGenerator final : public Linked<Generator> {
       if (index == stream->request.siblings_size()) {
         return link->Return(absl::Milliseconds(30), [stream] { End(*stream, absl::OkStatus()); });
       }
-      ++world.mutable_truth().siblings_generated;
+      ++world.truth_of(process.group).siblings_generated;
       v1::Rollout rollout =
           process.model->Generate(stream->request, stream->request.siblings(index));
       int copies = world.random().Chance(0.05) ? 2 : 1;

@@ -7,6 +7,8 @@
 
 #include "absl/strings/str_cat.h"
 
+#include "common/status/status_macros.h"
+
 namespace rein::simulation {
 namespace {
 
@@ -25,10 +27,19 @@ SimWorld::SimWorld(SimOptions options)
       clock_(absl::FromUnixSeconds(1000000)),
       queue_(clock_),
       random_(options_.seed),
-      train_(kTrainPrompts),
-      held_out_(kHeldOutPrompts),
       connector_(MakeSimConnector(*this)) {
   fs::remove_all(options_.folder);
+  for (int i = 0; i < options_.groups; ++i) {
+    auto job = std::make_unique<SimJob>(SimJob{.group = i == 0 ? "default" : absl::StrCat("group-", i),
+                                               .train = fakes::FakePrompts(kTrainPrompts),
+                                               .held_out = fakes::FakePrompts(kHeldOutPrompts)});
+    job->job.name = absl::StrCat("simulated-", i);
+    AddProcesses(job->group);
+    jobs_.push_back(std::move(job));
+  }
+}
+
+void SimWorld::AddProcesses(const std::string& group) {
   for (const auto& [role, count] : {std::pair<std::string, int>{"trainer", 1},
                                     {"rollout", 2},
                                     {"reference", options_.reference ? 1 : 0},
@@ -37,7 +48,8 @@ SimWorld::SimWorld(SimOptions options)
     for (int i = 0; i < count; ++i) {
       auto process = std::make_unique<SimProcess>();
       process->role = role;
-      process->name = absl::StrCat(role, "-", i);
+      process->group = group;
+      process->name = absl::StrCat(group, "-", role, "-", i);
       processes_[process->name] = std::move(process);
     }
   }
@@ -48,9 +60,9 @@ SimWorld::~SimWorld() {
   fs::remove_all(options_.folder);
 }
 
-v1::JobConfig SimWorld::MakeConfig() const {
+v1::JobConfig SimWorld::MakeConfig(const SimJob& job) const {
   v1::JobConfig config;
-  config.set_name("simulated");
+  config.set_name(job.job.name);
   config.set_seed(7);
   config.mutable_data()->mutable_train()->set_file("train");
   config.mutable_data()->mutable_eval()->set_file("held out");
@@ -75,7 +87,7 @@ v1::JobConfig SimWorld::MakeConfig() const {
   if (options_.reference) grpo.mutable_kl()->set_coefficient(0.1);
   if (!options_.episodes) return config;
   v1::EnvironmentConfig& environment = *config.mutable_environment();
-  environment.mutable_remote()->set_address("environment-0");
+  environment.mutable_remote()->set_address(absl::StrCat(job.group, "-environment-0"));
   environment.set_max_turns(8);
   environment.set_timeout_seconds(100000);  // or faults would decide which turns there are
   environment.set_step_timeout_seconds(60);
@@ -87,7 +99,7 @@ v1::JobConfig SimWorld::MakeConfig() const {
 
 bool SimWorld::Loses() {
   if (controller_dying_) return true;
-  if (run_ == nullptr) return false;
+  if (registry_ == nullptr) return false;
   if (!options_.faults || clock_.Now() > faults_end_) return false;
   // Now and then the sender of this very message dies: before it leaves, or after.
   if (random_.Chance(0.004)) {
@@ -103,55 +115,79 @@ absl::Duration SimWorld::Delay() {
   return random_.Between(absl::Milliseconds(1), slow ? absl::Seconds(8) : absl::Milliseconds(50));
 }
 
-void SimWorld::CheckGenerate(const v1::GenerateRequest& request) {
-  if (request.group().attempt() > 0 || run_ == nullptr) return;  // held out
-  for (const auto& [order, group] : run_->ledger().groups()) {
-    if (group.id.SerializeAsString() != request.group().SerializeAsString()) continue;
-    for (uint32_t sibling : request.siblings()) {
-      if (group.siblings[sibling].stored) {
-        truth_.violations.push_back(absl::StrCat("group ", order, " sibling ", sibling,
-                                                 " is generated again though it is stored"));
+SimTruth& SimWorld::truth_of(const std::string& group) {
+  return (*std::find_if(jobs_.begin(), jobs_.end(), [&](const auto& job) { return job->group == group; }))->truth;
+}
+
+std::string SimWorld::Violation() const {
+  for (const auto& job : jobs_) {
+    if (!job->truth.violations.empty()) return absl::StrCat(job->job.name, ": ", job->truth.violations.front());
+  }
+  return "";
+}
+
+void SimWorld::CheckGenerate(const std::string& at, const v1::GenerateRequest& request) {
+  for (const auto& job : jobs_) {
+    if (job->group != at) continue;
+    if (request.fence().job() != job->job.name) {
+      job->truth.violations.push_back(absl::StrCat(at, " gets work of ", request.fence().job()));
+    }
+    if (request.group().attempt() > 0 || job->run == nullptr) return;  // held out
+    for (const auto& [order, group] : job->run->ledger().groups()) {
+      if (group.id.SerializeAsString() != request.group().SerializeAsString()) continue;
+      for (uint32_t sibling : request.siblings()) {
+        if (group.siblings[sibling].stored) {
+          job->truth.violations.push_back(absl::StrCat("group ", order, " sibling ", sibling,
+                                                       " is generated again though it is stored"));
+        }
       }
     }
   }
 }
 
+absl::Status SimWorld::StartJob(SimJob& job, const std::vector<services::JobRecord>& stored) {
+  auto found = std::find_if(stored.begin(), stored.end(), [&](const auto& one) { return one.name == job.job.name; });
+  if (found == stored.end()) {
+    job.job.config = MakeConfig(job);
+    job.job.output = "/" + job.job.name;
+    job.job.group = job.group;
+    REIN_RETURN_IF_ERROR(store_->Transact([&] { return store_->InsertJob(job.job); }));
+  } else {
+    job.job = *found;
+  }
+  if (job.ended) return absl::OkStatus();
+  if (job.job.group != job.group) return absl::InternalError(job.job.name + " has lost its group");
+  REIN_ASSIGN_OR_RETURN(job.run, services::RunLoop::Begin({.store = *store_,
+                                                           .registry = *registry_,
+                                                           .connector = *connector_,
+                                                           .clock = clock_,
+                                                           .recorder = job.recorder,
+                                                           .group = job.group,
+                                                           .train = &job.train,
+                                                           .held_out = {{"eval", &job.held_out}},
+                                                           .wake = [this] { wake_ = true; }},
+                                                          job.job));
+  return absl::OkStatus();
+}
+
 void SimWorld::StartController() {
   controller_dying_ = false;
   auto store = services::Store::Open({.folder = options_.folder, .durable = false});
-  if (!store.ok()) return truth_.violations.push_back(store.status().ToString());
+  if (!store.ok()) return Violated(store.status().ToString());
   store_ = *std::move(store);
   auto registry = services::ActorRegistry::Open(*store_, clock_, kLease);
   auto jobs = store_->ReadJobs();
-  if (!registry.ok() || !jobs.ok()) return truth_.violations.push_back("the store does not open");
+  if (!registry.ok() || !jobs.ok()) return Violated("the store does not open");
   registry_ = *std::move(registry);
-  if (jobs->empty()) {
-    job_.name = "simulated";
-    job_.config = MakeConfig();
-    job_.output = "/simulated";
-    if (!store_->InsertJob(job_).ok() || !store_->Commit().ok()) {
-      return truth_.violations.push_back("the job cannot be stored");
-    }
-  } else {
-    job_ = jobs->front();
+  for (const auto& job : jobs_) {
+    if (absl::Status started = StartJob(*job, *jobs); !started.ok()) return Violated(started.ToString());
   }
-  auto run = services::RunLoop::Begin({.store = *store_,
-                                       .registry = *registry_,
-                                       .connector = *connector_,
-                                       .clock = clock_,
-                                       .recorder = recorder_,
-                                       .train = &train_,
-                                       .held_out = {{"eval", &held_out_}},
-                                       .wake = [this] { wake_ = true; }},
-                                      job_);
-  if (!run.ok()) return truth_.violations.push_back(run.status().ToString());
-  run_ = *std::move(run);
   ++controller_starts_;
   wake_ = true;
 }
 
 void SimWorld::StopController() {
-  run_.reset();
+  for (const auto& job : jobs_) job->run.reset();
   registry_.reset();
   if (store_ != nullptr) store_->database().Rollback();
   store_.reset();
@@ -163,7 +199,7 @@ void SimWorld::StartProcess(SimProcess& process) {
   process.frozen_until = absl::InfinitePast();
   process.guard = std::make_unique<rpc::FenceGuard>(clock_);
   process.episodes.clear();
-  if (process.role == "trainer") process.trainer = std::make_unique<SimTrainerService>(truth_);
+  if (process.role == "trainer") process.trainer = std::make_unique<SimTrainerService>(truth_of(process.group));
   if (process.role == "rollout" || process.role == "reference") {
     process.model = std::make_unique<SimModelService>();
   }
@@ -182,6 +218,7 @@ void SimWorld::Beat(SimProcess& process, uint64_t life) {
       v1::RegisterRequest request;
       request.set_role(process.role);
       request.set_name(process.name);
+      request.set_group(process.group);
       request.set_address("simulated");
       request.set_device("cpu");
       request.set_incarnation(absl::StrCat(process.name, "/", life));
@@ -219,7 +256,7 @@ void SimWorld::ScheduleFaults() {
 void SimWorld::Fault() {
   uint64_t which = random_.Below(processes_.size() + 1);
   if (which == processes_.size()) {
-    controller_dying_ = run_ != nullptr;
+    controller_dying_ = registry_ != nullptr;
     return;
   }
   auto victim = processes_.begin();
@@ -242,13 +279,8 @@ std::string SimWorld::Play() {
   StartController();
   for (auto& [name, process] : processes_) StartProcess(*process);
   ScheduleFaults();
-  absl::Time until = clock_.Now();
-  while (truth_.violations.empty()) {
-    if (run_ != nullptr && (wake_ || clock_.Now() >= until)) {
-      wake_ = false;
-      until = run_->Step();
-      if (run_->outcome().has_value() && !controller_dying_) return Verdict();
-    }
+  while (Violation().empty()) {
+    if (std::optional<std::string> verdict = StepJobs(std::exchange(wake_, false))) return *verdict;
     if (controller_dying_) {
       ++crashes_;
       StopController();
@@ -257,33 +289,62 @@ std::string SimWorld::Play() {
                    [this] { StartController(); });
     }
     if (clock_.Now() > give_up) {
-      return absl::StrCat("wedged at update ", job_.updates_done, ": ",
-                          run_ == nullptr ? "no controller" : run_->waits_for());
+      std::string wedged = registry_ == nullptr ? "no controller" : "wedged";
+      for (const auto& job : jobs_) {
+        absl::StrAppend(&wedged, "; ", job->job.name, " at update ", job->job.updates_done, ": ",
+                        job->run == nullptr ? "" : job->run->waits_for());
+      }
+      return wedged;
     }
-    absl::Time step_at = run_ == nullptr ? absl::InfiniteFuture() : until;
+    absl::Time step_at = absl::InfiniteFuture();
+    for (const auto& job : jobs_) {
+      if (job->run != nullptr) step_at = std::min(step_at, job->until);
+    }
     if (step_at < queue_.Next()) {
       clock_.AdvanceTo(step_at);
     } else {
       queue_.PlayOne();
     }
   }
-  return truth_.violations.front();
+  return Violation();
 }
 
-std::string SimWorld::Verdict() {
-  const services::Outcome& outcome = *run_->outcome();
+// As the controller does: each run steps in its turn, and one that has ended is ended before the next.
+std::optional<std::string> SimWorld::StepJobs(bool all) {
+  bool open = false;
+  for (const auto& job : jobs_) {
+    if (registry_ == nullptr) return std::nullopt;
+    if (job->run != nullptr && (all || clock_.Now() >= job->until)) {
+      job->until = job->run->Step();
+      if (controller_dying_) return std::nullopt;
+      if (job->run->outcome().has_value()) {
+        if (!job->run->Commit().ok()) store_->database().Rollback();
+        if (std::string wrong = Verdict(*job); !wrong.empty()) return absl::StrCat(job->job.name, ": ", wrong);
+        job->ended = true;
+        job->run.reset();
+      }
+      if (store_->database().HasOpenWrites()) return job->job.name + " leaves writes open to others";
+    }
+    open |= !job->ended;
+  }
+  if (open) return std::nullopt;
+  return Violation();
+}
+
+std::string SimWorld::Verdict(SimJob& one) {
+  const services::Outcome& outcome = *one.run->outcome();
   if (outcome.state != v1::JOB_STATE_SUCCEEDED) return absl::StrCat("failed: ", outcome.message);
-  if (!truth_.violations.empty()) return truth_.violations.front();
-  if (job_.updates_done != kUpdates) return absl::StrCat("ended at update ", job_.updates_done);
-  if (job_.cursor_epoch == 0) return "no whole pass over the data was made";
-  if (recorder_.evals.size() < 3) return absl::StrCat(recorder_.evals.size(), " held-out results");
-  auto reopened = services::Ledger::Open(*store_, job_.name);
+  if (std::string violation = Violation(); !violation.empty()) return violation;
+  if (one.job.updates_done != kUpdates) return absl::StrCat("ended at update ", one.job.updates_done);
+  if (one.job.cursor_epoch == 0) return "no whole pass over the data was made";
+  if (one.recorder.evals.size() < 3) return absl::StrCat(one.recorder.evals.size(), " held-out results");
+  auto reopened = services::Ledger::Open(*store_, one.job.name);
   if (!reopened.ok()) return reopened.status().ToString();
-  std::string in_memory = CheckLedger(run_->ledger());
-  return in_memory.empty() ? CheckLedger(**reopened) : in_memory;
+  std::string in_memory = CheckLedger(one, one.run->ledger());
+  return in_memory.empty() ? CheckLedger(one, **reopened) : in_memory;
 }
 
-std::string SimWorld::CheckLedger(const services::Ledger& ledger) const {
+std::string SimWorld::CheckLedger(const SimJob& one, const services::Ledger& ledger) const {
   std::set<std::pair<uint64_t, uint64_t>> seen;
   std::map<uint64_t, uint64_t> by_update;
   for (const auto& [order, group] : ledger.groups()) {
@@ -298,13 +359,13 @@ std::string SimWorld::CheckLedger(const services::Ledger& ledger) const {
       return absl::StrCat("group ", order, " of version ", group.version.number(), " went into update ", group.update);
     }
     if (dropped && group.reason.empty()) return absl::StrCat("group ", order, " has no reason");
-    bool whole_pass = group.id.data_epoch() < job_.cursor_epoch;
+    bool whole_pass = group.id.data_epoch() < one.job.cursor_epoch;
     bool ahead = options_.staleness > 0;
     if (whole_pass && !ahead && !consumed && !dropped) {
       return absl::StrCat("group ", order, " is neither consumed nor dropped");
     }
   }
-  for (uint64_t epoch = 0; epoch < job_.cursor_epoch; ++epoch) {
+  for (uint64_t epoch = 0; epoch < one.job.cursor_epoch; ++epoch) {
     for (uint64_t prompt = 0; prompt < kTrainPrompts; ++prompt) {
       if (seen.count({epoch, prompt}) == 0) {
         return absl::StrCat("prompt ", prompt, " of pass ", epoch, " is missing");

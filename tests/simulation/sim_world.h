@@ -1,5 +1,5 @@
-// SimWorld plays one job from a seed: the real store, ledger, registry and run loop, with services,
-// network and time of its own, and everything that can go wrong with them.
+// SimWorld plays jobs from a seed, one on each group of actors and all under one controller: the real store, ledger,
+// registry and run loops, with services, network and time of its own, and everything that can go wrong with them.
 
 #pragma once
 
@@ -28,6 +28,7 @@ struct SimOptions {
   bool reference = false;
   bool texts = false;  // SFT instead of GRPO
   bool episodes = false;  // completions of several turns, with an environment
+  int groups = 1;         // of actors, each with a job of its own
   std::string folder;
 };
 
@@ -35,6 +36,7 @@ struct SimOptions {
 struct SimProcess {
   std::string role;
   std::string name;
+  std::string group;
   uint64_t life = 0;  // grows at each start: what was sent to an earlier life is lost
   bool alive = false;
   absl::Time frozen_until = absl::InfinitePast();
@@ -52,8 +54,9 @@ class SimWorld {
   // Plays until the job ends; empty when all was well, else what went wrong.
   std::string Play();
 
-  const SimTruth& truth() const { return truth_; }
-  uint64_t final_digest() const { return job_.digest; }
+  // Of the job of one group.
+  const SimTruth& truth(int group = 0) const { return jobs_[static_cast<size_t>(group)]->truth; }
+  uint64_t final_digest(int group = 0) const { return jobs_[static_cast<size_t>(group)]->job.digest; }
   int controller_starts() const { return controller_starts_; }
   int crashes() const { return crashes_; }
 
@@ -61,42 +64,57 @@ class SimWorld {
   absl::Time now() const { return clock_.Now(); }
   SimQueue& queue() { return queue_; }
   SimRandom& random() { return random_; }
-  SimTruth& mutable_truth() { return truth_; }
+  SimTruth& truth_of(const std::string& group);
   const SimOptions& options() const { return options_; }
   SimProcess& process(const std::string& name) { return *processes_.at(name); }
   // A message can be lost, and the controller can die while it sends one.
   bool Loses();
   absl::Duration Delay();
   bool controller_dying() const { return controller_dying_; }
-  // A request for siblings leaves the controller: none of them may be stored.
-  void CheckGenerate(const v1::GenerateRequest& request);
+  // A request for siblings leaves the controller for an actor of `group`: none of them may be stored, and the job is
+  // the group's.
+  void CheckGenerate(const std::string& group, const v1::GenerateRequest& request);
   void Wake() { wake_ = true; }
 
  private:
-  v1::JobConfig MakeConfig() const;
+  struct SimJob {
+    std::string group;
+    SimTruth truth;
+    fakes::FakePrompts train, held_out;
+    fakes::FakeRecorder recorder;
+    services::JobRecord job;
+    std::unique_ptr<services::RunLoop> run;  // null while there is no controller, and once the job has ended
+    absl::Time until = absl::InfinitePast();
+    bool ended = false;
+  };
+
+  v1::JobConfig MakeConfig(const SimJob& job) const;
+  void Violated(const std::string& what) { jobs_.front()->truth.violations.push_back(what); }
+  // The first violation of any job.
+  std::string Violation() const;
+  void AddProcesses(const std::string& group);
+  absl::Status StartJob(SimJob& job, const std::vector<services::JobRecord>& stored);
+  // Steps what can be; a verdict when all jobs have ended or one has ended wrongly.
+  std::optional<std::string> StepJobs(bool all);
   void StartController();
   void StopController();
   void StartProcess(SimProcess& process);
   void Beat(SimProcess& process, uint64_t life);
   void ScheduleFaults();
   void Fault();
-  std::string Verdict();
-  std::string CheckLedger(const services::Ledger& ledger) const;
+  std::string Verdict(SimJob& job);
+  std::string CheckLedger(const SimJob& job, const services::Ledger& ledger) const;
 
   const SimOptions options_;
   sync::VirtualClock clock_;
   SimQueue queue_;
   SimRandom random_;
-  SimTruth truth_;
-  fakes::FakePrompts train_, held_out_;
-  fakes::FakeRecorder recorder_;
+  std::vector<std::unique_ptr<SimJob>> jobs_;
   std::map<std::string, std::unique_ptr<SimProcess>> processes_;
   std::unique_ptr<services::ActorConnector> connector_;
 
-  services::JobRecord job_;
   std::unique_ptr<services::Store> store_;
-  std::unique_ptr<services::ActorRegistry> registry_;
-  std::unique_ptr<services::RunLoop> run_;
+  std::unique_ptr<services::ActorRegistry> registry_;  // null while there is no controller
   bool wake_ = true;
   bool controller_dying_ = false;
   int controller_starts_ = 0;

@@ -74,8 +74,8 @@ async function jobsPage(turn, query) {
   if (turn !== drawn) return;
   const now = Date.now() / 1000;
   const go = (changes) => { location.hash = `#/?${new URLSearchParams({ ...Object.fromEntries(asked), ...changes })}`; };
-  const list = [table(["Name", "Kind", "State", "#Update", "#Reward", "#Age", "Message"],
-    jobs.map((job) => [link(job.name, "job", job.name), job.kind, make("span", { class: "state " + stateOf(job) }, stateOf(job)),
+  const list = [table(["Name", "Kind", "State", "Group", "#Update", "#Reward", "#Age", "Message"],
+    jobs.map((job) => [link(job.name, "job", job.name), job.kind, make("span", { class: "state " + stateOf(job) }, stateOf(job)), job.group || "",
       `${job.update || 0}/${job.max_updates || "?"}`, figure(metricsOf(job.metrics).reward), age(now - job.submitted_at),
       (job.message || "").split("\n")[0]]),
     asked.get("contains") ? "No job has that in its name" : "No job yet: rein submit -f configs/jobs/grpo_digits.yaml"),
@@ -343,8 +343,8 @@ async function rolloutsPage(turn, name, query) {
 async function actorsPage(turn) {
   const { actors = [] } = await get("/api/actors");
   if (turn !== drawn) return;
-  show("Services", make("h1", {}, "Services"), table(["Role", "Name", "State", "#Epoch", "#Policy", "Device", "Load", "#Heard", "Build"],
-    actors.map((a) => [a.rank || a.peers ? `${a.role} (rank ${a.rank || 0})` : a.role, a.name, make("span", { class: "state " + a.state }, a.state), a.epoch || 0,
+  show("Services", make("h1", {}, "Services"), table(["Role", "Name", "Group", "Job", "State", "#Epoch", "#Policy", "Device", "Load", "#Heard", "Build"],
+    actors.map((a) => [a.rank || a.peers ? `${a.role} (rank ${a.rank || 0})` : a.role, a.name, a.group || "", a.job ? link(a.job, "job", a.job) : "", make("span", { class: "state " + a.state }, a.state), a.epoch || 0,
       a.version ? `${a.version.lineage || 0}:${a.version.number || 0}` : "", a.device, a.load || "", age(number(a.silent_seconds ?? 0)),
       (a.build || {}).release || ""]), "None has registered"));
   later(turn, 3000, () => actorsPage(turn));

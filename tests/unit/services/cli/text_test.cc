@@ -142,12 +142,19 @@ TEST(DescribeTextTest, JobsTable) {
   job.set_update(128);
   job.set_max_updates(200);
   job.set_submitted_at(40);
+  job.set_group("second");
+  v1::Job& waits = *jobs.add_jobs();
+  waits = RunningJob();
+  waits.set_name("sums");
+  waits.set_state(v1::JOB_STATE_QUEUED);
+  waits.set_message("waits for a free group: second runs products");
   v1::Metric* metric = job.add_metrics();
   metric->set_name("reward");
   metric->set_value(0.612);
   EXPECT_EQ(JobsTable(jobs, absl::FromUnixSeconds(400)),
-            "NAME      KIND  STATE    UPDATE   REWARD  AGE  MESSAGE\n"
-            "products  grpo  RUNNING  128/200  0.612   6m\n");
+            "NAME      KIND  STATE    GROUP   UPDATE   REWARD  AGE    MESSAGE\n"
+            "products  grpo  RUNNING  second  128/200  0.612   6m\n"
+            "sums      grpo  QUEUED   –       0/0      –       6m40s  waits for a free group: second runs products\n");
 }
 
 TEST(DescribeTextTest, RanksAreShownWhereATrainerHasSeveral) {

@@ -238,8 +238,13 @@ TEST_F(ControllerServiceTest, JobsAreCancelledPausedAndResumed) {
 }
 
 TEST_F(ControllerServiceTest, WatchGivesStoredEventsThenLiveOnesUntilTheEnd) {
+  v1::RegisterRequest trainer;
+  trainer.set_role("trainer");
+  trainer.set_name("trainer-0");
+  trainer.set_address("127.0.0.1:1");
+  ASSERT_TRUE(Call(&Stub::Register, trainer).ok());
   ASSERT_TRUE(Submit("r1").ok());
-  ASSERT_TRUE(Eventually([&] { return Get("digits").message() == "waits for a trainer"; }));
+  ASSERT_TRUE(Eventually([&] { return Get("digits").state() == v1::JOB_STATE_STARTING; }));
   std::thread canceller([this] {
     std::this_thread::sleep_for(std::chrono::milliseconds(50));
     EXPECT_TRUE(Call(&Stub::Cancel, Command("digits")).ok());

@@ -2,6 +2,7 @@
 
 #include <filesystem>
 
+#include "absl/strings/str_cat.h"
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -217,11 +218,61 @@ TEST_P(StoreTest, AStoreOfAnOlderSchemaIsBroughtUpToDate) {
   EXPECT_EQ(jobs[0].updates_done, 4);
   EXPECT_FALSE(jobs[0].pausing);
   EXPECT_EQ(jobs[0].expired, 0);
+  EXPECT_EQ(jobs[0].group, "");
   ASSERT_EQ(jobs[0].figures.metrics_size(), 1) << "what a list shows, no more";
   EXPECT_EQ(jobs[0].figures.metrics(0).value(), 0.5) << "of update 4: the fifth was rolled back";
   jobs[0].pausing = true;
   ASSERT_TRUE((*store)->UpdateJob(jobs[0]).ok());
   EXPECT_TRUE((*store)->ReadJobs()->front().pausing);
+}
+
+// All of it or nothing, whichever write fails; and what another has open is not touched.
+TEST_P(StoreTest, ATransactionIsKeptWholeOrTakenBack) {
+  auto insert = [&](const std::string& name) { return [this, name] { return store_->InsertJob(Job(name)); }; };
+  ASSERT_TRUE(store_->Transact(insert("first")).ok());
+  absl::Status status = store_->Transact([&]() -> absl::Status {
+    EXPECT_TRUE(store_->InsertJob(Job("second")).ok());
+    absl::Status twice = store_->InsertJob(Job("first"));
+    return twice.ok() ? store_->ReadJobs().status() : twice;  // a server says so with the next read
+  });
+  EXPECT_EQ(status.code(), absl::StatusCode::kAlreadyExists) << status;
+  EXPECT_FALSE(store_->database().HasOpenWrites());
+  EXPECT_EQ(store_->ReadJobs()->size(), 1);
+  ASSERT_TRUE(store_->InsertJob(Job("open")).ok());
+  EXPECT_EQ(store_->Transact(insert("third")).code(), absl::StatusCode::kInternal);
+  ASSERT_TRUE(store_->Commit().ok());
+  Open();
+  std::vector<JobRecord> jobs = *store_->ReadJobs();
+  ASSERT_EQ(jobs.size(), 2);
+  EXPECT_EQ(jobs[1].name, "open");
+}
+
+// Where the database ends a transaction by itself, as on a full disk, nothing that comes after is kept on its own.
+TEST(SqliteStoreTest, AfterAWriteThatFailedNothingIsKeptUntilTheRollback) {
+  StorePlace place;
+  ASSERT_TRUE(place.Make(StoreKind::kSqlite, "store_test_full"));
+  auto store = *place.Open();
+  JobRecord job{.name = "kept"};
+  ASSERT_TRUE(store->InsertJob(job).ok());
+  ASSERT_TRUE(store->Commit().ok());
+  auto pages = store->database().Prepare("PRAGMA page_count");
+  ASSERT_TRUE(pages.Next());
+  auto bound = store->database().Prepare(absl::StrCat("PRAGMA max_page_count = ", pages.Unsigned(0) + 4));
+  ASSERT_TRUE(bound.Next());
+  job.name = "small";
+  ASSERT_TRUE(store->InsertJob(job).ok());
+  job.name = "large";
+  job.message = std::string(1 << 20, 'x');
+  EXPECT_EQ(store->InsertJob(job).code(), absl::StatusCode::kResourceExhausted);
+  job = {.name = "after"};
+  EXPECT_FALSE(store->InsertJob(job).ok());
+  EXPECT_FALSE(store->Commit().ok());
+  store->database().Rollback();
+  EXPECT_EQ(store->ReadJobs()->size(), 1);
+  job.name = "later";
+  ASSERT_TRUE(store->InsertJob(job).ok());
+  ASSERT_TRUE(store->Commit().ok());
+  EXPECT_EQ(store->ReadJobs()->size(), 2);
 }
 
 TEST_P(StoreTest, AStoreOfANewerSchemaIsRefused) {
@@ -298,6 +349,47 @@ TEST_P(ActorRegistryTest, ANewProcessTakesTheNameAndTheOldOneCannotTakeItBack) {
   EXPECT_THAT(std::string(status.message()), HasSubstr("another process has taken the name"));
   clock_.Advance(absl::Seconds(11));  // the new one is gone as well
   EXPECT_TRUE(Register("rollout-0", "old").ok());
+}
+
+TEST_P(ActorRegistryTest, AnActorIsOfAGroup) {
+  v1::RegisterRequest request;
+  request.set_role("trainer");
+  request.set_name("trainer");
+  request.set_address("127.0.0.1:1");
+  request.set_incarnation("x");
+  ASSERT_TRUE(registry_->Register(request).ok());
+  request.set_group("second");
+  request.set_incarnation("y");
+  absl::Status taken = registry_->Register(request).status();
+  EXPECT_EQ(taken.code(), absl::StatusCode::kAlreadyExists);
+  EXPECT_EQ(taken.message(), "trainer is an actor of group default at 127.0.0.1:1: give this one of group second its own --name");
+  request.set_name("second-trainer");
+  ASSERT_TRUE(registry_->Register(request).ok());
+  request.set_group("a/b");
+  EXPECT_EQ(registry_->Register(request).status().message(),
+            "group: wants at most 63 of a-z, 0-9 and -, not - in front; got 'a/b'");
+  request.set_group("rewards");
+  request.set_role("reward");
+  request.set_name("reward");
+  ASSERT_TRUE(registry_->Register(request).ok());
+  // What an older controller has stored says none.
+  ActorRecord old;
+  old.actor.set_role("rollout");
+  old.actor.set_name("old");
+  old.actor.set_state(kActorReady);
+  ASSERT_TRUE(store_->PutActor(old).ok());
+  ASSERT_TRUE(store_->Commit().ok());
+  registry_.reset();
+  Open();
+  OpenRegistry();
+  ASSERT_EQ(registry_->ActorsOf("second").size(), 1);
+  EXPECT_EQ(registry_->ActorsOf("second")[0].name(), "second-trainer");
+  EXPECT_EQ(registry_->ActorsOf("default").size(), 2);
+  const std::map<std::string, bool> groups = {{"default", true}, {"rewards", false}, {"second", true}};
+  EXPECT_EQ(registry_->Groups(), groups);
+  clock_.Advance(absl::Seconds(11));
+  registry_->ExpireLeases();
+  EXPECT_FALSE(registry_->Groups().at("second")) << "a trainer that is lost is none";
 }
 
 TEST_P(ActorRegistryTest, EpochsGoOnAfterARestartOfTheController) {
