@@ -3,6 +3,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 
+#include "common/config/axis_table.h"
 #include "common/config/schema.h"
 #include "rein/v1/job.pb.h"
 
@@ -38,9 +39,9 @@ std::string ExplainAlgorithms() {
     absl::StrAppend(&text, "  Elsewhere: ", rules.peers(), "\n\n");
   });
   absl::StrAppend(&text,
-                  "rho: exp(policy logprob - logprob that sampled). sg: no gradient. Every axis can be set on its\n"
-                  "own: `rein explain grpo` lists advantage, ratio, clip/cispo/sapo/dppo_tv/dppo_kl/reinforce, kl,\n"
-                  "aggregation, correction and reject.\n");
+                  "rho: exp(policy logprob - logprob that sampled). sg: no gradient. Every axis of the policy gradients\n"
+                  "can be set on its own (`rein explain grpo.advantage`, say):\n\n",
+                  ExplainAxes());
   return text;
 }
 

@@ -7,6 +7,7 @@
 #include "absl/strings/str_split.h"
 
 #include "common/config/algorithm_table.h"
+#include "common/config/axis_table.h"
 #include "common/config/defaults.h"
 #include "common/config/nearest_name.h"
 #include "common/config/scalar_value.h"
@@ -82,6 +83,7 @@ std::string Describe(const std::string& path, const FieldDescriptor& field,
   if (!rules.unit().empty()) absl::StrAppend(&text, " (", rules.unit(), ")");
   absl::StrAppend(&text, fallback.empty() ? "" : ", " + fallback, "\n  ", rules.doc(), "\n");
   if (!rules.peers().empty()) absl::StrAppend(&text, "  Elsewhere: ", rules.peers(), "\n");
+  if (path.find('.') != std::string::npos) text += ExplainAxis(path.substr(path.find('.') + 1));
   if (const OneofDescriptor* choice = ChoiceOf(field)) {
     absl::StrAppend(&text, "  Give one of: ", OrList(ChoiceKeys(*choice)), "\n");
   }

@@ -1,11 +1,14 @@
 #include "common/config/explain.h"
 
 #include <fstream>
+#include <map>
+#include <set>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "common/config/algorithm_table.h"
+#include "common/config/axis_table.h"
 #include "common/config/schema.h"
 #include "rein/v1/job.pb.h"
 
@@ -47,6 +50,32 @@ TEST(ExplainTest, ListsTheAlgorithmsAndTheReadmeDoesToo) {
   std::ifstream file("trainer/algorithms/README.md");
   std::string readme((std::istreambuf_iterator<char>(file)), {});
   EXPECT_THAT(readme, HasSubstr(AlgorithmTable())) << "paste the table of AlgorithmTable() there";
+}
+
+// Every choice of every axis is told, and nothing that is no choice.
+TEST(ExplainTest, TellsTheFormulaOfEachAxis) {
+  EXPECT_THAT(*Explain("grpo.advantage"), HasSubstr("  optimal_baseline   arXiv 2505.23585\n    Formula: r - sum(n_j r_j)"));
+  EXPECT_THAT(*Explain("algorithms"), HasSubstr("  kl.estimator: k2   joschu"));
+  std::map<std::string, std::set<std::string>> told;
+  for (const AxisValue& axis : AxisValues()) {
+    EXPECT_TRUE(told[axis.key].insert(axis.value).second) << axis.key << " " << axis.value;
+    EXPECT_TRUE(Explain("grpo." + axis.key).ok()) << axis.key << " is no key";
+    EXPECT_FALSE(axis.formula.empty() || axis.source.empty()) << axis.key;
+  }
+  for (const char* key : {"advantage", "ratio", "aggregation", "when_stale"}) {
+    const auto names = NamesOf(*v1::GrpoConfig::descriptor()->FindFieldByName(key)->enum_type());
+    EXPECT_EQ(told[key], std::set<std::string>(names.begin(), names.end())) << key;
+  }
+  const auto estimators = NamesOf(*v1::KlEstimator_descriptor());
+  EXPECT_EQ(told["kl.estimator"], std::set<std::string>(estimators.begin(), estimators.end()));
+  const auto& surrogate = *v1::GrpoConfig::descriptor()->FindOneofByName("surrogate");
+  for (int i = 0; i < surrogate.field_count(); ++i) {
+    const std::string name = surrogate.field(i)->name();
+    EXPECT_TRUE(name == "service" || told.count(name) == 1) << name;
+  }
+  std::ifstream file("trainer/algorithms/README.md");
+  std::string readme((std::istreambuf_iterator<char>(file)), {});
+  EXPECT_THAT(readme, HasSubstr(AxisMarkdown())) << "paste the table of AxisMarkdown() there";
 }
 
 TEST(ExplainTest, SuggestsTheNearestKey) {
