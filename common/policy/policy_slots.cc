@@ -90,7 +90,9 @@ absl::Status PolicySlots::LoadFrozen(const std::string& folder, const models::Mo
 absl::Status PolicySlots::FillWithPattern() {
   return tensor::CatchTorch("pattern in the weights", [&] {
     at::Tensor& arena = slots_[in_use_].arena;
-    arena.copy_(at::arange(arena.numel(), arena.options().dtype(at::kFloat)).sin_().mul_(0.1));
+    // Of squares: sines of the indices themselves would make every matrix one of rank 2. Not small: what the experts of a token add
+    // must not drown in the rounding of the sum.
+    arena.copy_(at::arange(arena.numel(), arena.options().dtype(at::kFloat)).square_().sin_().mul_(0.3));
   });
 }
 
