@@ -1,5 +1,7 @@
 #include "common/http/http_server.h"
 
+#include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstdio>
 
@@ -9,16 +11,94 @@
 #include "absl/strings/str_split.h"
 #include <httplib.h>
 #include <nlohmann/json.hpp>
+#include <openssl/err.h>
 #include <openssl/x509v3.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include "common/access/method_access.h"
+#include "common/http/bounded_connection.h"
 #include "common/status/status_macros.h"
 
 namespace rein::http {
 namespace {
 
-constexpr time_t kPatienceSeconds = 5;  // for each piece of a request: a slow sender is dropped
 constexpr char kCookie[] = "rein_token=";
+
+// Connections that wait for a thread hold a descriptor each, and the process needs some for its own files.
+size_t MostWaiting() {
+  rlimit files{};
+  getrlimit(RLIMIT_NOFILE, &files);
+  return std::clamp<size_t>(files.rlim_cur / 2, 64, 4096);
+}
+
+thread_local bool refuses = false;  // what this thread is given is closed unheard
+
+// Threads for so many connections at once; others wait, and those beyond MostWaiting() are closed.
+class ConnectionQueue final : public httplib::TaskQueue {
+ public:
+  explicit ConnectionQueue(int threads) : pool_(static_cast<size_t>(threads)) {}
+
+  void enqueue(std::function<void()> serve) override {
+    if (waiting_.fetch_add(1) >= most_) {
+      --waiting_;
+      refuses = true;
+      serve();
+      refuses = false;
+      return;
+    }
+    pool_.enqueue([this, serve = std::move(serve)] {
+      --waiting_;
+      serve();
+    });
+  }
+  void shutdown() override { pool_.shutdown(); }
+
+ private:
+  const size_t most_ = MostWaiting();
+  std::atomic<size_t> waiting_ = 0;
+  httplib::ThreadPool pool_;
+};
+
+// Server or SSLServer, with bounds on what a request may be.
+template <typename Base>
+class BoundedServer final : public Base {
+ public:
+  template <typename... Arguments>
+  explicit BoundedServer(const RequestBounds& bounds, Arguments&&... arguments)
+      : Base(std::forward<Arguments>(arguments)...), bounds_(bounds) {}
+
+ private:
+  bool process_and_close_socket(int socket) override {
+    if (!refuses) Serve(socket);
+    ::shutdown(socket, SHUT_RDWR);
+    ::close(socket);
+    return !refuses;
+  }
+
+  void Serve(int socket) {
+    std::unique_ptr<SSL, decltype(&SSL_free)> ssl(nullptr, &SSL_free);
+    std::function<void(httplib::Request&)> about;
+    if constexpr (std::is_base_of_v<httplib::SSLServer, Base>) {
+      ssl.reset(SSL_new(this->ssl_context()));
+      if (ssl == nullptr || SSL_set_fd(ssl.get(), socket) != 1) return;
+      about = [&ssl](httplib::Request& request) { request.ssl = ssl.get(); };
+    }
+    BoundedConnection connection(socket, ssl.get(), bounds_);
+    if (ssl != nullptr && !connection.Accept()) {
+      ERR_clear_error();
+      return;
+    }
+    bool closed = false;
+    for (size_t left = this->keep_alive_max_count_; left > 0 && !closed && this->svr_sock_ != INVALID_SOCKET; --left) {
+      if (!connection.AwaitRequest() || !this->process_request(connection, /*close_connection=*/left == 1, closed, about)) break;
+    }
+    if (ssl != nullptr) SSL_shutdown(ssl.get());
+    ERR_clear_error();
+  }
+
+  const RequestBounds bounds_;
+};
 
 int StatusOf(absl::StatusCode code) {
   switch (code) {
@@ -171,24 +251,21 @@ absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Create(HttpOptions optio
 }
 
 HttpServer::HttpServer(HttpOptions options) : options_(std::move(options)) {
+  const RequestBounds bounds{.body_bytes = options_.max_body_bytes};
   if (options_.tls.has_value()) {
-    server_ = std::make_unique<httplib::SSLServer>([this](SSL_CTX& context) {
+    server_ = std::make_unique<BoundedServer<httplib::SSLServer>>(bounds, [this](SSL_CTX& context) {
       SSL_CTX_set_min_proto_version(&context, TLS1_2_VERSION);
       SSL_CTX_set_verify(&context, SSL_VERIFY_PEER, nullptr);  // a certificate may be absent, not wrong
       SSL_CTX_set_cert_cb(&context, &UseCertificates, const_cast<tls::TlsFolder*>(&*options_.tls));
       return true;
     });
   } else {
-    server_ = std::make_unique<httplib::Server>();
+    server_ = std::make_unique<BoundedServer<httplib::Server>>(bounds);
   }
   server_->new_task_queue = [threads = options_.threads] {
-    return new httplib::ThreadPool(static_cast<size_t>(threads));
+    return new ConnectionQueue(threads);
   };
   server_->set_tcp_nodelay(true);  // head and body are written apart: the second must not wait 40 ms for an answer to the first
-  // Without it a client that keeps its connection would hold up the end of the process.
-  server_->set_keep_alive_timeout(/*seconds=*/1);
-  server_->set_read_timeout(kPatienceSeconds);
-  server_->set_write_timeout(kPatienceSeconds);
   server_->set_payload_max_length(options_.max_body_bytes);
   for (const Route& route : options_.routes) {
     auto answer = [this, &route](const httplib::Request& request, httplib::Response& response) {
@@ -230,6 +307,12 @@ absl::StatusOr<access::Caller> HttpServer::CallerOf(const httplib::Request& requ
 
 void HttpServer::Answer(const Route& route, const httplib::Request& from, httplib::Response& to) {
   Response response;
+  if (from.body.size() > options_.max_body_bytes) {  // in chunks, which the library does not bound
+    response.SetError(absl::InvalidArgumentError(absl::StrCat("a body has at most ", options_.max_body_bytes, " bytes here")));
+    response.status = 413;
+    Fill(response, to);
+    return;
+  }
   absl::StatusOr<access::Caller> caller = CallerOf(from);
   absl::Status allowed = CheckOrigin(from);
   if (!allowed.ok()) {

@@ -5,15 +5,19 @@
 
 Needs the controller and the trainer only; no job is run.
 """
+import fcntl
 import json
 import os
 import pathlib
+import pty
 import resource
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
+import termios
 import time
 import unittest
 
@@ -97,6 +101,23 @@ class CommandLineTest(unittest.TestCase):
         self.rein("submit", "-f", "job.yaml")
         self.assertIn("waits for a reward service", self.wait_for_message("waits for a reward"))
         self.assertIn("waits for a reward service", self.rein("describe", "digits"))
+
+    def test_tables_fit_the_terminal(self):
+        """In a terminal the last column is cut; in a pipe nothing is."""
+        self.up()
+        self.rein("submit", "-f", "job.yaml", "placement.group=" + "a-group-whose-name-is-long-" * 2)
+        whole = self.rein("get", "jobs")
+        self.assertIn("no trainer of group a-group-whose-name-is-long-a-group-whose-name-is-long- is here\n", whole)
+        for columns in (80, 200):
+            ours, theirs = pty.openpty()
+            fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+            run = subprocess.run([BIN / "rein", "get", "jobs"], env=self.environment, cwd=self.folder, stdout=theirs, timeout=60)
+            os.close(theirs)
+            text = os.read(ours, 1 << 16).decode().replace("\r\n", "\n")
+            os.close(ours)
+            self.assertEqual(run.returncode, 0)
+            self.assertEqual(text == whole, columns == 200, text)
+            self.assertLessEqual(max(map(len, text.splitlines())), columns)
 
     def test_validate_and_explain_need_no_server(self):
         self.assertIn("group_size: 8", self.rein("validate", "-f", "job.yaml"))

@@ -3,6 +3,7 @@
 
     openai_test.py BIN_FOLDER
 """
+import http.client
 import json
 import pathlib
 import shutil
@@ -145,6 +146,33 @@ class OpenAiTest(unittest.TestCase):
             code, answer = self.call("/v1/chat/completions", {**ASK, **changes})
             self.assertEqual((code, json.loads(answer)["error"]["param"]), (400, param), answer)
         self.assertEqual(self.call("/v1/chat/completions", {**ASK, "messages": [{"role": "user", "content": "1," * 4000}]})[0], 400)
+
+    def test_bodies_are_bounded(self):
+        """To 16 MiB: blanks around a good request are good, one more is refused, and a flood ends the connection."""
+        limit, body = 16 << 20, json.dumps({**ASK, "max_tokens": 1}).encode()
+
+        def pieces(size):
+            yield body
+            for begin in range(len(body), size, 1 << 20):
+                yield b" " * min(1 << 20, size - begin)
+
+        def post(size, chunked):
+            host, port = self.address.split(":")
+            connection = http.client.HTTPConnection(host, int(port), timeout=60)
+            try:
+                connection.request("POST", "/v1/chat/completions", body=pieces(size), encode_chunked=chunked,
+                                   headers={"Transfer-Encoding": "chunked"} if chunked else {"Content-Length": str(size)})
+                return connection.getresponse().status
+            except (ConnectionError, http.client.RemoteDisconnected):
+                return 0
+            finally:
+                connection.close()
+
+        for chunked in (False, True):
+            self.assertEqual(post(limit, chunked), 200)
+            self.assertIn(post(limit + 1, chunked), (0, 413))
+            self.assertIn(post(100 * limit, chunked), (0, 400, 413))
+        self.assertEqual(self.ask(max_tokens=1)["object"], "chat.completion")
 
     def test_a_client_that_goes_away_frees_its_place(self):
         host, port = self.address.split(":")

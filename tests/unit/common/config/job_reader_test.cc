@@ -238,6 +238,7 @@ TEST_F(JobReaderTest, ContradictionsAreNamed) {
   EXPECT_THAT(report({"model.dtype=float16"}), HasSubstr("wants float32 or bfloat16, got float16"));
   EXPECT_THAT(report({"placement=apart"}), HasSubstr("wants shared, or {trainer"));
   EXPECT_THAT(report({"placement.trainer=[gpu]"}), HasSubstr("wants cpu or gpu:N, got 'gpu'"));
+  EXPECT_THAT(report({"placement.group=A 1"}), HasSubstr("placement.group  wants at most 63 of a-z, 0-9 and -, not - in front; got 'A 1'"));
   EXPECT_THAT(report({"name=Digits"}), HasSubstr("of a-z, 0-9 and -"));
   EXPECT_THAT(report({"grpo.updates=5", "trainer.schedule.wsd={warmup: 3, decay: 4}"}),
               HasSubstr("warmup and decay take 7 updates, the job has 5"));

@@ -1,5 +1,6 @@
 #include "common/http/http_server.h"
 
+#include "absl/time/clock.h"
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <httplib.h>
@@ -8,6 +9,7 @@
 #include <sys/socket.h>
 
 #include "common/http/admin_routes.h"
+#include "common/http/bounded_connection.h"
 
 namespace rein::http {
 namespace {
@@ -191,6 +193,92 @@ TEST_F(HttpServerTest, SlowSendersAreDropped) {
     EXPECT_LE(recv(one, &byte, 1, 0), 0);  // closed by the server
     close(one);
   }
+}
+
+// The status of what is answered to these bytes; 0: the connection ended without an answer.
+int StatusOfRaw(int port, const std::string& bytes) {
+  const int one = socket(AF_INET, SOCK_STREAM, 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(static_cast<uint16_t>(port));
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  EXPECT_EQ(connect(one, reinterpret_cast<sockaddr*>(&address), sizeof(address)), 0);
+  for (size_t sent = 0; sent < bytes.size();) {
+    const ssize_t put = send(one, bytes.data() + sent, bytes.size() - sent, MSG_NOSIGNAL);
+    if (put <= 0) break;  // the server has had enough
+    sent += static_cast<size_t>(put);
+  }
+  std::string answer(12, ' ');
+  size_t got = 0;
+  for (ssize_t more; got < answer.size() && (more = recv(one, answer.data() + got, answer.size() - got, 0)) > 0;) got += static_cast<size_t>(more);
+  close(one);
+  return got == answer.size() ? std::stoi(answer.substr(9)) : 0;
+}
+
+// httplib itself bounds each header, not their number.
+TEST_F(HttpServerTest, AHeadIsBounded) {
+  auto head_of = [](size_t bytes) {
+    std::string head = "GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n";
+    const std::string end = "\r\n";
+    for (int i = 0; head.size() + end.size() < bytes; ++i) {
+      const size_t left = bytes - head.size() - end.size();
+      const size_t size = left < 2000 ? left : 1000;
+      std::string line = "X-" + std::to_string(i) + ": ";
+      line += std::string(size - line.size() - 2, 'x') + "\r\n";
+      head += line;
+    }
+    return head + end;
+  };
+  const size_t limit = RequestBounds().head_bytes;
+  EXPECT_EQ(StatusOfRaw(server_->port(), head_of(limit)), 200);
+  for (size_t bytes : {limit + 1, 100 * limit}) {
+    const int status = StatusOfRaw(server_->port(), head_of(bytes));
+    EXPECT_TRUE(status == 400 || status == 0) << status;
+  }
+  EXPECT_EQ(Get("/healthz")->status, 200);
+}
+
+// With a length and, where the library knows no bound, in chunks.
+TEST_F(HttpServerTest, ABodyIsBounded) {
+  auto with_length = [&](size_t bytes) {
+    return StatusOfRaw(server_->port(), "POST /echo HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nContent-Length: " +
+                                            std::to_string(bytes) + "\r\n\r\n" + std::string(bytes, 'x'));
+  };
+  auto in_chunks = [&](size_t bytes) {
+    std::string request = "POST /echo HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n";
+    for (size_t left = bytes; left > 0;) {
+      const size_t size = std::min<size_t>(left, 9);
+      request += std::to_string(size) + "\r\n" + std::string(size, 'x') + "\r\n";
+      left -= size;
+    }
+    return StatusOfRaw(server_->port(), request + "0\r\n\r\n");
+  };
+  EXPECT_EQ(with_length(100), 200);
+  EXPECT_EQ(in_chunks(100), 200);
+  for (size_t bytes : {size_t{101}, size_t{10'000}, size_t{10'000'000}}) {
+    const int whole = with_length(bytes), pieces = in_chunks(bytes);
+    EXPECT_TRUE(whole == 413 || whole == 0) << bytes << ": " << whole;
+    EXPECT_TRUE(pieces == 413 || pieces == 400 || pieces == 0) << bytes << ": " << pieces;
+  }
+  EXPECT_EQ(in_chunks(101), 413);
+  EXPECT_EQ(Get("/healthz")->status, 200);
+}
+
+// A byte now and then used to buy a sender more time, for ever.
+TEST_F(HttpServerTest, TricklingSendersAreDropped) {
+  const absl::Time begin = absl::Now();
+  const int one = socket(AF_INET, SOCK_STREAM, 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(static_cast<uint16_t>(server_->port()));
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  ASSERT_EQ(connect(one, reinterpret_cast<sockaddr*>(&address), sizeof(address)), 0);
+  ASSERT_GT(send(one, "GET /healthz HTTP/1.1\r\n", 23, MSG_NOSIGNAL), 0);
+  pollfd closed{.fd = one, .events = POLLIN, .revents = 0};
+  while (poll(&closed, 1, 500) == 0 && absl::Now() - begin < absl::Seconds(60)) send(one, "X", 1, MSG_NOSIGNAL);
+  EXPECT_LT(absl::Now() - begin, RequestBounds().request + absl::Seconds(20));  // on a busy machine
+  EXPECT_EQ(Get("/healthz")->status, 200);
+  close(one);
 }
 
 TEST_F(HttpServerTest, BadAddressesAreRefused) {

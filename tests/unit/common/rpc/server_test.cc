@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include <gmock/gmock.h>
+#include <grpcpp/create_channel.h>
 #include <gtest/gtest.h>
 
 #include "common/rpc/channel.h"
@@ -148,6 +149,66 @@ TEST_F(ServerTest, AnswersTheStandardHealthService) {
   EXPECT_EQ(AskHealth(channel_), kServing);
   server_->SetServing(false);
   EXPECT_EQ(AskHealth(channel_), kNotServing);
+}
+
+TEST_F(ServerTest, MetadataIsBounded) {
+  auto call = [&](size_t bytes) {
+    auto stub = v1::RewardService::NewStub(channel_);
+    grpc::ClientContext context;
+    SetDeadline(context, absl::Seconds(30));
+    context.AddMetadata("x-pad", std::string(bytes, 'x'));
+    v1::ScoreRewardsReply reply;
+    return FromGrpc(stub->Score(&context, v1::ScoreRewardsRequest(), &reply));
+  };
+  EXPECT_TRUE(call(kMaxMetadataBytes - 1024).ok()) << "with what gRPC itself adds";
+  for (size_t bytes : {size_t{kMaxMetadataBytes}, size_t{kMaxMetadataBytes} + 1, 100 * size_t{kMaxMetadataBytes}}) {
+    EXPECT_FALSE(call(bytes).ok()) << bytes;
+  }
+  EXPECT_TRUE(Score(0).ok());
+}
+
+TEST_F(ServerTest, AMessageIsBounded) {
+  grpc::ChannelArguments boundless;
+  boundless.SetMaxSendMessageSize(-1);
+  auto stub = v1::RewardService::NewStub(
+      grpc::CreateCustomChannel(server_->address(), grpc::InsecureChannelCredentials(), boundless));
+  auto call = [&](size_t bytes) {
+    grpc::ClientContext context;
+    SetDeadline(context, absl::Seconds(60));
+    v1::ScoreRewardsRequest request;
+    std::string* text = request.add_model_scorers();
+    text->assign(bytes, 'x');
+    while (request.ByteSizeLong() > bytes) text->pop_back();  // what stands around it
+    EXPECT_EQ(request.ByteSizeLong(), bytes);
+    v1::ScoreRewardsReply reply;
+    return FromGrpc(stub->Score(&context, request, &reply));
+  };
+  EXPECT_TRUE(call(kMaxMessageBytes).ok());
+  EXPECT_EQ(call(size_t{kMaxMessageBytes} + 1).code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_TRUE(Score(0).ok());
+}
+
+// Connections that say nothing, or half of what a connection begins with, take no thread and no turn from others.
+TEST_F(ServerTest, ConnectionsThatHangCostOthersNothing) {
+  const int port = std::stoi(server_->address().substr(server_->address().rfind(':') + 1));
+  std::vector<int> hanging;
+  for (int i = 0; i < 300; ++i) {
+    const int one = socket(AF_INET, SOCK_STREAM, 0);
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_port = htons(static_cast<uint16_t>(port));
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    ASSERT_EQ(connect(one, reinterpret_cast<sockaddr*>(&address), sizeof(address)), 0);
+    const std::string begin = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + std::string("\0\0\x10\x01\x04\0\0\0\x01", 9);  // HEADERS of 16 bytes
+    const size_t said = static_cast<size_t>(i) % (begin.size() + 1);
+    ASSERT_EQ(send(one, begin.data(), said, MSG_NOSIGNAL), static_cast<ssize_t>(said));
+    hanging.push_back(one);
+  }
+  for (int i = 0; i < 100; ++i) ASSERT_TRUE(Score(0).ok()) << i;
+  channel_ = Connect(server_->address());  // a new connection, too
+  EXPECT_TRUE(Score(0).ok());
+  for (int one : hanging) close(one);
+  EXPECT_TRUE(Score(0).ok());
 }
 
 TEST_F(ServerTest, ATakenPortIsAnErrorThatNamesIt) {
