@@ -127,6 +127,11 @@ class CommandLineTest(unittest.TestCase):
         self.assertIn("did you mean group_size?", text)
         self.assertIn("wants a number in [0, 1), got 2", text)
         self.assertIn("cannot read nothing.yaml", self.rein("validate", "-f", "nothing.yaml", code=4))
+        for job in ("grpo_async_digits", "grpo_digits", "sft_digits"):
+            data = [f"data.{part}.file={self.folder / 'train.jsonl'}" for part in ("train", "eval")]
+            self.rein("validate", "-f", str(ROOT / f"configs/jobs/{job}.yaml"), *data)
+        self.assertIn("when_stale  has no effect while staleness is 0", self.rein(
+            "validate", "-f", str(ROOT / "configs/jobs/grpo_async_digits.yaml"), *data, "grpo.staleness=0", code=3))
         self.assertIn("default 0.2", self.rein("explain", "grpo.clip.high"))
         self.assertIn("did you mean grpo.clip.high?", self.rein("explain", "grpo.clip.hgih", code=4))
 
