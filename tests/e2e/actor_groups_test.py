@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Two groups of actors under one controller: two jobs at once, one group's trainer killed, a third job that waits.
 
-    groups_test.py BIN_FOLDER
+    actor_groups_test.py BIN_FOLDER
 
 Asserted: each job uses the actors of its group alone; the job beside the one whose trainer dies never notices, and both
 end with the same weights; a waiting job says what it waits for, and runs on the group that is free first; a restart of
