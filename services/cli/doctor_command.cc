@@ -15,6 +15,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "common/config/name.h"
 #include "common/version/build_version.h"
 #include "services/cli/controller_client.h"
 #include "services/cli/context.h"
@@ -49,8 +50,10 @@ Finding Versions(const Observed& seen) {
 }
 
 void ActorFindings(const Observed& seen, std::vector<Finding>& findings) {
-  std::map<std::string, int> ready;
+  std::map<std::string, std::map<std::string, int>> groups;  // how many are ready of each role
+  if (seen.actors.empty()) groups[config::kDefaultGroup];
   for (const v1::Actor& actor : seen.actors) {
+    std::map<std::string, int>& ready = groups[actor.group()];
     if (actor.state() == "READY") ++ready[actor.role()];
     if (actor.state() != "READY") {
       findings.push_back({Finding::kFault, actor.name(), absl::StrCat(actor.state(), ", last heard ", Age(absl::Seconds(actor.silent_seconds())), " ago"),
@@ -65,13 +68,17 @@ void ActorFindings(const Observed& seen, std::vector<Finding>& findings) {
       findings.push_back({Finding::kFault, actor.name(), "is to use a GPU, but its build has no CUDA", "start the CUDA flavour"});
     }
   }
-  for (const char* role : {"trainer", "rollout", "reward"}) {
-    if (ready[role] > 0) continue;
-    findings.push_back({Finding::kWarning, role, "none is ready", absl::StrCat("jobs wait for one: rein up, or look at the pods named ", role)});
+  for (const auto& [group, ready] : groups) {
+    const std::string of = groups.size() > 1 ? absl::StrCat(" in group ", group) : "";
+    for (const char* role : {"trainer", "rollout", "reward"}) {
+      if (ready.count(role) > 0) continue;
+      findings.push_back({Finding::kWarning, role, absl::StrCat("none is ready", of),
+                          absl::StrCat("jobs", of, " wait for one: rein up, or look at the pods named ", role)});
+    }
+    std::string counts;
+    for (const auto& [role, count] : ready) absl::StrAppend(&counts, counts.empty() ? "" : ", ", count, " ", role);
+    if (!counts.empty()) findings.push_back({Finding::kGood, "services", counts + of, ""});
   }
-  std::string counts;
-  for (const auto& [role, count] : ready) absl::StrAppend(&counts, counts.empty() ? "" : ", ", count, " ", role);
-  if (!counts.empty()) findings.push_back({Finding::kGood, "services", counts, ""});
 }
 
 std::optional<absl::Time> ValidUntil(const std::string& path) {

@@ -111,12 +111,15 @@ void Controller::StartJobs() {
     const std::string group = job->group.empty() ? config::kDefaultGroup : job->group;  // none: of an older store
     if (running_.count(group) == 0) StartJob(*job, group);
   }
-  const ActorGroups now = Groups();
-  const auto free = [](const auto& group) { return group.second.has_trainer && group.second.runs == nullptr; };
-  if (std::none_of(now.begin(), now.end(), free)) return;
+  ActorGroups groups = Groups();
+  std::erase_if(groups, [](const auto& group) { return !group.second.has_trainer || group.second.runs != nullptr; });
   for (const auto& job : jobs_) {
+    if (groups.empty()) return;  // most often at once: the rest may be thousands
     if (job->state != v1::JOB_STATE_QUEUED) continue;
-    if (std::optional<std::string> group = GroupFor(*job, Groups())) StartJob(*job, *group);
+    if (std::optional<std::string> group = GroupFor(*job, groups)) {
+      StartJob(*job, *group);
+      groups.erase(*group);
+    }
   }
 }
 

@@ -69,8 +69,8 @@ class RanksTest(unittest.TestCase):
     def test_a_rank_that_hangs_is_lost_with_its_lease_and_the_job_goes_on(self):
         stack = Stack("--trainers", "2", "--lease-seconds", "2")  # a rank that does not answer is waited for 300 s
         self.addCleanup(stack.down)
-        self.assertRegex(stack.rein("get", "actors"), r"trainer \(rank 0\) +trainer-0 +READY[^\n]*\n"
-                                                      r"trainer \(rank 1\) +trainer-1 +READY")
+        self.assertRegex(stack.rein("get", "actors"), r"trainer \(rank 0\) +trainer-0 +default +– +READY[^\n]*\n"
+                                                      r"trainer \(rank 1\) +trainer-1 +default +– +READY")
         stack.end_of(SFT, code=0)
         stack.submit(GRPO)
         update = stack.wait_for_update("grow", 5)

@@ -172,6 +172,13 @@ TEST(DoctorTest, EachFaultIsFoundAndHasAdvice) {
   seen.certificate_until = absl::FromUnixSeconds(5000);
   seen.actors[1].mutable_build()->set_git_hash("other");
   for (const char* what : {"open files", "certificate", "rollout-0"}) EXPECT_EQ(Verdict(seen, what), "warning") << what;
+  seen = Healthy();
+  v1::Actor& alone = seen.actors.emplace_back(seen.actors.front());
+  alone.set_name("second-trainer");
+  alone.set_group("second");
+  EXPECT_EQ(Verdict(seen, "rollout"), "warning") << "what another group has is not there for this one";
+  const std::string text = FindingsText(Diagnose(seen, absl::FromUnixSeconds(1000)));
+  EXPECT_NE(text.find("none is ready in group second"), std::string::npos) << text;
 }
 
 TEST(SecretsTest, AreTakenOutOfText) {

@@ -321,6 +321,29 @@ TEST_F(ControllerServiceTest, RolloutsAndLedgerOfAJobThatHasNone) {
   EXPECT_EQ(Call(&Stub::GetLedger, ledger)->consumed(), 0);
 }
 
+// Which job a group runs is told to those who may see the job, and why one waits without others' names.
+TEST_F(ControllerServiceTest, TenantsShareGroupsAndSeeNoNames) {
+  v1::RegisterRequest trainer;
+  trainer.set_role("trainer");
+  trainer.set_name("trainer-0");
+  trainer.set_address("127.0.0.1:1");
+  ASSERT_TRUE(Call(&Stub::Register, trainer).ok());
+  auto job_of_group = [&] { return Call(&Stub::ListActors, v1::ListActorsRequest())->actors(0).job(); };
+  ComeAs("ada", "maths");
+  ASSERT_TRUE(Submit("r1").ok());
+  ASSERT_TRUE(Eventually([&] { return Get("digits").state() == v1::JOB_STATE_STARTING; }));
+  EXPECT_EQ(Get("digits").group(), "default");
+  EXPECT_EQ(job_of_group(), "digits");
+  ComeAs("bob", "physics");
+  EXPECT_EQ(job_of_group(), "");
+  ASSERT_TRUE(Submit("r2", {"name=waits"}).ok());
+  EXPECT_EQ(Get("waits").message(), "waits for a free group: default runs a job of another tenant");
+  ASSERT_TRUE(Submit("r3", {"name=nowhere", "placement.group=second"}).ok());
+  EXPECT_EQ(Get("nowhere").message(), "waits for a trainer: no trainer of group second is here");
+  ComeAs("root", "", access::UserRole::kAdmin);
+  EXPECT_EQ(job_of_group(), "digits");
+}
+
 // A user sees the jobs of their tenant, and learns nothing of others': not their names, and not from any method.
 TEST_F(ControllerServiceTest, TenantsSeeTheirOwnJobs) {
   ComeAs("ada", "maths");

@@ -5,8 +5,11 @@
 #include <thread>
 
 #include "absl/strings/str_cat.h"
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "common/config/job_reader.h"
 #include "services/controller/controller.h"
@@ -294,13 +297,14 @@ class ControllerGroupsTest : public ::testing::Test {
   }
 
   absl::StatusOr<v1::Job> Submit(const std::string& name, const std::string& group = "", uint32_t updates = 2,
-                                 const std::string& owner = "") {
+                                 const std::string& owner = "", const std::string& override = "") {
     config::JobText text{.yaml = "model: {config: model}\ndata: {train: train.jsonl}\nrewards: [{numeric: {}}]\n"
                                  "grpo: {prompts: 2, group_size: 2, max_completion_tokens: 8}\n",
                          .file_name = "job",
                          .overrides = {"name=" + name, absl::StrCat("grpo.updates=", updates)},
                          .folder = folder_.string()};
     if (!group.empty()) text.overrides.push_back("placement.group=" + group);
+    if (!override.empty()) text.overrides.push_back(override);
     absl::StatusOr<v1::JobConfig> config = config::ReadJob(text);
     EXPECT_TRUE(config.ok()) << config.status();
     return config.ok() ? controller_->Submit("r-" + name, *config, owner) : config.status();
@@ -424,6 +428,24 @@ TEST_F(ControllerGroupsTest, ACancelledJobFreesItsGroupAndNoOther) {
   EXPECT_EQ(controller_->Cancel("one")->state(), v1::JOB_STATE_CANCELLED);
   ASSERT_TRUE(Until([&] { return Get("three").state() == v1::JOB_STATE_RUNNING; }));
   EXPECT_EQ(Get("two").state(), v1::JOB_STATE_RUNNING);
+}
+
+// Its data may take as long as it likes to be read: nobody waits for it.
+TEST_F(ControllerGroupsTest, AJobThatIsCancelledWhileItsDataIsReadHoldsUpNobody) {
+  AddGroup("default");
+  const std::string slow = (folder_ / "slow.jsonl").string();
+  ASSERT_EQ(mkfifo(slow.c_str(), 0600), 0);  // opening it waits for who writes
+  ASSERT_TRUE(Submit("slow", "", 2, "", "data.train=slow.jsonl").ok());
+  ASSERT_TRUE(Submit("next").ok());
+  for (int i = 0; i < 20; ++i) controller_->Step();
+  EXPECT_EQ(Get("slow").state(), v1::JOB_STATE_STARTING);
+  EXPECT_EQ(Get("next").message(), "waits for a free group: default runs slow");
+  EXPECT_EQ(controller_->Cancel("slow")->state(), v1::JOB_STATE_CANCELLED);
+  EXPECT_TRUE(Until([&] { return Ended("next"); }));
+  EXPECT_EQ(Get("next").state(), v1::JOB_STATE_SUCCEEDED) << Get("next").message();
+  const int writer = open(slow.c_str(), O_RDWR);  // the thread that waits goes on, and ends
+  controller_.reset();
+  close(writer);
 }
 
 TEST_F(ControllerGroupsTest, TwoJobsDoNotWriteToOneFolder) {
