@@ -15,7 +15,7 @@ __device__ inline uint16_t Fp8PairOf(float a, float b) {
 }
 
 // Two numbers, in bytes 0 and 1 of `pair` (2 and 3 with kHigh), as bf16: their bits moved to bf16's places stand for
-// numbers 2^120 times too small, down to the ones below the normal numbers.
+// numbers 2^120 times too small, down to the ones below the normal numbers. The pattern of NaN (0x7F) gives 480.
 template <bool kHigh>
 __device__ inline uint32_t Bf16OfFp8(uint32_t four) {
   const uint32_t high_bytes = __byte_perm(four, 0, kHigh ? 0x3424 : 0x1404);

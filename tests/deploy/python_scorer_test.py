@@ -11,12 +11,10 @@ import json
 import os
 import pathlib
 import re
-import socket
 import subprocess
 import sys
 import tempfile
 import threading
-import time
 import unittest
 
 from python_environment import ROOT, start_again
@@ -28,6 +26,7 @@ from google.protobuf import struct_pb2
 
 import rein
 from rein.v1 import policy_pb2, reward_pb2, reward_pb2_grpc
+from ports import free_port, wait_for_listener
 from stack import MODEL, Stack
 
 EXAMPLE = ROOT / "deploy/python/examples/my_reward.py"
@@ -228,19 +227,10 @@ class ServeTest(unittest.TestCase):
 
     def test_the_example_scores_a_job(self):
         self.assertLess(len(EXAMPLE.read_text().splitlines()), 25)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         process = subprocess.Popen([sys.executable, EXAMPLE, f"127.0.0.1:{port}"])
         self.addCleanup(lambda: (process.kill(), process.wait()))
-        deadline = time.time() + 60
-        while True:  # until it listens
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=5).close()
-                break
-            except OSError:
-                self.assertLess(time.time(), deadline)
-                time.sleep(0.1)
+        wait_for_listener(port, process)
         stored = self.job("example", ("near", f"127.0.0.1:{port}"))
         self.assertTrue(stored)
         for one in stored:

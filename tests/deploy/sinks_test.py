@@ -8,7 +8,6 @@ import os
 import pathlib
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,7 @@ start_again("sinks", "mlflow==3.17.2", "wandb==0.31.0")  # this file, where they
 from mlflow import MlflowClient  # noqa: E402
 
 from rein import sinks  # noqa: E402
+from ports import free_port  # noqa: E402
 from stack import MODEL, Stack  # noqa: E402
 
 OFFLINE = dict(os.environ, WANDB_SILENT="true", MLFLOW_DISABLE_TELEMETRY="true", DO_NOT_TRACK="true", PYTHONWARNINGS="ignore")
@@ -98,9 +98,7 @@ class MlflowTest(unittest.TestCase):
         temporary = tempfile.TemporaryDirectory()
         cls.addClassCleanup(temporary.cleanup)
         cls.folder = pathlib.Path(temporary.name)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         cls.uri = f"http://127.0.0.1:{port}"
         log = (cls.folder / "server.log").open("w")
         cls.addClassCleanup(log.close)

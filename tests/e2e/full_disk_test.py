@@ -45,7 +45,10 @@ class FullDiskTest(unittest.TestCase):
         self.stack = Stack("--state", str(self.state), "--references", "0")
         self.addCleanup(self.stack.down)
 
-    def fill(self):
+    def stopped(self, name):
+        """What `rein wait` says about a job whose volume is filled in the midst of it."""
+        self.stack.submit(GRPO % name)
+        self.stack.wait_for_update(name, 4)
         with open(self.volume / "filler", "wb", buffering=0) as filler:
             for size in (1 << 20, 1 << 12, 1):
                 try:
@@ -53,6 +56,7 @@ class FullDiskTest(unittest.TestCase):
                         pass
                 except OSError:
                     pass
+        return self.stack.rein("wait", name, "--timeout", "120", code=1)
 
     def check_error(self, text, names):
         self.assertRegex(text, names)
@@ -69,10 +73,7 @@ class FullDiskTest(unittest.TestCase):
 
     def test_of_the_controllers_state(self):
         self.start(".")
-        self.stack.submit(GRPO % "stored")
-        self.stack.wait_for_update("stored", 4)
-        self.fill()
-        text = self.stack.rein("wait", "stored", "--timeout", "120", code=1)
+        text = self.stopped("stored")
         self.check_error(text, rf"FAILED  stored at update \d+: .*{self.volume.resolve()}/")
         self.assertRegex(text, r"checkpoint \d+ \(update \d+\) is intact")
         self.assertIn("rein resume stored", text)
@@ -84,10 +85,7 @@ class FullDiskTest(unittest.TestCase):
 
     def test_of_the_checkpoints(self):
         self.start("jobs")
-        self.stack.submit(GRPO % "saved")
-        self.stack.wait_for_update("saved", 4)
-        self.fill()
-        text = self.stack.rein("wait", "saved", "--timeout", "120", code=1)
+        text = self.stopped("saved")
         self.check_error(text, r"trainer cannot write checkpoint \d+ \(checkpoint \d+ is intact\): cannot (write|create|flush) \S+")
         self.go_on("saved")
         self.assertNotIn("", [line for line in (pathlib.Path(self.stack.job("saved")["output"]) / "metrics.jsonl").read_text().splitlines()])

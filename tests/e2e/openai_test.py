@@ -21,6 +21,7 @@ from python_packages import enter
 openai = None
 if enter("openai", "openai==3.57.0"):
     import openai
+from ports import free_port  # noqa: E402
 from stack import BIN, MODEL, Stack  # noqa: E402
 
 JOB = """name: talks
@@ -35,9 +36,7 @@ ASK = {"model": "talks", "messages": [{"role": "user", "content": "max(1,2,3)"}]
 
 def open_door(cls):
     """Services whose generator listens for OpenAI's clients at cls.address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        cls.address = "127.0.0.1:%d" % probe.getsockname()[1]
+    cls.address = f"127.0.0.1:{free_port()}"
     cls.stack = Stack("--references", "0", "--openai", cls.address)
     cls.addClassCleanup(cls.stack.down)
 

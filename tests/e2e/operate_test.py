@@ -16,7 +16,6 @@ import re
 import resource
 import select
 import signal
-import socket
 import ssl
 import struct
 import subprocess
@@ -28,6 +27,7 @@ import urllib.request
 import fcntl
 import termios
 
+from ports import free_port, wait_for_listener
 from stack import BIN, MODEL, Stack
 
 JOB = """name: first
@@ -116,20 +116,14 @@ class OperateTest(unittest.TestCase):
 
     def served(self, folder):
         """The port of a server with the certificate of the folder."""
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         server = subprocess.Popen(["openssl", "s_server", "-accept", f"127.0.0.1:{port}", "-cert", folder / "tls.crt", "-key", folder / "tls.key", "-alpn", "h2",
                                    "-quiet"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self.addCleanup(server.wait)
         self.addCleanup(server.kill)
         self.addCleanup(server.stdin.close)
-        for _ in range(100):
-            try:
-                socket.create_connection(("127.0.0.1", port), 1).close()
-                return port
-            except OSError:
-                time.sleep(0.05)
+        wait_for_listener(port, server)
+        return port
 
     def test_certificates_that_are_wrong_are_named_with_the_next_step(self):
         ask = lambda server, *more: self.stack.run("--server", server, "get", "jobs", *more)

@@ -8,6 +8,7 @@
 #include <gtest/gtest.h>
 
 #include <cstdlib>
+#include <functional>
 #include <memory>
 
 #include "absl/strings/str_cat.h"
@@ -47,6 +48,47 @@ class NcclChannelTest : public testing::Test {
     return absl::StrCat(p.version.lineage, ".", p.version.number, " ", weights::CombineDigests(p.digests));
   }
 
+  // Three rounds to two receivers, from where `place` says the bytes of a round are.
+  void ExpectBothCommit(WeightReceiverProcess& a, WeightReceiverProcess& b, const std::function<void*(int)>& place) {
+    for (int round = 0; round < 3; ++round) {
+      weights::Publication p = Next();
+      p.arena = place(round);
+      const absl::Time start = absl::Now();
+      auto outcomes = channel_->Send(p, {a.Address(), b.Address()});
+      std::printf("%.0f MB to 2 processes on one GPU: %.4f s\n", p.plan.arena_bytes / 1e6, absl::ToDoubleSeconds(absl::Now() - start));
+      for (const auto& outcome : outcomes) ASSERT_TRUE(outcome.status.ok()) << outcome.status;
+      EXPECT_EQ(a.InUse(), Wanted(p));
+      EXPECT_EQ(b.InUse(), Wanted(p));
+    }
+  }
+  // By ten seconds after a publication's `deadline`; thawed, it takes the next one.
+  void ExpectOnlyTheFrozenIsLeftOut(WeightReceiverProcess& good, WeightReceiverProcess& frozen, absl::Duration deadline) {
+    frozen.Freeze();
+    weights::Publication p = Next(deadline);
+    const absl::Time start = absl::Now();
+    auto outcomes = channel_->Send(p, {good.Address(), frozen.Address()});
+    EXPECT_LT(absl::Now() - start, deadline + absl::Seconds(10));
+    EXPECT_TRUE(outcomes[0].status.ok()) << outcomes[0].status;
+    EXPECT_FALSE(outcomes[1].status.ok());
+    EXPECT_EQ(good.InUse(), Wanted(p));
+    frozen.Thaw();
+    p = Next();
+    for (const auto& outcome : channel_->Send(p, {good.Address(), frozen.Address()})) EXPECT_TRUE(outcome.status.ok()) << outcome.status;
+    EXPECT_EQ(frozen.InUse(), Wanted(p));
+  }
+  // What the sender is told of a publication with a bit of the fourth parameter flipped; the one before stays in use.
+  absl::Status SendChanged() {
+    WeightReceiverProcess a("a");
+    weights::Publication p = Next();
+    EXPECT_TRUE(channel_->Send(p, {a.Address()})[0].status.ok());
+    weights::Publication changed = Next();
+    changed.digests[3] ^= 1;
+    absl::Status status = channel_->Send(changed, {a.Address()})[0].status;
+    EXPECT_TRUE(absl::IsDataLoss(status)) << status;
+    EXPECT_EQ(a.InUse(), Wanted(p));
+    return status;
+  }
+
   weights::Registry registry_ = TestRegistry();
   at::Tensor arena_;
   uint64_t number_ = 0;
@@ -55,16 +97,7 @@ class NcclChannelTest : public testing::Test {
 
 TEST_F(NcclChannelTest, EveryReceiverCommitsTheSameDigestAndALateOneJoins) {
   WeightReceiverProcess a("a"), b("b");
-  for (int round = 0; round < 3; ++round) {  // the second and third reuse the communicator
-    weights::Publication p = Next();
-    absl::Time start = absl::Now();
-    auto outcomes = channel_->Send(p, {a.Address(), b.Address()});
-    std::printf("broadcast of %.0f MB to 2 ranks on one GPU: %.3f s\n", p.plan.arena_bytes / 1e6,
-                absl::ToDoubleSeconds(absl::Now() - start));
-    for (const auto& outcome : outcomes) ASSERT_TRUE(outcome.status.ok()) << outcome.status;
-    EXPECT_EQ(a.InUse(), Wanted(p));
-    EXPECT_EQ(b.InUse(), Wanted(p));
-  }
+  ExpectBothCommit(a, b, [&](int) { return arena_.mutable_data_ptr(); });  // the second and third reuse the communicator
   WeightReceiverProcess late("late");
   weights::Publication p = Next();
   for (const auto& outcome : channel_->Send(p, {a.Address(), b.Address(), late.Address()})) {
@@ -78,32 +111,11 @@ TEST_F(NcclChannelTest, AFrozenReceiverIsLeftOutTheOthersCommitAndItRejoins) {
   for (const auto& outcome : channel_->Send(Next(), {good.Address(), frozen.Address()})) {
     ASSERT_TRUE(outcome.status.ok()) << outcome.status;
   }
-  frozen.Freeze();
-  weights::Publication p = Next(absl::Seconds(15));
-  absl::Time start = absl::Now();
-  auto outcomes = channel_->Send(p, {good.Address(), frozen.Address()});
-  EXPECT_LT(absl::Now() - start, absl::Seconds(25));
-  EXPECT_TRUE(outcomes[0].status.ok()) << outcomes[0].status;
-  EXPECT_FALSE(outcomes[1].status.ok());
-  EXPECT_EQ(good.InUse(), Wanted(p));
-  frozen.Thaw();
-  p = Next();
-  for (const auto& outcome : channel_->Send(p, {good.Address(), frozen.Address()})) {
-    EXPECT_TRUE(outcome.status.ok()) << outcome.status;
-  }
-  EXPECT_EQ(frozen.InUse(), Wanted(p));
+  ExpectOnlyTheFrozenIsLeftOut(good, frozen, absl::Seconds(15));
 }
 
 TEST_F(NcclChannelTest, BytesThatChangedOnTheWayAreRefused) {
-  WeightReceiverProcess a("a");
-  weights::Publication p = Next();
-  ASSERT_TRUE(channel_->Send(p, {a.Address()})[0].status.ok());
-  weights::Publication changed = Next();
-  changed.digests[3] ^= 1;  // as if a bit of the fourth parameter had flipped
-  absl::Status status = channel_->Send(changed, {a.Address()})[0].status;
-  EXPECT_TRUE(absl::IsDataLoss(status)) << status;
-  EXPECT_THAT(std::string(status.message()), HasSubstr("layers.0.attention.k.weight"));
-  EXPECT_EQ(a.InUse(), Wanted(p));
+  EXPECT_THAT(std::string(SendChanged().message()), HasSubstr("layers.0.attention.k.weight"));
 }
 
 class IpcChannelTest : public NcclChannelTest {
@@ -113,48 +125,19 @@ class IpcChannelTest : public NcclChannelTest {
 
 TEST_F(IpcChannelTest, ReceiversCopyFromTheSendersMemory) {
   WeightReceiverProcess a("a"), b("b");
-  for (int round = 0; round < 3; ++round) {  // each from an allocation of its own, and at an offset
-    weights::Publication p = Next();
-    at::Tensor shifted = at::empty({arena_.numel() + 512}, arena_.options()).narrow(0, 512, arena_.numel());
+  at::Tensor shifted;
+  ExpectBothCommit(a, b, [&](int round) {  // each from an allocation of its own, and at an offset
+    shifted = at::empty({arena_.numel() + 512}, arena_.options()).narrow(0, 512, arena_.numel());
     shifted.copy_(arena_);
-    if (round == 2) p.arena = shifted.mutable_data_ptr();
-    absl::Time start = absl::Now();
-    auto outcomes = channel_->Send(p, {a.Address(), b.Address()});
-    std::printf("copies of %.0f MB by IPC to 2 processes: %.4f s\n", p.plan.arena_bytes / 1e6,
-                absl::ToDoubleSeconds(absl::Now() - start));
-    for (const auto& outcome : outcomes) ASSERT_TRUE(outcome.status.ok()) << outcome.status;
-    EXPECT_EQ(a.InUse(), Wanted(p));
-    EXPECT_EQ(b.InUse(), Wanted(p));
-  }
+    return round == 2 ? shifted.mutable_data_ptr() : arena_.mutable_data_ptr();
+  });
 }
 
-TEST_F(IpcChannelTest, BytesThatChangedOnTheWayAreRefused) {
-  WeightReceiverProcess a("a");
-  weights::Publication p = Next();
-  ASSERT_TRUE(channel_->Send(p, {a.Address()})[0].status.ok());
-  weights::Publication changed = Next();
-  changed.digests[3] ^= 1;
-  absl::Status status = channel_->Send(changed, {a.Address()})[0].status;
-  EXPECT_TRUE(absl::IsDataLoss(status)) << status;
-  EXPECT_EQ(a.InUse(), Wanted(p));
-}
+TEST_F(IpcChannelTest, BytesThatChangedOnTheWayAreRefused) { SendChanged().IgnoreError(); }
 
 TEST_F(IpcChannelTest, AFrozenReceiverDoesNotHoldTheOthersUp) {
   WeightReceiverProcess good("good"), frozen("frozen");
-  frozen.Freeze();
-  weights::Publication p = Next(absl::Seconds(5));
-  absl::Time start = absl::Now();
-  auto outcomes = channel_->Send(p, {good.Address(), frozen.Address()});
-  EXPECT_LT(absl::Now() - start, absl::Seconds(15));
-  EXPECT_TRUE(outcomes[0].status.ok()) << outcomes[0].status;
-  EXPECT_FALSE(outcomes[1].status.ok());
-  EXPECT_EQ(good.InUse(), Wanted(p));
-  frozen.Thaw();
-  p = Next();
-  for (const auto& outcome : channel_->Send(p, {good.Address(), frozen.Address()})) {
-    EXPECT_TRUE(outcome.status.ok()) << outcome.status;
-  }
-  EXPECT_EQ(frozen.InUse(), Wanted(p));
+  ExpectOnlyTheFrozenIsLeftOut(good, frozen, absl::Seconds(5));
 }
 
 }  // namespace

@@ -66,12 +66,12 @@ TEST(PolicyTrainerTest, ZLossIsTheSquareOfLogZ) {
   ExpectOneGradient([] { return Sft(Aggregation::kTokenMean, 0.1); });
 }
 
-// Logits that are far from 0 come back.
+// Logits that are far from 0 come back. Near 0, after some fifteen updates, AdamW may leap away again.
 TEST(PolicyTrainerTest, ZLossHasItsGradient) {
   auto trainer = Make(Settings(), Sft(Aggregation::kTokenMean, 1.0));
   const auto batch = RandomSequences(4, 1);
   double first = 0, last = 0;
-  for (int i = 0; i < 20; ++i) {
+  for (int i = 0; i < 10; ++i) {
     auto result = trainer->Update(batch);
     ASSERT_TRUE(result.ok()) << result.status();
     last = Find(result->metrics, "z_loss");

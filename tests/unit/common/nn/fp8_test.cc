@@ -6,6 +6,7 @@
 #include <cmath>
 #include <vector>
 
+#include "common/nn/attention.h"
 #include "common/nn/query_key_value.h"
 
 namespace rein::nn {
@@ -50,6 +51,21 @@ TEST(Fp8Test, EachNumberBecomesTheNearest) {
   // bf16 has all of these numbers.
   EXPECT_TRUE(at::equal(rounded.to(at::kBFloat16).to(at::kFloat), rounded));
   EXPECT_TRUE(at::equal(RoundToFp8(rounded), rounded));
+}
+
+// A NaN is not hidden, neither alone nor in what attends to it.
+TEST(Fp8Test, NanStaysNanAndInfinityBecomesTheLargest) {
+  const at::Tensor x = at::tensor({NAN, -NAN, INFINITY, -INFINITY}, at::kFloat), rounded = RoundToFp8(x);
+  EXPECT_TRUE(rounded[0].isnan().item<bool>());
+  EXPECT_TRUE(rounded[1].isnan().item<bool>());
+  EXPECT_EQ(rounded[2].item<float>(), 448);
+  EXPECT_EQ(rounded[3].item<float>(), -448);
+  EXPECT_EQ(ToFp8(x).view(at::kByte)[0].item<int>() & 0x7F, 0x7F);
+  at::Tensor key = at::randn({4, 2, 8}), value = at::randn({4, 2, 8}), q = at::randn({4, 2, 8});
+  key[1][0][3] = NAN;
+  const at::Tensor out = Attention(q, RoundToFp8(key), RoundToFp8(value), PackedSequences({4}, at::kCPU), 0, 0.3);
+  EXPECT_TRUE(out[0].isfinite().all().item<bool>()) << "before it";
+  for (int64_t t = 1; t < 4; ++t) EXPECT_TRUE(out[t].isnan().any().item<bool>()) << t;
 }
 
 TEST(Fp8Test, TheGradientPasses) {
