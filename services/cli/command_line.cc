@@ -75,6 +75,7 @@ void AddLocalCommands(CLI::App& app, Flags& flags) {
   up->add_option("--tls", flags.local.tls,
                  "Folder of rein certs init: then --listen and --admin may be open to other machines");
   up->add_option("--tokens", flags.local.tokens, "File of user tokens (rein token add)");
+  up->add_flag("--reflection", flags.local.reflection, "Serve gRPC reflection, by which grpcurl finds methods and messages");
   up->add_option("--log-mib", flags.local.log_mib,
                  "A service's log with so many MiB becomes NAME.log.1, ..., NAME.log.4, the oldest of which goes")
       ->check(CLI::Range(1, 1 << 20))

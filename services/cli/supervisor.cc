@@ -120,6 +120,7 @@ ChildCommand Supervisor::CommandOf(const Service& service) const {
     command.arguments.insert(command.arguments.end(), more.begin(), more.end());
   };
   if (!options_.tls.empty()) add({"--tls", absl::StrCat(options_.tls, "/", service.role)});
+  if (options_.reflection) add({"--reflection"});
   if (service.role == "controller") {
     add({"--state", options_.state, "--lease-seconds", absl::StrCat(options_.lease_seconds)});
     if (!options_.tokens.empty()) add({"--tokens", options_.tokens});

@@ -46,6 +46,7 @@ struct LocalOptions {
   double lease_seconds = 10;
   std::string tls;     // folder as rein certs init makes it: of each role, and user/admin; empty: plaintext
   std::string tokens;  // file of user tokens; empty: none
+  bool reflection = false;  // each serves gRPC reflection
   unsigned log_mib = 16;  // of a service's log file, and of each of the older ones that are kept
   std::string openai;  // host:port for OpenAI's clients at the first rollout service; empty: none
 };

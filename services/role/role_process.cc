@@ -109,6 +109,8 @@ void AddCommonFlags(CLI::App& app, const RoleSpec& spec, RoleFlags& flags, bool&
                  "Write the addresses of both ports here once they listen");
   app.add_option("--advertise", flags.advertise,
                  "Host that the other services reach this one at; default: that of --listen");
+  app.add_flag("--reflection", flags.reflection,
+               "Serve gRPC reflection, by which grpcurl finds methods and messages (with --tls to users only)");
   app.add_flag("--version", version, "Print the version and leave");
   if (spec.role != "controller") {
     app.add_option("--controller", flags.controller,
@@ -251,6 +253,7 @@ absl::Status RoleProcess::Serve(const std::vector<grpc::Service*>& services,
   http.routes.insert(http.routes.end(), routes_.begin(), routes_.end());
   REIN_ASSIGN_OR_RETURN(auto endpoint, http::HttpServer::Create(std::move(http)));
   rpc::ServerOptions options{.address = listen_};
+  options.reflection = flags_.reflection;
   options.on_handled = [this](const rpc::HandledCall& call) {
     metrics_
         .AddCounter("grpc_server_handled_total", "Calls answered, by method and status",

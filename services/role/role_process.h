@@ -70,6 +70,7 @@ struct RoleFlags {
   unsigned log_mib = 16;       // of the log file, and of each of the older ones that are kept
   std::string tls;             // folder with ca.crt, tls.crt, tls.key; empty: plaintext
   std::string tokens;          // file of user tokens; empty: none
+  bool reflection = false;     // tells grpcurl and its like what is served
   std::string address_file;    // gets "GRPC_ADDRESS ADMIN_ADDRESS" once both listen
 };
 

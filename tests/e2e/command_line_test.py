@@ -188,6 +188,23 @@ class CommandLineTest(unittest.TestCase):
         self.assertEqual(len(self.rein("logs", "trainer-0", "--tail", "5").splitlines()), 5)
         self.assertIn("--log-mib", self.rein("up", "--log-mib", "0", code=2))
 
+    def test_a_server_tells_what_it_serves_only_where_it_was_asked_to(self):
+        """By the standard protocol of grpcurl, here as bytes: list_services."""
+        def services(*flags):
+            controller = self.up(*flags).split("controller ")[1].split()[0]
+            (self.folder / "request").write_bytes(b"\0" + (2).to_bytes(4, "big") + b"\x3a\0")
+            run = subprocess.run(["curl", "-s", "--http2-prior-knowledge", "-H", "content-type: application/grpc",
+                                  "-H", "te: trailers", "--data-binary", "@request", "--max-time", "10",
+                                  f"http://{controller}/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"],
+                                 cwd=self.folder, capture_output=True, timeout=20)
+            self.rein("down")
+            return run.stdout
+
+        self.assertEqual(services(), b"")
+        told = services("--reflection")
+        self.assertIn(b"rein.v1.ControllerService", told)
+        self.assertNotIn(b"rein.v1.TrainerService", told)
+
     def test_a_taken_port_is_told(self):
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", 0))
