@@ -1,7 +1,6 @@
 #include "common/config/algorithm_table.h"
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_replace.h"
 
 #include "common/config/axis_table.h"
 #include "common/config/schema.h"
@@ -23,8 +22,6 @@ void ForEachAlgorithm(const Visit& visit) {
 std::string WithoutBraces(const std::string& yaml) {
   return yaml.size() < 2 ? yaml : yaml.substr(1, yaml.size() - 2);
 }
-
-std::string Cell(const std::string& text) { return absl::StrReplaceAll(text, {{"|", "\\|"}}); }
 
 }  // namespace
 
@@ -48,9 +45,9 @@ std::string ExplainAlgorithms() {
 std::string AlgorithmTable() {
   std::string table = "| name | formula | sets | source | where peers differ |\n|---|---|---|---|---|\n";
   ForEachAlgorithm([&](const std::string& name, const v1::FieldRules& rules) {
-    absl::StrAppend(&table, "| `", name, "` | ", Cell(rules.formula()), " | ",
-                    Cell(WithoutBraces(rules.defaults())), " | ", rules.source(), " | ",
-                    Cell(rules.peers()), " |\n");
+    absl::StrAppend(&table, "| `", name, "` | ", MarkdownCell(rules.formula()), " | ",
+                    MarkdownCell(WithoutBraces(rules.defaults())), " | ", rules.source(), " | ",
+                    MarkdownCell(rules.peers()), " |\n");
   });
   return table;
 }

@@ -6,8 +6,6 @@
 namespace rein::config {
 namespace {
 
-std::string Cell(const std::string& text) { return absl::StrReplaceAll(text, {{"|", "\\|"}}); }
-
 std::string Entry(const AxisValue& axis, const std::string& name) {
   std::string text = absl::StrCat("  ", name, "   ", axis.source, "\n    Formula: ", axis.formula, "\n");
   if (!axis.peers.empty()) absl::StrAppend(&text, "    Elsewhere: ", axis.peers, "\n");
@@ -91,10 +89,12 @@ std::string ExplainAxes() {
   return text;
 }
 
+std::string MarkdownCell(const std::string& text) { return absl::StrReplaceAll(text, {{"|", "\\|"}}); }
+
 std::string AxisMarkdown() {
   std::string table = "| key | value | formula | source | where peers differ |\n|---|---|---|---|---|\n";
   for (const AxisValue& axis : AxisValues()) {
-    absl::StrAppend(&table, "| `", axis.key, "` | ", axis.value, " | ", Cell(axis.formula), " | ", axis.source, " | ", axis.peers, " |\n");
+    absl::StrAppend(&table, "| `", axis.key, "` | ", axis.value, " | ", MarkdownCell(axis.formula), " | ", axis.source, " | ", axis.peers, " |\n");
   }
   return table;
 }

@@ -27,4 +27,7 @@ std::string ExplainAxes();
 // The same as rows of a Markdown table, for the README.
 std::string AxisMarkdown();
 
+// A text as a cell of such a table.
+std::string MarkdownCell(const std::string& text);
+
 }  // namespace rein::config
