@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "common/nn/autograd.h"
+#include "common/nn/linear.h"
 
 namespace rein::nn {
 namespace {
@@ -14,7 +15,7 @@ constexpr int64_t kChunkElements = int64_t{1} << 25;  // 128 MiB of fp32 logits
 // log softmax of rows [begin, begin + n): [n, V] fp32.
 at::Tensor LogSoftmax(const at::Tensor& hidden_ND, const at::Tensor& head_VD, double temperature,
                       double softcap) {
-  at::Tensor logits = at::linear(hidden_ND, head_VD).to(at::kFloat);
+  at::Tensor logits = Linear(hidden_ND, head_VD).to(at::kFloat);
   if (softcap > 0) logits.div_(softcap).tanh_().mul_(softcap);
   return at::log_softmax(logits.div_(temperature), 1);
 }
@@ -59,7 +60,7 @@ struct CandidateFunction : public Function<CandidateFunction> {
       at::Tensor dz = logprob.exp().mul_(g.sum(1, /*keepdim=*/true)).neg_();
       dz.scatter_add_(1, candidate_NK.narrow(0, begin, n), g);
       if (softcap > 0) {
-        at::Tensor logits = at::linear(hidden, head_VD).to(at::kFloat).div_(softcap).tanh_();
+        at::Tensor logits = Linear(hidden, head_VD).to(at::kFloat).div_(softcap).tanh_();
         dz.mul_(1 - logits.square());
       }
       at::Tensor dlogits = dz.div_(temperature).to(hidden.scalar_type());

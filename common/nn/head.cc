@@ -9,6 +9,7 @@
 #include "common/nn/autograd.h"
 #include "common/nn/functions.h"
 #include "common/nn/launched.h"
+#include "common/nn/linear.h"
 
 namespace rein::nn {
 namespace {
@@ -19,7 +20,7 @@ int64_t ChunkRows(int64_t vocab_size) { return std::max<int64_t>(16, kChunkEleme
 
 at::Tensor ScaledLogits(const at::Tensor& hidden_ND, const at::Tensor& head_VD,
                         double temperature, double softcap) {
-  at::Tensor logits = at::linear(hidden_ND, head_VD).to(at::kFloat);
+  at::Tensor logits = Linear(hidden_ND, head_VD).to(at::kFloat);
   if (softcap > 0) logits.div_(softcap).tanh_().mul_(softcap);
   return temperature == 1 ? logits : logits.div_(temperature);
 }

@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#include "common/nn/simd.h"
+
 namespace rein::nn {
 
 struct PagedAttentionShape {
@@ -22,9 +24,9 @@ struct PagedAttentionShape {
 
 // For token t of sequence `row_T[t]` at position `position_T[t]`: attends to positions 0..position_T[t].
 // q is [T, heads, head_dim], out [T, heads, value_dim], key [pages, page_tokens, kv_heads, head_dim] and value
-// the same with value_stride. A row's bits depend on nothing but its own query and keys.
+// the same with value_stride. A row's bits depend on nothing but its own query and keys, and `simd`.
 void PagedAttentionCpu(const float* q, const float* key, const float* value,
                        const int32_t* pages_BP, const int64_t* row_T, const int64_t* position_T,
-                       int64_t tokens, const PagedAttentionShape& shape, float* out);
+                       int64_t tokens, const PagedAttentionShape& shape, float* out, Simd simd = Simds().front());
 
 }  // namespace rein::nn

@@ -1,0 +1,29 @@
+// Products with a weight that no CUDA kernel takes.
+
+#pragma once
+
+#include <cstdint>
+
+#include <ATen/core/Tensor.h>
+
+#include "common/nn/simd.h"
+
+namespace rein::nn {
+
+// x_TD weight_ED^T (+ bias_E, which may be undefined), [T, E], on any device and in any dtype. Few rows in fp32 on a CPU (a
+// decoding step) are multiplied by FewRowsLinear(): MKL copies the whole weight before it uses it, which is most of the time there.
+at::Tensor Linear(const at::Tensor& x_TD, const at::Tensor& weight_ED, const at::Tensor& bias_E = {});
+
+// y [rows, columns] = x [rows, inner] weight [columns, inner]^T, all dense; bias [columns] or null.
+struct FewRows {
+  const float* x;
+  const float* weight;
+  const float* bias;
+  float* y;
+  int64_t rows, columns, inner;
+};
+
+// Columns [begin, end) of y. An element's bits depend on nothing but its row, its column of the weight and `simd`.
+void FewRowsLinear(const FewRows& product, int64_t begin, int64_t end, Simd simd);
+
+}  // namespace rein::nn
