@@ -10,7 +10,6 @@ import json
 import os
 import pathlib
 import pty
-import resource
 import signal
 import socket
 import struct
@@ -76,15 +75,12 @@ class CommandLineTest(unittest.TestCase):
         self.rein("get", "jobs", "-o", "xml", code=2)
         self.assertIn("Usage: rein", self.rein("--help"))
 
-    def test_help_is_instant(self):
-        self.rein("--help")
-        times = []  # of the processor: other work on this machine must not count
-        for _ in range(20):
-            before = resource.getrusage(resource.RUSAGE_CHILDREN)
-            subprocess.run([BIN / "rein", "--help"], stdout=subprocess.DEVNULL, check=True)
-            after = resource.getrusage(resource.RUSAGE_CHILDREN)
-            times.append(after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
-        self.assertLess(min(times), 0.02)
+    def test_starts_without_libtorch(self):
+        """What takes a second to load; how long the command takes is `cpu_bench.py`'s question."""
+        loaded = subprocess.run([BIN / "rein", "--help"], env={**os.environ, "LD_TRACE_LOADED_OBJECTS": "1"}, capture_output=True, text=True,
+                                check=True).stdout
+        self.assertIn("libstdc++", loaded)
+        self.assertNotRegex(loaded, "torch|cuda|nccl")
 
     def test_validate_has_the_data_opened_where_there_is_a_controller(self):
         (self.folder / "empty.jsonl").write_text("")
