@@ -57,8 +57,11 @@ void UpdateNarrowRange(const Coefficients& c, float keep, const float* g, float*
   }
 }
 
-__attribute__((target_clones("avx512f", "arch=haswell", "default"))) void UpdateRange(
+#define REIN_CPU_CLONES __attribute__((target_clones("avx512f", "arch=haswell", "default")))
+
+REIN_CPU_CLONES void UpdateRange(
     const Coefficients& c, float keep, const float* g, float* w, float* m, float* v, int64_t n) {
+#pragma omp simd
   for (int64_t i = 0; i < n; ++i) {
     const float grad = g[i] * c.scale;
     m[i] = c.beta1 * m[i] + c.one_minus_beta1 * grad;
@@ -66,6 +69,13 @@ __attribute__((target_clones("avx512f", "arch=haswell", "default"))) void Update
     const float root = std::sqrt(v[i]) * c.root_correction + c.epsilon;
     w[i] = keep * w[i] - c.step_size * (m[i] / root);
   }
+}
+
+REIN_CPU_CLONES double SumOfSquares(const float* x, int64_t n) {
+  double sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (int64_t i = 0; i < n; ++i) sum += static_cast<double>(x[i]) * x[i];
+  return sum;
 }
 
 // Calls `body(parameter, begin, length)` for the part of each parameter inside the slice, frozen ones included.
@@ -252,11 +262,7 @@ double SquaredNorm(const at::Tensor& flat) {
   std::vector<double> partial(static_cast<size_t>(chunks), 0.0);
   at::parallel_for(0, chunks, 1, [&](int64_t from, int64_t to) {
     for (int64_t chunk = from; chunk < to; ++chunk) {
-      double sum = 0;
-      for (int64_t i = chunk * kChunk; i < std::min(size, (chunk + 1) * kChunk); ++i) {
-        sum += static_cast<double>(x[i]) * x[i];
-      }
-      partial[static_cast<size_t>(chunk)] = sum;
+      partial[static_cast<size_t>(chunk)] = SumOfSquares(x + chunk * kChunk, std::min(kChunk, size - chunk * kChunk));
     }
   });
   double total = 0;
