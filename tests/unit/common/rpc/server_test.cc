@@ -231,11 +231,11 @@ class Announcer {
         connection_ -= piece;
       }
       pollfd ready{.fd = socket_, .events = POLLIN, .revents = 0};
-      for (int patience = piece > 0 ? 0 : 60'000; !ended_ && poll(&ready, 1, patience) > 0; patience = 0) TakeFrame();
-      if (!ended_ && piece <= 0 && std::min(stream_, connection_) <= 0) {
+      if (piece <= 0 && poll(&ready, 1, 60'000) == 0) {
         ADD_FAILURE() << "the server neither takes more nor ends the call";
         break;
       }
+      while (!ended_ && poll(&ready, 1, 0) > 0) TakeFrame();
       each();
     }
     return sent;
