@@ -1,63 +1,96 @@
-// BoundedConnection reads requests from an accepted connection, plain or TLS, for httplib: whatever a sender does, a
-// request's head has at most so many bytes, its body twice what is allowed (chunks have sizes of their own), and all of
-// it comes within a time. httplib bounds neither the number of headers nor bodies in chunks, and gives a sender its
-// patience anew with each byte.
+// BoundedConnection is an accepted connection, plain or TLS, that takes whole requests for httplib and gives it no more than
+// these: whatever a sender does, a request's head and body have at most so many bytes, all of it comes within a time, and
+// the thread that handles it finds it in memory. httplib bounds neither the number of headers nor bodies in chunks, gives a
+// sender its patience anew with each byte, and waits on the thread that handles requests.
 //
-// Reads fail once a bound is passed, which ends the connection; what is written is bounded by a patience for each piece.
+//   Advance(), until it says kWhole (on one thread, which never waits in it)
+//   httplib reads and writes     (on another)
+//   Answered(), and again
+//
 // Used by one thread at a time.
 
 #pragma once
 
 #include <cstddef>
+#include <memory>
 #include <string>
 
+#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include <httplib.h>
+#include <openssl/ssl.h>
+
+#include "common/http/request_frame.h"
 
 namespace rein::http {
 
-struct RequestBounds {
-  size_t head_bytes = 64 << 10;  // request line and headers
-  size_t body_bytes = 1 << 20;
-  absl::Duration request = absl::Seconds(10);  // from its first byte to its last
-  absl::Duration idle = absl::Seconds(1);      // before a request: a kept connection must not hold up others
-  absl::Duration piece = absl::Seconds(5);     // that is written, or waits for more
-};
-
 class BoundedConnection final : public httplib::Stream {
  public:
-  // `ssl`, null for a plain connection, is the caller's, and so is `socket`; both must outlive this one.
-  BoundedConnection(int socket, SSL* ssl, const RequestBounds& bounds);
+  enum class Step { kRead, kWrite, kWhole, kEnd };
 
-  // The server's part of a TLS handshake, within the time of a request.
-  bool Accept();
-  // Waits for the first byte of a request, and counts from there; false: none came.
-  bool AwaitRequest();
+  // Owns the socket. `context`: null for a plain connection, else of the server's side.
+  BoundedConnection(int socket, SSL_CTX* context, const RequestBounds& bounds);
+  ~BoundedConnection() override;
 
-  bool is_readable() const override;
-  bool is_writable() const override;
+  // Goes on as far as it can without waiting: shakes hands, sends what is left of an answer, takes a request. kRead and
+  // kWrite: to be called again once the socket allows that, or given up at until(). kEnd: nothing more will come of it.
+  Step Advance();
+  absl::Time until() const { return until_; }
+  // Bytes in memory.
+  size_t held() const { return in_.capacity() + out_.capacity(); }
+  SSL* ssl() const { return ssl_.get(); }
+
+  // How many requests it has taken, with this one.
+  size_t CountRequest() { return ++requests_; }
+  // The request was answered; `last`: no other is taken, but all of the answer is still sent.
+  void Answered(bool last);
+
+  // Of a request that is whole; 0 at its end.
   ssize_t read(char* bytes, size_t size) override;
+  // Never waits, but keeps what the client does not take yet; in a stream, waits for the client.
   ssize_t write(const char* bytes, size_t size) override;
+  bool is_readable() const override { return next_ < frame_.whole(); }
+  // httplib asks before each piece of a stream, and then only. Waits; false: the client has gone.
+  bool is_writable() const override;
   void get_remote_ip_and_port(std::string& ip, int& port) const override;
   void get_local_ip_and_port(std::string& ip, int& port) const override;
   int socket() const override { return socket_; }
 
  private:
+  // What came of one call that does not wait: bytes above 0, 0 at the end of the connection.
+  struct Moved {
+    ssize_t bytes = 0;
+    short waits_for = 0;  // POLLIN or POLLOUT: nothing moved yet
+  };
+
+  // Of a call of OpenSSL that gave `result`.
+  Moved Outcome(int result) const;
+  Moved Receive(char* bytes, size_t size) const;
+  Moved Send(const char* bytes, size_t size) const;
+  // Throws away what still comes: a client that has not sent all would otherwise lose what it was told.
+  Step Linger();
+  void Refuse(int status);
+  // Sends what is kept, waiting for the client as long as a piece may take.
+  bool Flush() const;
   bool Wait(short events, absl::Time until) const;
-  // Into the buffer, which is empty; as read().
-  ssize_t Fill(absl::Time until);
-  size_t Left() const;
-  void Count(const char* bytes, size_t size);
 
   const int socket_;
-  SSL* const ssl_;
   const RequestBounds bounds_;
-  std::string buffer_;
-  size_t next_ = 0;  // in the buffer
+  std::unique_ptr<SSL, decltype(&SSL_free)> ssl_;
+  bool shaken_ = false;  // hands, for TLS
   absl::Time until_;
-  bool in_body_ = false;
-  size_t taken_ = 0;  // bytes of the head, then of the body
-  int ends_ = 0;      // characters of "\r\n\r\n" that came last
+  std::string in_;   // this request, as far as it came, and what came with it of the next
+  size_t next_ = 0;  // of in_, for read()
+  RequestFrame frame_;
+  size_t requests_ = 0;
+  bool said_continue_ = false;
+  mutable std::string out_;   // of the answer, not taken by the client yet
+  mutable size_t sent_ = 0;   // of out_
+  mutable bool streams_ = false;  // is_writable() is where a stream begins
+  bool answering_ = false;  // out_ is of an answer, whose pieces have a time of their own
+  bool last_ = false;
+  bool refused_ = false;
+  bool lingers_ = false;
 };
 
 }  // namespace rein::http

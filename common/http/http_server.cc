@@ -1,7 +1,5 @@
 #include "common/http/http_server.h"
 
-#include <algorithm>
-#include <atomic>
 #include <chrono>
 #include <cstdio>
 
@@ -11,13 +9,10 @@
 #include "absl/strings/str_split.h"
 #include <httplib.h>
 #include <nlohmann/json.hpp>
-#include <openssl/err.h>
 #include <openssl/x509v3.h>
-#include <sys/resource.h>
-#include <unistd.h>
 
 #include "common/access/method_access.h"
-#include "common/http/bounded_connection.h"
+#include "common/http/intake.h"
 #include "common/status/status_macros.h"
 
 namespace rein::http {
@@ -25,79 +20,47 @@ namespace {
 
 constexpr char kCookie[] = "rein_token=";
 
-// Connections that wait for a thread hold a descriptor each, and the process needs some for its own files.
-size_t MostWaiting() {
-  rlimit files{};
-  getrlimit(RLIMIT_NOFILE, &files);
-  return std::clamp<size_t>(files.rlim_cur / 2, 64, 4096);
-}
-
-thread_local bool refuses = false;  // what this thread is given is closed unheard
-
-// Threads for so many connections at once; others wait, and those beyond MostWaiting() are closed.
-class ConnectionQueue final : public httplib::TaskQueue {
+// Calls at once: what httplib does with an accepted connection is to give it to the intake, which waits for nothing.
+class AtOnce final : public httplib::TaskQueue {
  public:
-  explicit ConnectionQueue(int threads) : pool_(static_cast<size_t>(threads)) {}
-
-  void enqueue(std::function<void()> serve) override {
-    if (waiting_.fetch_add(1) >= most_) {
-      --waiting_;
-      refuses = true;
-      serve();
-      refuses = false;
-      return;
-    }
-    pool_.enqueue([this, serve = std::move(serve)] {
-      --waiting_;
-      serve();
-    });
-  }
-  void shutdown() override { pool_.shutdown(); }
-
- private:
-  const size_t most_ = MostWaiting();
-  std::atomic<size_t> waiting_ = 0;
-  httplib::ThreadPool pool_;
+  void enqueue(std::function<void()> call) override { call(); }
+  void shutdown() override {}
 };
 
-// Server or SSLServer, with bounds on what a request may be.
+// Server or SSLServer, whose threads are given whole requests only.
 template <typename Base>
 class BoundedServer final : public Base {
  public:
   template <typename... Arguments>
-  explicit BoundedServer(const RequestBounds& bounds, Arguments&&... arguments)
-      : Base(std::forward<Arguments>(arguments)...), bounds_(bounds) {}
+  BoundedServer(const RequestBounds& bounds, int threads, Arguments&&... arguments)
+      : Base(std::forward<Arguments>(arguments)...),
+        pool_(static_cast<size_t>(threads)),
+        intake_(bounds, Context(), [this](BoundedConnection& connection) { pool_.enqueue([this, &connection] { Serve(connection); }); }) {
+    this->new_task_queue = [] { return new AtOnce; };
+  }
+  ~BoundedServer() override { pool_.shutdown(); }
 
  private:
+  SSL_CTX* Context() const {
+    if constexpr (std::is_base_of_v<httplib::SSLServer, Base>) return this->ssl_context();
+    return nullptr;
+  }
+
   bool process_and_close_socket(int socket) override {
-    if (!refuses) Serve(socket);
-    ::shutdown(socket, SHUT_RDWR);
-    ::close(socket);
-    return !refuses;
+    intake_.Add(socket);
+    return true;
   }
 
-  void Serve(int socket) {
-    std::unique_ptr<SSL, decltype(&SSL_free)> ssl(nullptr, &SSL_free);
-    std::function<void(httplib::Request&)> about;
-    if constexpr (std::is_base_of_v<httplib::SSLServer, Base>) {
-      ssl.reset(SSL_new(this->ssl_context()));
-      if (ssl == nullptr || SSL_set_fd(ssl.get(), socket) != 1) return;
-      about = [&ssl](httplib::Request& request) { request.ssl = ssl.get(); };
-    }
-    BoundedConnection connection(socket, ssl.get(), bounds_);
-    if (ssl != nullptr && !connection.Accept()) {
-      ERR_clear_error();
-      return;
-    }
+  void Serve(BoundedConnection& connection) {
     bool closed = false;
-    for (size_t left = this->keep_alive_max_count_; left > 0 && !closed && this->svr_sock_ != INVALID_SOCKET; --left) {
-      if (!connection.AwaitRequest() || !this->process_request(connection, /*close_connection=*/left == 1, closed, about)) break;
-    }
-    if (ssl != nullptr) SSL_shutdown(ssl.get());
-    ERR_clear_error();
+    const bool last = connection.CountRequest() >= this->keep_alive_max_count_;
+    const bool good = this->process_request(connection, /*close_connection=*/last, closed,
+                                            [&connection](httplib::Request& request) { request.ssl = connection.ssl(); });
+    intake_.Return(connection, last || closed || !good);
   }
 
-  const RequestBounds bounds_;
+  httplib::ThreadPool pool_;
+  Intake intake_;
 };
 
 int StatusOf(absl::StatusCode code) {
@@ -253,18 +216,15 @@ absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Create(HttpOptions optio
 HttpServer::HttpServer(HttpOptions options) : options_(std::move(options)) {
   const RequestBounds bounds{.body_bytes = options_.max_body_bytes};
   if (options_.tls.has_value()) {
-    server_ = std::make_unique<BoundedServer<httplib::SSLServer>>(bounds, [this](SSL_CTX& context) {
+    server_ = std::make_unique<BoundedServer<httplib::SSLServer>>(bounds, options_.threads, [this](SSL_CTX& context) {
       SSL_CTX_set_min_proto_version(&context, TLS1_2_VERSION);
       SSL_CTX_set_verify(&context, SSL_VERIFY_PEER, nullptr);  // a certificate may be absent, not wrong
       SSL_CTX_set_cert_cb(&context, &UseCertificates, const_cast<tls::TlsFolder*>(&*options_.tls));
       return true;
     });
   } else {
-    server_ = std::make_unique<BoundedServer<httplib::Server>>(bounds);
+    server_ = std::make_unique<BoundedServer<httplib::Server>>(bounds, options_.threads);
   }
-  server_->new_task_queue = [threads = options_.threads] {
-    return new ConnectionQueue(threads);
-  };
   server_->set_tcp_nodelay(true);  // head and body are written apart: the second must not wait 40 ms for an answer to the first
   server_->set_payload_max_length(options_.max_body_bytes);
   for (const Route& route : options_.routes) {

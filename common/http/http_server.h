@@ -13,9 +13,9 @@
 // another host (a web site that had its name point here) is refused, and everywhere a request that changes something
 // and that a page of another origin made a browser send. With TLS a caller is known by its
 // certificate, by "Authorization: Bearer TOKEN", or by the cookie rein_token. Certificates are read anew
-// for each connection. A request has ten seconds to come, 64 KiB of head and max_body_bytes of body, in chunks or not (413
-// beyond it; 400, or a connection that ends, beyond the rest); connections that wait for a thread are bounded too. Handlers
-// run on the server's threads. Thread-safe.
+// for each connection. A request has ten seconds to come, 64 KiB of head (431 beyond it) and max_body_bytes of body, in chunks or
+// not (413). Handlers run on the server's threads, which are given whole requests: slow senders and readers hold none, and
+// where there are too many connections, those whose time ends first are closed. Only a stream holds its thread. Thread-safe.
 
 #pragma once
 

@@ -113,7 +113,7 @@ absl::Status SegmentLog::OpenSegment(uint32_t segment) {
   struct stat status;
   if (fstat(file_, &status) != 0) return absl::ErrnoToStatus(errno, path);
   segment_ = segment;
-  size_ = static_cast<uint64_t>(status.st_size);
+  size_ = synced_ = static_cast<uint64_t>(status.st_size);
   if (size_ > 0 || !options_.durable) return absl::OkStatus();
   // A new file's name is durable once its folder is.
   int folder = open(folder_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -140,7 +140,7 @@ absl::Status SegmentLog::CutTornTail() {
   if (ftruncate(file_, static_cast<off_t>(offset)) != 0) {
     return absl::ErrnoToStatus(errno, absl::StrCat("cannot cut ", PathOf(segment_)));
   }
-  size_ = offset;
+  size_ = synced_ = offset;
   return absl::OkStatus();
 }
 
@@ -149,6 +149,7 @@ absl::StatusOr<RecordPlace> SegmentLog::Append(const std::string& payload) {
     return absl::InvalidArgumentError(
         absl::StrCat("a record has ", payload.size(), " bytes, at most ", kMaxPayloadBytes));
   }
+  REIN_RETURN_IF_ERROR(failed_);
   if (file_ < 0 || size_ >= options_.max_bytes) {
     REIN_RETURN_IF_ERROR(Sync());
     REIN_RETURN_IF_ERROR(OpenNext());
@@ -170,17 +171,20 @@ absl::StatusOr<RecordPlace> SegmentLog::Append(const std::string& payload) {
   }
   RecordPlace place{.segment = segment_, .offset = size_};
   size_ += record.size();
-  unsynced_ = true;
   return place;
 }
 
 absl::Status SegmentLog::Sync() {
-  if (!unsynced_ || !options_.durable) return absl::OkStatus();
+  REIN_RETURN_IF_ERROR(failed_);
+  if (size_ == synced_ || !options_.durable) return absl::OkStatus();
   if (fdatasync(file_) != 0) {
     const int reason = errno;
-    return absl::ErrnoToStatus(reason, absl::StrCat("cannot sync ", PathOf(segment_), files::DiskRoom(folder_, reason)));
+    failed_ = absl::ErrnoToStatus(reason, absl::StrCat("cannot sync ", PathOf(segment_), files::DiskRoom(folder_, reason)));
+    // What is read from memory may never have reached the disk; should this fail too, nobody asks for it all the same.
+    if (ftruncate(file_, static_cast<off_t>(synced_)) == 0) size_ = synced_;
+    return failed_;
   }
-  unsynced_ = false;
+  synced_ = size_;
   return absl::OkStatus();
 }
 

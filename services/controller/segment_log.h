@@ -46,6 +46,8 @@ class SegmentLog {
 
   // RESOURCE_EXHAUSTED when the disk is full: the record is not there then.
   absl::StatusOr<RecordPlace> Append(const std::string& payload);
+  // After an error every later Sync() and Append() gives it again: the kernel takes what it could not write for written, so a
+  // second try would succeed without it. What was appended since the last good one is gone, also for who opens the log next.
   absl::Status Sync();
   absl::StatusOr<std::string> Read(const RecordPlace& place);
 
@@ -68,7 +70,8 @@ class SegmentLog {
   int file_ = -1;  // the newest segment; none in a shared log that nothing was appended to yet
   uint32_t segment_ = 0;
   uint64_t size_ = 0;
-  bool unsynced_ = false;
+  uint64_t synced_ = 0;  // of size_, what the disk has
+  absl::Status failed_;  // of a Sync()
 };
 
 }  // namespace rein::services

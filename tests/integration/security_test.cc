@@ -8,9 +8,15 @@
 #include <gmock/gmock.h>
 #include <grpcpp/generic/generic_stub.h>
 #include <gtest/gtest.h>
+#include <httplib.h>
+#include <netinet/in.h>
+#include <openssl/ssl.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include "common/access/call_limit.h"
 #include "common/access/method_access.h"
+#include "common/http/http_server.h"
 #include "common/rpc/channel.h"
 #include "common/rpc/grpc_status.h"
 #include "common/rpc/server.h"
@@ -272,6 +278,49 @@ TEST_F(SecurityTest, OtherAddressesNeedTls) {
        .credentials = rpc::Credentials::Tls(Files("good/reward"), gate_, rpc::ClientCertificates::kRequired)},
       {&reward_});
   EXPECT_TRUE(secured.ok()) << secured.status();
+}
+
+// On an HTTPS port: those that stop in the middle of a handshake, and those that stop after it in that of a request.
+TEST_F(SecurityTest, SlowHttpsConnectionsHoldUpNobody) {
+  http::HttpOptions options{.address = "127.0.0.1:0", .tls = Files("good/controller")};
+  options.routes.push_back({"POST", "/echo", UserRole::kNone, [](const http::Request& request, http::Response& response) {
+                              response.body = request.body;
+                            }});
+  auto server = http::HttpServer::Create(std::move(options));
+  ASSERT_TRUE(server.ok()) << server.status();
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(static_cast<uint16_t>((*server)->port()));
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  const std::string greeting("\x16\x03\x01\x02", 4);  // of a TLS record that does not come
+  SSL_CTX* context = SSL_CTX_new(TLS_client_method());
+  std::vector<int> sockets;
+  std::vector<SSL*> shaken;
+  for (int i = 0; i < 200; ++i) {
+    const int one = socket(AF_INET, SOCK_STREAM, 0);
+    sockets.push_back(one);
+    ASSERT_EQ(connect(one, reinterpret_cast<sockaddr*>(&address), sizeof(address)), 0);
+    if (i % 4 != 0) {
+      ASSERT_EQ(send(one, greeting.data(), greeting.size(), MSG_NOSIGNAL), 4);
+      continue;
+    }
+    shaken.push_back(SSL_new(context));
+    SSL_set_fd(shaken.back(), one);
+    ASSERT_EQ(SSL_connect(shaken.back()), 1);
+    ASSERT_EQ(SSL_write(shaken.back(), "POST /e", 7), 7);
+  }
+  httplib::SSLClient client("127.0.0.1", (*server)->port());
+  client.set_ca_cert_path(Files("good/controller").authority.c_str());
+  client.set_read_timeout(60, 0);  // threads held ten seconds each, four at a time, would take several minutes
+  const std::string large(1 << 20, 'x');  // many records
+  for (int i = 0; i < 5; ++i) {
+    auto answer = client.Post("/echo", large, "text/plain");
+    ASSERT_TRUE(answer) << to_string(answer.error());
+    EXPECT_EQ(answer->body, large);
+  }
+  for (SSL* one : shaken) SSL_free(one);
+  for (int one : sockets) close(one);
+  SSL_CTX_free(context);
 }
 
 // Certificates are renewed while calls run, on old connections and on new ones: none fails. Then the old

@@ -1,5 +1,8 @@
 #include "common/rpc/server.h"
 
+#include <algorithm>
+#include <fstream>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -7,6 +10,7 @@
 #include <vector>
 
 #include <netinet/in.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -35,6 +39,14 @@ class RefusingService final : public v1::RewardService::Service {
   }
 };
 
+sockaddr_in Loopback(int port) {
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  address.sin_port = htons(static_cast<uint16_t>(port));
+  return address;
+}
+
 // Passes bytes on between one client and a server after holding the first ones back: a machine too busy for handshakes.
 class SlowDoor {
  public:
@@ -58,13 +70,6 @@ class SlowDoor {
   const std::string& address() const { return address_; }
 
  private:
-  static sockaddr_in Loopback(int port) {
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    address.sin_port = htons(static_cast<uint16_t>(port));
-    return address;
-  }
   static void Pump(int from, int to) {
     char bytes[4096];
     for (ssize_t got; (got = recv(from, bytes, sizeof(bytes), 0)) > 0;) {
@@ -186,6 +191,133 @@ TEST_F(ServerTest, AMessageIsBounded) {
   };
   EXPECT_TRUE(call(kMaxMessageBytes).ok());
   EXPECT_EQ(call(size_t{kMaxMessageBytes} + 1).code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_TRUE(Score(0).ok());
+}
+
+// Speaks as much HTTP/2 as it takes to announce a message and send as much of it as the server takes.
+class Announcer {
+ public:
+  explicit Announcer(const std::string& address) {
+    socket_ = socket(AF_INET, SOCK_STREAM, 0);
+    sockaddr_in server = Loopback(std::stoi(address.substr(address.rfind(':') + 1)));
+    EXPECT_EQ(connect(socket_, reinterpret_cast<sockaddr*>(&server), sizeof(server)), 0);
+    std::string head;  // HPACK, each a literal that is not indexed
+    for (const auto& [name, value] : std::vector<std::pair<std::string, std::string>>{{":method", "POST"},
+                                                                                      {":scheme", "http"},
+                                                                                      {":path", "/rein.v1.RewardService/Score"},
+                                                                                      {":authority", "127.0.0.1"},
+                                                                                      {"content-type", "application/grpc"},
+                                                                                      {"te", "trailers"}}) {
+      head += '\0' + std::string(1, static_cast<char>(name.size())) + name + std::string(1, static_cast<char>(value.size())) + value;
+    }
+    Put("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + Frame(kSettings, 0, 0, "") + Frame(kHeaders, kEndHeaders, 1, head));
+  }
+  ~Announcer() { close(socket_); }
+
+  // The bytes of the message that the server took until it ended the call; `each` is called between frames.
+  uint64_t Send(uint64_t message, const std::function<void()>& each) {
+    std::string prefix(1, '\0');  // not compressed
+    for (int shift = 24; shift >= 0; shift -= 8) prefix += static_cast<char>(message >> shift);
+    Put(Frame(kData, 0, 1, prefix));
+    stream_ -= 5;
+    connection_ -= 5;
+    uint64_t sent = 0;
+    while (!ended_ && sent < message) {
+      const int64_t piece = std::min<int64_t>({16384, stream_, connection_, static_cast<int64_t>(message - sent)});
+      if (piece > 0) {
+        Put(Frame(kData, 0, 1, std::string(static_cast<size_t>(piece), 'x')));
+        sent += static_cast<uint64_t>(piece);
+        stream_ -= piece;
+        connection_ -= piece;
+      }
+      pollfd ready{.fd = socket_, .events = POLLIN, .revents = 0};
+      if (piece <= 0 && poll(&ready, 1, 60'000) == 0) {
+        ADD_FAILURE() << "the server neither takes more nor ends the call";
+        break;
+      }
+      while (!ended_ && poll(&ready, 1, 0) > 0) TakeFrame();
+      each();
+    }
+    return sent;
+  }
+  bool ended() const { return ended_; }
+
+ private:
+  enum : uint8_t { kData = 0, kHeaders = 1, kReset = 3, kSettings = 4, kPing = 6, kGoAway = 7, kWindowUpdate = 8 };
+  enum : uint8_t { kAck = 1, kEndStream = 1, kEndHeaders = 4 };
+
+  static std::string Number(uint32_t number) {
+    std::string bytes;
+    for (int shift = 24; shift >= 0; shift -= 8) bytes += static_cast<char>(number >> shift);
+    return bytes;
+  }
+  static uint32_t NumberAt(const std::string& bytes, size_t at) {
+    uint32_t number = 0;
+    for (size_t i = at; i < at + 4; ++i) number = number << 8 | static_cast<uint8_t>(bytes[i]);
+    return number;
+  }
+  static std::string Frame(uint8_t kind, uint8_t flags, uint32_t stream, const std::string& content) {
+    return Number(static_cast<uint32_t>(content.size())).substr(1) + static_cast<char>(kind) + static_cast<char>(flags) + Number(stream) + content;
+  }
+
+  void Put(const std::string& bytes) {
+    if (send(socket_, bytes.data(), bytes.size(), MSG_NOSIGNAL) != static_cast<ssize_t>(bytes.size())) ended_ = true;
+  }
+  std::string Take(size_t size) {
+    std::string bytes(size, '\0');
+    if (size > 0 && recv(socket_, bytes.data(), size, MSG_WAITALL) != static_cast<ssize_t>(size)) ended_ = true;
+    return bytes;
+  }
+  void TakeFrame() {
+    const std::string head = Take(9);
+    const std::string content = Take(NumberAt(head, 0) >> 8);
+    if (ended_) return;
+    const auto kind = static_cast<uint8_t>(head[3]), flags = static_cast<uint8_t>(head[4]);
+    if (kind == kReset || kind == kGoAway || (kind == kHeaders && (flags & kEndStream) != 0)) ended_ = true;
+    if (kind == kPing && (flags & kAck) == 0) Put(Frame(kPing, kAck, 0, content));
+    if (kind == kWindowUpdate) (NumberAt(head, 5) == 0 ? connection_ : stream_) += NumberAt(content, 0);
+    if (kind != kSettings || (flags & kAck) != 0) return;
+    for (size_t at = 0; at + 6 <= content.size(); at += 6) {
+      const uint32_t value = NumberAt(content, at + 2);
+      if (content[at + 1] != 4) continue;  // of a stream's first window
+      stream_ += int64_t{value} - first_window_;
+      first_window_ = value;
+    }
+    Put(Frame(kSettings, kAck, 0, ""));
+  }
+
+  int socket_ = -1;
+  int64_t first_window_ = 65535, stream_ = 65535, connection_ = 65535;
+  bool ended_ = false;
+};
+
+uint64_t ResidentBytes() {
+  uint64_t all = 0, resident = 0;
+  std::ifstream("/proc/self/statm") >> all >> resident;
+  return resident * static_cast<uint64_t>(getpagesize());
+}
+
+// gRPC gathers what a message announces before it refuses it, so all that is on its way in together is bounded.
+TEST_F(ServerTest, AMessageFarTooLargeIsNotGathered) {
+  constexpr size_t kMost = 128 << 20;
+  ServerOptions options{.address = "127.0.0.1:0"};
+  options.incoming_bytes = kMost;
+  auto server = Server::Create(std::move(options), {&service_});
+  ASSERT_TRUE(server.ok()) << server.status();
+  channel_ = Connect((*server)->address());
+  for (int i = 0; i < 3; ++i) {
+    Announcer announcer((*server)->address());
+    const uint64_t before = ResidentBytes();
+    uint64_t most = before;
+    const uint64_t sent = announcer.Send(15ULL * kMaxMessageBytes, [&most] { most = std::max(most, ResidentBytes()); });  // nearly the 32 bits of a length
+    EXPECT_TRUE(announcer.ended());
+    EXPECT_LT(sent, 2 * kMost);
+    EXPECT_LT(most - before, 2 * kMost);
+    EXPECT_TRUE(Score(0).ok());
+  }
+  // Those that send less than they announced hold up nobody.
+  Announcer half((*server)->address());
+  EXPECT_EQ(half.Send(1 << 20, [] {}), 1 << 20);
   EXPECT_TRUE(Score(0).ok());
 }
 

@@ -5,8 +5,21 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "services/controller/crc32c.h"
+
+namespace {
+bool disk_fails = false;
+}  // namespace
+
+// In place of the C library's.
+extern "C" int fdatasync(int file) {
+  if (!disk_fails) return static_cast<int>(syscall(SYS_fdatasync, file));
+  errno = EIO;
+  return -1;
+}
 
 namespace rein::services {
 namespace {
@@ -61,6 +74,30 @@ TEST_F(SegmentLogTest, ATornTailIsCutOffAtEveryLength) {
     EXPECT_EQ(*log_->Read(kept), "kept");
     EXPECT_EQ(log_->Append("torn record")->offset, torn.offset);
   }
+}
+
+// The kernel reports a failed write-back once and takes what it could not write for written: a second try would succeed.
+TEST_F(SegmentLogTest, WhatCouldNotBeSyncedIsGoneForGood) {
+  RecordPlace kept = *log_->Append("kept");
+  ASSERT_TRUE(log_->Sync().ok());
+  const uint64_t synced = fs::file_size(File());
+  RecordPlace lost = *log_->Append("lost");
+  disk_fails = true;
+  const absl::Status failed = log_->Sync();
+  disk_fails = false;
+  EXPECT_THAT(std::string(failed.message()), AllOf(HasSubstr("cannot sync " + File()), HasSubstr("Input/output error")));
+  EXPECT_EQ(log_->Sync(), failed) << "or the lost record would be committed";
+  EXPECT_EQ(log_->Append("after").status(), failed) << "a committed record behind a lost one would be cut off with it";
+  EXPECT_EQ(*log_->Read(kept), "kept");
+  EXPECT_EQ(fs::file_size(File()), synced);
+  Open();  // the job resumed
+  EXPECT_EQ(*log_->Read(kept), "kept");
+  EXPECT_EQ(log_->Read(lost).status().code(), absl::StatusCode::kDataLoss);
+  RecordPlace next = *log_->Append("next");
+  EXPECT_EQ(next.offset, lost.offset);
+  ASSERT_TRUE(log_->Sync().ok());
+  Open();
+  EXPECT_EQ(*log_->Read(next), "next");
 }
 
 TEST_F(SegmentLogTest, ADamagedRecordIsNamed) {
