@@ -47,13 +47,13 @@ Intake::Intake(const RequestBounds& bounds, SSL_CTX* context, std::function<void
 
 Intake::~Intake() {
   {
-    absl::MutexLock lock(&mutex_);
+    std::lock_guard<std::mutex> lock(mutex_);
     stopping_ = true;
   }
   Wake();
   thread_.join();
   kept_.clear();
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard<std::mutex> lock(mutex_);
   for (int socket : added_) close(socket);
   close(wake_);
   close(poll_);
@@ -61,7 +61,7 @@ Intake::~Intake() {
 
 void Intake::Add(int socket) {
   {
-    absl::MutexLock lock(&mutex_);
+    std::lock_guard<std::mutex> lock(mutex_);
     added_.push_back(socket);
   }
   Wake();
@@ -70,7 +70,7 @@ void Intake::Add(int socket) {
 void Intake::Return(BoundedConnection& connection, bool last) {
   connection.Answered(last);
   {
-    absl::MutexLock lock(&mutex_);
+    std::lock_guard<std::mutex> lock(mutex_);
     returned_.push_back(connection.socket());
   }
   Wake();
@@ -104,7 +104,7 @@ bool Intake::TakeIn() {
   (void)!read(wake_, &times, sizeof(times));
   std::vector<int> added, returned;
   {
-    absl::MutexLock lock(&mutex_);
+    std::lock_guard<std::mutex> lock(mutex_);
     if (stopping_) return false;
     added.swap(added_);
     returned.swap(returned_);

@@ -15,13 +15,12 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <set>
 #include <thread>
 #include <utility>
 #include <vector>
 
-#include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 
 #include "common/http/bounded_connection.h"
@@ -65,10 +64,10 @@ class Intake {
   const int poll_;           // an epoll
   const int wake_;           // an eventfd
 
-  absl::Mutex mutex_;
-  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
-  std::vector<int> added_ ABSL_GUARDED_BY(mutex_);
-  std::vector<int> returned_ ABSL_GUARDED_BY(mutex_);
+  std::mutex mutex_;  // of the three below
+  bool stopping_ = false;
+  std::vector<int> added_;
+  std::vector<int> returned_;
 
   // Of the intake's thread.
   std::map<int, Kept> kept_;
