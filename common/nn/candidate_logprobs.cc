@@ -14,8 +14,8 @@ constexpr int64_t kChunkElements = int64_t{1} << 25;  // 128 MiB of fp32 logits
 
 // log softmax of rows [begin, begin + n): [n, V] fp32.
 at::Tensor LogSoftmax(const at::Tensor& hidden_ND, const at::Tensor& head_VD, double temperature,
-                      double softcap) {
-  at::Tensor logits = Linear(hidden_ND, head_VD).to(at::kFloat);
+                      double softcap, bool records) {
+  at::Tensor logits = (records ? at::linear(hidden_ND, head_VD) : Linear(hidden_ND, head_VD)).to(at::kFloat);
   if (softcap > 0) logits.div_(softcap).tanh_().mul_(softcap);
   return at::log_softmax(logits.div_(temperature), 1);
 }
@@ -29,7 +29,7 @@ struct CandidateFunction : public Function<CandidateFunction> {
     at::Tensor out_NK = at::empty(candidate_NK.sizes(), hidden_ND.options().dtype(at::kFloat));
     for (int64_t begin = 0; begin < rows; begin += chunk) {
       const int64_t n = std::min(chunk, rows - begin);
-      at::Tensor logprob = LogSoftmax(hidden_ND.narrow(0, begin, n), head_VD.value, temperature, softcap);
+      at::Tensor logprob = LogSoftmax(hidden_ND.narrow(0, begin, n), head_VD.value, temperature, softcap, /*records=*/context != nullptr);
       out_NK.narrow(0, begin, n).copy_(logprob.gather(1, candidate_NK.narrow(0, begin, n)));
     }
     if (context != nullptr) {
@@ -56,11 +56,11 @@ struct CandidateFunction : public Function<CandidateFunction> {
     for (int64_t begin = 0; begin < rows; begin += chunk) {
       const int64_t n = std::min(chunk, rows - begin);
       at::Tensor hidden = hidden_ND.narrow(0, begin, n), g = dy[0].narrow(0, begin, n);
-      at::Tensor logprob = LogSoftmax(hidden, head_VD, temperature, softcap);
+      at::Tensor logprob = LogSoftmax(hidden, head_VD, temperature, softcap, /*records=*/true);
       at::Tensor dz = logprob.exp().mul_(g.sum(1, /*keepdim=*/true)).neg_();
       dz.scatter_add_(1, candidate_NK.narrow(0, begin, n), g);
       if (softcap > 0) {
-        at::Tensor logits = Linear(hidden, head_VD).to(at::kFloat).div_(softcap).tanh_();
+        at::Tensor logits = at::linear(hidden, head_VD).to(at::kFloat).div_(softcap).tanh_();
         dz.mul_(1 - logits.square());
       }
       at::Tensor dlogits = dz.div_(temperature).to(hidden.scalar_type());

@@ -62,12 +62,12 @@ at::Tensor RowDots(const at::Tensor& x_TD, const at::Tensor& row_1D) {
   return dot_T.to(x.scalar_type()).unsqueeze(1);
 }
 
-at::Tensor Multiply(const at::Tensor& x_TD, const Weight& weight_ED, const Weight& bias_E) {
+at::Tensor Multiply(const at::Tensor& x_TD, const Weight& weight_ED, const Weight& bias_E, bool records) {
   const int64_t columns = weight_ED.size(0), inner = weight_ED.size(1);
   at::Tensor matrix_ED = weight_ED.Dense();
   if (RunsKernels(x_TD) && columns == 1 && inner % 8 == 0 && !bias_E.defined()) return RowDots(x_TD, matrix_ED);
   if (!RunsKernels(x_TD) || !kernels::ProjectionTakes(columns, inner)) {
-    return Linear(x_TD, matrix_ED, bias_E.value);
+    return records ? at::linear(x_TD, matrix_ED, bias_E.value) : Linear(x_TD, matrix_ED, bias_E.value);
   }
   at::Tensor x = x_TD.contiguous(), y = at::empty({x.size(0), columns}, x.options());
   Launched(kernels::RunProjection(ProjectionOf(x, matrix_ED, bias_E.value, y), Stream()));
@@ -75,9 +75,9 @@ at::Tensor Multiply(const at::Tensor& x_TD, const Weight& weight_ED, const Weigh
 }
 
 // Adds the low-rank update to its columns of y_TE; returns x down^T, [T, R].
-at::Tensor AddUpdate(const at::Tensor& x_TD, const LowRankUpdate& update, const at::Tensor& y_TE) {
-  at::Tensor low_TR = Multiply(x_TD, update.down, {});
-  y_TE.narrow(1, update.first_row, update.rows).add_(Multiply(low_TR, update.up, {}), update.scale);
+at::Tensor AddUpdate(const at::Tensor& x_TD, const LowRankUpdate& update, const at::Tensor& y_TE, bool records) {
+  at::Tensor low_TR = Multiply(x_TD, update.down, {}, records);
+  y_TE.narrow(1, update.first_row, update.rows).add_(Multiply(low_TR, update.up, {}, records), update.scale);
   return low_TR;
 }
 
@@ -87,9 +87,9 @@ struct ProjectionFunction : public Function<ProjectionFunction> {
     Store(context, "x", x_TD);
     StoreWeight(context, weight_ED);
     Store(context, "bias_grad", bias_E.grad);
-    at::Tensor y_TE = Multiply(x_TD, weight_ED, bias_E);
+    at::Tensor y_TE = Multiply(x_TD, weight_ED, bias_E, /*records=*/true);
     std::vector<at::Tensor> lows;  // of each update, what AddUpdate() returned
-    for (const LowRankUpdate& u : weight_ED.updates) lows.push_back(AddUpdate(x_TD, u, y_TE));
+    for (const LowRankUpdate& u : weight_ED.updates) lows.push_back(AddUpdate(x_TD, u, y_TE, /*records=*/true));
     if (!lows.empty()) context->saved_data["lows"] = lows;
     return y_TE;
   }
@@ -115,6 +115,15 @@ struct ProjectionFunction : public Function<ProjectionFunction> {
   }
 };
 
+// Whether this thread is in a forward pass that will be repeated with recording: it must have the same bits.
+thread_local bool repeated = false;
+
+struct Repeated {
+  Repeated() { repeated = true; }
+  ~Repeated() { repeated = outer; }
+  const bool outer = repeated;
+};
+
 struct RecomputeFunction : public Function<RecomputeFunction> {
   static tensor_list forward(AutogradContext* context, const at::Tensor& x,
                              const at::Tensor& delta, bool added, const Block& block) {
@@ -123,6 +132,7 @@ struct RecomputeFunction : public Function<RecomputeFunction> {
     Store(context, "x", x);
     if (added) Store(context, "delta", delta);
     at::NoGradGuard no_grad;
+    Repeated here;
     Residual out = block({x, added ? delta : at::Tensor()});
     return {out.x_TD, out.delta_TD};
   }
@@ -168,8 +178,8 @@ at::Tensor Rows(const at::Tensor& x_TD, const at::Tensor& index_N) {
 
 at::Tensor Projection(const at::Tensor& x_TD, const Weight& weight_ED, const Weight& bias_E) {
   if (Records(x_TD)) return ProjectionFunction::apply(x_TD, weight_ED, bias_E);
-  at::Tensor y_TE = Multiply(x_TD, weight_ED, bias_E);
-  for (const LowRankUpdate& u : weight_ED.updates) AddUpdate(x_TD, u, y_TE);
+  at::Tensor y_TE = Multiply(x_TD, weight_ED, bias_E, repeated);
+  for (const LowRankUpdate& u : weight_ED.updates) AddUpdate(x_TD, u, y_TE, repeated);
   return y_TE;
 }
 

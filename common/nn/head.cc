@@ -19,8 +19,8 @@ constexpr int64_t kChunkElements = int64_t{1} << 25;  // 128 MiB of fp32 logits
 int64_t ChunkRows(int64_t vocab_size) { return std::max<int64_t>(16, kChunkElements / vocab_size); }
 
 at::Tensor ScaledLogits(const at::Tensor& hidden_ND, const at::Tensor& head_VD,
-                        double temperature, double softcap) {
-  at::Tensor logits = Linear(hidden_ND, head_VD).to(at::kFloat);
+                        double temperature, double softcap, bool records) {
+  at::Tensor logits = (records ? at::linear(hidden_ND, head_VD) : Linear(hidden_ND, head_VD)).to(at::kFloat);
   if (softcap > 0) logits.div_(softcap).tanh_().mul_(softcap);
   return temperature == 1 ? logits : logits.div_(temperature);
 }
@@ -58,7 +58,7 @@ struct HeadFunction : public Function<HeadFunction> {
                lse_N = at::empty({rows}, fp32);
     for (int64_t begin = 0; begin < rows; begin += chunk) {
       const int64_t n = std::min(chunk, rows - begin);
-      at::Tensor logits = ScaledLogits(hidden_ND.narrow(0, begin, n), head_VD, temperature, rule.softcap);
+      at::Tensor logits = ScaledLogits(hidden_ND.narrow(0, begin, n), head_VD, temperature, rule.softcap, /*records=*/context != nullptr);
       at::Tensor lse = logits.logsumexp(1);
       at::Tensor chosen = logits.gather(1, target_N.narrow(0, begin, n).unsqueeze(1)).squeeze(1);
       logprob_N.narrow(0, begin, n).copy_(chosen - lse);
@@ -93,7 +93,7 @@ struct HeadFunction : public Function<HeadFunction> {
     for (int64_t begin = 0; begin < rows; begin += chunk) {
       const int64_t n = std::min(chunk, rows - begin);
       at::Tensor hidden = hidden_ND.narrow(0, begin, n);
-      at::Tensor logprob = ScaledLogits(hidden, head_VD, temperature, softcap), slope;
+      at::Tensor logprob = ScaledLogits(hidden, head_VD, temperature, softcap, /*records=*/true), slope;
       if (softcap > 0) slope = 1 - (logprob * (temperature / softcap)).square();  // of the cap
       logprob.sub_(lse_N.narrow(0, begin, n).unsqueeze(1));
       at::Tensor p = logprob.exp();

@@ -46,7 +46,8 @@ TEST_P(KvFp8Test, DecodingThroughPagesEqualsOnePass) {
     step.position_T = at::tensor({i}, at::kLong);
     nn::PageMap map{&layers, kPage, at::tensor({i}, at::kLong), at::arange(4, at::kInt).view({1, 4}), {i + 1}};
     step.pages = &map;
-    EXPECT_LE((rounded->Hidden(token.narrow(0, i, 1), step)[0] - wanted[i]).abs().max().item<float>(), 2e-5) << i;
+    // Sums in another order: a key or value next to the middle of two of fp8's may be rounded the other way.
+    EXPECT_LE((rounded->Hidden(token.narrow(0, i, 1), step)[0] - wanted[i]).abs().max().item<float>(), 5e-4) << i;
   }
 }
 

@@ -1,5 +1,6 @@
 #include "services/trainer/trainer_session.h"
 
+#include <ATen/Parallel.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
@@ -116,6 +117,7 @@ TEST_F(TrainerSessionTest, KilledWhileSavingLeavesOnlyWholeCheckpoints) {
   for (int delay_ms : {3, 11, 29}) {
     pid_t child = fork();
     if (child == 0) {
+      at::set_num_threads(1);  // the pool of threads stayed in the parent
       auto session = TrainerSession::Open(LoadRequest(), "cpu");
       for (int i = 0;; ++i) {
         v1::SaveRequest save;
