@@ -453,7 +453,7 @@ TEST_F(ControllerServiceTest, ADeletedJobIsGoneWithWhatItLeft) {
 TEST_F(ControllerServiceTest, RetentionDeletesWhatIsDueAndNothingElse) {
   ComeAs("ada", "maths");
   // A ten-millionth of a day: over by now.
-  auto job = Submit("r1", {"retention={rollouts_days: 1e-7, logs_days: 1e-7, checkpoints_days: 1000}"});
+  auto job = Submit("r1", {"retention={rollouts_days: 1e-10, logs_days: 1e-10, checkpoints_days: 1000}"});
   ASSERT_TRUE(job.ok()) << job.status();
   ASSERT_TRUE(Submit("r2", {"name=kept"}).ok());
   const fs::path output = job->output(), rollouts = folder_ / "state/rollouts/digits";
@@ -492,8 +492,8 @@ TEST_F(ControllerServiceTest, RetentionDeletesWhatIsDueAndNothingElse) {
 }
 
 TEST_F(ControllerServiceTest, TheControllerAppliesRetentionByItself) {
-  ASSERT_TRUE(Submit("r1", {"retention.job_days=1e-7"}).ok());
-  auto source = Submit("r2", {"name=source", "retention.job_days=1e-7"});
+  ASSERT_TRUE(Submit("r1", {"retention.job_days=1e-10"}).ok());
+  auto source = Submit("r2", {"name=source", "retention.job_days=1e-10"});
   fs::create_directories(fs::path(source->output()) / "model");
   for (const auto& entry : fs::directory_iterator(folder_ / "model")) fs::copy(entry.path(), fs::path(source->output()) / "model");
   for (const char* name : {"digits", "source"}) ASSERT_TRUE(Call(&Stub::Cancel, Command(name)).ok());
