@@ -15,7 +15,7 @@ constexpr int64_t kChunkElements = int64_t{1} << 25;  // 128 MiB of fp32 logits
 // log softmax of rows [begin, begin + n): [n, V] fp32.
 at::Tensor LogSoftmax(const at::Tensor& hidden_ND, const at::Tensor& head_VD, double temperature,
                       double softcap, bool records) {
-  at::Tensor logits = (records ? at::linear(hidden_ND, head_VD) : Linear(hidden_ND, head_VD)).to(at::kFloat);
+  at::Tensor logits = Linear(hidden_ND, head_VD, {}, records).to(at::kFloat);
   if (softcap > 0) logits.div_(softcap).tanh_().mul_(softcap);
   return at::log_softmax(logits.div_(temperature), 1);
 }

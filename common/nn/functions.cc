@@ -67,7 +67,7 @@ at::Tensor Multiply(const at::Tensor& x_TD, const Weight& weight_ED, const Weigh
   at::Tensor matrix_ED = weight_ED.Dense();
   if (RunsKernels(x_TD) && columns == 1 && inner % 8 == 0 && !bias_E.defined()) return RowDots(x_TD, matrix_ED);
   if (!RunsKernels(x_TD) || !kernels::ProjectionTakes(columns, inner)) {
-    return records ? at::linear(x_TD, matrix_ED, bias_E.value) : Linear(x_TD, matrix_ED, bias_E.value);
+    return Linear(x_TD, matrix_ED, bias_E.value, records);
   }
   at::Tensor x = x_TD.contiguous(), y = at::empty({x.size(0), columns}, x.options());
   Launched(kernels::RunProjection(ProjectionOf(x, matrix_ED, bias_E.value, y), Stream()));

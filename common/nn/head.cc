@@ -20,7 +20,7 @@ int64_t ChunkRows(int64_t vocab_size) { return std::max<int64_t>(16, kChunkEleme
 
 at::Tensor ScaledLogits(const at::Tensor& hidden_ND, const at::Tensor& head_VD,
                         double temperature, double softcap, bool records) {
-  at::Tensor logits = (records ? at::linear(hidden_ND, head_VD) : Linear(hidden_ND, head_VD)).to(at::kFloat);
+  at::Tensor logits = Linear(hidden_ND, head_VD, {}, records).to(at::kFloat);
   if (softcap > 0) logits.div_(softcap).tanh_().mul_(softcap);
   return temperature == 1 ? logits : logits.div_(temperature);
 }

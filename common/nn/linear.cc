@@ -81,15 +81,15 @@ void MultiplyColumns(const DenseProduct& product, int64_t begin, int64_t end, Si
   }
 }
 
-at::Tensor Linear(const at::Tensor& x_TD, const at::Tensor& weight_ED, const at::Tensor& bias_E) {
+at::Tensor Linear(const at::Tensor& x_TD, const at::Tensor& weight_ED, const at::Tensor& bias_E, bool records) {
   auto dense = [](const at::Tensor& t) { return t.is_cpu() && t.scalar_type() == at::kFloat && t.is_contiguous(); };
-  if (!dense(x_TD) || !dense(weight_ED) || (bias_E.defined() && !dense(bias_E))) {
+  if (records || !dense(x_TD) || !dense(weight_ED) || (bias_E.defined() && !dense(bias_E))) {
     return at::linear(x_TD, weight_ED, bias_E);
   }
   at::Tensor y_TE = at::empty({x_TD.size(0), weight_ED.size(0)}, x_TD.options());
   const DenseProduct product{x_TD.const_data_ptr<float>(), weight_ED.const_data_ptr<float>(),
-                        bias_E.defined() ? bias_E.const_data_ptr<float>() : nullptr, y_TE.mutable_data_ptr<float>(),
-                        x_TD.size(0), weight_ED.size(0), x_TD.size(1)};
+                             bias_E.defined() ? bias_E.const_data_ptr<float>() : nullptr, y_TE.mutable_data_ptr<float>(),
+                             x_TD.size(0), weight_ED.size(0), x_TD.size(1)};
   const int64_t columns = 1 + kMultiplyAdds / std::max<int64_t>(1, product.rows * product.inner);
   at::parallel_for(0, product.columns, columns,
                    [&](int64_t begin, int64_t end) { MultiplyColumns(product, begin, end, Simds().front()); });

@@ -12,8 +12,9 @@ namespace rein::nn {
 
 // x_TD weight_ED^T (+ bias_E, which may be undefined), [T, E], on any device and in any dtype; at::linear but in fp32 on a CPU,
 // where a row has the same bits however many others there are, and a decoding step's few rows take half the time: MKL copies the
-// whole weight before it uses it. For passes that record nothing: with hundreds of rows MKL is the faster one by up to a third.
-at::Tensor Linear(const at::Tensor& x_TD, const at::Tensor& weight_ED, const at::Tensor& bias_E = {});
+// whole weight before it uses it. A pass that `records` for a backward one has at::linear there too: with hundreds of rows MKL is
+// the faster one by up to a third.
+at::Tensor Linear(const at::Tensor& x_TD, const at::Tensor& weight_ED, const at::Tensor& bias_E = {}, bool records = false);
 
 // How: y [rows, columns] = x [rows, inner] weight [columns, inner]^T, all dense; bias [columns] or null.
 struct DenseProduct {

@@ -11,8 +11,8 @@ namespace {
 at::Tensor Product(Simd simd, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
   at::Tensor y = at::full({x.size(0), weight.size(0)}, NAN);
   const DenseProduct product{x.const_data_ptr<float>(), weight.const_data_ptr<float>(),
-                        bias.defined() ? bias.const_data_ptr<float>() : nullptr, y.mutable_data_ptr<float>(),
-                        x.size(0), weight.size(0), x.size(1)};
+                             bias.defined() ? bias.const_data_ptr<float>() : nullptr, y.mutable_data_ptr<float>(),
+                             x.size(0), weight.size(0), x.size(1)};
   const int64_t half = weight.size(0) / 2;  // as two threads
   MultiplyColumns(product, 0, half, simd);
   MultiplyColumns(product, half, weight.size(0), simd);
