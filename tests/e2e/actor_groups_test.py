@@ -13,9 +13,9 @@ import signal
 import subprocess
 import time
 
-from stack import BIN, DISTURBED_GRPO, DISTURBED_SFT, Stack, alive, check_ledger, weights
+from stack import BIN, CHECKPOINT_EVERY, DISTURBED_GRPO, DISTURBED_SFT, Stack, alive, check_ledger, weights
 
-UPDATES, PROMPTS, SIBLINGS = 40, 8, 4
+UPDATES, PROMPTS, SIBLINGS = 100, 8, 4
 GRPO = DISTURBED_GRPO % (UPDATES, PROMPTS, SIBLINGS)
 ROLES = ("trainer", "rollout", "reference", "reward")
 
@@ -39,6 +39,18 @@ class SecondGroup:
     def kill(self, role):
         self.processes[role].kill()
         self.processes[role].wait()
+
+    def kill_trainer_between_checkpoints(self, name):
+        """Kills it where an update was made that no checkpoint holds, which is then trained again."""
+        trainer = self.processes["trainer"]
+        while True:
+            trainer.send_signal(signal.SIGSTOP)
+            time.sleep(0.3)  # what it had answered is in the ledger; less than its lease
+            if int(self.box.job(name)["update"]) % CHECKPOINT_EVERY:
+                break
+            trainer.send_signal(signal.SIGCONT)
+            time.sleep(0.1)
+        self.kill("trainer")
 
     def stop(self):
         for process in self.processes.values():
@@ -89,7 +101,7 @@ def main():
         assert "second-trainer    second   hit" in box.rein("get", "actors"), box.rein("get", "actors")
         assert "group      second" in box.rein("describe", "hit")
 
-        second.kill("trainer")
+        second.kill_trainer_between_checkpoints("hit")
         before = int(box.job("spared")["update"])
         until("hit waits", lambda: box.job("hit").get("message") == "waits for a trainer")
         box.wait_for_update("spared", before + 2)

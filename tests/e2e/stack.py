@@ -13,6 +13,7 @@ BIN = pathlib.Path(sys.argv[1]).resolve()
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 MODEL = ROOT / "configs/models/digits"
 
+CHECKPOINT_EVERY = 7
 # Jobs that are disturbed while they run, and compared with the same one undisturbed.
 DISTURBED_SFT = """name: start
 model: {config: %s}
@@ -30,9 +31,8 @@ grpo:
   max_completion_tokens: 4
   kl: {coefficient: 0.01}
 rewards: [{exact_match: {}}]
-checkpoint: {every: 7}
 trainer: {learning_rate: 1e-3}
-"""
+""" + "checkpoint: {every: %d}\n" % CHECKPOINT_EVERY
 
 
 class Stack:
