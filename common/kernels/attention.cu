@@ -175,9 +175,17 @@ __global__ void __launch_bounds__(PrefillLayout<kDim>::kThreads, 1)
 
 }  // namespace
 
+bool AttentionTakesWidths(int64_t head_dim, int64_t value_dim, const ScoreRule& rule) {
+  return HopperPrefillTakes(head_dim, value_dim, rule);
+}
+
 absl::Status AttendPrefill(const AttentionForward& run, int64_t longest, void* stream) {
   if (run.tokens == 0) return absl::OkStatus();
-  if (!run.keys.fp8 && HopperPrefillTakes(run)) return AttendPrefillHopper(run, longest, stream);
+  const int64_t value_dim = run.value_dim > 0 ? run.value_dim : run.head_dim;
+  if (!run.keys.fp8 && HopperPrefillTakes(run.head_dim, value_dim, run.rule)) return AttendPrefillHopper(run, longest, stream);
+  if (value_dim != run.head_dim) {
+    return absl::UnimplementedError(absl::StrCat("AttendPrefill: keys of ", run.head_dim, " and values of ", value_dim, " on this GPU"));
+  }
   return WithShape(run, [&](auto dim, auto ruled, auto fp8) {
     using L = PrefillLayout<dim.value>;
     auto* kernel = AttendPrefillKernel<dim.value, ruled.value, fp8.value>;

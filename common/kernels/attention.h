@@ -66,9 +66,14 @@ struct AttentionForward {
   float* lse = nullptr;                  // fp32 or null: log sum exp of scores and sink, natural
   int64_t lse_token_stride = 1, lse_head_stride = 0;
   int64_t tokens = 0, sequences = 0, heads = 0, kv_heads = 0, head_dim = 0;
+  int64_t value_dim = 0;  // of values and output, where it is not head_dim: see AttentionTakesWidths()
   float scale = 1;
   ScoreRule rule;
 };
+
+// Whether this device takes keys and values of these different widths, packed (no pages): those that latent attention
+// expands, on a Hopper.
+bool AttentionTakesWidths(int64_t head_dim, int64_t value_dim, const ScoreRule& rule);
 
 // Any number of queries of each sequence; `longest` is the most of one.
 absl::Status AttendPrefill(const AttentionForward& run, int64_t longest, void* stream);

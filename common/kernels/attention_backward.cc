@@ -33,13 +33,12 @@ using Tensor = std::shared_ptr<fe::graph::Tensor_attributes>;
 
 // Tensors of the graph by number.
 enum Id : int64_t {
-  kQ = 1, kK, kV, kOut, kDOut, kLse, kDQ, kDK, kDV, kQueryLength, kKeyLength, kQOffset, kKOffset, kVOffset, kLseOffset, kHeadOffset, kKvOffset
+  kQ = 1, kK, kV, kOut, kDOut, kLse, kDQ, kDK, kDV, kQueryLength, kKeyLength, kQOffset, kKOffset, kVOffset, kOutOffset, kDQOffset, kDKOffset, kDVOffset, kLseOffset
 };
 
-// The offsets that RaggedOffsets() makes, in its order: of q, k and v as they come, of dense [T, H, C] and
-// [T, K, C], of [T, H].
-constexpr int64_t kOffsets[kRaggedTensors] = {kQOffset, kKOffset, kVOffset, kHeadOffset, kKvOffset, kLseOffset};
-constexpr bool kOfKeys[kRaggedTensors] = {false, true, true, false, true, false};
+// The offsets that RaggedOffsets() makes, in its order: of q, k and v as they come, and of what is dense.
+constexpr int64_t kOffsets[kRaggedTensors] = {kQOffset, kKOffset, kVOffset, kOutOffset, kDQOffset, kDKOffset, kDVOffset, kLseOffset};
+constexpr bool kOfKeys[kRaggedTensors] = {false, true, true, false, false, true, true, false};
 
 absl::Status Check(fe::error_t error) {
   if (error.is_good()) return absl::OkStatus();
@@ -67,7 +66,7 @@ class Plan {
     graph.set_io_data_type(fe::DataType_t::BFLOAT16)
         .set_intermediate_data_type(fe::DataType_t::FLOAT)
         .set_compute_data_type(fe::DataType_t::FLOAT);
-    const int64_t b = sizes.sequences, c = run.head_dim;
+    const int64_t b = sizes.sequences, c = run.head_dim, cv = run.value_dim;
     const int64_t queries = sizes.longest_query, keys = sizes.longest_key;
     auto integers = [&](int64_t id, int64_t count) {
       return graph.tensor(fe::graph::Tensor_attributes()
@@ -78,19 +77,18 @@ class Plan {
     };
     std::unordered_map<int64_t, Tensor> offset;
     for (int64_t id : kOffsets) offset[id] = integers(id, b + 1);
-    auto describe = [&](int64_t id, int64_t heads, int64_t length, int64_t token_stride, int64_t offset_id) {
+    auto describe = [&](int64_t id, int64_t heads, int64_t length, int64_t width, int64_t token_stride, int64_t offset_id) {
       return fe::graph::Tensor_attributes()
           .set_uid(id)
-          .set_dim({b, heads, length, c})
-          .set_stride({length * token_stride, c, token_stride, 1})
+          .set_dim({b, heads, length, width})
+          .set_stride({length * token_stride, width, token_stride, 1})
           .set_ragged_offset(offset[offset_id]);
     };
-    const int64_t dense_q = run.heads * c, dense_k = run.kv_heads * c;
-    Tensor q = graph.tensor(describe(kQ, run.heads, queries, run.q_stride, kQOffset));
-    Tensor k = graph.tensor(describe(kK, run.kv_heads, keys, run.k_stride, kKOffset));
-    Tensor v = graph.tensor(describe(kV, run.kv_heads, keys, run.v_stride, kVOffset));
-    Tensor out = graph.tensor(describe(kOut, run.heads, queries, dense_q, kHeadOffset));
-    Tensor dout = graph.tensor(describe(kDOut, run.heads, queries, dense_q, kHeadOffset));
+    Tensor q = graph.tensor(describe(kQ, run.heads, queries, c, run.q_stride, kQOffset));
+    Tensor k = graph.tensor(describe(kK, run.kv_heads, keys, c, run.k_stride, kKOffset));
+    Tensor v = graph.tensor(describe(kV, run.kv_heads, keys, cv, run.v_stride, kVOffset));
+    Tensor out = graph.tensor(describe(kOut, run.heads, queries, cv, run.heads * cv, kOutOffset));
+    Tensor dout = graph.tensor(describe(kDOut, run.heads, queries, cv, run.heads * cv, kOutOffset));
     Tensor lse = graph.tensor(fe::graph::Tensor_attributes()
                                   .set_uid(kLse)
                                   .set_dim({b, run.heads, queries, 1})
@@ -110,16 +108,16 @@ class Plan {
                        .set_deterministic_algorithm(KeepsBits());
     if (run.rule.window > 0) options.set_diagonal_band_left_bound(run.rule.window);
     auto [dq, dk, dv] = graph.sdpa_backward(q, k, v, out, dout, lse, options);
-    auto gradient = [&](Tensor& tensor, int64_t id, int64_t heads, int64_t length, int64_t dense, int64_t offset_id) {
+    auto gradient = [&](Tensor& tensor, int64_t id, int64_t heads, int64_t length, int64_t width, int64_t offset_id) {
       tensor->set_output(true)
           .set_uid(id)
-          .set_dim({b, heads, length, c})
-          .set_stride({length * dense, c, dense, 1})
+          .set_dim({b, heads, length, width})
+          .set_stride({length * heads * width, width, heads * width, 1})
           .set_ragged_offset(offset[offset_id]);
     };
-    gradient(dq, kDQ, run.heads, queries, dense_q, kHeadOffset);
-    gradient(dk, kDK, run.kv_heads, keys, dense_k, kKvOffset);
-    gradient(dv, kDV, run.kv_heads, keys, dense_k, kKvOffset);
+    gradient(dq, kDQ, run.heads, queries, c, kDQOffset);
+    gradient(dk, kDK, run.kv_heads, keys, c, kDKOffset);
+    gradient(dv, kDV, run.kv_heads, keys, cv, kDVOffset);
     REIN_RETURN_IF_ERROR(Check(graph.validate()));
     REIN_RETURN_IF_ERROR(Check(graph.build_operation_graph(handle)));
     REIN_RETURN_IF_ERROR(Check(graph.create_execution_plans({fe::HeurMode_t::A})));
@@ -149,12 +147,12 @@ class Plan {
 
 // The plans of one device.
 struct Plans {
-  using Key = std::tuple<bool, bool, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, float>;
+  using Key = std::tuple<bool, bool, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, float>;
 
   std::mutex mutex;
   cudnnHandle_t handle = nullptr;
   std::map<Key, std::unique_ptr<Plan>> plans;
-  std::set<Key> refused;  // windows that cuDNN does not take
+  std::set<Key> refused;  // windows and head dims that cuDNN does not take
 };
 
 absl::StatusOr<Plans*> PlansOfCurrentDevice() {
@@ -180,10 +178,10 @@ namespace {
 
 // Whether cuDNN is asked: on Hopper alone. Sinks change nothing for it: they are in the log-sum-exp.
 bool CudnnTakes(const AttentionBackward& run) {
-  return IsHopper() && (run.head_dim == 64 || run.head_dim == 128) && !run.rule.bends_scores();
+  return IsHopper() && !run.rule.bends_scores();
 }
 
-// False in `*taken` where cuDNN has no plan for a window.
+// False in `*taken` where cuDNN has no plan for a window or a head dim.
 absl::Status ByCudnn(const AttentionBackward& run, const std::function<void*(int64_t bytes)>& allocate, void* stream,
                      bool* taken) {
   *taken = true;
@@ -191,7 +189,7 @@ absl::Status ByCudnn(const AttentionBackward& run, const std::function<void*(int
   std::lock_guard<std::mutex> lock(plans->mutex);
   const Sizes sizes(run);
   const Plans::Key key{KeepsBits(), run.causal, run.rule.window, sizes.sequences, sizes.longest_query, sizes.longest_key, sizes.tokens,
-                       run.heads, run.kv_heads, run.head_dim, run.q_stride, run.k_stride, run.v_stride, run.scale};
+                       run.heads, run.kv_heads, run.head_dim, run.value_dim, run.q_stride, run.k_stride, run.v_stride, run.scale};
   if (plans->refused.count(key) > 0) {
     *taken = false;
     return absl::OkStatus();
@@ -199,20 +197,22 @@ absl::Status ByCudnn(const AttentionBackward& run, const std::function<void*(int
   std::unique_ptr<Plan>& plan = plans->plans[key];
   if (plan == nullptr) {
     auto built = Plan::Build(run, sizes, plans->handle);
-    if (!built.ok() && run.rule.window > 0) {
+    const bool common = run.rule.window == 0 && run.head_dim == run.value_dim && (run.head_dim == 64 || run.head_dim == 128);
+    if (!built.ok() && !common) {
       plans->refused.insert(key);
       *taken = false;
       return absl::OkStatus();
     }
     REIN_ASSIGN_OR_RETURN(plan, std::move(built));
   }
-  const int64_t padded = sizes.sequences, dense_q = run.heads * run.head_dim, dense_k = run.kv_heads * run.head_dim;
+  const int64_t padded = sizes.sequences;
   auto* query_length = static_cast<int32_t*>(allocate(4 * (2 * padded + kRaggedTensors * (padded + 1))));
   int32_t *key_length = query_length + padded, *offset = key_length + padded;
   int32_t* offsets[kRaggedTensors];
   for (int i = 0; i < kRaggedTensors; ++i) offsets[i] = offset + i * (padded + 1);
   REIN_RETURN_IF_ERROR(RaggedOffsets(run.query, run.key, run.sequences, padded,
-                                     {run.q_stride, run.k_stride, run.v_stride, dense_q, dense_k, run.heads},
+                                     {run.q_stride, run.k_stride, run.v_stride, run.heads * run.value_dim, run.heads * run.head_dim,
+                                      run.kv_heads * run.head_dim, run.kv_heads * run.value_dim, run.heads},
                                      kOfKeys, query_length, key_length, offset, stream));
   if (fe::detail::set_stream(plans->handle, static_cast<cudaStream_t>(stream)) != CUDNN_STATUS_SUCCESS) {
     return absl::InternalError("AttendBackward: cuDNN refuses the stream");
@@ -228,6 +228,9 @@ absl::Status AttendBackward(const AttentionBackward& run,
   bool taken = false;
   if (CudnnTakes(run)) REIN_RETURN_IF_ERROR(ByCudnn(run, allocate, stream, &taken));
   if (taken && run.dsinks == nullptr) return absl::OkStatus();
+  if (run.head_dim != run.value_dim) {
+    return absl::UnimplementedError(absl::StrCat("AttendBackward: keys of ", run.head_dim, " and values of ", run.value_dim, " on this GPU"));
+  }
   auto* delta = static_cast<float*>(allocate(4 * run.tokens * run.heads));
   REIN_RETURN_IF_ERROR(SumOfGradients(run, delta, stream));
   if (!taken) REIN_RETURN_IF_ERROR(AttendBackwardByWarps(run, delta, stream));

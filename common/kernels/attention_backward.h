@@ -10,7 +10,7 @@
 // keys are shared among ranges, or seen in several calls, gradients of the calls are to be added: `out`, `lse` are
 // of all the keys that a query sees.
 //
-// T tokens, H heads, K kv heads, C head dim.
+// T tokens, H heads, K kv heads, C head dim, Cv of values.
 
 #pragma once
 
@@ -27,9 +27,9 @@ namespace rein::kernels {
 struct AttentionBackward {
   const void* q = nullptr;          // bf16 [T, H, C]
   const void* k = nullptr;          // bf16 [T, K, C]
-  const void* v = nullptr;          // bf16 [T, K, C]
-  const void* out = nullptr;        // bf16 [T, H, C], dense
-  const void* dout = nullptr;       // bf16 [T, H, C], dense
+  const void* v = nullptr;          // bf16 [T, K, Cv]
+  const void* out = nullptr;        // bf16 [T, H, Cv], dense
+  const void* dout = nullptr;       // bf16 [T, H, Cv], dense
   const float* lse = nullptr;       // fp32 [T, H], dense: natural logarithms
   Ragged query, key;
   bool causal = true;  // then the ranges of keys are those of the queries
@@ -37,10 +37,10 @@ struct AttentionBackward {
   float* dsinks = nullptr;  // fp32 [H], added to; null: not wanted
   void* dq = nullptr;  // bf16 [T, H, C], dense; written for the tokens of the ranges
   void* dk = nullptr;  // bf16 [T, K, C], dense
-  void* dv = nullptr;  // bf16 [T, K, C], dense
+  void* dv = nullptr;  // bf16 [T, K, Cv], dense
   int64_t q_stride = 0, k_stride = 0, v_stride = 0;
   int64_t tokens = 0, sequences = 0, longest_query = 0, longest_key = 0;
-  int64_t heads = 0, kv_heads = 0, head_dim = 0;
+  int64_t heads = 0, kv_heads = 0, head_dim = 0, value_dim = 0;
   float scale = 1;
 };
 
@@ -56,7 +56,8 @@ constexpr int64_t PlannedTokens(int64_t tokens) {
 constexpr int64_t PlannedLength(int64_t longest) { return PlannedAbove(longest, 512, 2); }
 
 // `allocate` gives device memory of so many bytes that stays valid until the stream has passed. INTERNAL with
-// cuDNN's own words when it refuses, UNIMPLEMENTED in a build without CUDA.
+// cuDNN's own words when it refuses, UNIMPLEMENTED in a build without CUDA, and where C and Cv differ and cuDNN does
+// not take them: the other kernels want them equal.
 absl::Status AttendBackward(const AttentionBackward& run,
                             const std::function<void*(int64_t bytes)>& allocate, void* stream);
 

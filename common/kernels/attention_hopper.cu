@@ -90,11 +90,13 @@ __device__ void MultiplyValues(float (&d)[8][4], const uint32_t (&p)[4], uint64_
       : "r"(p[0]), "r"(p[1]), "r"(p[2]), "r"(p[3]), "l"(value), "r"(accumulate));
 }
 
-template <int kDim>
+// kDim: of a head's queries and keys; kValueDim: of its values and output.
+template <int kDim, int kValueDim>
 struct Layout {
   static constexpr int kQuery = kQueryTile * kDim;  // elements
-  static constexpr int kTile = kKeyTile * kDim;
-  static constexpr int kBytes = (kQuery + kStages * 2 * kTile) * 2 + 1024;  // blocks begin at 1024 bytes
+  static constexpr int kKeys = kKeyTile * kDim, kValues = kKeyTile * kValueDim;
+  static constexpr int kStage = kKeys + kValues;
+  static constexpr int kBytes = (kQuery + kStages * kStage) * 2 + 1024;  // blocks begin at 1024 bytes
 };
 
 // The work of a block: kQueryTile queries of one head of one sequence.
@@ -120,32 +122,34 @@ struct Barriers {
   Barrier key_full[kStages], value_full[kStages], empty[kStages];
 };
 
-// The copying warpgroup: keys and values of one tile after another into the stages.
-template <int kDim>
-__device__ void CopyTiles(const AttentionForward& r, const Work& work, bf16* stages, Barriers& barriers) {
-  using L = Layout<kDim>;
-  // A thread copies 16 bytes of one column of every kRows-th row, always at the same place of the swizzle.
-  constexpr int kPieces = kDim / 8, kRows = kGroupThreads / kPieces;
-  static_assert(kKeyGroup % kRows == 0 && kRows % 8 == 0);
-  const int thread = threadIdx.x % kGroupThreads, tiles = work.AllTiles() - work.first_tile;
-  const int row = thread / kPieces, column = thread % kPieces * 8;
-  const KeyRows rows{r.keys, work.sequence, work.context};
-  auto copy = [&](int tile, const void* from, int64_t stride, bf16* to) {
-    const bf16* source = static_cast<const bf16*>(from) + row * stride + work.kv_head * kDim + column;
-    bf16* target = to + Swizzled(kKeyTile, row, column);
-    tile += work.first_tile;
-    const int live = work.context - tile * kKeyTile - row;
+// Copies a thread's share of one tile: 16 bytes of every sixteenth row, in each block of 64 columns.
+template <int kWidth>
+__device__ void CopyRows(const KeyRows& rows, int tile, int live, const bf16* source, int64_t stride, bf16* to) {
+  constexpr int kPieces = 64 / 8;
+  static_assert(kGroupThreads / kPieces == kKeyGroup);
+  const int thread = threadIdx.x % kGroupThreads, row = thread / kPieces, column = thread % kPieces * 8;
+  const bf16* own = source + row * stride + column;
+  bf16* target = to + Swizzled(kKeyTile, row, column);
 #pragma unroll
-    for (int g = 0; g < kGroupsPerTile; ++g) {
-      const bf16* group = source + rows.FirstToken(tile * kGroupsPerTile + g) * stride;
+  for (int g = 0; g < kGroupsPerTile; ++g) {
+    const bool is_live = g * kKeyGroup + row < live;
+    const bf16* from = is_live ? own + rows.FirstToken(tile * kGroupsPerTile + g) * stride : source;
 #pragma unroll
-      for (int i = 0; i < kKeyGroup; i += kRows) {
-        const bool is_live = g * kKeyGroup + i < live;
-        CopyAsync16(target + (g * kKeyGroup + i) * 64, is_live ? group + i * stride : source, is_live);
-      }
+    for (int block = 0; block < kWidth / 64; ++block) {
+      CopyAsync16(target + block * kKeyTile * 64 + g * kKeyGroup * 64, is_live ? from + block * 64 : source, is_live);
     }
-    CommitCopies();
-  };
+  }
+  CommitCopies();
+}
+
+// The copying warpgroup: keys and values of one tile after another into the stages.
+template <int kDim, int kValueDim>
+__device__ void CopyTiles(const AttentionForward& r, const Work& work, bf16* stages, Barriers& barriers) {
+  using L = Layout<kDim, kValueDim>;
+  const int tiles = work.AllTiles() - work.first_tile;
+  const KeyRows rows{r.keys, work.sequence, work.context};
+  const bf16 *keys = static_cast<const bf16*>(r.keys.key) + work.kv_head * kDim,
+             *values = static_cast<const bf16*>(r.keys.value) + work.kv_head * kValueDim;
   // Says that a tile's keys, or values, are there, once its copies are done.
   auto announce = [&](Barrier& barrier) {
     asm volatile("fence.proxy.async.shared::cta;\n" ::: "memory");
@@ -154,9 +158,10 @@ __device__ void CopyTiles(const AttentionForward& r, const Work& work, bf16* sta
   for (int tile = 0; tile < tiles; ++tile) {
     const int stage = tile % kStages, before = (tile - 1) % kStages;
     if (tile >= kStages) barriers.empty[stage].Wait((tile / kStages - 1) % 2);
-    bf16* key = stages + stage * 2 * L::kTile;
-    copy(tile, r.keys.key, r.keys.key_stride, key);
-    copy(tile, r.keys.value, r.keys.value_stride, key + L::kTile);
+    bf16* to = stages + stage * L::kStage;
+    const int of_all = tile + work.first_tile, live = work.context - of_all * kKeyTile;
+    CopyRows<kDim>(rows, of_all, live, keys, r.keys.key_stride, to);
+    CopyRows<kValueDim>(rows, of_all, live, values, r.keys.value_stride, to + L::kKeys);
     if (tile == 0) continue;
     WaitForCopies<3>();
     announce(barriers.key_full[before]);
@@ -171,10 +176,10 @@ __device__ void CopyTiles(const AttentionForward& r, const Work& work, bf16* sta
 
 // One computing warpgroup. The products of a tile's values run while the next tile's softmax is computed. kRuled: with
 // a window or sinks.
-template <int kDim, bool kRuled>
+template <int kDim, int kValueDim, bool kRuled>
 struct Attender {
-  using L = Layout<kDim>;
-  static constexpr int kBlocks = kDim / 64;
+  using L = Layout<kDim, kValueDim>;
+  static constexpr int kBlocks = kValueDim / 64;
 
   const AttentionForward& r;
   const Work& work;
@@ -326,7 +331,7 @@ struct Attender {
     const int all = work.AllTiles(), own = first < work.queries ? work.Tiles(first + 64) : all;
     const int begin = kRuled ? work.first_tile : 0;  // of both: a tile that one of them does not see adds nothing
     auto stage = [&](int tile) { return (tile - begin) % kStages; };
-    auto key = [&](int tile) { return stages + stage(tile) * 2 * L::kTile; };
+    auto key = [&](int tile) { return stages + stage(tile) * L::kStage; };
     auto parity = [&](int tile) { return (tile - begin) / kStages % 2; };
     auto release = [&](int tile) {
       if (threadIdx.x % kGroupThreads == 0) barriers.empty[stage(tile)].Arrive();
@@ -346,7 +351,7 @@ struct Attender {
       barriers.value_full[stage(tile - 1)].Wait(parity(tile - 1));
       barriers.key_full[stage(tile)].Wait(parity(tile));
       StartScores(own_query, key(tile));
-      StartValues(tile - 1, key(tile - 1) + L::kTile);
+      StartValues(tile - 1, key(tile - 1) + L::kKeys);
       WaitForProducts<1>();  // the scores
       Pin(score);
       const bool new_chunk = tile % kTilesPerChunk == 0;
@@ -364,7 +369,7 @@ struct Attender {
       PackWeights();
     }
     barriers.value_full[stage(own - 1)].Wait(parity(own - 1));
-    StartValues(own - 1, key(own - 1) + L::kTile);
+    StartValues(own - 1, key(own - 1) + L::kKeys);
     WaitForProducts<0>();
     Pin(chunk_out);
     AddChunk(chunk_max, chunk_sum);
@@ -379,7 +384,7 @@ struct Attender {
     for (int i = 0; i < 2; ++i) {
       if (position[i] < 0) continue;
       const int64_t row = work.begin + query[i];
-      bf16* out = static_cast<bf16*>(r.out) + (row * r.heads + work.head) * kDim;
+      bf16* out = static_cast<bf16*>(r.out) + (row * r.heads + work.head) * kValueDim;
 #pragma unroll
       for (int n = 0; n < kBlocks * 8; ++n) {
         *reinterpret_cast<uint32_t*>(out + n * 8 + lane % 4 * 2) =
@@ -393,9 +398,9 @@ struct Attender {
   }
 };
 
-template <int kDim, bool kRuled>
+template <int kDim, int kValueDim, bool kRuled>
 __global__ void __launch_bounds__(kThreads, 1) AttendPrefillHopperKernel(AttentionForward r) {
-  using L = Layout<kDim>;
+  using L = Layout<kDim, kValueDim>;
   extern __shared__ bf16 unaligned[];
   __shared__ Barriers barriers;
   bf16* shared = reinterpret_cast<bf16*>((reinterpret_cast<uintptr_t>(unaligned) + 1023) & ~uintptr_t{1023});
@@ -424,32 +429,38 @@ __global__ void __launch_bounds__(kThreads, 1) AttendPrefillHopperKernel(Attenti
   const int group = __shfl_sync(~0u, threadIdx.x / kGroupThreads, 0);
   if (group == kGroups) {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;\n" ::"n"(kCopyRegisters));
-    CopyTiles<kDim>(r, work, stages, barriers);
+    CopyTiles<kDim, kValueDim>(r, work, stages, barriers);
   } else {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;\n" ::"n"(kComputeRegisters));
-    Attender<kDim, kRuled> attender{r, work};
+    Attender<kDim, kValueDim, kRuled> attender{r, work};
     attender.Run(group, shared + group * 64 * kDim, stages, barriers);
   }
 }
 
-template <int kDim>
+template <int kDim, int kValueDim>
 absl::Status Launch(const AttentionForward& run, int64_t longest, void* stream) {
-  auto* kernel = run.rule.plain() ? AttendPrefillHopperKernel<kDim, false> : AttendPrefillHopperKernel<kDim, true>;
-  cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Layout<kDim>::kBytes);
+  auto* kernel = run.rule.plain() ? AttendPrefillHopperKernel<kDim, kValueDim, false> : AttendPrefillHopperKernel<kDim, kValueDim, true>;
+  constexpr int kBytes = Layout<kDim, kValueDim>::kBytes;
+  cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
   const dim3 grid(static_cast<unsigned>((longest + kQueryTile - 1) / kQueryTile),
                   static_cast<unsigned>(run.heads), static_cast<unsigned>(run.sequences));
-  kernel<<<grid, kThreads, Layout<kDim>::kBytes, static_cast<cudaStream_t>(stream)>>>(run);
+  kernel<<<grid, kThreads, kBytes, static_cast<cudaStream_t>(stream)>>>(run);
   return LaunchStatus("AttendPrefill");
 }
 
 }  // namespace
 
-bool HopperPrefillTakes(const AttentionForward& run) {
-  return IsHopper() && (run.head_dim == 64 || run.head_dim == 128) && !run.rule.bends_scores();
+bool HopperPrefillTakes(int64_t head_dim, int64_t value_dim, const ScoreRule& rule) {
+  const bool widths = head_dim == value_dim ? head_dim == 64 || head_dim == 128 : head_dim == 192 && value_dim == 128;
+  return widths && !rule.bends_scores() && IsHopper();
 }
 
 absl::Status AttendPrefillHopper(const AttentionForward& run, int64_t longest, void* stream) {
-  return run.head_dim == 64 ? Launch<64>(run, longest, stream) : Launch<128>(run, longest, stream);
+  switch (run.head_dim) {
+    case 64: return Launch<64, 64>(run, longest, stream);
+    case 128: return Launch<128, 128>(run, longest, stream);
+    default: return Launch<192, 128>(run, longest, stream);
+  }
 }
 
 }  // namespace rein::kernels

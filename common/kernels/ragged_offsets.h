@@ -14,7 +14,7 @@ struct Ragged {
   const int32_t* length = nullptr;  // [B]; null: each range ends where the next begins
 };
 
-inline constexpr int kRaggedTensors = 6;
+inline constexpr int kRaggedTensors = 8;
 
 // Lengths [padded], zeros behind B; and for each of kRaggedTensors strides offset[b] = begin * stride, [padded + 1]
 // each, one behind the other, where ranges behind B begin at the last one's end. of_keys[i]: tensor i has keys' tokens.

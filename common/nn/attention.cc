@@ -112,6 +112,9 @@ struct CpuAttention : public Function<CpuAttention> {
   }
 };
 
+// With zeros behind.
+at::Tensor Widened(const at::Tensor& x_TKC, int64_t width) { return at::constant_pad_nd(x_TKC, {0, width - x_TKC.size(2)}); }
+
 // The kernels' forward; from its output and log-sum-exp their backward.
 struct CudaAttention : public Function<CudaAttention> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& q_THC,
@@ -211,6 +214,7 @@ struct CudaAttention : public Function<CudaAttention> {
     run.heads = in.q.size(1);
     run.kv_heads = in.k.size(1);
     run.head_dim = in.q.size(2);
+    run.value_dim = in.v.size(2);
     run.scale = static_cast<float>(in.rule.scale);
     run.rule = Rule(in.rule);
     // A sink stands beside all keys of a query: it is counted once.
@@ -221,7 +225,15 @@ struct CudaAttention : public Function<CudaAttention> {
       held.push_back(at::empty({bytes}, in.q.options().dtype(at::kByte)));
       return held.back().mutable_data_ptr();
     };
-    Launched(kernels::AttendBackward(run, allocate, Stream()));
+    const absl::Status status = kernels::AttendBackward(run, allocate, Stream());
+    if (absl::IsUnimplemented(status) && run.head_dim != run.value_dim) {  // of one width, then
+      const int64_t width = kernels::AttentionDimAbove(std::max(run.head_dim, run.value_dim));
+      Inputs wide = in;
+      for (at::Tensor* x : {&wide.q, &wide.k, &wide.v, &wide.out, &wide.dout}) *x = Widened(*x, width);
+      tensor_list d = KernelBackward(wide, ranges);
+      return {d[0].narrow(2, 0, run.head_dim), d[1].narrow(2, 0, run.head_dim), d[2].narrow(2, 0, run.value_dim)};
+    }
+    Launched(status);
     return {dq, dk, dv};
   }
 
@@ -233,8 +245,9 @@ struct CudaAttention : public Function<CudaAttention> {
       k = k.index_select(0, view.shared->source_E);
       v = v.index_select(0, view.shared->source_E);
     }
-    at::Tensor out = at::empty({q.size(0), q.size(1), q.size(2)}, q.options());
+    at::Tensor out = at::empty({q.size(0), q.size(1), v.size(2)}, q.options());
     kernels::AttentionForward run = Shape(q, out, view, k.size(1), rule);
+    run.value_dim = v.size(2);
     run.keys.key = k.const_data_ptr();
     run.keys.value = v.const_data_ptr();
     run.keys.key_stride = k.stride(0);
@@ -329,8 +342,13 @@ bool KernelsTake(const at::Tensor& q_THC, int64_t value_dim) {
   return RunsKernels(q_THC) && value_dim == q_THC.size(2) && kernels::AttentionTakes(q_THC.size(2));
 }
 
-// Where keys and values differ in width, as those that latent attention expands do, the width at which the kernels take
-// both with zeros behind; else 0.
+// The same of packed keys and values, which may differ in width, as those that latent attention expands do.
+bool KernelsTakePacked(const at::Tensor& q_THC, int64_t value_dim, const AttentionRule& rule) {
+  return KernelsTake(q_THC, value_dim) ||
+         (RunsKernels(q_THC) && kernels::AttentionTakesWidths(q_THC.size(2), value_dim, CudaAttention::Rule(rule)));
+}
+
+// Where they take no such widths, the one at which they take both with zeros behind; else 0.
 int64_t WidthForKernels(const at::Tensor& q_THC, const at::Tensor& v_TKC) {
   const int64_t key_dim = q_THC.size(2), value_dim = v_TKC.size(2);
   return RunsKernels(q_THC) && key_dim != value_dim ? kernels::AttentionDimAbove(std::max(key_dim, value_dim)) : 0;
@@ -388,12 +406,12 @@ at::Tensor Attention(const at::Tensor& q_THC, const at::Tensor& k_TKC, const at:
     if (KernelsTake(q_THC, value_dim) && pages_fit) return PagedByKernels(q_THC, view, layer, rule);
     return AttendPages(q_THC, pages.key.to(q_THC.scalar_type()), pages.value.to(q_THC.scalar_type()), view, rule);
   }
-  if (const int64_t width = WidthForKernels(q_THC, v_TKC); width > 0) {
-    auto wide = [&](const at::Tensor& x) { return at::constant_pad_nd(x, {0, width - x.size(2)}); };
-    return Attention(wide(q_THC), wide(k_TKC), wide(v_TKC), view, layer, rule).narrow(2, 0, v_TKC.size(2));
-  }
   const bool cuda = q_THC.is_cuda();
-  bool fused = cuda ? KernelsTake(q_THC, v_TKC.size(2)) : rule.plain() && v_TKC.size(2) == q_THC.size(2);
+  bool fused = cuda ? KernelsTakePacked(q_THC, v_TKC.size(2), rule) : rule.plain() && v_TKC.size(2) == q_THC.size(2);
+  if (const int64_t width = fused ? 0 : WidthForKernels(q_THC, v_TKC); width > 0) {
+    return Attention(Widened(q_THC, width), Widened(k_TKC, width), Widened(v_TKC, width), view, layer, rule)
+        .narrow(2, 0, v_TKC.size(2));
+  }
   if (view.shared != nullptr) {
     // Behind a prompt's keys the backward knows no distances.
     fused = fused && cuda && (!Records(q_THC) || (rule.window == 0 && !rule.alibi_H.defined()));
