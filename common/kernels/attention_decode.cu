@@ -7,6 +7,7 @@
 #include "common/kernels/attention_tile.cuh"
 #include "common/kernels/fp8.cuh"
 #include "common/kernels/hopper.h"
+#include "common/kernels/launch_overlap.cuh"
 #include "common/kernels/launch_status.h"
 
 namespace rein::kernels {
@@ -27,7 +28,7 @@ __device__ void ExpandTile(const uint8_t* from, int lane, bf16* to) {
 
 constexpr int kDecodeRows = 16;  // queries of a warp
 
-// Neighbours whose queries fit one warp.
+// Neighbours whose queries one warp holds.
 __host__ __device__ inline int MostSiblings(int64_t heads, int64_t kv_heads) {
   const auto group = static_cast<int>(heads / kv_heads);
   return group < kDecodeRows ? kDecodeRows / group : 1;
@@ -41,6 +42,7 @@ struct DecodeItem {
 // The items of a step, and what the chunks leave: sums for each chunk of each sequence.
 struct DecodeScratch {
   int32_t* items;        // how many
+  int32_t* taken;        // by warps that were done with their first one; 0 between launches
   int32_t* first_chunk;  // [B + 1]: where each sequence's sums begin
   DecodeItem* item;      // [most_chunks]
   float* max;            // [most_chunks, H]
@@ -52,7 +54,8 @@ DecodeScratch Cut(void* scratch, int64_t most_chunks, int64_t sequences, int64_t
   auto aligned = [](int64_t n) { return (n + 63) / 64 * 64; };
   DecodeScratch cut;
   cut.items = static_cast<int32_t*>(scratch);
-  cut.first_chunk = cut.items + aligned(1);
+  cut.taken = cut.items + 1;
+  cut.first_chunk = cut.items + aligned(2);
   cut.item = reinterpret_cast<DecodeItem*>(cut.first_chunk + aligned(sequences + 1));
   cut.max = reinterpret_cast<float*>(cut.item + aligned(most_chunks));
   cut.sum = cut.max + aligned(most_chunks * heads);
@@ -60,14 +63,18 @@ DecodeScratch Cut(void* scratch, int64_t most_chunks, int64_t sequences, int64_t
   return cut;
 }
 
-// Lists the items of a step. One block of kListThreads, a sequence for each thread.
+// Lists the items of a step. One block of kListThreads, a sequence for each thread. Where a chunk's siblings need more
+// warps than one, their items stand side by side: they run at one time, and memory is read once.
 constexpr int kListThreads = 512;
+constexpr int kMostSharers = 64;  // of a chunk, about
 
 __global__ void ListItemsKernel(DecodePlan plan, DecodeScratch s) {
   __shared__ int chunks_to[kListThreads], items_to[kListThreads];  // sums up to and with this sequence
   __shared__ int shared_of[kListThreads];
   const int own = threadIdx.x, sequences = static_cast<int>(plan.sequences);
   const int most_siblings = MostSiblings(plan.heads, plan.kv_heads);
+  const int set = kMostSharers / most_siblings * most_siblings;
+  const int set_end = min((own / set + 1) * set, kListThreads);
   const int most_chunks = static_cast<int>(plan.most_chunks);
   int chunks_before = 0, items_before = 0;
   for (int first = 0; first < sequences; first += kListThreads) {
@@ -76,7 +83,7 @@ __global__ void ListItemsKernel(DecodePlan plan, DecodeScratch s) {
     const int chunks = (context + kKeyChunk - 1) / kKeyChunk;
     // Whole chunks that the sequence before it, in the same set of possible siblings, takes along.
     int shared = 0;
-    if (plan.shared != nullptr && b < sequences && own % most_siblings != 0) {
+    if (plan.shared != nullptr && b < sequences && own % set != 0) {
       shared = min(plan.shared[b], min(context, plan.context[b - 1])) / kKeyChunk;
     }
     chunks_to[own] = chunks;
@@ -90,7 +97,18 @@ __global__ void ListItemsKernel(DecodePlan plan, DecodeScratch s) {
     const int end = min(chunks_before + chunks_to[own], most_chunks);
     const int begin = min(chunks_before + chunks_to[own] - chunks, most_chunks);
     shared_of[own] = shared = min(shared, end - begin);
-    items_to[own] = end - begin - shared;
+    __syncthreads();
+    // Calls body(chunk, first sibling, siblings) for each item that begins with a chunk of this sequence's own.
+    auto for_items = [&](auto body) {
+      for (int chunk = shared; chunk < end - begin; ++chunk) {
+        int siblings = 1;
+        while (own + siblings < set_end && shared_of[own + siblings] > chunk) ++siblings;
+        for (int s = 0; s < siblings; s += most_siblings) body(chunk, s, min(siblings - s, most_siblings));
+      }
+    };
+    int items = 0;
+    for_items([&](int, int, int) { ++items; });
+    items_to[own] = items;
     __syncthreads();
     for (int offset = 1; offset < kListThreads; offset *= 2) {
       const int add = own >= offset ? items_to[own - offset] : 0;
@@ -101,13 +119,9 @@ __global__ void ListItemsKernel(DecodePlan plan, DecodeScratch s) {
     const int items_end = items_before + items_to[own];
     if (b < sequences) {
       s.first_chunk[b] = begin;
-      if (b == sequences - 1) s.first_chunk[sequences] = end, *s.items = items_end;
-      const int set_end = min((own / most_siblings + 1) * most_siblings, kListThreads);
-      for (int chunk = shared; chunk < end - begin; ++chunk) {
-        int siblings = 1;
-        while (own + siblings < set_end && shared_of[own + siblings] > chunk) ++siblings;
-        s.item[items_end - (end - begin) + chunk] = {b, chunk, siblings};
-      }
+      if (b == sequences - 1) s.first_chunk[sequences] = end, *s.items = items_end, *s.taken = 0;
+      int item = items_end - items;
+      for_items([&](int chunk, int first_sibling, int siblings) { s.item[item++] = {b + first_sibling, chunk, siblings}; });
     }
     chunks_before += chunks_to[kListThreads - 1];
     items_before += items_to[kListThreads - 1];
@@ -134,6 +148,8 @@ __global__ void __launch_bounds__(32 * DecodeLayout<kDim, kFp8>::kWarps)
   using L = DecodeLayout<kDim, kFp8>;
   using Element = typename L::Element;
   extern __shared__ __align__(16) bf16 shared[];
+  AwaitLast();
+  LetNextBegin();
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   auto* ring = reinterpret_cast<Element*>(reinterpret_cast<uint8_t*>(shared) + warp * L::kWarpBytes);
   const int group = static_cast<int>(r.heads / r.kv_heads);
@@ -141,8 +157,11 @@ __global__ void __launch_bounds__(32 * DecodeLayout<kDim, kFp8>::kWarps)
   const int units = static_cast<int>(r.kv_heads) * parts;
   const int items = *s.items * units;
   const ScoreTerms terms(r.rule, r.scale);
-  // Few items are spread over many processors.
-  for (int item = warp * gridDim.x + blockIdx.x; item < items; item += gridDim.x * blockDim.x / 32) {
+  // Few items are spread over many processors; after its first one a warp takes what is next.
+  const int warps = static_cast<int>(gridDim.x * blockDim.x / 32);
+  int next = 0;
+  for (int item = warp * gridDim.x + blockIdx.x; item < items; item = warps + __shfl_sync(~0u, next, 0)) {
+    if (lane == 0) next = atomicAdd(s.taken, 1);
     const int kv_head = item % units / parts, part = item % parts;
     const auto [b, chunk_index, siblings] = s.item[item / units];
     const int context = r.context[b], first_key = chunk_index * kKeyChunk;
@@ -261,6 +280,9 @@ __global__ void __launch_bounds__(32 * DecodeLayout<kDim, kFp8>::kWarps)
 template <int kDim>
 __global__ void AddChunksKernel(AttentionForward r, DecodeScratch s) {
   const int64_t unit = blockIdx.x * 4 + threadIdx.x / 32;
+  AwaitLast();
+  LetNextBegin();
+  if (blockIdx.x == 0 && threadIdx.x == 0) *s.taken = 0;
   if (unit >= r.sequences * r.heads) return;
   const int64_t b = unit / r.heads, head = unit % r.heads;
   const int lane = threadIdx.x % 32;
@@ -313,7 +335,6 @@ absl::Status PlanDecode(const DecodePlan& plan, void* scratch, void* stream) {
 absl::Status AttendDecode(const AttentionForward& run, int64_t most_chunks, void* scratch,
                           void* stream) {
   if (run.sequences == 0) return absl::OkStatus();
-  auto* on = static_cast<cudaStream_t>(stream);
   const DecodeScratch cut = Cut(scratch, most_chunks, run.sequences, run.heads);
   return WithShape(run, [&](auto dim, auto ruled, auto fp8) {
     using L = DecodeLayout<dim.value, fp8.value>;
@@ -327,9 +348,9 @@ absl::Status AttendDecode(const AttentionForward& run, int64_t most_chunks, void
     const int64_t parts = (run.heads / run.kv_heads + kDecodeRows - 1) / kDecodeRows;
     const auto blocks = static_cast<unsigned>(std::min<int64_t>(
         most_chunks * run.kv_heads * parts, static_cast<int64_t>(processors) * std::max(resident, 1)));
-    kernel<<<blocks, 32 * warps, bytes, on>>>(run, cut);
+    LaunchOverlapping(kernel, dim3(blocks), 32 * warps, bytes, stream, run, cut);
     const auto heads = static_cast<unsigned>((run.sequences * run.heads + 3) / 4);
-    AddChunksKernel<dim.value><<<heads, 128, 0, on>>>(run, cut);
+    LaunchOverlapping(AddChunksKernel<dim.value>, dim3(heads), 128, 0, stream, run, cut);
     return LaunchStatus("AttendDecode");
   });
 }

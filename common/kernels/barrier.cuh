@@ -19,6 +19,12 @@ struct Barrier {
     asm volatile("{\n.reg .b64 t;\nmbarrier.arrive.shared.b64 t, [%0];\n}\n" ::"r"(SharedAddress(&state))
                  : "memory");
   }
+  // Arrives, and lets the phase last until so many bytes were copied here as well.
+  __device__ void Expect(int bytes) {
+    asm volatile("{\n.reg .b64 t;\nmbarrier.arrive.expect_tx.shared.b64 t, [%0], %1;\n}\n" ::"r"(SharedAddress(&state)),
+                 "r"(bytes)
+                 : "memory");
+  }
   // Until the phase of this parity is over.
   __device__ void Wait(int parity) {
     asm volatile(

@@ -1,6 +1,7 @@
 #include "common/kernels/gate.h"
 
 #include "common/kernels/bf16_vector.cuh"
+#include "common/kernels/launch_overlap.cuh"
 #include "common/kernels/launch_status.h"
 
 namespace rein::kernels {
@@ -86,6 +87,8 @@ struct Clamped {
 
 template <typename Gate>
 __global__ void GateKernel(GateRule rule, const bf16* gate_up, bf16* y, int64_t rows, int64_t columns) {
+  AwaitLast();
+  LetNextBegin();
   const Place place = Find(rows, columns);
   if (!place.live) return;
   const Gate apply(rule);
@@ -140,8 +143,8 @@ absl::Status WithGate(const GateRule& rule, Body body) {
 absl::Status RunGate(const GateRule& rule, const void* gate_up, void* y, int64_t rows, int64_t columns, void* stream) {
   if (rows == 0) return absl::OkStatus();
   return WithGate(rule, [&](auto gate) {
-    GateKernel<typename decltype(gate)::type><<<Blocks(rows, columns), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(
-        rule, static_cast<const bf16*>(gate_up), static_cast<bf16*>(y), rows, columns);
+    LaunchOverlapping(GateKernel<typename decltype(gate)::type>, dim3(Blocks(rows, columns)), kThreads, 0, stream, rule,
+                      static_cast<const bf16*>(gate_up), static_cast<bf16*>(y), rows, columns);
     return LaunchStatus("Gate");
   });
 }

@@ -4,6 +4,7 @@
 #include <type_traits>
 
 #include "common/kernels/bf16_vector.cuh"
+#include "common/kernels/launch_overlap.cuh"
 #include "common/kernels/launch_status.h"
 #include "common/kernels/row_sum.h"
 
@@ -34,6 +35,8 @@ __device__ void LoadWeight(const void* weight, float (&to)[8]) {
 template <NormKind kKind>
 __global__ void AddNormKernel(AddNorm n) {
   __shared__ float scratch[32];
+  AwaitLast();
+  LetNextBegin();
   const int64_t at = blockIdx.x * n.columns + threadIdx.x * 8;
   const bool live = threadIdx.x * 8 < n.columns;
   float x[8] = {};
@@ -137,8 +140,7 @@ absl::Status WithKind(NormKind kind, Body body) {
 absl::Status RunAddNorm(const AddNorm& norm, void* stream) {
   if (norm.rows == 0) return absl::OkStatus();
   return WithKind(norm.kind, [&](auto kind) {
-    AddNormKernel<kind.value><<<static_cast<unsigned>(norm.rows), Threads(norm.columns), 0,
-                                static_cast<cudaStream_t>(stream)>>>(norm);
+    LaunchOverlapping(AddNormKernel<kind.value>, dim3(static_cast<unsigned>(norm.rows)), Threads(norm.columns), 0, stream, norm);
     return LaunchStatus("AddNorm");
   });
 }

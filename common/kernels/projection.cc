@@ -20,6 +20,7 @@
 #include "common/kernels/choice_file.h"
 #include "common/kernels/compare_bits.h"
 #include "common/kernels/exactness.h"
+#include "common/kernels/few_rows_projection.h"
 #include "common/status/status_macros.h"
 
 namespace rein::kernels {
@@ -34,6 +35,9 @@ constexpr int64_t kPlainRows = 64;          // up to here the plain kernel is a 
 constexpr int64_t kColdRows = 256;          // up to here the weights come from memory, beyond it hardly matters
 constexpr int64_t kLargestBucket = 16384;   // more rows run as this many
 constexpr int kTimedRuns = 5;
+constexpr double kHiddenUs = 1;             // of a launch that overlaps: not here, behind the clearing of memory, but in a step
+constexpr int kCandidateSet = 2;            // choices from another set of candidates are not taken up
+constexpr uint64_t kFewRows = 0x7377'6f72'7765'6621;  // no first word of cuBLASLt's
 
 absl::Status Check(cudaError_t error, const char* what) {
   if (error == cudaSuccess) return absl::OkStatus();
@@ -127,7 +131,8 @@ enum class Verdict { kRefuses, kDiffers, kAgrees };
 bool Takes(Verdict verdict) { return verdict == Verdict::kAgrees || (verdict == Verdict::kDiffers && !KeepsBits()); }
 
 struct Choice {
-  std::optional<cublasLtMatmulAlgo_t> algorithm;  // none: the plain kernel
+  std::optional<cublasLtMatmulAlgo_t> algorithm;
+  std::optional<FewRowsCut> few_rows;  // neither: the plain kernel
   std::string description;
   bool kept = false;  // an earlier process chose it
 };
@@ -146,7 +151,7 @@ class ProjectionPlans {
     plans->flush_bytes_ = 2 * static_cast<size_t>(cache_bytes);
     cudaDeviceProp properties{};
     REIN_RETURN_IF_ERROR(Check(cudaGetDeviceProperties(&properties, device), "properties"));
-    plans->kept_.emplace(CacheFolder(), absl::StrCat("projections-", properties.name, "-cublaslt-", cublasLtGetVersion()));
+    plans->kept_.emplace(CacheFolder(), absl::StrCat("projections-", kCandidateSet, "-", properties.name, "-cublaslt-", cublasLtGetVersion()));
     return plans;
   }
 
@@ -184,11 +189,25 @@ class ProjectionPlans {
   static std::string NameOf(const Key& key) {
     return std::apply([](auto... parts) { return absl::StrJoin({absl::StrCat(parts)...}, " "); }, key);
   }
+  // A cut for few rows has kFewRows in its first word.
   static ChoiceFile::Algorithm WordsOf(const Choice& choice) {
     ChoiceFile::Algorithm words{};
     static_assert(sizeof(words) == sizeof(choice.algorithm->data));
     if (choice.algorithm.has_value()) std::memcpy(words.data(), choice.algorithm->data, sizeof(words));
+    if (choice.few_rows.has_value()) {
+      words = {kFewRows, static_cast<uint64_t>(choice.few_rows->columns), static_cast<uint64_t>(choice.few_rows->rows)};
+    }
     return words;
+  }
+  static Choice ChoiceOf(const ChoiceFile::Algorithm& words) {
+    Choice choice;
+    if (words == ChoiceFile::Algorithm{}) return choice;
+    if (words[0] == kFewRows) {
+      choice.few_rows = {static_cast<int>(words[1]), static_cast<int>(words[2])};
+    } else {
+      std::memcpy(choice.algorithm.emplace().data, words.data(), sizeof(words));
+    }
+    return choice;
   }
 
   static int64_t Bucket(int64_t rows) {
@@ -200,6 +219,7 @@ class ProjectionPlans {
 
   // UNIMPLEMENTED when the algorithm refuses this number of rows.
   absl::Status RunChoice(const Choice& choice, const Projection& run, cudaStream_t stream) {
+    if (choice.few_rows.has_value()) return RunFewRowsProjection(run, *choice.few_rows, stream);
     if (!choice.algorithm.has_value()) return RunPlainProjection(run, stream);
     REIN_ASSIGN_OR_RETURN(std::unique_ptr<Product> product, Product::Create(run));
     const cublasStatus_t status = product->Run(handle_, run, *choice.algorithm, workspace_, stream);
@@ -209,7 +229,7 @@ class ProjectionPlans {
     return Check(status, "product");
   }
 
-  absl::StatusOr<std::vector<cublasLtMatmulAlgo_t>> Candidates(const Projection& run) const {
+  absl::StatusOr<std::vector<Choice>> Candidates(const Projection& run) const {
     std::vector<int64_t> rows{run.rows};
     for (int64_t more : kProposedFor) {
       if (more > run.rows) rows.push_back(more);
@@ -226,7 +246,12 @@ class ProjectionPlans {
         if (std::none_of(all.begin(), all.end(), same)) all.push_back(one);
       }
     }
-    return all;
+    std::vector<Choice> choices;
+    for (const cublasLtMatmulAlgo_t& algorithm : all) choices.push_back({.algorithm = algorithm, .description = "cuBLASLt"});
+    for (const FewRowsCut& cut : FewRowsCuts(run)) {
+      choices.push_back({.few_rows = cut, .description = absl::StrFormat("few rows in blocks of %d x %d", cut.rows, cut.columns)});
+    }
+    return choices;
   }
 
   // Nothing when the input is no touchstone: its outputs are zeros, which every algorithm gets right.
@@ -271,10 +296,9 @@ class ProjectionPlans {
     REIN_ASSIGN_OR_RETURN(bool zeros, AllZero(reference, static_cast<int64_t>(compared * row_bytes), stream));
     if (zeros) return std::optional<Choice>();
 
-    REIN_ASSIGN_OR_RETURN(std::unique_ptr<Product> product, Product::Create(run));
-    // Whether the algorithm runs, and gives the bits of the plain kernel.
-    auto agrees = [&](const cublasLtMatmulAlgo_t& algorithm) -> absl::StatusOr<Verdict> {
-      if (product->Run(handle_, run, algorithm, workspace_, stream) != CUBLAS_STATUS_SUCCESS) return Verdict::kRefuses;
+    // Whether the choice runs, and gives the bits of the plain kernel.
+    auto agrees = [&](const Choice& choice) -> absl::StatusOr<Verdict> {
+      if (!RunChoice(choice, run, stream).ok()) return Verdict::kRefuses;
       for (int64_t first : {int64_t{0}, tail}) {
         REIN_ASSIGN_OR_RETURN(
             bool same, SameBits(part(run.y, first, run.columns),
@@ -284,47 +308,40 @@ class ProjectionPlans {
       }
       return Verdict::kAgrees;
     };
-    Choice best;
     if (kept.has_value()) {
-      best.kept = true;
-      best.description = "chosen earlier";
-      if (*kept == ChoiceFile::Algorithm{}) return std::optional<Choice>(std::move(best));
-      best.algorithm.emplace();
-      std::memcpy(best.algorithm->data, kept->data(), sizeof(best.algorithm->data));
-      REIN_ASSIGN_OR_RETURN(Verdict verdict, agrees(*best.algorithm));
-      if (Takes(verdict)) return std::optional<Choice>(std::move(best));
-      best = Choice();
+      Choice choice = ChoiceOf(*kept);
+      choice.kept = true;
+      choice.description = "chosen earlier";
+      REIN_ASSIGN_OR_RETURN(Verdict verdict, agrees(choice));
+      if (Takes(verdict)) return std::optional<Choice>(std::move(choice));
     }
+    Choice best{.description = "the plain kernel"};
     double best_us = std::numeric_limits<double>::infinity();
     double flush_us = 0;
     if (flush != nullptr) {
       REIN_ASSIGN_OR_RETURN(flush_us, Time(flush, [](cudaStream_t) { return absl::OkStatus(); }, stream));
     }
-    auto time = [&](auto body) -> absl::StatusOr<double> {
-      REIN_ASSIGN_OR_RETURN(double us, Time(flush, body, stream));
-      return us - flush_us;
+    auto time = [&](const Choice& choice) -> absl::StatusOr<double> {
+      REIN_ASSIGN_OR_RETURN(double us, Time(flush, [&](cudaStream_t on) { return RunChoice(choice, run, on); }, stream));
+      return us - flush_us - (choice.few_rows.has_value() ? kHiddenUs : 0);
     };
     if (run.rows <= kPlainRows) {
-      REIN_ASSIGN_OR_RETURN(best_us, time([&](cudaStream_t on) { return RunPlainProjection(run, on); }));
+      REIN_ASSIGN_OR_RETURN(best_us, time(best));
     }
     int agree = 0, tried = 0;
-    REIN_ASSIGN_OR_RETURN(std::vector<cublasLtMatmulAlgo_t> candidates, Candidates(run));
-    for (const cublasLtMatmulAlgo_t& algorithm : candidates) {
-      REIN_ASSIGN_OR_RETURN(Verdict verdict, agrees(algorithm));
+    REIN_ASSIGN_OR_RETURN(std::vector<Choice> candidates, Candidates(run));
+    for (Choice& candidate : candidates) {
+      REIN_ASSIGN_OR_RETURN(Verdict verdict, agrees(candidate));
       tried += verdict != Verdict::kRefuses;
       agree += verdict == Verdict::kAgrees;
       if (!Takes(verdict)) continue;
-      REIN_ASSIGN_OR_RETURN(double us, time([&](cudaStream_t on) {
-        return Check(product->Run(handle_, run, algorithm, workspace_, on), "product");
-      }));
+      REIN_ASSIGN_OR_RETURN(double us, time(candidate));
       if (us < best_us) {
         best_us = us;
-        best.algorithm = algorithm;
+        best = std::move(candidate);
       }
     }
-    best.description = absl::StrFormat("%s, %d of %d candidates agree, %.1f us at %d rows",
-                                       best.algorithm.has_value() ? "cuBLASLt" : "the plain kernel", agree,
-                                       tried, best_us, run.rows);
+    absl::StrAppendFormat(&best.description, ", %d of %d candidates agree, %.1f us at %d rows", agree, tried, best_us, run.rows);
     return std::optional<Choice>(std::move(best));
   }
 

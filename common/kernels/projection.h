@@ -5,7 +5,8 @@
 // reduction across blocks is switched off, for most of its algorithms. The first call of a shape (N, K, bias,
 // and rows up to the next power of two) tries cuBLASLt's candidates on its own input, drops every one
 // that differs by a bit from the plain kernel below on the rows that are compared, and keeps the fastest,
-// with weights that are in no cache. For few rows what cuBLASLt proposes for more is tried too: it is often faster.
+// with weights that are in no cache. For few rows what cuBLASLt proposes for more is tried too: it is often faster; so are,
+// on a Hopper, the cuts of few_rows_projection.h.
 // A shape whose candidates all differ runs on the plain one.
 // Never call a shape for the first time inside a CUDA graph capture.
 

@@ -4,6 +4,7 @@
 
 #include "common/kernels/bf16_vector.cuh"
 #include "common/kernels/fp8.cuh"
+#include "common/kernels/launch_overlap.cuh"
 #include "common/kernels/launch_status.h"
 #include "common/kernels/row_sum.h"
 
@@ -91,6 +92,8 @@ struct Head {
 template <int kHalf>
 __global__ void QkNormRopeKernel(QkNormRope r) {
   using L = Lane<kHalf>;
+  AwaitLast();
+  LetNextBegin();
   const int64_t c = 2 * kHalf, per_token = r.heads + 2 * r.kv_heads;
   const int64_t unit = blockIdx.x * static_cast<int64_t>(kWarps) + threadIdx.x / 32;
   if (unit >= r.tokens * per_token) return;
@@ -231,6 +234,8 @@ __device__ float WeightOf(const QkNormRope& r, const bf16* weight, int c) {
 }
 
 __global__ void AnyQkNormRopeKernel(QkNormRope r) {
+  AwaitLast();
+  LetNextBegin();
   __shared__ float rows[kWarps][32 * kMostPerLane];
   const int c = static_cast<int>(r.head_dim);
   const int64_t per_token = r.heads + 2 * r.kv_heads;
@@ -388,14 +393,13 @@ absl::Status WithHalf(int64_t head_dim, Body body) {
 absl::Status RunQkNormRope(const QkNormRope& run, void* stream) {
   if (run.tokens == 0) return absl::OkStatus();
   const int64_t units = run.tokens * (run.heads + 2 * run.kv_heads);
+  const dim3 blocks(static_cast<unsigned>((units + kWarps - 1) / kWarps));
   if (!TurnsHalves(run)) {
-    AnyQkNormRopeKernel<<<static_cast<unsigned>((units + kWarps - 1) / kWarps), 32 * kWarps, 0,
-                          static_cast<cudaStream_t>(stream)>>>(run);
+    LaunchOverlapping(AnyQkNormRopeKernel, blocks, 32 * kWarps, 0, stream, run);
     return LaunchStatus("QkNormRope");
   }
   return WithHalf(run.head_dim, [&](auto half) {
-    QkNormRopeKernel<half.value><<<static_cast<unsigned>((units + kWarps - 1) / kWarps), 32 * kWarps,
-                                   0, static_cast<cudaStream_t>(stream)>>>(run);
+    LaunchOverlapping(QkNormRopeKernel<half.value>, blocks, 32 * kWarps, 0, stream, run);
     return LaunchStatus("QkNormRope");
   });
 }

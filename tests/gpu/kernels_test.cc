@@ -8,6 +8,7 @@
 
 #include "common/kernels/digest.h"
 #include "common/kernels/exactness.h"
+#include "common/kernels/few_rows_projection.h"
 #include "common/kernels/filter_logits.h"
 #include "common/kernels/logits.h"
 #include "common/kernels/projection.h"
@@ -475,6 +476,27 @@ TEST(ProjectionGpuTest, ARowKeepsItsBitsWhateverTheNumberOfRows) {
     }
   }
   for (const std::string& line : kernels::ChosenProjections()) std::printf("%s\n", line.c_str());
+}
+
+TEST(ProjectionGpuTest, EveryCutOfFewRowsHasTheBitsOfThePlainKernel) {
+  int cuts = 0;
+  for (auto [columns, inner] : {std::pair{1024, 3072}, {4096, 1024}, {960, 576}, {24, 64}, {72, 1088}, {2560, 448}}) {
+    at::Tensor weight = at::randn({columns, inner}, Bf16()) * 0.05, all = at::randn({256, inner}, Bf16());
+    at::Tensor bias = at::randn({columns}, Bf16());
+    for (int64_t rows : {int64_t{1}, int64_t{16}, int64_t{64}, int64_t{256}, at::randint(2, 256, {1}).item<int64_t>()}) {
+      at::Tensor x = all.narrow(0, 0, rows).contiguous(), wanted = Project(x, weight, bias, /*plain=*/true);
+      at::Tensor y = at::empty_like(wanted);
+      kernels::Projection run{x.const_data_ptr(), weight.const_data_ptr(), bias.const_data_ptr(), y.mutable_data_ptr(), rows, columns, inner};
+      for (const kernels::FewRowsCut& cut : kernels::FewRowsCuts(run)) {
+        ++cuts;
+        y.fill_(std::nan(""));
+        absl::Status status = kernels::RunFewRowsProjection(run, cut, tensor::CurrentStream());
+        ASSERT_TRUE(status.ok()) << status;
+        EXPECT_TRUE(at::equal(y, wanted)) << rows << " x " << columns << " x " << inner << " in blocks of " << cut.rows << " x " << cut.columns;
+      }
+    }
+  }
+  if (cuts == 0) GTEST_SKIP() << "this GPU is no Hopper";
 }
 
 TEST(ProjectionGpuTest, WithoutThePromiseItIsStillTheProduct) {
