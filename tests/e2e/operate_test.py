@@ -404,7 +404,7 @@ class OperateTest(unittest.TestCase):
         self.assertIn("was changed", self.stack.rein("audit", "verify", str(forged), code=1))
 
     def test_deleting_and_collecting(self):
-        self.rein("submit", "-f", "job.yaml", "--name", "doomed", *absolute(self.folder))
+        self.rein("submit", "-f", "job.yaml", "--name", "doomed", *absolute(self.folder), "grpo.updates=5000", "checkpoint.every=5000")
         self.assertIn("cancel it before", self.rein("delete", "doomed", "--yes", code=5))
         self.rein("cancel", "doomed")
         self.assertIn("doomed", self.rein("gc", "--older-than", "0s", "--dry-run"))
@@ -429,9 +429,9 @@ class OperateTest(unittest.TestCase):
         """What a command shows on a terminal of so many columns."""
         pid, master = pty.fork()
         if pid == 0:
+            fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
             os.chdir(self.folder)
             os.execve(BIN / "rein", ["rein", "--context", "ada", *arguments], dict(self.stack.environment, TERM="xterm"))
-        fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
         shown, end = b"", time.time() + 30
         while time.time() < end:
             ready, _, _ = select.select([master], [], [], 1)
