@@ -17,10 +17,11 @@ import socket
 import struct
 import subprocess
 import sys
-import tempfile
 import termios
 import time
 import unittest
+
+from folders import temporary_folder
 
 BIN = pathlib.Path(sys.argv.pop(1)).resolve()
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -41,7 +42,7 @@ def alive(pid):
 
 class CommandLineTest(unittest.TestCase):
     def setUp(self):
-        temporary = tempfile.TemporaryDirectory()
+        temporary = temporary_folder()
         self.addCleanup(temporary.cleanup)
         self.folder = pathlib.Path(temporary.name)
         self.environment = dict(os.environ, REIN_HOME=str(self.folder / "home"))

@@ -27,6 +27,7 @@ import urllib.request
 import fcntl
 import termios
 
+from folders import temporary_folder
 from ports import free_port, wait_for_listener
 from stack import BIN, MODEL, Stack
 
@@ -44,8 +45,7 @@ class OperateTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.stack = Stack.__new__(Stack)
-        import tempfile
-        cls.stack.temporary = tempfile.TemporaryDirectory()
+        cls.stack.temporary = temporary_folder()
         cls.folder = cls.stack.folder = pathlib.Path(cls.stack.temporary.name)
         cls.stack.environment = dict(os.environ, REIN_HOME=str(cls.folder / "home"), XDG_CONFIG_HOME=str(cls.folder / "config"))
         for name in ("REIN_SERVER", "REIN_TLS", "REIN_CA", "REIN_TOKEN_FILE", "REIN_CONTEXT"):

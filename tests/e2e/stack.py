@@ -6,8 +6,9 @@ import pathlib
 import re
 import subprocess
 import sys
-import tempfile
 import time
+
+from folders import temporary_folder
 
 BIN = pathlib.Path(sys.argv[1]).resolve()
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -39,7 +40,7 @@ class Stack:
     """`rein up` with the given flags; the digits task lies in data/."""
 
     def __init__(self, *flags):
-        self.temporary = tempfile.TemporaryDirectory()
+        self.temporary = temporary_folder()
         self.folder = pathlib.Path(self.temporary.name)
         self.environment = dict(os.environ, REIN_HOME=str(self.folder / "home"))
         self.environment.pop("REIN_SERVER", None)

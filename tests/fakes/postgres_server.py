@@ -15,9 +15,9 @@ import pwd
 import shutil
 import subprocess
 import sys
-import tempfile
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "e2e"))
+from folders import temporary_folder  # noqa: E402
 from ports import free_port  # noqa: E402
 
 PASSWORD = "canary-of-postgres"
@@ -30,14 +30,6 @@ def programs():
     return pathlib.Path(path).resolve().parent if path else None
 
 
-def memory():
-    """A folder in memory with room for a server: on a busy disk a commit waits for longer than a lease; or None."""
-    try:
-        return "/dev/shm" if shutil.disk_usage("/dev/shm").free > 1 << 30 else None
-    except OSError:
-        return None
-
-
 class PostgresServer:
     """Started by the constructor; RuntimeError says why there is none."""
 
@@ -45,7 +37,7 @@ class PostgresServer:
         self.bin = programs()
         if self.bin is None:
             raise RuntimeError("no PostgreSQL server here (deploy/setup --postgres installs one): its tests are skipped")
-        self.temporary = tempfile.TemporaryDirectory(prefix="rein-postgres-", dir=memory())
+        self.temporary = temporary_folder(prefix="rein-postgres-")
         self.folder = pathlib.Path(self.temporary.name)
         self.prefix = []
         if os.geteuid() == 0:  # PostgreSQL refuses to run as root
