@@ -351,7 +351,7 @@ class PageTest(unittest.TestCase):
         self.assertIn("seen", seen)
 
     def test_a_running_job_is_live(self):
-        self.stack.submit((JOB % (MODEL, 300)).replace("name: seen", "name: live"))
+        self.stack.submit((JOB % (MODEL, 5000)).replace("name: seen", "name: live"))
         self.open("#/job/live", "live")
         number = lambda: int(self.text().split("update ")[1].split("/")[0])
         self.until(lambda: number() >= 1, "updates come")
@@ -371,8 +371,10 @@ class PageTest(unittest.TestCase):
           const real = window.fetch;
           window.fetch = async (path, o) => path.startsWith("/api/jobs") ? new Response(JSON.stringify({jobs: [{name: "<img src=x onerror=window.hit=1>",
             state: "JOB_STATE_RUNNING", message: "<script>window.hit=1</script>"}]})) : real(path, o);
-          location.hash = "#/actors"; setTimeout(() => { location.hash = "#/"; setTimeout(() => { window.fetch = real;
-            done([window.hit, document.querySelectorAll("main img, main script").length, document.querySelector("main").textContent]); }, 800); }, 300);
+          const drawn = () => document.querySelector("main").textContent.includes("onerror");
+          const end = (left) => !drawn() && left > 0 ? setTimeout(end, 100, left - 1) : setTimeout(() => { window.fetch = real;
+            done([window.hit, document.querySelectorAll("main img, main script").length, document.querySelector("main").textContent]); }, 500);
+          location.hash = "#/actors"; setTimeout(() => { location.hash = "#/"; end(200); }, 300);
         """)
         self.assertEqual(answer[:2], [None, 0])
         self.assertIn("<img src=x onerror=window.hit=1>", answer[2])
