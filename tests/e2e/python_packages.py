@@ -20,7 +20,7 @@ def environment(name, *requirements, interpreter=sys.executable):
     folder = CACHE / f"python-{name}"
     python = folder / "bin/python"
     CACHE.mkdir(parents=True, exist_ok=True)
-    turn = os.open(CACHE / f"python-{name}.lock", os.O_CREAT | os.O_RDWR)
+    turn = os.open(CACHE / f"python-{name}.lock", os.O_CREAT | os.O_RDWR, 0o644)
     fcntl.flock(turn, fcntl.LOCK_EX)  # until this process ends, also as another program
     os.set_inheritable(turn, True)
     if not python.exists():
