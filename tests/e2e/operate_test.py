@@ -5,6 +5,7 @@
 
 All ports are open to other machines and secured; a real job runs over them.
 """
+import contextlib
 import csv
 import http.client
 import io
@@ -16,10 +17,12 @@ import re
 import resource
 import select
 import signal
+import socketserver
 import ssl
 import struct
 import subprocess
 import tarfile
+import threading
 import time
 import unittest
 import urllib.error
@@ -28,7 +31,6 @@ import fcntl
 import termios
 
 from folders import temporary_folder
-from ports import free_port, wait_for_listener
 from stack import BIN, MODEL, Stack
 
 JOB = """name: first
@@ -115,15 +117,23 @@ class OperateTest(unittest.TestCase):
         return folder
 
     def served(self, folder):
-        """The port of a server with the certificate of the folder."""
-        port = free_port()
-        server = subprocess.Popen(["openssl", "s_server", "-accept", f"127.0.0.1:{port}", "-cert", folder / "tls.crt", "-key", folder / "tls.key", "-alpn", "h2",
-                                   "-quiet"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        self.addCleanup(server.wait)
-        self.addCleanup(server.kill)
-        self.addCleanup(server.stdin.close)
-        wait_for_listener(port, server)
-        return port
+        """The port of a server with the certificate of the folder. Each connection has its thread: a client may leave one in its midst."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(folder / "tls.crt", folder / "tls.key")
+        context.set_alpn_protocols(["h2"])
+
+        class Handler(socketserver.BaseRequestHandler):
+            def handle(self):
+                with contextlib.suppress(OSError), context.wrap_socket(self.request, server_side=True) as line:
+                    while line.recv(4096):
+                        pass
+
+        server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        self.addCleanup(server.server_close)
+        self.addCleanup(server.shutdown)
+        return server.server_address[1]
 
     def test_certificates_that_are_wrong_are_named_with_the_next_step(self):
         ask = lambda server, *more: self.stack.run("--server", server, "get", "jobs", *more)
