@@ -57,7 +57,7 @@ class FullDiskTest(unittest.TestCase):
                             pass
                     except OSError:
                         pass
-        return self.stack.rein("wait", name, "--timeout", "120", code=1)
+        return self.stack.rein("wait", name, "--timeout", "240", code=1)
 
     def check_error(self, text, names):
         self.assertRegex(text, names)

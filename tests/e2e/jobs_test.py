@@ -210,7 +210,7 @@ score: {prompt: true}
         self.assertGreater(first["z_loss"], 0)
         self.stack.rein("submit", "-f", str(MODEL.parents[1] / "jobs/pretrain_digits.yaml"), "--name", "shipped", "pretrain.updates=25",
                         f"pretrain.corpus=[{self.stack.folder}/data/corpus.idx]")
-        self.stack.rein("wait", "shipped", "--timeout", "60")
+        self.stack.rein("wait", "shipped", "--timeout", "240")
 
         self.stack.submit(PRETRAIN % ("cut", MODEL, "joined"), *long)
         self.stack.wait_for_update("cut", 5)
@@ -222,7 +222,7 @@ score: {prompt: true}
             time.sleep(0.05)
         self.assertEqual(state, "JOB_STATE_PAUSED")
         self.stack.rein("resume", "cut")
-        self.stack.rein("wait", "cut", "--timeout", "120")
+        self.stack.rein("wait", "cut", "--timeout", "240")
         self.assertEqual((self.output("cut") / "model/model.safetensors").read_bytes(),
                          (self.output("whole") / "model/model.safetensors").read_bytes())
 

@@ -71,7 +71,7 @@ class OperateTest(unittest.TestCase):
         for name, more in (("first", ()), ("second", ("trainer.learning_rate=2e-3", "seed=2"))):
             cls.stack.rein("--context", "ada", "submit", "-f", "job.yaml", "--name", name, *absolute(cls.folder), *more)
         for name in ("first", "second"):
-            cls.stack.rein("--context", "ada", "wait", name, "--timeout", "120")
+            cls.stack.rein("--context", "ada", "wait", name, "--timeout", "240")
 
     def rein(self, *arguments, user="ada", code=0):
         return self.stack.rein("--context", user, *arguments, code=code)
@@ -180,7 +180,7 @@ class OperateTest(unittest.TestCase):
         run = self.stack.run("token", "add", "temp", "--role", "submitter", "--tenant", "maths", "--file", "tokens.json")
         (self.folder / "temp.token").write_text(run.stdout)
         time.sleep(1.2)
-        self.stack.rein("--context", "temp", "wait", "outlasting", "--for", "state=paused", "--timeout", "60")
+        self.stack.rein("--context", "temp", "wait", "outlasting", "--for", "state=paused", "--timeout", "240")
         done = int(self.stack.job("outlasting").get("update", 0))
         self.stack.rein("--context", "temp", "resume", "outlasting")
         self.stack.wait_for_update("outlasting", done + 2)
@@ -281,9 +281,9 @@ class OperateTest(unittest.TestCase):
         self.assertIn("ended without update=99", self.rein("wait", "first", "--for", "update=99", code=1))
         self.assertIn("wants end, state=NAME", self.rein("wait", "first", "--for", "state=happy", code=3))
         self.rein("submit", "-f", "job.yaml", "--name", "watched", *absolute(self.folder), "grpo.updates=3", "seed=5")
-        self.rein("wait", "watched", "--for", "update=1", "--timeout", "120")
+        self.rein("wait", "watched", "--for", "update=1", "--timeout", "240")
         self.assertGreaterEqual(int(self.stack.job("watched")["update"]), 1)
-        self.rein("wait", "watched", "--timeout", "120")
+        self.rein("wait", "watched", "--timeout", "240")
 
     def test_log_lines_of_the_last_while(self):
         lines = self.rein("logs", "first", "--since", "1d")
@@ -323,7 +323,7 @@ class OperateTest(unittest.TestCase):
 
     def test_where_trainer_and_generator_begin_to_differ(self):
         self.rein("submit", "-f", "job.yaml", "--name", "traced", *absolute(self.folder), "grpo.updates=2")
-        self.rein("wait", "traced", "--timeout", "120")
+        self.rein("wait", "traced", "--timeout", "240")
         reply = json.loads(self.rein("debug", "mismatch", "traced", "-o", "json"))
         self.assertEqual([trace["error"] for trace in reply["traces"] if trace.get("error")], [])
         traces = {trace["actor"]: trace["trace"] for trace in reply["traces"]}

@@ -62,7 +62,7 @@ class RanksTest(unittest.TestCase):
                 self.assertNotEqual(stack.pid(name), pid, f"{name} went on after {service} was lost")
                 self.assertFalse(alive(pid))
             self.assertGreater(self.epoch(stack), epoch)
-        stack.rein("wait", "grow", "--timeout", "120")
+        stack.rein("wait", "grow", "--timeout", "240")
         check_ledger(stack, "grow", 80 * 8, 4)
         self.assertIn("the trainer starts again at update", stack.rein("describe", "grow"))
 
@@ -83,7 +83,7 @@ class RanksTest(unittest.TestCase):
         stack.wait_for_update("grow", update + 2)
         self.assertLess(time.time() - begin, 60)
         self.assertFalse(alive(frozen))  # rein up put another in its place
-        stack.rein("wait", "grow", "--timeout", "120")
+        stack.rein("wait", "grow", "--timeout", "240")
         check_ledger(stack, "grow", 80 * 8, 4)
 
     @staticmethod

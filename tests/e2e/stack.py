@@ -64,7 +64,7 @@ class Stack:
         (self.folder / "job.yaml").write_text(yaml)
         return self.rein("submit", "-f", "job.yaml", *overrides, code=code)
 
-    def end_of(self, yaml, *overrides, code=1, patience=120):
+    def end_of(self, yaml, *overrides, code=1, patience=240):
         """What `rein wait` says about a job, which ends with `code` within so many seconds."""
         name = self.submit(yaml, *overrides, "-o", "name").splitlines()[0]
         return self.rein("wait", name, "--timeout", str(patience), code=code)
@@ -85,7 +85,7 @@ class Stack:
         return [self.pid(path.stem) for path in (self.folder / "home/run").glob("*.pid")]
 
     def wait_for_update(self, name, update):
-        deadline = time.time() + 120
+        deadline = time.time() + 240
         while True:
             job = self.job(name)
             done = int(job.get("update", 0))
