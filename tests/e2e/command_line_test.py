@@ -45,7 +45,7 @@ class CommandLineTest(unittest.TestCase):
         temporary = temporary_folder()
         self.addCleanup(temporary.cleanup)
         self.folder = pathlib.Path(temporary.name)
-        self.environment = dict(os.environ, REIN_HOME=str(self.folder / "home"))
+        self.environment = dict(os.environ, REIN_HOME=str(self.folder / "home"), XDG_CONFIG_HOME=str(self.folder / "config"))
         self.environment.pop("REIN_SERVER", None)
         (self.folder / "train.jsonl").write_text('{"prompt": "max(1,2,3)", "answer": "3"}\n')
         (self.folder / "job.yaml").write_text(JOB)

@@ -31,7 +31,7 @@ import fcntl
 import termios
 
 from folders import temporary_folder
-from stack import BIN, MODEL, Stack
+from stack import BIN, MODEL, Stack, environment
 
 JOB = """name: first
 model: {config: %s}
@@ -49,9 +49,7 @@ class OperateTest(unittest.TestCase):
         cls.stack = Stack.__new__(Stack)
         cls.stack.temporary = temporary_folder()
         cls.folder = cls.stack.folder = pathlib.Path(cls.stack.temporary.name)
-        cls.stack.environment = dict(os.environ, REIN_HOME=str(cls.folder / "home"), XDG_CONFIG_HOME=str(cls.folder / "config"))
-        for name in ("REIN_SERVER", "REIN_TLS", "REIN_CA", "REIN_TOKEN_FILE", "REIN_CONTEXT"):
-            cls.stack.environment.pop(name, None)
+        cls.stack.environment = environment(cls.folder)
         root = pathlib.Path(__file__).resolve().parents[2]
         subprocess.run([root / "deploy/make_digits", cls.folder / "data"], check=True)
         cls.stack.rein("certs", "init", "--dir", "certs", "--user", "grace:viewer:maths")

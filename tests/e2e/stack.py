@@ -36,14 +36,20 @@ trainer: {learning_rate: 1e-3}
 """ + "checkpoint: {every: %d}\n" % CHECKPOINT_EVERY
 
 
+def environment(folder):
+    """Of a user who has nothing but what lies there."""
+    known = {name: value for name, value in os.environ.items()
+             if name not in ("REIN_SERVER", "REIN_TLS", "REIN_CA", "REIN_TOKEN_FILE", "REIN_CONTEXT")}
+    return dict(known, REIN_HOME=str(folder / "home"), XDG_CONFIG_HOME=str(folder / "config"))
+
+
 class Stack:
     """`rein up` with the given flags; the digits task lies in data/."""
 
     def __init__(self, *flags):
         self.temporary = temporary_folder()
         self.folder = pathlib.Path(self.temporary.name)
-        self.environment = dict(os.environ, REIN_HOME=str(self.folder / "home"))
-        self.environment.pop("REIN_SERVER", None)
+        self.environment = environment(self.folder)
         subprocess.run([ROOT / "deploy/make_digits", self.folder / "data"], check=True)
         self.rein("up", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", *flags)
 
