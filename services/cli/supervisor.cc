@@ -192,8 +192,10 @@ absl::Status Supervisor::StartService(Service& service) {
   std::error_code error;
   fs::remove(AddressFileOf(service), error);
   REIN_RETURN_IF_ERROR(service.process.Start(CommandOf(service)));
-  std::ofstream(absl::StrCat(options_.state, "/run/", service.name, ".pid"))
-      << service.process.pid() << "\n";
+  // Whole, or as before: others read it at any moment.
+  const std::string pid = absl::StrCat(options_.state, "/run/", service.name, ".pid"), next = pid + ".new";
+  std::ofstream(next) << service.process.pid() << "\n";
+  fs::rename(next, pid, error);
   service.started = clock_.Now();
   service.restart_at = absl::InfiniteFuture();
   return absl::OkStatus();

@@ -5,7 +5,6 @@ import json
 import os
 import pathlib
 import shutil
-import socket
 import ssl
 import subprocess
 import sys
@@ -13,6 +12,9 @@ import threading
 import time
 import urllib.error
 import urllib.request
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "e2e"))
+from ports import free_port  # noqa: E402
 
 CACHE = pathlib.Path(os.environ.get("REIN_CACHE", pathlib.Path.home() / ".cache/rein"))
 PROGRAMS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
@@ -30,12 +32,6 @@ def folder_of_programs():
         print(f"SKIPPED: nothing was applied to a control plane: {', '.join(missing)} missing (deploy/fetch_control_plane)", file=sys.stderr)
         sys.exit(SKIPPED)
     return found[-1]
-
-
-def free_port():
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return taken.getsockname()[1]
 
 
 def now():

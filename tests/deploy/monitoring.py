@@ -3,7 +3,6 @@ import json
 import pathlib
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -12,6 +11,9 @@ import urllib.parse
 import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests/e2e"))
+from ports import free_port  # noqa: E402
+
 GRAFANA = ROOT / "deploy/grafana"
 PROMETHEUS = ROOT / "deploy/prometheus"
 SKIPPED = 77
@@ -69,9 +71,7 @@ class Prometheus:
     """A real server that scrapes what a controller names, with the rules of deploy/prometheus."""
 
     def __init__(self, folder, admin, headers=""):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.address = "127.0.0.1:%d" % probe.getsockname()[1]
+        self.address = f"127.0.0.1:{free_port()}"
         config = (PROMETHEUS / "prometheus.yml").read_text()
         config = config.replace("http://127.0.0.1:7080/api/targets", f"http://{admin}/api/targets")
         config = config.replace("10s", "1s").replace("rules/*.yaml", f"{PROMETHEUS}/rules/*.yaml")

@@ -300,7 +300,7 @@ class Cluster:
 
     def reaches(self, space, address, port):
         """Whether packets arrive: a connection, or the refusal of a port that nobody has open."""
-        probe = (f"import socket, sys\ntry: socket.create_connection(('{address}', {port}), 1.5)\n"
+        probe = (f"import socket, sys\ntry: socket.create_connection(('{address}', {port}), 3.5)\n"
                  "except ConnectionRefusedError: pass\nexcept OSError: sys.exit(1)")
         return subprocess.run(["nsenter", f"--net=/run/netns/{space}", sys.executable, "-c", probe], capture_output=True).returncode == 0
 

@@ -75,7 +75,7 @@ class PageTest(unittest.TestCase):
         cls.addClassCleanup(cls.stack.down)
         cls.admin = json.loads((cls.stack.folder / "home/context.json").read_text())["admin"]
         cls.stack.submit(JOB % (MODEL, 8))
-        cls.stack.rein("wait", "seen", "--timeout", "120")
+        cls.stack.rein("wait", "seen", "--timeout", "240")
         options = webdriver.ChromeOptions()
         for flag in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1400,1000", "--disable-gpu"):
             options.add_argument(flag)
@@ -245,7 +245,7 @@ class PageTest(unittest.TestCase):
     def test_tokens_that_taught_are_coloured_by_what_the_trainer_said(self):
         job = (JOB % (MODEL, 1)).replace("name: seen", "name: taught").replace("[{exact_match: {}}]", "[{format: '(?s).*[0-4].*'}]")
         self.stack.submit(job)
-        self.stack.rein("wait", "taught", "--timeout", "60")
+        self.stack.rein("wait", "taught", "--timeout", "240")
         with urllib.request.urlopen(f"http://{self.admin}/api/jobs/taught/rollouts?update=1&limit=256&tokens=1", timeout=20) as answer:
             rollouts = [stored["rollout"] for stored in json.loads(answer.read())["rollouts"]]
         learned = [rollout for rollout in rollouts if rollout.get("policy_logprobs")]
@@ -289,7 +289,7 @@ class PageTest(unittest.TestCase):
 
     def test_a_person_talks_to_the_policy(self):
         self.stack.submit((JOB % (MODEL, 2)).replace("name: seen", "name: talk"))
-        self.stack.rein("wait", "talk", "--timeout", "120")
+        self.stack.rein("wait", "talk", "--timeout", "240")
         self.open("#/job/talk", "SUCCEEDED")
         self.click("Chat")
         self.until(lambda: "Talks to the policy" in self.text(), "the chat")
@@ -330,7 +330,7 @@ class PageTest(unittest.TestCase):
 
     def test_a_browser_that_goes_away_ends_its_answer(self):
         self.stack.submit((JOB % (MODEL, 2)).replace("name: seen", "name: gone"))
-        self.stack.rein("wait", "gone", "--timeout", "120")
+        self.stack.rein("wait", "gone", "--timeout", "240")
         host, port = self.admin.split(":")
         body = json.dumps({"model": "gone", "messages": [{"role": "user", "content": "max(1)"}], "stream": True, "n": 64, "max_tokens": 40, "ignore_eos": True})
         for _ in range(12):  # more than there are places
@@ -351,7 +351,7 @@ class PageTest(unittest.TestCase):
         self.assertIn("seen", seen)
 
     def test_a_running_job_is_live(self):
-        self.stack.submit((JOB % (MODEL, 300)).replace("name: seen", "name: live"))
+        self.stack.submit((JOB % (MODEL, 5000)).replace("name: seen", "name: live"))
         self.open("#/job/live", "live")
         number = lambda: int(self.text().split("update ")[1].split("/")[0])
         self.until(lambda: number() >= 1, "updates come")
@@ -371,8 +371,10 @@ class PageTest(unittest.TestCase):
           const real = window.fetch;
           window.fetch = async (path, o) => path.startsWith("/api/jobs") ? new Response(JSON.stringify({jobs: [{name: "<img src=x onerror=window.hit=1>",
             state: "JOB_STATE_RUNNING", message: "<script>window.hit=1</script>"}]})) : real(path, o);
-          location.hash = "#/actors"; setTimeout(() => { location.hash = "#/"; setTimeout(() => { window.fetch = real;
-            done([window.hit, document.querySelectorAll("main img, main script").length, document.querySelector("main").textContent]); }, 800); }, 300);
+          const drawn = () => document.querySelector("main").textContent.includes("onerror");
+          const end = (left) => !drawn() && left > 0 ? setTimeout(end, 100, left - 1) : setTimeout(() => { window.fetch = real;
+            done([window.hit, document.querySelectorAll("main img, main script").length, document.querySelector("main").textContent]); }, 500);
+          location.hash = "#/actors"; setTimeout(() => { location.hash = "#/"; end(200); }, 300);
         """)
         self.assertEqual(answer[:2], [None, 0])
         self.assertIn("<img src=x onerror=window.hit=1>", answer[2])

@@ -224,7 +224,7 @@ rewards: [{{environment: {{}}}}]
         port = Hangs.start("127.0.0.1:0")
         self.addCleanup(Hangs.stop)
         self.addCleanup(release.set)
-        job = GAME.replace("name: game", "name: hangs").replace("step_timeout_seconds: 10", "step_timeout_seconds: 0.5")
+        job = GAME.replace("name: game", "name: hangs").replace("step_timeout_seconds: 10", "step_timeout_seconds: 2")
         said = self.stack.end_of(job % f"127.0.0.1:{port}", "failure.max_attempts=2", "grpo.updates=1", code=0)
         self.assertIn("SUCCEEDED", said)
         self.assertEqual(self.stack.metrics("hangs")[0]["failed_episodes"], 8)

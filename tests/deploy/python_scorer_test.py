@@ -221,7 +221,7 @@ class ServeTest(unittest.TestCase):
             grpo: {{updates: {updates}, prompts: 4, group_size: 4, max_completion_tokens: 3}}
             rewards: [{rules}]
             trainer: {{learning_rate: 1e-3}}""")
-        self.stack.rein("wait", name, "--timeout", "120")
+        self.stack.rein("wait", name, "--timeout", "240")
         os.environ["REIN_HOME"] = self.stack.environment["REIN_HOME"]
         return list(rein.connect().rollouts(name, update=1))
 

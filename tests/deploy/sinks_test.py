@@ -105,7 +105,7 @@ class MlflowTest(unittest.TestCase):
         server = subprocess.Popen([sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1", "--backend-store-uri",
                                    f"sqlite:///{cls.folder}/mlflow.db", "--default-artifact-root", str(cls.folder / "artifacts")],
                                   stdout=log, stderr=log, env=OFFLINE, start_new_session=True)
-        cls.addClassCleanup(lambda: (os.killpg(server.pid, signal.SIGTERM), server.wait(20)))
+        cls.addClassCleanup(lambda: (os.killpg(server.pid, signal.SIGKILL), server.wait()))
         deadline = time.time() + 120
         while True:
             try:

@@ -13,7 +13,7 @@ import time
 from stack import DISTURBED_GRPO, DISTURBED_SFT, Stack, alive, check_ledger, weights
 
 LEASE_SECONDS = 2
-UPDATES, PROMPTS, SIBLINGS = 60, 8, 4
+UPDATES, PROMPTS, SIBLINGS = 120, 8, 4  # so many that the last fault hits a job that runs, on a fast machine too
 GRPO = DISTURBED_GRPO % (UPDATES, PROMPTS, SIBLINGS)
 
 

@@ -15,7 +15,7 @@ import unittest
 
 from stack import BIN, MODEL, Stack, check_ledger
 
-UPDATES, PROMPTS, SIBLINGS = 24, 8, 4
+UPDATES, PROMPTS, SIBLINGS = 60, 8, 4
 GRPO = """name: %%s
 model: {config: %s}
 data: {train: data/train.jsonl}
@@ -50,13 +50,14 @@ class FullDiskTest(unittest.TestCase):
         self.stack.submit(GRPO % name)
         self.stack.wait_for_update(name, 4)
         with open(self.volume / "filler", "wb", buffering=0) as filler:
-            for size in (1 << 20, 1 << 12, 1):
-                try:
-                    while filler.write(b"x" * size) == size:
+            while self.stack.job(name)["state"] == "JOB_STATE_RUNNING":  # what an old checkpoint leaves is filled too
+                for size in (1 << 20, 1 << 12, 1):
+                    try:
+                        while filler.write(b"x" * size) == size:
+                            pass
+                    except OSError:
                         pass
-                except OSError:
-                    pass
-        return self.stack.rein("wait", name, "--timeout", "120", code=1)
+        return self.stack.rein("wait", name, "--timeout", "240", code=1)
 
     def check_error(self, text, names):
         self.assertRegex(text, names)

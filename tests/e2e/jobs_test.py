@@ -199,27 +199,30 @@ score: {prompt: true}
         self.assertGreater(built["tokens_per_second"], 0)
         inspected = json.loads(self.stack.rein("data", "inspect", "data/corpus.idx"))
         self.assertEqual(inspected["tokens"], built["tokens"])
-        self.stack.end_of(PRETRAIN % ("whole", MODEL, "joined"), code=0)
+        long = ("pretrain.updates=200", "eval.every=50", "checkpoint.every=50")  # a pause comes before its end
+        self.stack.end_of(PRETRAIN % ("whole", MODEL, "joined"), *long, code=0)
         evals = lines_of(self.output("whole") / "evals.jsonl")
         losses = [line["slices"][0]["loss"] for line in evals]
-        self.assertEqual([line["update"] for line in evals], [0, 4, 8, 12])
+        self.assertEqual([line["update"] for line in evals], [0, 50, 100, 150, 200])
         self.assertLess(losses[-1], 0.8 * losses[0])
         first = self.stack.metrics("whole")[0]
         self.assertEqual(first["target_tokens"], 8 * 47)
         self.assertGreater(first["z_loss"], 0)
         self.stack.rein("submit", "-f", str(MODEL.parents[1] / "jobs/pretrain_digits.yaml"), "--name", "shipped", "pretrain.updates=25",
                         f"pretrain.corpus=[{self.stack.folder}/data/corpus.idx]")
-        self.stack.rein("wait", "shipped", "--timeout", "60")
+        self.stack.rein("wait", "shipped", "--timeout", "240")
 
-        self.stack.submit(PRETRAIN % ("cut", MODEL, "joined"))
+        self.stack.submit(PRETRAIN % ("cut", MODEL, "joined"), *long)
         self.stack.wait_for_update("cut", 5)
         self.stack.rein("pause", "cut")
         for _ in range(200):
-            if self.stack.job("cut")["state"] in ("JOB_STATE_PAUSED", "JOB_STATE_SUCCEEDED"):
+            state = self.stack.job("cut")["state"]
+            if state == "JOB_STATE_PAUSED":
                 break
             time.sleep(0.05)
-        self.stack.run("resume", "cut")
-        self.stack.rein("wait", "cut", "--timeout", "120")
+        self.assertEqual(state, "JOB_STATE_PAUSED")
+        self.stack.rein("resume", "cut")
+        self.stack.rein("wait", "cut", "--timeout", "240")
         self.assertEqual((self.output("cut") / "model/model.safetensors").read_bytes(),
                          (self.output("whole") / "model/model.safetensors").read_bytes())
 

@@ -162,7 +162,7 @@ class LoopTest(unittest.TestCase):
         name = self.stack.submit(GRPO, "name=lonely", "rewards=[{remote: '127.0.0.1:1', timeout_seconds: 0.2}]",
                                  "grpo.prompts=4", "data.train.limit=8", "failure.max_attempts=1", "data.eval=null",
                                  "eval.every=0")
-        text = self.stack.rein("wait", "lonely", "--timeout", "60", code=1)
+        text = self.stack.rein("wait", "lonely", "--timeout", "240", code=1)
         self.assertIn("every prompt of a whole pass over the data was dropped; the last: score: remote: 127.0.0.1:1: ", text)
 
     def begin_long(self, name):
@@ -178,12 +178,12 @@ class LoopTest(unittest.TestCase):
         self.begin_long("stuck")
         controller = self.stack.pid("controller")
         before = resource.prlimit(controller, resource.RLIMIT_FSIZE, (1 << 19, resource.RLIM_INFINITY))  # not the log
-        text = self.stack.rein("wait", "stuck", "--timeout", "60", code=1)
+        text = self.stack.rein("wait", "stuck", "--timeout", "240", code=1)
         resource.prlimit(controller, resource.RLIMIT_FSIZE, before)
         self.assertRegex(text, r"FAILED  stuck at update \d+: store: .*\n +checkpoint \d+ \(update \d+\) is intact")
         done = int(self.stack.job("stuck")["update"])
         self.stack.rein("resume", "stuck", "sft.updates=%d" % (done + 20))
-        self.stack.rein("wait", "stuck", "--timeout", "60")
+        self.stack.rein("wait", "stuck", "--timeout", "240")
         text = self.stack.rein("describe", "stuck")
         self.assertIn("consumed %d · in training 0 · scored 0 · finished 0 · in flight 0 · dropped 0" % (64 * (done + 20)), text)
 
@@ -191,7 +191,7 @@ class LoopTest(unittest.TestCase):
         self.begin_long("full")
         trainer = self.stack.pid("trainer-0")
         before = resource.prlimit(trainer, resource.RLIMIT_FSIZE, (1 << 20, resource.RLIM_INFINITY))
-        text = self.stack.rein("wait", "full", "--timeout", "60", code=1)
+        text = self.stack.rein("wait", "full", "--timeout", "240", code=1)
         resource.prlimit(trainer, resource.RLIMIT_FSIZE, before)
         self.assertRegex(text, r"trainer cannot write checkpoint \d+ \(checkpoint (\d+) is intact\): cannot write "
                                r"\S+: File too large")
@@ -202,7 +202,7 @@ class LoopTest(unittest.TestCase):
             self.assertEqual((kept / name).stat().st_size, want["bytes"], name)
         self.assertFalse(list(kept.parent.glob(".*")), "a half-written checkpoint was left")
         self.stack.rein("resume", "full", "sft.updates=%d" % (int(job["update"]) + 20))
-        self.stack.rein("wait", "full", "--timeout", "60")
+        self.stack.rein("wait", "full", "--timeout", "240")
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ class OpenAiTest(unittest.TestCase):
         code, answer = cls.call("/v1/chat/completions", ASK)
         assert code == 503 and "no model is loaded" in answer, answer
         cls.stack.submit(JOB)
-        cls.stack.rein("wait", "talks", "--timeout", "120")
+        cls.stack.rein("wait", "talks", "--timeout", "240")
 
     @classmethod
     def call(cls, path, body=None):

@@ -5,6 +5,7 @@
 
 All ports are open to other machines and secured; a real job runs over them.
 """
+import contextlib
 import csv
 import http.client
 import io
@@ -16,10 +17,12 @@ import re
 import resource
 import select
 import signal
+import socketserver
 import ssl
 import struct
 import subprocess
 import tarfile
+import threading
 import time
 import unittest
 import urllib.error
@@ -27,8 +30,8 @@ import urllib.request
 import fcntl
 import termios
 
-from ports import free_port, wait_for_listener
-from stack import BIN, MODEL, Stack
+from folders import temporary_folder
+from stack import BIN, MODEL, Stack, environment
 
 JOB = """name: first
 model: {config: %s}
@@ -44,12 +47,9 @@ class OperateTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.stack = Stack.__new__(Stack)
-        import tempfile
-        cls.stack.temporary = tempfile.TemporaryDirectory()
+        cls.stack.temporary = temporary_folder()
         cls.folder = cls.stack.folder = pathlib.Path(cls.stack.temporary.name)
-        cls.stack.environment = dict(os.environ, REIN_HOME=str(cls.folder / "home"), XDG_CONFIG_HOME=str(cls.folder / "config"))
-        for name in ("REIN_SERVER", "REIN_TLS", "REIN_CA", "REIN_TOKEN_FILE", "REIN_CONTEXT"):
-            cls.stack.environment.pop(name, None)
+        cls.stack.environment = environment(cls.folder)
         root = pathlib.Path(__file__).resolve().parents[2]
         subprocess.run([root / "deploy/make_digits", cls.folder / "data"], check=True)
         cls.stack.rein("certs", "init", "--dir", "certs", "--user", "grace:viewer:maths")
@@ -69,7 +69,7 @@ class OperateTest(unittest.TestCase):
         for name, more in (("first", ()), ("second", ("trainer.learning_rate=2e-3", "seed=2"))):
             cls.stack.rein("--context", "ada", "submit", "-f", "job.yaml", "--name", name, *absolute(cls.folder), *more)
         for name in ("first", "second"):
-            cls.stack.rein("--context", "ada", "wait", name, "--timeout", "120")
+            cls.stack.rein("--context", "ada", "wait", name, "--timeout", "240")
 
     def rein(self, *arguments, user="ada", code=0):
         return self.stack.rein("--context", user, *arguments, code=code)
@@ -115,15 +115,23 @@ class OperateTest(unittest.TestCase):
         return folder
 
     def served(self, folder):
-        """The port of a server with the certificate of the folder."""
-        port = free_port()
-        server = subprocess.Popen(["openssl", "s_server", "-accept", f"127.0.0.1:{port}", "-cert", folder / "tls.crt", "-key", folder / "tls.key", "-alpn", "h2",
-                                   "-quiet"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        self.addCleanup(server.wait)
-        self.addCleanup(server.kill)
-        self.addCleanup(server.stdin.close)
-        wait_for_listener(port, server)
-        return port
+        """The port of a server with the certificate of the folder. Each connection has its thread: a client may leave one in its midst."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(folder / "tls.crt", folder / "tls.key")
+        context.set_alpn_protocols(["h2"])
+
+        class Handler(socketserver.BaseRequestHandler):
+            def handle(self):
+                with contextlib.suppress(OSError), context.wrap_socket(self.request, server_side=True) as line:
+                    while line.recv(4096):
+                        pass
+
+        server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        self.addCleanup(server.server_close)
+        self.addCleanup(server.shutdown)
+        return server.server_address[1]
 
     def test_certificates_that_are_wrong_are_named_with_the_next_step(self):
         ask = lambda server, *more: self.stack.run("--server", server, "get", "jobs", *more)
@@ -170,7 +178,7 @@ class OperateTest(unittest.TestCase):
         run = self.stack.run("token", "add", "temp", "--role", "submitter", "--tenant", "maths", "--file", "tokens.json")
         (self.folder / "temp.token").write_text(run.stdout)
         time.sleep(1.2)
-        self.stack.rein("--context", "temp", "wait", "outlasting", "--for", "state=paused", "--timeout", "60")
+        self.stack.rein("--context", "temp", "wait", "outlasting", "--for", "state=paused", "--timeout", "240")
         done = int(self.stack.job("outlasting").get("update", 0))
         self.stack.rein("--context", "temp", "resume", "outlasting")
         self.stack.wait_for_update("outlasting", done + 2)
@@ -271,9 +279,9 @@ class OperateTest(unittest.TestCase):
         self.assertIn("ended without update=99", self.rein("wait", "first", "--for", "update=99", code=1))
         self.assertIn("wants end, state=NAME", self.rein("wait", "first", "--for", "state=happy", code=3))
         self.rein("submit", "-f", "job.yaml", "--name", "watched", *absolute(self.folder), "grpo.updates=3", "seed=5")
-        self.rein("wait", "watched", "--for", "update=1", "--timeout", "120")
+        self.rein("wait", "watched", "--for", "update=1", "--timeout", "240")
         self.assertGreaterEqual(int(self.stack.job("watched")["update"]), 1)
-        self.rein("wait", "watched", "--timeout", "120")
+        self.rein("wait", "watched", "--timeout", "240")
 
     def test_log_lines_of_the_last_while(self):
         lines = self.rein("logs", "first", "--since", "1d")
@@ -313,7 +321,7 @@ class OperateTest(unittest.TestCase):
 
     def test_where_trainer_and_generator_begin_to_differ(self):
         self.rein("submit", "-f", "job.yaml", "--name", "traced", *absolute(self.folder), "grpo.updates=2")
-        self.rein("wait", "traced", "--timeout", "120")
+        self.rein("wait", "traced", "--timeout", "240")
         reply = json.loads(self.rein("debug", "mismatch", "traced", "-o", "json"))
         self.assertEqual([trace["error"] for trace in reply["traces"] if trace.get("error")], [])
         traces = {trace["actor"]: trace["trace"] for trace in reply["traces"]}
@@ -404,7 +412,7 @@ class OperateTest(unittest.TestCase):
         self.assertIn("was changed", self.stack.rein("audit", "verify", str(forged), code=1))
 
     def test_deleting_and_collecting(self):
-        self.rein("submit", "-f", "job.yaml", "--name", "doomed", *absolute(self.folder))
+        self.rein("submit", "-f", "job.yaml", "--name", "doomed", *absolute(self.folder), "grpo.updates=5000", "checkpoint.every=5000")
         self.assertIn("cancel it before", self.rein("delete", "doomed", "--yes", code=5))
         self.rein("cancel", "doomed")
         self.assertIn("doomed", self.rein("gc", "--older-than", "0s", "--dry-run"))
@@ -429,9 +437,9 @@ class OperateTest(unittest.TestCase):
         """What a command shows on a terminal of so many columns."""
         pid, master = pty.fork()
         if pid == 0:
+            fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
             os.chdir(self.folder)
             os.execve(BIN / "rein", ["rein", "--context", "ada", *arguments], dict(self.stack.environment, TERM="xterm"))
-        fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
         shown, end = b"", time.time() + 30
         while time.time() < end:
             ready, _, _ = select.select([master], [], [], 1)

@@ -1,12 +1,21 @@
 """Ports of 127.0.0.1 for servers that tests start."""
+import pathlib
+import random
 import socket
 import time
 
+EPHEMERAL = int(pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+
 
 def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """Below those that the kernel gives to connections and to servers that name none: nobody takes it until it is used."""
+    while True:
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", random.randrange(10000, max(EPHEMERAL, 20000))))
+                return probe.getsockname()[1]
+            except OSError:
+                pass  # taken
 
 
 def wait_for_listener(port, process, seconds=60):

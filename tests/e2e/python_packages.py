@@ -2,8 +2,10 @@
 
     enter("openai", "openai==3.57.0")       # before anything else that the test imports
 
-It is kept in ${REIN_CACHE:-~/.cache/rein}/python-NAME and made once, for which pip must reach its index.
+It is kept in ${REIN_CACHE:-~/.cache/rein}/python-NAME and made once, for which pip must reach its index. Tests of one environment
+take turns, of several checkouts too: each installs what it needs, and no other may change that while it runs.
 """
+import fcntl
 import os
 import pathlib
 import subprocess
@@ -17,6 +19,10 @@ def environment(name, *requirements, interpreter=sys.executable):
     """The interpreter that has `requirements`; None where pip cannot get them."""
     folder = CACHE / f"python-{name}"
     python = folder / "bin/python"
+    CACHE.mkdir(parents=True, exist_ok=True)
+    turn = os.open(CACHE / f"python-{name}.lock", os.O_CREAT | os.O_RDWR, 0o644)
+    fcntl.flock(turn, fcntl.LOCK_EX)  # until this process ends, also as another program
+    os.set_inheritable(turn, True)
     if not python.exists():
         subprocess.run([interpreter, "-m", "venv", folder], check=True)
     install = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check", *requirements]

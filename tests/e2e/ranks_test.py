@@ -22,7 +22,7 @@ checkpoint: {every: 7}
 GRPO = """name: grow
 model: {job: start}
 data: {train: data/train.jsonl}
-grpo: {updates: 30, prompts: 8, group_size: 4, max_completion_tokens: 3, kl: {coefficient: 0.01}}
+grpo: {updates: 80, prompts: 8, group_size: 4, max_completion_tokens: 3, kl: {coefficient: 0.01}}
 rewards: [{exact_match: {}}]
 trainer: {learning_rate: 1e-3}
 checkpoint: {every: 7}
@@ -62,8 +62,8 @@ class RanksTest(unittest.TestCase):
                 self.assertNotEqual(stack.pid(name), pid, f"{name} went on after {service} was lost")
                 self.assertFalse(alive(pid))
             self.assertGreater(self.epoch(stack), epoch)
-        stack.rein("wait", "grow", "--timeout", "120")
-        check_ledger(stack, "grow", 240, 4)
+        stack.rein("wait", "grow", "--timeout", "240")
+        check_ledger(stack, "grow", 80 * 8, 4)
         self.assertIn("the trainer starts again at update", stack.rein("describe", "grow"))
 
     def test_a_rank_that_hangs_is_lost_with_its_lease_and_the_job_goes_on(self):
@@ -83,8 +83,8 @@ class RanksTest(unittest.TestCase):
         stack.wait_for_update("grow", update + 2)
         self.assertLess(time.time() - begin, 60)
         self.assertFalse(alive(frozen))  # rein up put another in its place
-        stack.rein("wait", "grow", "--timeout", "120")
-        check_ledger(stack, "grow", 240, 4)
+        stack.rein("wait", "grow", "--timeout", "240")
+        check_ledger(stack, "grow", 80 * 8, 4)
 
     @staticmethod
     def states(stack):

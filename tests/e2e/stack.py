@@ -6,8 +6,9 @@ import pathlib
 import re
 import subprocess
 import sys
-import tempfile
 import time
+
+from folders import temporary_folder
 
 BIN = pathlib.Path(sys.argv[1]).resolve()
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -35,14 +36,20 @@ trainer: {learning_rate: 1e-3}
 """ + "checkpoint: {every: %d}\n" % CHECKPOINT_EVERY
 
 
+def environment(folder):
+    """Of a user who has nothing but what lies there."""
+    known = {name: value for name, value in os.environ.items()
+             if name not in ("REIN_SERVER", "REIN_TLS", "REIN_CA", "REIN_TOKEN_FILE", "REIN_CONTEXT")}
+    return dict(known, REIN_HOME=str(folder / "home"), XDG_CONFIG_HOME=str(folder / "config"))
+
+
 class Stack:
     """`rein up` with the given flags; the digits task lies in data/."""
 
     def __init__(self, *flags):
-        self.temporary = tempfile.TemporaryDirectory()
+        self.temporary = temporary_folder()
         self.folder = pathlib.Path(self.temporary.name)
-        self.environment = dict(os.environ, REIN_HOME=str(self.folder / "home"))
-        self.environment.pop("REIN_SERVER", None)
+        self.environment = environment(self.folder)
         subprocess.run([ROOT / "deploy/make_digits", self.folder / "data"], check=True)
         self.rein("up", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", *flags)
 
@@ -63,7 +70,7 @@ class Stack:
         (self.folder / "job.yaml").write_text(yaml)
         return self.rein("submit", "-f", "job.yaml", *overrides, code=code)
 
-    def end_of(self, yaml, *overrides, code=1, patience=120):
+    def end_of(self, yaml, *overrides, code=1, patience=240):
         """What `rein wait` says about a job, which ends with `code` within so many seconds."""
         name = self.submit(yaml, *overrides, "-o", "name").splitlines()[0]
         return self.rein("wait", name, "--timeout", str(patience), code=code)
@@ -84,7 +91,7 @@ class Stack:
         return [self.pid(path.stem) for path in (self.folder / "home/run").glob("*.pid")]
 
     def wait_for_update(self, name, update):
-        deadline = time.time() + 120
+        deadline = time.time() + 240
         while True:
             job = self.job(name)
             done = int(job.get("update", 0))

@@ -13,10 +13,12 @@ import os
 import pathlib
 import pwd
 import shutil
-import socket
 import subprocess
 import sys
-import tempfile
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "e2e"))
+from folders import temporary_folder  # noqa: E402
+from ports import free_port  # noqa: E402
 
 PASSWORD = "canary-of-postgres"
 
@@ -35,7 +37,7 @@ class PostgresServer:
         self.bin = programs()
         if self.bin is None:
             raise RuntimeError("no PostgreSQL server here (deploy/setup --postgres installs one): its tests are skipped")
-        self.temporary = tempfile.TemporaryDirectory(prefix="rein-postgres-")
+        self.temporary = temporary_folder(prefix="rein-postgres-")
         self.folder = pathlib.Path(self.temporary.name)
         self.prefix = []
         if os.geteuid() == 0:  # PostgreSQL refuses to run as root
@@ -45,9 +47,7 @@ class PostgresServer:
         self.password_file = self.folder / "password"
         self.password_file.write_text(PASSWORD + "\n")
         self.password_file.chmod(0o644)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.call("initdb", "-D", self.folder / "data", "-U", "rein", "--pwfile", self.password_file, "-E", "UTF8",
                   "--locale", "C", "--auth-local", "trust", "--auth-host", "scram-sha-256", "--no-sync")
         self.start()

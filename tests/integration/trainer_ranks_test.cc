@@ -8,6 +8,7 @@
 #include <future>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "common/config/defaults.h"
 #include "common/rpc/channel.h"
 #include "common/rpc/server.h"
@@ -25,7 +26,12 @@ struct Rank {
                 {fence, replies, clock, metrics, *log,
                  [this](const absl::Status& status) { given_up.set_value(status); }}) {
     fence.Open();
-    server = *rpc::Server::Create(address, &service);
+    auto created = rpc::Server::Create(address, &service);
+    for (int i = 0; i < 200 && !created.ok(); ++i) {  // a connection may have been given a port that was free for a moment
+      absl::SleepFor(absl::Milliseconds(50));
+      created = rpc::Server::Create(address, &service);
+    }
+    server = *std::move(created);
     stub = v1::TrainerService::NewStub(rpc::Connect(server->address()));
   }
 

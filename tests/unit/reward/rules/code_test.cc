@@ -141,10 +141,10 @@ TEST_F(CodeTest, TricksEarnNothing) {
 }
 
 TEST_F(CodeTest, TimeIsBoundedOverAllTests) {
-  options_.all_tests = absl::Seconds(1);
+  options_.all_tests = absl::Seconds(4);
   const absl::Time begin = absl::Now();
-  Verdict slow = *Score("import time; time.sleep(0.7); print(2 * int(input()))");
-  EXPECT_LT(absl::Now() - begin, absl::Seconds(8));
+  Verdict slow = *Score("import time; time.sleep(2.2); print(2 * int(input()))");  // Python itself takes its time to start
+  EXPECT_LT(absl::Now() - begin, absl::Seconds(12));
   EXPECT_EQ(slow.score, 0);
   EXPECT_THAT(slow.note, HasSubstr("test 2 of 2: took too long"));
 }

@@ -221,7 +221,7 @@ TEST_P(SandboxTest, NothingSurvives) {
                      ")\n    os.execv('/usr/bin/python3', ['python3', '-I', '-S', '-c', 'import "
                      "time; time.sleep(60)', '",
                      word, "'])\nimport time; time.sleep(0.3)"));
-    for (int i = 0; i < 40 && ProcessWith(word); ++i)
+    for (int i = 0; i < 400 && ProcessWith(word); ++i)
       std::this_thread::sleep_for(std::chrono::milliseconds(25));
     EXPECT_FALSE(ProcessWith(word)) << escape;
   }
@@ -285,7 +285,7 @@ TEST_P(SandboxTest, ResourcesAreBounded) {
   EXPECT_EQ(outcome.end, End::kKilled);
   EXPECT_TRUE(outcome.code == SIGXCPU || outcome.code == SIGKILL) << outcome.code;
   Program sleep = Python("import time; print('begun', flush=True); time.sleep(60)");
-  sleep.limits.wall = absl::Seconds(1);
+  sleep.limits.wall = absl::Seconds(4);  // Python itself takes its time to start
   outcome = Run(sleep);
   EXPECT_EQ(outcome.end, End::kTooLong);
   EXPECT_EQ(outcome.output, "begun\n");

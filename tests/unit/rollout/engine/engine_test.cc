@@ -66,6 +66,7 @@ class EngineTest : public testing::TestWithParam<bool> {
       ++steps_;
       changed_.notify_all();
       changed_.wait(lock, [this] { return !held_; });
+      if (step_takes_.count() > 0) changed_.wait_for(lock, step_takes_);
     };
     engine_ = *Engine::Create({.max_waiting = 50}, model_, *text_, clock_,
                               {.on_failure = [this](const absl::Status& status) { failed_.set_value(status); }});
@@ -104,6 +105,7 @@ class EngineTest : public testing::TestWithParam<bool> {
   std::condition_variable changed_;
   int steps_ = 0;
   bool held_ = false;
+  std::chrono::milliseconds step_takes_{0};
   sync::RealClock clock_;
   std::unique_ptr<text::ModelText> text_;
   std::promise<absl::Status> failed_;  // of the first step that failed
@@ -135,6 +137,9 @@ TEST_P(EngineTest, ServesRequestsFromManyThreads) {
     EXPECT_TRUE(outcome.Wait().ok());
     EXPECT_THAT(outcome.siblings_, SizeIs(2));
     EXPECT_THAT(outcome.siblings_[1].tokens, SizeIs(10));
+  }
+  for (int i = 0; i < 2000 && engine_->stats().generated_tokens < 400; ++i) {  // noted after the step
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
   }
   EXPECT_EQ(engine_->stats().generated_tokens, 400u);
 }
@@ -253,6 +258,7 @@ TEST_P(EngineTest, ASwapThatFailsChangesNothing) {
 TEST_P(EngineTest, AbortsByGroupAndById) {
   UseFirst();
   Outcome a, b;
+  step_takes_ = std::chrono::milliseconds(5);  // they do not end by themselves before they are aborted
   Hold(true);
   auto id = engine_->Submit(Spec(1, 2, 1000), a.Callbacks());
   ASSERT_TRUE(engine_->Submit(Spec(2, 2, 1000), b.Callbacks()).ok());

@@ -106,10 +106,16 @@ class LeaseClientTest : public ::testing::Test {
     lease_ = LeaseClient::Start(std::move(options), guard_, clock_, *log_);
   }
 
-  void StartServer(const std::string& address) {
-    auto server = rpc::Server::Create(address, &registry_);
-    ASSERT_TRUE(server.ok()) << server.status();
-    server_ = *std::move(server);
+  void StartServer(const std::string& address) { server_ = Serve(address, registry_); }
+
+  // A connection may have been given a port that was free for a moment: until it has gone.
+  static std::unique_ptr<rpc::Server> Serve(const std::string& address, FakeRegistry& registry) {
+    auto server = rpc::Server::Create(address, &registry);
+    EXPECT_TRUE(Eventually([&] {
+      if (!server.ok()) server = rpc::Server::Create(address, &registry);
+      return server.ok();
+    })) << server.status();
+    return *std::move(server);
   }
 
   FakeRegistry registry_;
@@ -152,6 +158,7 @@ TEST_F(LeaseClientTest, TheFenceClosesWhileTheControllerIsAwayAndOpensWhenItIsBa
 
 // Two controllers: the one that was asked first waits, and the one that leads is lost later.
 TEST_F(LeaseClientTest, FollowsTheControllerThatLeads) {
+  lease_.reset();  // the fixture's own: this registry knows one actor
   WaitingRegistry waits;
   FakeRegistry next;  // outlives the server that calls it
   auto other = *rpc::Server::Create("127.0.0.1:0", &waits);
@@ -161,17 +168,10 @@ TEST_F(LeaseClientTest, FollowsTheControllerThatLeads) {
   rpc::FenceGuard guard(clock_);
   auto lease = LeaseClient::Start(std::move(options), guard, clock_, *log_);
   ASSERT_TRUE(lease->WaitUntilRegistered(absl::Seconds(10)));
-  lease_.reset();  // the fixture's own
   const uint64_t epoch = guard.actor_epoch();
   server_.reset();  // the leader is gone
   other.reset();
-  // Meanwhile a connection may have been given the free port.
-  ASSERT_TRUE(Eventually([&] {
-    if (other != nullptr) return true;
-    auto again = rpc::Server::Create(first, &next);
-    if (again.ok()) other = *std::move(again);
-    return other != nullptr;
-  }));
+  other = Serve(first, next);
   EXPECT_TRUE(Eventually([&] { return !next.heartbeats().empty(); }));
   EXPECT_EQ(next.heartbeats()[0].actor_epoch(), epoch);
 }
