@@ -24,6 +24,14 @@ def _dpkg(*arguments):
     return subprocess.run(["dpkg-query", *arguments], capture_output=True, text=True).stdout
 
 
+def copyright_of(package, docs=pathlib.Path("/usr/share/doc")):
+    """Its licence text, if there is one. Slim base images lack the links to the text of another package of the same source."""
+    source = _dpkg("-W", "-f", "${source:Package}", package)
+    siblings = [line.split()[1] for line in _dpkg("-W", "-f", "${source:Package} ${Package}\n").splitlines() if line.split()[0] == source]
+    texts = [docs / name / "copyright" for name in (package, *sorted(siblings))]
+    return next((text for text in texts if text.exists()), None)
+
+
 def debian_packages(libraries):
     """Packages that own shared libraries of these names, and those whose archives are linked in."""
     owners = {line.split(":")[0] for name in libraries for line in _dpkg("-S", f"*/{name}").splitlines()[:1]}
@@ -33,9 +41,9 @@ def debian_packages(libraries):
         fields = _dpkg("-W", "-f", "${Version} ${Architecture} ${db:Status-Status}", name).split()
         if len(fields) != 3 or fields[2] != "installed":
             continue
-        text = pathlib.Path(f"/usr/share/doc/{name}/copyright")
+        text = copyright_of(name)
         found.append(Origin(name, fields[0], f"pkg:deb/debian/{name}@{fields[0]}?arch={fields[1]}", "NOASSERTION",
-                            (text,) if text.exists() else ()))
+                            (text,) if text else ()))
     return found
 
 

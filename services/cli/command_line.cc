@@ -44,6 +44,10 @@ void AddLocalCommands(CLI::App& app, Flags& flags) {
       ->capture_default_str();
   up->add_option("--admin", flags.local.admin, "host:port of the page and of /metrics")
       ->capture_default_str();
+  up->add_option("--groups", flags.local.groups,
+                 "Groups of services, default, group-2, ...: each runs a job, with a copy of all below and an equal part of the devices")
+      ->check(CLI::Range(1, 64))
+      ->capture_default_str();
   up->add_option("--device", flags.local.devices,
                  "cpu or gpu:N; several with commas: the copies of a role are dealt over them")
       ->delimiter(',')

@@ -3,7 +3,10 @@
 #include <filesystem>
 #include <fstream>
 #include <iostream>
+#include <string>
 #include <thread>
+#include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include <fcntl.h>
@@ -96,6 +99,14 @@ int SuperviseDetached(const LocalOptions& options) {
 
 // What the services would not notice by themselves.
 absl::Status CheckTogether(const LocalOptions& options) {
+  const std::pair<const char*, const std::vector<std::string>*> lists[] = {
+      {"--device", &options.devices}, {"--trainer-device", &options.trainer_devices},
+      {"--rollout-device", &options.rollout_devices}, {"--reference-device", &options.reference_devices}};
+  for (const auto& [flag, devices] : lists) {
+    if (devices->size() <= 1 || devices->size() % static_cast<size_t>(options.groups) == 0) continue;
+    return absl::InvalidArgumentError(absl::StrCat(flag, " names ", devices->size(), " devices, which cannot be dealt evenly to ", options.groups,
+                                                   " groups: give a multiple of ", options.groups, ", or one that all share"));
+  }
   if (options.controllers == 1 || options.store.rfind("postgres", 0) == 0) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat("--controllers ", options.controllers,
                                                  ": several want --store postgres://USER@HOST/DATABASE; one file has one"));

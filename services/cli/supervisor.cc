@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "common/config/host_port.h"
+#include "common/config/name.h"
 #include "common/status/status_macros.h"
 #include "services/cli/connection.h"
 
@@ -44,27 +45,37 @@ Supervisor::Supervisor(LocalOptions options, const sync::Clock& clock)
     controller->admin = i == 0 ? options_.admin : "127.0.0.1:0";
     services_.push_back(std::move(controller));
   }
-  auto copies = [this](const std::vector<std::string>& devices, int count) {
-    std::vector<std::string> dealt = devices;
-    if (devices.empty()) {
-      for (int i = 0; i < count; ++i)
-        dealt.push_back(options_.devices[i % options_.devices.size()]);
-    }
-    return dealt;
-  };
-  AddRole("trainer", copies(options_.trainer_devices, std::max(options_.trainers, 1)));
-  AddRole("rollout", copies(options_.rollout_devices, options_.rollouts));
-  AddRole("reference", copies(options_.reference_devices, options_.references));
-  AddRole("reward", std::vector<std::string>(std::max(options_.rewards, 0)));
+  for (int group = 0; group < options_.groups; ++group) AddGroup(group);
 }
 
 Supervisor::~Supervisor() { Stop(); }
 
-void Supervisor::AddRole(const std::string& role, const std::vector<std::string>& devices) {
+void Supervisor::AddGroup(int group) {
+  const std::string name = group == 0 ? std::string(config::kDefaultGroup) : absl::StrCat("group-", group + 1);
+  auto part = [&](const std::vector<std::string>& devices) {
+    if (devices.size() < static_cast<size_t>(options_.groups)) return devices;
+    const auto length = static_cast<std::ptrdiff_t>(devices.size()) / options_.groups;
+    return std::vector<std::string>(devices.begin() + group * length, devices.begin() + (group + 1) * length);
+  };
+  auto copies = [&](const std::vector<std::string>& devices, int count) {
+    std::vector<std::string> dealt = part(devices);
+    const std::vector<std::string> shared = part(options_.devices);
+    for (int i = 0; devices.empty() && i < count; ++i) dealt.push_back(shared[i % shared.size()]);
+    return dealt;
+  };
+  AddRole("trainer", name, copies(options_.trainer_devices, std::max(options_.trainers, 1)));
+  AddRole("rollout", name, copies(options_.rollout_devices, options_.rollouts));
+  AddRole("reference", name, copies(options_.reference_devices, options_.references));
+  AddRole("reward", name, std::vector<std::string>(std::max(options_.rewards, 0)));
+}
+
+void Supervisor::AddRole(const std::string& role, const std::string& group, const std::vector<std::string>& devices) {
+  const std::string prefix = group == config::kDefaultGroup ? "" : group + "-";
   for (size_t i = 0; i < devices.size(); ++i) {
     auto service = std::make_unique<Service>();
     service->role = role;
-    service->name = absl::StrCat(role, "-", i);
+    service->name = absl::StrCat(prefix, role, "-", i);
+    service->group = group;
     service->device = devices[i];
     service->address = service->admin = "127.0.0.1:0";
     if (role == "trainer" && i > 0) service->leader = services_[services_.size() - i].get();
@@ -73,9 +84,8 @@ void Supervisor::AddRole(const std::string& role, const std::vector<std::string>
   }
 }
 
-size_t Supervisor::RanksOf(const std::string& role) const {
-  return static_cast<size_t>(std::count_if(
-      services_.begin(), services_.end(), [&](const auto& service) { return service->role == role; }));
+size_t Supervisor::RanksOf(const Service& trainer) const {
+  return 1 + static_cast<size_t>(std::count_if(services_.begin(), services_.end(), [&](const auto& other) { return AreRanks(trainer, *other); }));
 }
 
 int Supervisor::SharersBefore(const Service& service) const {
@@ -129,10 +139,10 @@ ChildCommand Supervisor::CommandOf(const Service& service) const {
     return command;
   }
   int cores = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
-  int threads = options_.threads > 0 ? options_.threads : cores;
-  // Ranks compute at the same time, the other services in turns.
+  int threads = options_.threads > 0 ? options_.threads : std::max(1, cores / options_.groups);
+  // Groups and ranks compute at the same time, the other services in turns.
   if (service.role == "trainer" && service.device == "cpu") {
-    threads = std::max<int>(1, threads / static_cast<int>(RanksOf("trainer")));
+    threads = std::max<int>(1, threads / static_cast<int>(RanksOf(service)));
   }
   add({"--threads", absl::StrCat(threads)});
   if (service.role == "rollout") {
@@ -140,11 +150,12 @@ ChildCommand Supervisor::CommandOf(const Service& service) const {
     if (service.name == "rollout-0" && !options_.openai.empty()) add({"--openai", options_.openai});
   }
   if (!service.device.empty()) add({"--device", service.device});
+  add({"--group", service.group});
   add({"--controller", context_.controller.empty() ? Reached(options_.listen) : context_.controller});
   if (service.leader != nullptr) {
     // It only counts its peers, whose ports are not known yet.
     add({"--rank", absl::StrCat(service.rank), "--peers",
-         absl::StrJoin(std::vector<std::string>(RanksOf("trainer") - 1, "127.0.0.1:0"), ",")});
+         absl::StrJoin(std::vector<std::string>(RanksOf(service) - 1, "127.0.0.1:0"), ",")});
   } else {
     std::vector<std::string> ranks;
     for (const auto& other : services_) {

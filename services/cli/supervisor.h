@@ -2,6 +2,8 @@
 // controller has given up, and stops all of them together. The ranks of a trainer live and die
 // together: when one ends, all are started again.
 //
+// Several groups have a copy of every role each, and devices of their own.
+//
 // Several controllers share a PostgreSQL store, one of them leads; the services and this know all of their addresses.
 //
 // It belongs to one thread. A service that ends before everything was up once is an error of `rein
@@ -29,8 +31,9 @@ struct LocalOptions {
   std::string state;     // folder of the store, logs and results
   std::string listen = "127.0.0.1:7000";
   std::string admin = "127.0.0.1:7080";
+  int groups = 1;  // each runs a job; all that follows but `controllers` is of each
   // Of trainer, rollout and reference, unless told otherwise; the copies of a role are dealt over
-  // them.
+  // them. Of several groups each gets an equal part of every list, or all share its only entry.
   std::vector<std::string> devices = {"cpu"};
   std::vector<std::string> trainer_devices;    // one rank each
   std::vector<std::string> rollout_devices;    // one service each
@@ -76,6 +79,7 @@ class Supervisor {
   struct Service {
     std::string role;
     std::string name;
+    std::string group;          // of actors
     std::string device;         // empty: it has none
     Service* leader = nullptr;  // rank 0, of ranks 1, 2, ...
     size_t rank = 0;
@@ -87,11 +91,13 @@ class Supervisor {
     bool ended_with_ranks = false;  // killed because another rank ended
   };
 
-  void AddRole(const std::string& role, const std::vector<std::string>& devices);
+  void AddGroup(int group);
+  void AddRole(const std::string& role, const std::string& group, const std::vector<std::string>& devices);
   ChildCommand CommandOf(const Service& service) const;
   // At which services of this machine reach an address that is listened to.
   static std::string Reached(const std::string& address);
-  size_t RanksOf(const std::string& role) const;
+  // Of the trainer that a rank belongs to.
+  size_t RanksOf(const Service& trainer) const;
   // Services on the same GPU that stand before it.
   int SharersBefore(const Service& service) const;
   bool DevicesAreShared() const;

@@ -86,6 +86,18 @@ class ImageTest(unittest.TestCase):
         for path in (*(self.opt / "lib").iterdir(), *(self.opt / name for name in CONTROL)):
             self.assertIn(f"./{path.relative_to(self.opt)}", files)
 
+    def test_the_licence_of_a_package_whose_link_a_slim_base_lacks(self):
+        sys.path.insert(0, str(ROOT / "deploy/packaging"))
+        import origins
+        source = origins._dpkg("-W", "-f", "${source:Package}", "libstdc++6")
+        docs = self.root / "docs"
+        base = f"{source}-base"  # of GCC: the package that has the text of all
+        (docs / base).mkdir(parents=True)
+        self.assertIsNone(origins.copyright_of("libstdc++6", docs))
+        (docs / base / "copyright").write_text("a text")
+        self.assertEqual(origins.copyright_of("libstdc++6", docs), docs / base / "copyright")
+        self.assertIsNone(origins.copyright_of("zlib1g", docs))
+
     def test_the_dockerfile(self):
         text = (DOCKER / "Dockerfile").read_text()
         for stage, kind in (("build-cpu", "cpu"), ("build-control", "control"), ("build-cuda", "cuda")):
