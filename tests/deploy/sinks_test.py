@@ -25,7 +25,7 @@ from rein import sinks  # noqa: E402
 from ports import free_port  # noqa: E402
 from stack import MODEL, Stack  # noqa: E402
 
-OFFLINE = dict(os.environ, WANDB_SILENT="true", MLFLOW_DISABLE_TELEMETRY="true", DO_NOT_TRACK="true", PYTHONWARNINGS="ignore")
+OFFLINE = dict(os.environ, WANDB_SILENT="true", MLFLOW_DISABLE_TELEMETRY="true", MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false", DO_NOT_TRACK="true", PYTHONWARNINGS="ignore")
 
 
 def run(*arguments, code=0):
