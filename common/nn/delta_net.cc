@@ -20,30 +20,41 @@ struct Steps {
 };
 
 struct Result {
-  at::Tensor out, state;  // [.., V, L, W], [.., V, C, W]
+  at::Tensor out, state;  // [R, V, 1, W], [R, V, C, W]
 };
 
 at::Tensor UnitLength(const at::Tensor& x) {
   return x * (x.square().sum(-1, /*keepdim=*/true) + 1e-6).rsqrt();
 }
 
-// L tokens at once: the corrections that each writes depend on those before it through a triangular system.
-Result Advance(const Steps& s, const at::Tensor& state) {
-  at::Tensor decayed = s.log_decay.cumsum(-1);  // since the chunk began
-  at::Tensor pair = (decayed.unsqueeze(-1) - decayed.unsqueeze(-2));
-  at::Tensor later = at::ones({pair.size(-1), pair.size(-1)}, pair.options().dtype(at::kBool).requires_grad(false)).triu(1);
-  pair = pair.masked_fill(later, -INFINITY).exp();
-  at::Tensor key_t = s.k.transpose(-1, -2), k_beta = s.k * s.beta.unsqueeze(-1);
-  at::Tensor grown = decayed.exp().unsqueeze(-1);
-  at::Tensor target = s.v * s.beta.unsqueeze(-1) - (k_beta * grown).matmul(state);
-  at::Tensor system = k_beta.matmul(key_t) * pair;
-  at::Tensor written = at::linalg_solve_triangular(system, target, /*upper=*/false, /*left=*/true,
-                                                   /*unitriangular=*/true);
-  at::Tensor out = (s.q * grown).matmul(state) + (s.q.matmul(key_t) * pair).matmul(written);
-  at::Tensor last = decayed.narrow(-1, decayed.size(-1) - 1, 1);
-  at::Tensor to_end = (last - decayed).exp().unsqueeze(-1);
-  at::Tensor next = state * last.exp().unsqueeze(-1) + (s.k * to_end).transpose(-1, -2).matmul(written);
-  return {out, next};
+// All tokens of one sequence, from a state of zeros: [1, V, L, ..] -> [L, V, W]. The corrections that a token writes depend on
+// those before it through a triangular system, which is solved for all chunks at once; what is left from chunk to chunk is
+// next = fixed state + added.
+at::Tensor AdvanceAll(const Steps& s) {
+  const int64_t length = s.q.size(2), chunk = std::min(kChunk, length), chunks = (length + chunk - 1) / chunk;
+  auto cut = [&](const at::Tensor& x) {  // [V, N, chunk, ..]: what pads the last chunk writes nothing
+    std::vector<int64_t> padding(static_cast<size_t>(2 * (x.dim() - 2)), 0);
+    padding.back() = chunks * chunk - length;
+    return at::constant_pad_nd(x, padding).squeeze(0).unflatten(1, {chunks, chunk});
+  };
+  at::Tensor q = cut(s.q), k = cut(s.k), v = cut(s.v), beta = cut(s.beta).unsqueeze(-1);
+  at::Tensor decayed = cut(s.log_decay).cumsum(-1);  // since the chunk began
+  at::Tensor later = at::ones({chunk, chunk}, q.options().dtype(at::kBool).requires_grad(false)).triu(1);
+  at::Tensor pair = (decayed.unsqueeze(-1) - decayed.unsqueeze(-2)).masked_fill(later, -INFINITY).exp();
+  at::Tensor key_t = k.transpose(-1, -2), k_beta = k * beta, grown = decayed.exp().unsqueeze(-1);
+  at::Tensor solved = at::linalg_solve_triangular(k_beta.matmul(key_t) * pair, at::cat({v * beta, k_beta * grown}, -1),
+                                                  /*upper=*/false, /*left=*/true, /*unitriangular=*/true);
+  at::Tensor written_of_zeros = solved.narrow(-1, 0, v.size(-1)), of_state = solved.narrow(-1, v.size(-1), k.size(-1));
+  at::Tensor last = decayed.narrow(-1, chunk - 1, 1);
+  at::Tensor to_end = (k * (last - decayed).exp().unsqueeze(-1)).transpose(-1, -2);
+  at::Tensor one = at::eye(k.size(-1), q.options().requires_grad(false));
+  at::Tensor fixed = one * last.exp().unsqueeze(-1) - to_end.matmul(of_state), added = to_end.matmul(written_of_zeros);
+  std::vector<at::Tensor> states = {at::zeros_like(added.select(1, 0))};
+  for (int64_t n = 0; n + 1 < chunks; ++n) states.push_back(at::baddbmm(added.select(1, n), fixed.select(1, n), states.back()));
+  at::Tensor state = at::stack(states, 1);  // before each chunk, [V, N, C, W]
+  at::Tensor written = written_of_zeros - of_state.matmul(state);
+  at::Tensor out = (q * grown).matmul(state) + (q.matmul(key_t) * pair).matmul(written);
+  return out.flatten(1, 2).narrow(1, 0, length).transpose(0, 1);
 }
 
 // One token of each row [R, V, ..].
@@ -87,19 +98,7 @@ at::Tensor RunSequence(const at::Tensor& mixed_LM, const at::Tensor& ba_L2V, con
                        const DeltaShape& s, const DeltaWeights& w) {
   const int64_t length = mixed_LM.size(0);
   at::Tensor window = at::constant_pad_nd(mixed_LM, {0, 0, s.taps - 1, 0}).unsqueeze(0);
-  Steps all = MakeSteps(Convolved(window, taps, length), ba_L2V.unsqueeze(0), s, w);
-  at::Tensor state = at::zeros({1, s.value_heads, s.key_dim, s.value_dim},
-                               mixed_LM.options().dtype(at::kFloat).requires_grad(false));
-  std::vector<at::Tensor> out;
-  for (int64_t begin = 0; begin < length; begin += kChunk) {
-    const int64_t n = std::min(kChunk, length - begin);
-    Result r = Advance({all.q.narrow(2, begin, n), all.k.narrow(2, begin, n), all.v.narrow(2, begin, n),
-                        all.beta.narrow(2, begin, n), all.log_decay.narrow(2, begin, n)},
-                       state);
-    out.push_back(r.out);
-    state = r.state;
-  }
-  return at::cat(out, 2).squeeze(0).transpose(0, 1);
+  return AdvanceAll(MakeSteps(Convolved(window, taps, length), ba_L2V.unsqueeze(0), s, w));
 }
 
 // The next token of `rows` sequences, given as their place among the packed tokens and their row of pages_BP.
