@@ -16,28 +16,19 @@ import signal
 import socket
 import struct
 import subprocess
-import sys
 import termios
 import time
 import unittest
 
 from folders import temporary_folder
+from stack import BIN, MODEL, ROOT, alive, environment
 
-BIN = pathlib.Path(sys.argv.pop(1)).resolve()
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 JOB = """name: digits
 model: {config: %s}
 data: {train: train.jsonl}
 grpo: {updates: 2}
 rewards: [{exact_match: {}}]
-""" % (ROOT / "configs/models/digits")
-
-
-def alive(pid):
-    try:
-        return pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+""" % MODEL
 
 
 class CommandLineTest(unittest.TestCase):
@@ -45,8 +36,7 @@ class CommandLineTest(unittest.TestCase):
         temporary = temporary_folder()
         self.addCleanup(temporary.cleanup)
         self.folder = pathlib.Path(temporary.name)
-        self.environment = dict(os.environ, REIN_HOME=str(self.folder / "home"), XDG_CONFIG_HOME=str(self.folder / "config"))
-        self.environment.pop("REIN_SERVER", None)
+        self.environment = environment(self.folder)
         (self.folder / "train.jsonl").write_text('{"prompt": "max(1,2,3)", "answer": "3"}\n')
         (self.folder / "job.yaml").write_text(JOB)
 
@@ -242,4 +232,4 @@ class CommandLineTest(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    unittest.main()
+    unittest.main(argv=["command_line_test.py"])

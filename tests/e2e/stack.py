@@ -54,8 +54,11 @@ class Stack:
         self.rein("up", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", *flags)
 
     def down(self):
+        pids = self.pids()
         self.rein("down")
         self.temporary.cleanup()
+        left = [pid for pid in pids if alive(pid)]
+        assert not left, f"still alive after rein down: {left}"
 
     def rein(self, *arguments, code=0):
         run = self.run(*arguments)
