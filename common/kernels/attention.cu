@@ -181,10 +181,9 @@ bool AttentionTakesWidths(int64_t head_dim, int64_t value_dim, const ScoreRule& 
 
 absl::Status AttendPrefill(const AttentionForward& run, int64_t longest, void* stream) {
   if (run.tokens == 0) return absl::OkStatus();
-  const int64_t value_dim = run.value_dim > 0 ? run.value_dim : run.head_dim;
-  if (!run.keys.fp8 && HopperPrefillTakes(run.head_dim, value_dim, run.rule)) return AttendPrefillHopper(run, longest, stream);
-  if (value_dim != run.head_dim) {
-    return absl::UnimplementedError(absl::StrCat("AttendPrefill: keys of ", run.head_dim, " and values of ", value_dim, " on this GPU"));
+  if (!run.keys.fp8 && HopperPrefillTakes(run.head_dim, run.value_dim, run.rule)) return AttendPrefillHopper(run, longest, stream);
+  if (run.value_dim != run.head_dim) {
+    return absl::UnimplementedError(absl::StrCat("AttendPrefill: keys of ", run.head_dim, " and values of ", run.value_dim, " on this GPU"));
   }
   return WithShape(run, [&](auto dim, auto ruled, auto fp8) {
     using L = PrefillLayout<dim.value>;

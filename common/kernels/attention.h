@@ -66,7 +66,7 @@ struct AttentionForward {
   float* lse = nullptr;                  // fp32 or null: log sum exp of scores and sink, natural
   int64_t lse_token_stride = 1, lse_head_stride = 0;
   int64_t tokens = 0, sequences = 0, heads = 0, kv_heads = 0, head_dim = 0;
-  int64_t value_dim = 0;  // of values and output, where it is not head_dim: see AttentionTakesWidths()
+  int64_t value_dim = 0;  // of values and output: head_dim, but where AttentionTakesWidths()
   float scale = 1;
   ScoreRule rule;
 };

@@ -247,7 +247,6 @@ struct CudaAttention : public Function<CudaAttention> {
     }
     at::Tensor out = at::empty({q.size(0), q.size(1), v.size(2)}, q.options());
     kernels::AttentionForward run = Shape(q, out, view, k.size(1), rule);
-    run.value_dim = v.size(2);
     run.keys.key = k.const_data_ptr();
     run.keys.value = v.const_data_ptr();
     run.keys.key_stride = k.stride(0);
@@ -291,6 +290,7 @@ struct CudaAttention : public Function<CudaAttention> {
     run.heads = q_THC.size(1);
     run.kv_heads = kv_heads;
     run.head_dim = q_THC.size(2);
+    run.value_dim = out.size(2);
     run.scale = static_cast<float>(rule.scale);
     run.rule = Rule(rule);
     return run;
