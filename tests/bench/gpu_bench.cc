@@ -10,8 +10,10 @@
 //   rein-gpu-bench families [NAME...]                         each family (or those named) trained at one 1B-like shape
 //   rein-gpu-bench kernels
 //
-// REIN_EXACT=0: equal bits are not kept (model.exact: false). REIN_KV_FP8=1: keys and values in fp8 (model.kv_cache: fp8). REIN_EAGER=1: no captured graphs. REIN_ONCE=1: generation is not run a second time. REIN_MICROBATCH_TOKENS=N, REIN_RECOMPUTE=1, REIN_COPY_PROMPTS=1 (a prompt for each
-// sibling): of training.
+// REIN_EXACT=0: equal bits are not kept (model.exact: false). REIN_KV_FP8=1: keys and values in fp8 (model.kv_cache: fp8).
+// REIN_EAGER=1: no captured graphs. REIN_ONCE=1: generation is not run a second time. REIN_MICROBATCH_TOKENS=N,
+// REIN_RECOMPUTE=1, REIN_COPY_PROMPTS=1 (a prompt for each sibling): of training. REIN_KERNELS=N: what takes the time,
+// kernel by kernel (kernel_times.h).
 
 #include <ATen/ATen.h>
 #include <ATen/DeviceAccelerator.h>
@@ -29,6 +31,7 @@
 #include "rollout/engine/decoder_step_model.h"
 #include "rollout/engine/engine_core.h"
 #include "tests/bench/gpu_bench.h"
+#include "tests/bench/kernel_times.h"
 #include "tests/gpu/weight_receiver_process.h"
 #include "trainer/algorithms/policy_gradient.h"
 
@@ -74,11 +77,13 @@ json TimeUpdates(RandomPolicy& policy, const std::vector<trainer::TrainingSequen
   double best = 1e30, total = 0, tokens = 0;
   for (const trainer::TrainingSequence& s : batch) tokens += static_cast<double>(s.token_ids.size());
   for (int i = 0; i < updates + 1; ++i) {
+    if (i == FirstRecorded()) BeginKernelTimes();
     const auto begin = steady_clock::now();
     auto result = policy.trainer().Update(batch);
     if (!result.ok()) Die(std::string(result.status().message()));
     Wait();
     const double seconds = Seconds(begin);
+    if (i == FirstRecorded()) EndKernelTimes();
     if (i == 0) continue;
     best = std::min(best, seconds);
     total += seconds;
@@ -191,6 +196,8 @@ class TimedModel final : public rollout::StepModel {
   rollout::StepModel& model_;
 };
 
+constexpr int kRecordedSteps = 16;
+
 // Generator and trainer on one GPU; the generator's pages get `kv_tokens`, or most of what is free.
 struct Generator {
   Generator(RandomPolicy& policy, uint64_t kv_tokens) : policy(policy) {
@@ -223,7 +230,9 @@ struct Generator {
       core.Add(*request);
     }
     const auto begin = steady_clock::now();
-    while (core.has_work()) {
+    for (int step = 0; core.has_work(); ++step) {
+      if (step == FirstRecorded()) BeginKernelTimes();
+      if (step == FirstRecorded() + kRecordedSteps) EndKernelTimes();
       auto progress = core.Step();
       if (!progress.ok()) Die(std::string(progress.status().message()));
       if (first_step == steady_clock::time_point()) first_step = steady_clock::now();
