@@ -39,12 +39,16 @@ struct DecodeItem {
   int32_t sequence, chunk, siblings;
 };
 
+struct DecodeCounts {
+  int32_t whole, partial;  // items of whole chunks, and of the last chunks of sequences
+  int32_t taken;           // by warps that were done with their first one; 0 between launches
+};
+
 // The items of a step, and what the chunks leave: sums for each chunk of each sequence.
 struct DecodeScratch {
-  int32_t* items;        // how many
-  int32_t* taken;        // by warps that were done with their first one; 0 between launches
+  DecodeCounts* counts;
   int32_t* first_chunk;  // [B + 1]: where each sequence's sums begin
-  DecodeItem* item;      // [most_chunks]
+  DecodeItem* item;      // [most_chunks]: whole chunks from the front, the others from the back
   float* max;            // [most_chunks, H]
   float* sum;            // [most_chunks, H]
   float* out;            // [most_chunks, H, C]
@@ -53,9 +57,8 @@ struct DecodeScratch {
 DecodeScratch Cut(void* scratch, int64_t most_chunks, int64_t sequences, int64_t heads) {
   auto aligned = [](int64_t n) { return (n + 63) / 64 * 64; };
   DecodeScratch cut;
-  cut.items = static_cast<int32_t*>(scratch);
-  cut.taken = cut.items + 1;
-  cut.first_chunk = cut.items + aligned(2);
+  cut.counts = static_cast<DecodeCounts*>(scratch);
+  cut.first_chunk = static_cast<int32_t*>(scratch) + aligned(sizeof(DecodeCounts) / sizeof(int32_t));
   cut.item = reinterpret_cast<DecodeItem*>(cut.first_chunk + aligned(sequences + 1));
   cut.max = reinterpret_cast<float*>(cut.item + aligned(most_chunks));
   cut.sum = cut.max + aligned(most_chunks * heads);
@@ -68,15 +71,27 @@ DecodeScratch Cut(void* scratch, int64_t most_chunks, int64_t sequences, int64_t
 constexpr int kListThreads = 512;
 constexpr int kMostSharers = 64;  // of a chunk, about
 
+// Turns `own` of each thread into the sum up to and with it.
+__device__ void AddUp(int (&sums)[kListThreads], int own) {
+  sums[threadIdx.x] = own;
+  __syncthreads();
+  for (int offset = 1; offset < kListThreads; offset *= 2) {
+    const int add = static_cast<int>(threadIdx.x) >= offset ? sums[threadIdx.x - offset] : 0;
+    __syncthreads();
+    sums[threadIdx.x] += add;
+    __syncthreads();
+  }
+}
+
 __global__ void ListItemsKernel(DecodePlan plan, DecodeScratch s) {
-  __shared__ int chunks_to[kListThreads], items_to[kListThreads];  // sums up to and with this sequence
+  __shared__ int chunks_to[kListThreads], whole_to[kListThreads], partial_to[kListThreads];  // with this sequence
   __shared__ int shared_of[kListThreads];
   const int own = threadIdx.x, sequences = static_cast<int>(plan.sequences);
   const int most_siblings = MostSiblings(plan.heads, plan.kv_heads);
   const int set = kMostSharers / most_siblings * most_siblings;
   const int set_end = min((own / set + 1) * set, kListThreads);
   const int most_chunks = static_cast<int>(plan.most_chunks);
-  int chunks_before = 0, items_before = 0;
+  int chunks_before = 0, whole_before = 0, partial_before = 0;
   for (int first = 0; first < sequences; first += kListThreads) {
     const int b = first + own;
     const int context = b < sequences ? plan.context[b] : 0;
@@ -86,47 +101,41 @@ __global__ void ListItemsKernel(DecodePlan plan, DecodeScratch s) {
     if (plan.shared != nullptr && b < sequences && own % set != 0) {
       shared = min(plan.shared[b], min(context, plan.context[b - 1])) / kKeyChunk;
     }
-    chunks_to[own] = chunks;
-    __syncthreads();
-    for (int offset = 1; offset < kListThreads; offset *= 2) {
-      const int add = own >= offset ? chunks_to[own - offset] : 0;
-      __syncthreads();
-      chunks_to[own] += add;
-      __syncthreads();
-    }
+    AddUp(chunks_to, chunks);
     const int end = min(chunks_before + chunks_to[own], most_chunks);
     const int begin = min(chunks_before + chunks_to[own] - chunks, most_chunks);
+    const int partial = end - begin == chunks && context % kKeyChunk != 0;
     shared_of[own] = shared = min(shared, end - begin);
     __syncthreads();
-    // Calls body(chunk, first sibling, siblings) for each item that begins with a chunk of this sequence's own.
-    auto for_items = [&](auto body) {
-      for (int chunk = shared; chunk < end - begin; ++chunk) {
+    // Calls body(chunk, first sibling, siblings) for each item of a whole chunk of this sequence's own.
+    auto for_whole = [&](auto body) {
+      for (int chunk = shared; chunk < end - begin - partial; ++chunk) {
         int siblings = 1;
         while (own + siblings < set_end && shared_of[own + siblings] > chunk) ++siblings;
         for (int s = 0; s < siblings; s += most_siblings) body(chunk, s, min(siblings - s, most_siblings));
       }
     };
-    int items = 0;
-    for_items([&](int, int, int) { ++items; });
-    items_to[own] = items;
-    __syncthreads();
-    for (int offset = 1; offset < kListThreads; offset *= 2) {
-      const int add = own >= offset ? items_to[own - offset] : 0;
-      __syncthreads();
-      items_to[own] += add;
-      __syncthreads();
-    }
-    const int items_end = items_before + items_to[own];
+    int whole = 0;
+    for_whole([&](int, int, int) { ++whole; });
+    AddUp(whole_to, whole);
+    AddUp(partial_to, partial);
     if (b < sequences) {
       s.first_chunk[b] = begin;
-      if (b == sequences - 1) s.first_chunk[sequences] = end, *s.items = items_end, *s.taken = 0;
-      int item = items_end - items;
-      for_items([&](int chunk, int first_sibling, int siblings) { s.item[item++] = {b + first_sibling, chunk, siblings}; });
+      int at = whole_before + whole_to[own] - whole;
+      for_whole([&](int chunk, int first_sibling, int siblings) { s.item[at++] = {b + first_sibling, chunk, siblings}; });
+      // Short ones come last, so that warps end at about one time.
+      if (partial != 0) s.item[most_chunks - partial_before - partial_to[own]] = {b, chunks - 1, 1};
+      if (b == sequences - 1) {
+        s.first_chunk[sequences] = end;
+        *s.counts = {whole_before + whole_to[own], partial_before + partial_to[own], 0};
+      }
     }
     chunks_before += chunks_to[kListThreads - 1];
-    items_before += items_to[kListThreads - 1];
+    whole_before += whole_to[kListThreads - 1];
+    partial_before += partial_to[kListThreads - 1];
     __syncthreads();
   }
+  __threadfence();  // what attends may read it before it awaits the kernel before itself
 }
 
 // Per warp: a ring of tiles of keys and of values as they are in memory; of fp8 also one in bf16, of keys, then of values.
@@ -144,26 +153,32 @@ struct DecodeLayout {
 
 template <int kDim, bool kRuled, bool kFp8>
 __global__ void __launch_bounds__(32 * DecodeLayout<kDim, kFp8>::kWarps)
-    AttendDecodeKernel(AttentionForward r, DecodeScratch s) {
+    AttendDecodeKernel(AttentionForward r, DecodeScratch s, int64_t most_chunks) {
   using L = DecodeLayout<kDim, kFp8>;
   using Element = typename L::Element;
   extern __shared__ __align__(16) bf16 shared[];
-  AwaitLast();
-  LetNextBegin();
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   auto* ring = reinterpret_cast<Element*>(reinterpret_cast<uint8_t*>(shared) + warp * L::kWarpBytes);
   const int group = static_cast<int>(r.heads / r.kv_heads);
   const int parts = (group + kDecodeRows - 1) / kDecodeRows, part_rows = min(group, kDecodeRows);  // of a group
   const int units = static_cast<int>(r.kv_heads) * parts;
-  const int items = *s.items * units;
+  const int whole = s.counts->whole, items = (whole + s.counts->partial) * units;
   const ScoreTerms terms(r.rule, r.scale);
+  // What was there before the kernel before this one, whatever is listed and every key but the newest, is not waited for.
+  bool awaited = false;
+  auto await_last = [&] {
+    if (awaited) return;
+    AwaitLast();
+    LetNextBegin();
+    awaited = true;
+  };
   // Few items are spread over many processors; after its first one a warp takes what is next.
   const int warps = static_cast<int>(gridDim.x * blockDim.x / 32);
   int next = 0;
   for (int item = warp * gridDim.x + blockIdx.x; item < items; item = warps + __shfl_sync(~0u, next, 0)) {
-    if (lane == 0) next = atomicAdd(s.taken, 1);
-    const int kv_head = item % units / parts, part = item % parts;
-    const auto [b, chunk_index, siblings] = s.item[item / units];
+    const int unit = item % units, kv_head = unit / parts, part = unit % parts, listed = item / units;
+    const DecodeItem of_list = s.item[listed < whole ? listed : static_cast<int>(most_chunks) - 1 - (listed - whole)];
+    const auto [b, chunk_index, siblings] = of_list;
     const int context = r.context[b], first_key = chunk_index * kKeyChunk;
     const int tiles = (min(context - first_key, kKeyChunk) + kKeyTile - 1) / kKeyTile;
     int first_tile = 0;
@@ -171,7 +186,11 @@ __global__ void __launch_bounds__(32 * DecodeLayout<kDim, kFp8>::kWarps)
       int shortest = context;
       for (int n = 1; n < siblings; ++n) shortest = min(shortest, r.context[b + n]);
       first_tile = max(0, shortest - r.rule.window - first_key) / kKeyTile;
-      if (first_tile >= tiles) continue;
+      if (first_tile >= tiles) {
+        await_last();
+        if (lane == 0) next = atomicAdd(&s.counts->taken, 1);
+        continue;
+      }
     }
     const KeyRows rows{r.keys, b, context};
     // Lane g knows where group g of the chunk lies.
@@ -192,6 +211,14 @@ __global__ void __launch_bounds__(32 * DecodeLayout<kDim, kFp8>::kWarps)
       }
       CommitCopies();
     };
+    // A chunk's first tile is old, but in the chunk that ends a sequence.
+    const bool old = first_key + (first_tile + 1) * kKeyTile < context && !kRuled;
+    __syncwarp();
+    if (!old) await_last();
+    fetch(2 * first_tile);
+    fetch(2 * first_tile + 1);
+    await_last();
+    if (lane == 0) next = atomicAdd(&s.counts->taken, 1);
     // Rows are the query heads of the first sequence, of the second, ...
     uint32_t q_fragment[kDim / 16][4];
     int sequence[2], head[2];
@@ -223,9 +250,6 @@ __global__ void __launch_bounds__(32 * DecodeLayout<kDim, kFp8>::kWarps)
         q_fragment[k][i] = live[i % 2] ? *reinterpret_cast<const uint32_t*>(at) : 0;
       }
     }
-    __syncwarp();
-    fetch(2 * first_tile);
-    fetch(2 * first_tile + 1);
     ChunkState<kDim> chunk;
     chunk.Reset();
     for (int tile = first_tile; tile < tiles; ++tile) {
@@ -274,6 +298,7 @@ __global__ void __launch_bounds__(32 * DecodeLayout<kDim, kFp8>::kWarps)
       }
     }
   }
+  await_last();
 }
 
 // One warp adds the chunks of one head of one sequence.
@@ -282,7 +307,7 @@ __global__ void AddChunksKernel(AttentionForward r, DecodeScratch s) {
   const int64_t unit = blockIdx.x * 4 + threadIdx.x / 32;
   AwaitLast();
   LetNextBegin();
-  if (blockIdx.x == 0 && threadIdx.x == 0) *s.taken = 0;
+  if (blockIdx.x == 0 && threadIdx.x == 0) s.counts->taken = 0;
   if (unit >= r.sequences * r.heads) return;
   const int64_t b = unit / r.heads, head = unit % r.heads;
   const int lane = threadIdx.x % 32;
@@ -348,7 +373,7 @@ absl::Status AttendDecode(const AttentionForward& run, int64_t most_chunks, void
     const int64_t parts = (run.heads / run.kv_heads + kDecodeRows - 1) / kDecodeRows;
     const auto blocks = static_cast<unsigned>(std::min<int64_t>(
         most_chunks * run.kv_heads * parts, static_cast<int64_t>(processors) * std::max(resident, 1)));
-    LaunchOverlapping(kernel, dim3(blocks), 32 * warps, bytes, stream, run, cut);
+    LaunchOverlapping(kernel, dim3(blocks), 32 * warps, bytes, stream, run, cut, most_chunks);
     const auto heads = static_cast<unsigned>((run.sequences * run.heads + 3) / 4);
     LaunchOverlapping(AddChunksKernel<dim.value>, dim3(heads), 128, 0, stream, run, cut);
     return LaunchStatus("AttendDecode");

@@ -15,7 +15,7 @@ constexpr int kTilesPerChunk = kKeyChunk / kKeyTile;
 constexpr int kGroupThreads = 128;       // of one warpgroup
 constexpr int kGroups = kQueryTile / 64;  // that compute, 64 queries each; one more warpgroup copies
 constexpr int kThreads = (kGroups + 1) * kGroupThreads;
-constexpr int kStages = 4;
+constexpr unsigned kStages = 4;
 // Registers of a thread that copies, and of one that computes: 65,536 in all.
 constexpr int kCopyRegisters = 24, kComputeRegisters = 240;
 
@@ -32,6 +32,15 @@ __device__ uint64_t Descriptor(const bf16* address, int block_stride_bytes) {
   d |= static_cast<uint64_t>(block_stride_bytes >> 4) << 16;
   d |= static_cast<uint64_t>(1024 >> 4) << 32;  // eight rows
   d |= uint64_t{1} << 62;                       // 128-byte swizzle
+  return d;
+}
+
+// The descriptor of what lies so many bytes, a multiple of 16, behind a matrix.
+__device__ uint64_t Behind(uint64_t descriptor, int bytes) {
+  uint64_t d;
+  asm("{\n.reg .b32 low, high;\nmov.b64 {low, high}, %1;\nadd.u32 low, low, %2;\nmov.b64 %0, {low, high};\n}\n"
+      : "=l"(d)
+      : "l"(descriptor), "r"(bytes >> 4));
   return d;
 }
 
@@ -228,17 +237,19 @@ struct Attender {
   }
 
   __device__ void StartScores(const bf16* own_query, const bf16* key) {
+    const uint64_t of_query = Descriptor(own_query, 0), of_key = Descriptor(key, 0);
     Pin(score);
     Fence();
 #pragma unroll
     for (int k = 0; k < kDim / 16; ++k) {
-      const int column = k / 4 * 64 * 64 + k % 4 * 16;
-      MultiplyScores(score, Descriptor(own_query + column, 0), Descriptor(key + column, 0), k > 0);
+      const int bytes = 2 * (k / 4 * 64 * 64 + k % 4 * 16);
+      MultiplyScores(score, Behind(of_query, bytes), Behind(of_key, bytes), k > 0);
     }
     Commit();
   }
   // The first tile of a chunk begins the chunk's sums anew.
   __device__ void StartValues(int tile, const bf16* value) {
+    const uint64_t of_value = Descriptor(value, kKeyTile * 128);
     Pin(p);
     Pin(chunk_out);
     Fence();
@@ -246,8 +257,7 @@ struct Attender {
     for (int k = 0; k < 4; ++k) {
 #pragma unroll
       for (int n = 0; n < kBlocks; ++n) {
-        MultiplyValues(chunk_out[n], p[k],
-                       Descriptor(value + n * kKeyTile * 64 + k * 16 * 64, kKeyTile * 128),
+        MultiplyValues(chunk_out[n], p[k], Behind(of_value, 2 * (n * kKeyTile * 64 + k * 16 * 64)),
                        k > 0 || (tile % kTilesPerChunk > 0 && tile > work.first_tile));
       }
     }
@@ -257,7 +267,6 @@ struct Attender {
   // Turns scores into weights and says by what the sums so far are to be multiplied.
   __device__ void Softmax(int tile, bool boundary, float scale_log2, float (&rescale)[2]) {
     const int lane = threadIdx.x % 32;
-    float highest[2] = {-INFINITY, -INFINITY};
     if (boundary) {
 #pragma unroll
       for (int n = 0; n < 8; ++n) {
@@ -269,18 +278,26 @@ struct Attender {
         }
       }
     }
+    // Both rows, and both halves of each, side by side: what follows waits for it.
+    float highest[4];
 #pragma unroll
-    for (int n = 0; n < 8; ++n) {
+    for (int i = 0; i < 4; ++i) {
+      highest[i] = score[0][i];
 #pragma unroll
-      for (int i = 0; i < 4; ++i) highest[i / 2] = fmaxf(highest[i / 2], score[n][i]);
+      for (int n = 1; n < 8; ++n) highest[i] = fmaxf(highest[i], score[n][i]);
     }
-    float shift[2];
+    float high[2], shift[2];
+#pragma unroll
+    for (int i = 0; i < 2; ++i) high[i] = fmaxf(highest[2 * i], highest[2 * i + 1]);
+#pragma unroll
+    for (int distance = 1; distance <= 2; distance *= 2) {
+#pragma unroll
+      for (int i = 0; i < 2; ++i) high[i] = fmaxf(high[i], __shfl_xor_sync(~0u, high[i], distance));
+    }
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      highest[i] = fmaxf(highest[i], __shfl_xor_sync(~0u, highest[i], 1));
-      highest[i] = fmaxf(highest[i], __shfl_xor_sync(~0u, highest[i], 2));
-      const float max = fmaxf(chunk_max[i], ceilf(__fmul_rn(highest[i], scale_log2)));
-      rescale[i] = chunk_max[i] == max ? 1.0f : PowerOfTwo(chunk_max[i] - max);
+      const float max = fmaxf(chunk_max[i], ceilf(__fmul_rn(high[i], scale_log2)));
+      rescale[i] = PowerOfTwo(chunk_max[i] - max);
       shift[i] = max == -INFINITY ? 0.0f : -max;
       chunk_max[i] = max;
       chunk_sum[i] = __fmul_rn(chunk_sum[i], rescale[i]);
@@ -330,9 +347,9 @@ struct Attender {
     static_assert(kKeyTile == 64 && kGroups == 2 && kStages > 1);
     const int all = work.AllTiles(), own = first < work.queries ? work.Tiles(first + 64) : all;
     const int begin = kRuled ? work.first_tile : 0;  // of both: a tile that one of them does not see adds nothing
-    auto stage = [&](int tile) { return (tile - begin) % kStages; };
+    auto stage = [&](int tile) { return static_cast<unsigned>(tile - begin) % kStages; };
     auto key = [&](int tile) { return stages + stage(tile) * L::kStage; };
-    auto parity = [&](int tile) { return (tile - begin) / kStages % 2; };
+    auto parity = [&](int tile) { return static_cast<int>(static_cast<unsigned>(tile - begin) / kStages % 2); };
     auto release = [&](int tile) {
       if (threadIdx.x % kGroupThreads == 0) barriers.empty[stage(tile)].Arrive();
     };

@@ -14,9 +14,10 @@ namespace rein::kernels {
 template <int kDim>
 inline constexpr int kTileStride = kDim + 8;
 
-// 2^n, for n <= 0; 0 below the normal numbers.
+// 2^n, for whole n <= 0; 0 below the normal numbers, and of NaN.
 __device__ inline float PowerOfTwo(float n) {
-  return n < -126.0f ? 0.0f : __int_as_float((static_cast<int>(n) + 127) << 23);
+  constexpr float kWholeInLowBits = 12582912.0f;  // 1.5 2^23: what is added stands in the last bits
+  return __int_as_float(__float_as_int(fmaxf(n, -127.0f) + (kWholeInLowBits + 127.0f)) << 23);
 }
 
 __device__ inline float PowerOfTwoOf(float x) {
