@@ -39,6 +39,7 @@ struct KeyValues {
   const void* value = nullptr;  // as the keys
   bool fp8 = false;             // e4m3, whose numbers are bf16 too: the same bits come out as of those in bf16
   int64_t key_stride = 0, value_stride = 0;
+  int64_t tokens = 0;  // in memory, where there are no pages; 0: not told, which is slower
   const int32_t* pages = nullptr;  // [B, pages_per_sequence], or null: sequence b begins at token begin[b]
   const int32_t* begin = nullptr;  // [B]
   int32_t pages_per_sequence = 0;

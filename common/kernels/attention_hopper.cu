@@ -1,7 +1,7 @@
 #include "common/kernels/attention_hopper.h"
 
 #include "common/kernels/attention_tile.cuh"
-#include "common/kernels/barrier.cuh"
+#include "common/kernels/copy_engine.cuh"
 #include "common/kernels/hopper.h"
 #include "common/kernels/launch_status.h"
 
@@ -15,14 +15,13 @@ constexpr int kTilesPerChunk = kKeyChunk / kKeyTile;
 constexpr int kGroupThreads = 128;       // of one warpgroup
 constexpr int kGroups = kQueryTile / 64;  // that compute, 64 queries each; one more warpgroup copies
 constexpr int kThreads = (kGroups + 1) * kGroupThreads;
-constexpr unsigned kStages = 4;
+constexpr int kStages = 4;
 // Registers of a thread that copies, and of one that computes: 65,536 in all.
 constexpr int kCopyRegisters = 24, kComputeRegisters = 240;
 
-// Shared memory holds matrices in blocks of 64 columns: rows of 128 bytes, whose eight 16-byte pieces are
-// exchanged by the row's number (the 128-byte swizzle that wgmma reads).
+// Where shared memory has an element of a matrix of so many rows.
 __device__ int Swizzled(int rows, int row, int column) {
-  return column / 64 * rows * 64 + row * 64 + ((column % 64 / 8) ^ (row % 8)) * 8 + column % 8;
+  return column / kBlockColumns * rows * kBlockColumns + SwizzledPiece(row, column % kBlockColumns) + column % 8;
 }
 
 // The matrix descriptor of a block that begins at `address`; `block_stride` is the distance of blocks of 64
@@ -151,7 +150,31 @@ __device__ void CopyRows(const KeyRows& rows, int tile, int live, const bf16* so
   CommitCopies();
 }
 
-// The copying warpgroup: keys and values of one tile after another into the stages.
+// Where the keys and values of all sequences are, for the copy engine.
+struct KeyMaps {
+  CUtensorMap key, value;
+};
+
+// The copying warpgroup: keys and values of one tile after another into the stages. By the copy engine, where they lie side
+// by side: what follows a sequence's last key is of the next one, which no query of this sees.
+template <int kDim, int kValueDim>
+__device__ void FetchTiles(const KeyMaps& maps, const AttentionForward& r, const Work& work, bf16* stages, Barriers& barriers) {
+  using L = Layout<kDim, kValueDim>;
+  if (threadIdx.x % kGroupThreads != 0) return;
+  const int tiles = work.AllTiles() - work.first_tile;
+  const int first_key = r.keys.begin[work.sequence] + work.first_tile * kKeyTile, kv_head = static_cast<int>(work.kv_head);
+  for (int tile = 0; tile < tiles; ++tile) {
+    const int stage = tile % kStages;
+    if (tile >= kStages) barriers.empty[stage].Wait((tile / kStages - 1) % 2);
+    bf16* to = stages + stage * L::kStage;
+    barriers.key_full[stage].Expect(2 * L::kKeys);
+    FetchBlocks(maps.key, kv_head * (kDim / kBlockColumns), first_key + tile * kKeyTile, to, barriers.key_full[stage]);
+    barriers.value_full[stage].Expect(2 * L::kValues);
+    FetchBlocks(maps.value, kv_head * (kValueDim / kBlockColumns), first_key + tile * kKeyTile, to + L::kKeys, barriers.value_full[stage]);
+  }
+}
+
+// The same by threads, from pages.
 template <int kDim, int kValueDim>
 __device__ void CopyTiles(const AttentionForward& r, const Work& work, bf16* stages, Barriers& barriers) {
   using L = Layout<kDim, kValueDim>;
@@ -347,9 +370,9 @@ struct Attender {
     static_assert(kKeyTile == 64 && kGroups == 2 && kStages > 1);
     const int all = work.AllTiles(), own = first < work.queries ? work.Tiles(first + 64) : all;
     const int begin = kRuled ? work.first_tile : 0;  // of both: a tile that one of them does not see adds nothing
-    auto stage = [&](int tile) { return static_cast<unsigned>(tile - begin) % kStages; };
+    auto stage = [&](int tile) { return static_cast<unsigned>(tile - begin) % unsigned{kStages}; };
     auto key = [&](int tile) { return stages + stage(tile) * L::kStage; };
-    auto parity = [&](int tile) { return static_cast<int>(static_cast<unsigned>(tile - begin) / kStages % 2); };
+    auto parity = [&](int tile) { return static_cast<int>(static_cast<unsigned>(tile - begin) / unsigned{kStages} % 2); };
     auto release = [&](int tile) {
       if (threadIdx.x % kGroupThreads == 0) barriers.empty[stage(tile)].Arrive();
     };
@@ -378,6 +401,7 @@ struct Attender {
         for (int i = 0; i < 2; ++i) chunk_max[i] = -INFINITY, chunk_sum[i] = 0;
       }
       Softmax(tile, boundary(tile), scale_log2, rescale);
+      Pin(score);  // the wait is not to begin before this
       WaitForProducts<0>();  // the values
       Pin(chunk_out);
       Pin(p);
@@ -416,7 +440,8 @@ struct Attender {
 };
 
 template <int kDim, int kValueDim, bool kRuled>
-__global__ void __launch_bounds__(kThreads, 1) AttendPrefillHopperKernel(AttentionForward r) {
+__global__ void __launch_bounds__(kThreads, 1)
+    AttendPrefillHopperKernel(AttentionForward r, const __grid_constant__ KeyMaps maps, bool by_engine) {
   using L = Layout<kDim, kValueDim>;
   extern __shared__ bf16 unaligned[];
   __shared__ Barriers barriers;
@@ -434,11 +459,12 @@ __global__ void __launch_bounds__(kThreads, 1) AttendPrefillHopperKernel(Attenti
   }
   CommitCopies();
   if (threadIdx.x < kStages) {
-    barriers.key_full[threadIdx.x].Init(kGroupThreads);
-    barriers.value_full[threadIdx.x].Init(kGroupThreads);
+    barriers.key_full[threadIdx.x].Init(by_engine ? 1 : kGroupThreads);
+    barriers.value_full[threadIdx.x].Init(by_engine ? 1 : kGroupThreads);
     barriers.empty[threadIdx.x].Init(kGroups);
   }
   WaitForCopies<0>();
+  asm volatile("fence.mbarrier_init.release.cluster;\n" ::: "memory");
   asm volatile("fence.proxy.async.shared::cta;\n" ::: "memory");
   __syncthreads();
   bf16* stages = shared + L::kQuery;
@@ -446,7 +472,11 @@ __global__ void __launch_bounds__(kThreads, 1) AttendPrefillHopperKernel(Attenti
   const int group = __shfl_sync(~0u, threadIdx.x / kGroupThreads, 0);
   if (group == kGroups) {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;\n" ::"n"(kCopyRegisters));
-    CopyTiles<kDim, kValueDim>(r, work, stages, barriers);
+    if (by_engine) {
+      FetchTiles<kDim, kValueDim>(maps, r, work, stages, barriers);
+    } else {
+      CopyTiles<kDim, kValueDim>(r, work, stages, barriers);
+    }
   } else {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;\n" ::"n"(kComputeRegisters));
     Attender<kDim, kValueDim, kRuled> attender{r, work};
@@ -458,10 +488,21 @@ template <int kDim, int kValueDim>
 absl::Status Launch(const AttentionForward& run, int64_t longest, void* stream) {
   auto* kernel = run.rule.plain() ? AttendPrefillHopperKernel<kDim, kValueDim, false> : AttendPrefillHopperKernel<kDim, kValueDim, true>;
   constexpr int kBytes = Layout<kDim, kValueDim>::kBytes;
+  KeyMaps maps{};
+  const bool by_engine = run.keys.pages == nullptr && run.keys.tokens > 0;
+  if (by_engine) {
+    auto describe = [&](const void* matrix, int64_t dim, int64_t stride, CUtensorMap* map) {
+      return DescribeMatrix(matrix, run.keys.tokens, run.kv_heads * dim, stride, kKeyTile, static_cast<int>(dim / kBlockColumns), map);
+    };
+    const absl::Status of_key = describe(run.keys.key, kDim, run.keys.key_stride, &maps.key);
+    if (!of_key.ok()) return of_key;
+    const absl::Status of_value = describe(run.keys.value, kValueDim, run.keys.value_stride, &maps.value);
+    if (!of_value.ok()) return of_value;
+  }
   cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
   const dim3 grid(static_cast<unsigned>((longest + kQueryTile - 1) / kQueryTile),
                   static_cast<unsigned>(run.heads), static_cast<unsigned>(run.sequences));
-  kernel<<<grid, kThreads, kBytes, static_cast<cudaStream_t>(stream)>>>(run);
+  kernel<<<grid, kThreads, kBytes, static_cast<cudaStream_t>(stream)>>>(run, maps, by_engine);
   return LaunchStatus("AttendPrefill");
 }
 

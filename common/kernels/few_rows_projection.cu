@@ -1,12 +1,11 @@
 #include "common/kernels/few_rows_projection.h"
 
-#include <cuda.h>
 #include <cuda_runtime.h>
 
 #include <algorithm>
 
-#include "common/kernels/barrier.cuh"
 #include "common/kernels/bf16_vector.cuh"
+#include "common/kernels/copy_engine.cuh"
 #include "common/kernels/hopper.h"
 #include "common/kernels/launch_overlap.cuh"
 #include "common/kernels/launch_status.h"
@@ -16,14 +15,13 @@ namespace rein::kernels {
 namespace {
 
 constexpr int64_t kMostRows = 256;
-constexpr int kWide = 64;  // of matrices in shared memory: rows of 128 bytes, whose 16-byte pieces are exchanged by the row's number
 
 // A block: kColumns columns of y, sixteen for each warp that computes, by kRows rows. One more warp fetches.
 template <int kColumns, int kRows>
 struct Layout {
   static constexpr int kWarps = kColumns / 16, kComputing = 32 * kWarps, kThreads = kComputing + 32;
   static constexpr int kInner = kRows > 32 ? 128 : 256;  // of a stage, in kMatrices of x and of the weights
-  static constexpr int kMatrices = kInner / kWide;
+  static constexpr int kMatrices = kInner / kBlockColumns;
   static constexpr int kWeight = kColumns * kInner, kX = kRows * kInner;  // elements
   static constexpr int kStage = kWeight + kX;
   // All that one block finds room for where blocks are small; of large ones two run on a processor.
@@ -32,16 +30,6 @@ struct Layout {
   static constexpr int kOutStride = kColumns + 8;             // of y, on its way out
   static_assert(kRows * kOutStride <= kStages * kStage);
 };
-
-// Rows from `row` on of the matrices of kWide columns from the one of number `first` on, one behind the other. The barrier
-// counts the bytes.
-__device__ void FetchMatrices(const CUtensorMap& matrix, int first, int row, bf16* to, Barrier& barrier) {
-  asm volatile(
-      "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5}], [%2];\n" ::"r"(
-          SharedAddress(to)),
-      "l"(&matrix), "r"(SharedAddress(&barrier.state)), "r"(0), "r"(row), "r"(first)
-      : "memory");
-}
 
 template <int kColumns, int kRows>
 struct Ring {
@@ -57,7 +45,7 @@ struct Ring {
   __device__ static int Parity(int stage) { return stage / L::kStages % 2; }
 };
 
-// One thread. Each instruction of the copy engine takes it a tenth of a microsecond, whatever the size: so few of them.
+// One thread.
 template <int kColumns, int kRows>
 __device__ void FetchStages(const CUtensorMap& weight, const CUtensorMap& x, int stages, const Ring<kColumns, kRows>& ring) {
   using L = Layout<kColumns, kRows>;
@@ -65,13 +53,12 @@ __device__ void FetchStages(const CUtensorMap& weight, const CUtensorMap& x, int
   for (int stage = 0; stage < stages; ++stage) {
     if (stage >= L::kStages) ring.Empty(stage).Wait(ring.Parity(stage) ^ 1);
     ring.Full(stage).Expect(2 * L::kStage);
-    FetchMatrices(weight, stage * L::kMatrices, static_cast<int>(blockIdx.x) * kColumns, ring.Weight(stage), ring.Full(stage));
-    FetchMatrices(x, stage * L::kMatrices, static_cast<int>(blockIdx.y) * kRows, ring.X(stage), ring.Full(stage));
+    FetchBlocks(weight, stage * L::kMatrices, static_cast<int>(blockIdx.x) * kColumns, ring.Weight(stage), ring.Full(stage));
+    FetchBlocks(x, stage * L::kMatrices, static_cast<int>(blockIdx.y) * kRows, ring.X(stage), ring.Full(stage));
   }
 }
 
-// Where a row of a matrix of kWide columns has eight of them, from a multiple of eight on.
-__device__ const bf16* Piece(const bf16* matrix, int row, int column) { return matrix + row * kWide + ((column / 8) ^ (row % 8)) * 8; }
+__device__ const bf16* Piece(const bf16* block, int row, int column) { return block + SwizzledPiece(row, column); }
 
 // What a warp multiplies at a time: 32 of the inner dimension of its 16 columns and of all rows.
 template <int kRows>
@@ -103,8 +90,8 @@ __device__ void Compute(const Projection& p, int stages, const Ring<kColumns, kR
   constexpr int kSteps = L::kInner / 32;
   Fragments<kRows> fragments[2];  // one is loaded while the other is multiplied
   auto load = [&](int stage, int step) {
-    const int part = step * 32 / kWide;
-    fragments[step % 2].Load(ring.Weight(stage) + (part * kColumns + warp * 16) * kWide, ring.X(stage) + part * kRows * kWide, step * 32 % kWide);
+    const int part = step * 32 / kBlockColumns;
+    fragments[step % 2].Load(ring.Weight(stage) + (part * kColumns + warp * 16) * kBlockColumns, ring.X(stage) + part * kRows * kBlockColumns, step * 32 % kBlockColumns);
   };
   ring.Full(0).Wait(0);
   load(0, 0);
@@ -173,38 +160,14 @@ __global__ void __launch_bounds__(Layout<kColumns, kRows>::kThreads)
   }
 }
 
-// A row-major bf16 matrix that is read `box_rows` rows and `matrices` times kWide columns at a time; what is outside of it reads as
-// zeros.
-absl::Status DescribeMatrix(const void* matrix, int64_t rows, int64_t inner, int box_rows, int matrices, CUtensorMap* map) {
-  using Encode = CUresult(CUtensorMap*, CUtensorMapDataType, cuuint32_t, void*, const cuuint64_t*, const cuuint64_t*,
-                          const cuuint32_t*, const cuuint32_t*, CUtensorMapInterleave, CUtensorMapSwizzle, CUtensorMapL2promotion,
-                          CUtensorMapFloatOOBfill);
-  static Encode* const encode = [] {
-    void* found = nullptr;
-    cudaDriverEntryPointQueryResult result;
-    const cudaError_t error = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &found, 12000, cudaEnableDefault, &result);
-    return error == cudaSuccess ? reinterpret_cast<Encode*>(found) : nullptr;
-  }();
-  if (encode == nullptr) return absl::UnimplementedError("FewRowsProjection: the driver has no cuTensorMapEncodeTiled");
-  const cuuint64_t size[] = {kWide, static_cast<cuuint64_t>(rows), static_cast<cuuint64_t>(inner / kWide)},
-                   stride[] = {static_cast<cuuint64_t>(2 * inner), 2 * kWide};
-  const cuuint32_t box[] = {kWide, static_cast<cuuint32_t>(box_rows), static_cast<cuuint32_t>(matrices)}, step[] = {1, 1, 1};
-  const CUresult result = encode(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, const_cast<void*>(matrix), size, stride, box, step,
-                                 CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-                                 CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-  if (result == CUDA_SUCCESS) return absl::OkStatus();
-  return absl::InternalError(absl::StrCat("FewRowsProjection: cuTensorMapEncodeTiled says ", static_cast<int>(result), " of ", rows,
-                                          " x ", inner));
-}
-
 int64_t Blocks(int64_t size, int64_t of_one) { return (size + of_one - 1) / of_one; }
 
 template <int kColumns, int kRows>
 absl::Status Launch(const Projection& run, void* stream) {
   using L = Layout<kColumns, kRows>;
   CUtensorMap weight, x;
-  const absl::Status of_weight = DescribeMatrix(run.weight, run.columns, run.inner, kColumns, L::kMatrices, &weight);
-  const absl::Status of_x = DescribeMatrix(run.x, run.rows, run.inner, kRows, L::kMatrices, &x);
+  const absl::Status of_weight = DescribeMatrix(run.weight, run.columns, run.inner, run.inner, kColumns, L::kMatrices, &weight);
+  const absl::Status of_x = DescribeMatrix(run.x, run.rows, run.inner, run.inner, kRows, L::kMatrices, &x);
   if (!of_weight.ok() || !of_x.ok()) return of_weight.ok() ? of_x : of_weight;
   auto* kernel = FewRowsProjectionKernel<kColumns, kRows>;
   cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, L::kBytes);
@@ -225,7 +188,7 @@ constexpr Block kBlocks[] = {{16, 8, Launch<16, 8>},   {16, 16, Launch<16, 16>},
 
 std::vector<FewRowsCut> FewRowsCuts(const Projection& run) {
   std::vector<FewRowsCut> cuts;
-  if (run.rows > kMostRows || run.columns % 8 != 0 || run.inner % kWide != 0 || !IsHopper()) return cuts;
+  if (run.rows > kMostRows || run.columns % 8 != 0 || run.inner % kBlockColumns != 0 || !IsHopper()) return cuts;
   const int64_t processors = DeviceAttribute(cudaDevAttrMultiProcessorCount);
   for (const auto& [columns, rows, launch] : kBlocks) {
     const int64_t blocks = Blocks(run.columns, columns) * Blocks(run.rows, rows);

@@ -251,6 +251,7 @@ struct CudaAttention : public Function<CudaAttention> {
     run.keys.value = v.const_data_ptr();
     run.keys.key_stride = k.stride(0);
     run.keys.value_stride = v.stride(0);
+    run.keys.tokens = k.size(0);
     run.keys.begin = view.shared == nullptr ? run.query_begin : view.shared->begin_S.const_data_ptr<int32_t>();
     if (lse_TH.defined()) {
       run.lse = lse_TH.mutable_data_ptr<float>();
