@@ -325,12 +325,16 @@ struct Attender {
       chunk_max[i] = max;
       chunk_sum[i] = __fmul_rn(chunk_sum[i], rescale[i]);
     }
+    // Always so, and unknown to the compiler: the wait for products that follows depends on none of this, and the assembler
+    // would move it to the front of its block.
+    if (work.queries > 0) {
 #pragma unroll
-    for (int n = 0; n < 8; ++n) {
+      for (int n = 0; n < 8; ++n) {
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        score[n][i] = PowerOfTwoOf(__fmaf_rn(score[n][i], scale_log2, shift[i / 2]));
-        chunk_sum[i / 2] = __fadd_rn(chunk_sum[i / 2], score[n][i]);
+        for (int i = 0; i < 4; ++i) {
+          score[n][i] = PowerOfTwoOf(__fmaf_rn(score[n][i], scale_log2, shift[i / 2]));
+          chunk_sum[i / 2] = __fadd_rn(chunk_sum[i / 2], score[n][i]);
+        }
       }
     }
   }
@@ -401,7 +405,6 @@ struct Attender {
         for (int i = 0; i < 2; ++i) chunk_max[i] = -INFINITY, chunk_sum[i] = 0;
       }
       Softmax(tile, boundary(tile), scale_log2, rescale);
-      Pin(score);  // the wait is not to begin before this
       WaitForProducts<0>();  // the values
       Pin(chunk_out);
       Pin(p);
