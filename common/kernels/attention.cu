@@ -159,12 +159,12 @@ __global__ void __launch_bounds__(PrefillLayout<kDim>::kThreads, 1)
     if (kRuled && r.rule.sinks != nullptr) {
       with_total(i, [&](auto& total) { total.AddSink(ScoreTerms::SinkLog2(r.rule, head)); });
     }
+    const float normaliser = Normaliser(total_sum[i]);
     bf16* out = static_cast<bf16*>(r.out) + ((begin + query[i]) * r.heads + head) * kDim;
 #pragma unroll
     for (int n = 0; n < kDim / 8; ++n) {
       *reinterpret_cast<uint32_t*>(out + n * 8 + lane % 4 * 2) =
-          PackBf16(__fdiv_rn(total_out[n][i * 2], total_sum[i]),
-                   __fdiv_rn(total_out[n][i * 2 + 1], total_sum[i]));
+          PackBf16(__fmul_rn(total_out[n][i * 2], normaliser), __fmul_rn(total_out[n][i * 2 + 1], normaliser));
     }
     if (r.lse != nullptr && lane % 4 == 0) {
       r.lse[head * r.lse_head_stride + (begin + query[i]) * r.lse_token_stride] =

@@ -39,7 +39,7 @@ struct KeyValues {
   const void* value = nullptr;  // as the keys
   bool fp8 = false;             // e4m3, whose numbers are bf16 too: the same bits come out as of those in bf16
   int64_t key_stride = 0, value_stride = 0;
-  int64_t tokens = 0;  // in memory, where there are no pages; 0: not told, which is slower
+  int64_t tokens = 0;  // in memory, where there are no pages
   const int32_t* pages = nullptr;  // [B, pages_per_sequence], or null: sequence b begins at token begin[b]
   const int32_t* begin = nullptr;  // [B]
   int32_t pages_per_sequence = 0;
@@ -70,6 +70,7 @@ struct AttentionForward {
   int64_t value_dim = 0;  // of values and output: head_dim, but where AttentionTakesWidths()
   float scale = 1;
   ScoreRule rule;
+  int32_t* counter = nullptr;  // a number of scratch, for AttendPrefill
 };
 
 // Whether this device takes keys and values of these different widths, packed (no pages): those that latent attention

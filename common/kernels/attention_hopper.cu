@@ -1,5 +1,7 @@
 #include "common/kernels/attention_hopper.h"
 
+#include <algorithm>
+
 #include "common/kernels/attention_tile.cuh"
 #include "common/kernels/copy_engine.cuh"
 #include "common/kernels/hopper.h"
@@ -16,8 +18,9 @@ constexpr int kGroupThreads = 128;       // of one warpgroup
 constexpr int kGroups = kQueryTile / 64;  // that compute, 64 queries each; one more warpgroup copies
 constexpr int kThreads = (kGroups + 1) * kGroupThreads;
 constexpr int kStages = 4;
-// Registers of a thread that copies, and of one that computes: 65,536 in all.
-constexpr int kCopyRegisters = 24, kComputeRegisters = 240;
+// Registers of a thread that copies, and of one that computes: together no more than the launch gives, 168 of each thread.
+constexpr int kCopyRegisters = 40, kComputeRegisters = 232;
+static_assert(kCopyRegisters + kGroups * kComputeRegisters <= (kGroups + 1) * 168);
 
 // Where shared memory has an element of a matrix of so many rows.
 __device__ int Swizzled(int rows, int row, int column) {
@@ -66,7 +69,21 @@ __device__ void Pin(T (&registers)[kCount]) {
   }
 }
 
-// score[64 x 64] (+)= q[64 x 16] key[64 x 16]^T; both in shared memory.
+// score[64 x 64] (+)= q[64 x 16] key[64 x 16]^T; the keys in shared memory, the queries in registers or there too.
+__device__ void MultiplyScores(float (&d)[8][4], const uint32_t (&q)[4], uint64_t key, int accumulate) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %37, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
+      "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,"
+      "%27,%28,%29,%30,%31}, {%32,%33,%34,%35}, %36, p, 1, 1, 0;\n}\n"
+      : "+f"(d[0][0]), "+f"(d[0][1]), "+f"(d[0][2]), "+f"(d[0][3]), "+f"(d[1][0]), "+f"(d[1][1]),
+        "+f"(d[1][2]), "+f"(d[1][3]), "+f"(d[2][0]), "+f"(d[2][1]), "+f"(d[2][2]), "+f"(d[2][3]),
+        "+f"(d[3][0]), "+f"(d[3][1]), "+f"(d[3][2]), "+f"(d[3][3]), "+f"(d[4][0]), "+f"(d[4][1]),
+        "+f"(d[4][2]), "+f"(d[4][3]), "+f"(d[5][0]), "+f"(d[5][1]), "+f"(d[5][2]), "+f"(d[5][3]),
+        "+f"(d[6][0]), "+f"(d[6][1]), "+f"(d[6][2]), "+f"(d[6][3]), "+f"(d[7][0]), "+f"(d[7][1]),
+        "+f"(d[7][2]), "+f"(d[7][3])
+      : "r"(q[0]), "r"(q[1]), "r"(q[2]), "r"(q[3]), "l"(key), "r"(accumulate));
+}
 __device__ void MultiplyScores(float (&d)[8][4], uint64_t q, uint64_t key, int accumulate) {
   asm volatile(
       "{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\n"
@@ -105,19 +122,20 @@ struct Layout {
   static constexpr int kKeys = kKeyTile * kDim, kValues = kKeyTile * kValueDim;
   static constexpr int kStage = kKeys + kValues;
   static constexpr int kBytes = (kQuery + kStages * kStage) * 2 + 1024;  // blocks begin at 1024 bytes
+  static constexpr bool kQueriesInRegisters = kDim <= 128;                // which spares reading them for each tile
 };
 
-// The work of a block: kQueryTile queries of one head of one sequence.
+// kQueryTile queries of one head of one sequence.
 struct Work {
-  int64_t sequence, head, kv_head;
+  int sequence, head, kv_head;
   int begin, queries, context, first_query, first_position;  // of the sequence; position of query 0
   int first_tile;  // that the window of the first query reaches; stages and barriers count from it
 
-  __device__ explicit Work(const AttentionForward& r)
-      : sequence(blockIdx.z), head(blockIdx.y), kv_head(head / (r.heads / r.kv_heads)),
+  __device__ Work(const AttentionForward& r, int sequence, int head, int first_query)
+      : sequence(sequence), head(head), kv_head(head / static_cast<int>(r.heads / r.kv_heads)),
         begin(r.query_begin[sequence]), queries(r.query_begin[sequence + 1] - begin),
         context(r.context[sequence]),
-        first_query(static_cast<int>(gridDim.x - 1 - blockIdx.x) * kQueryTile),  // the longest first
+        first_query(first_query),
         first_position(context - queries),
         first_tile(r.rule.window > 0 ? max(0, first_position + first_query + 1 - r.rule.window) / kKeyTile : 0) {}
 
@@ -128,7 +146,13 @@ struct Work {
 
 struct Barriers {
   Barrier key_full[kStages], value_full[kStages], empty[kStages];
+  Barrier query_full, query_empty;
+  // What the queries are of, as long as they are full; sequence -1: there is no more.
+  int sequence, head, first_query;
 };
+
+__device__ int StageOf(int tile) { return static_cast<int>(static_cast<unsigned>(tile) % kStages); }
+__device__ int ParityOf(int tile) { return static_cast<int>(static_cast<unsigned>(tile) / kStages % 2); }
 
 // Copies a thread's share of one tile: 16 bytes of every sixteenth row, in each block of 64 columns.
 template <int kWidth>
@@ -150,60 +174,115 @@ __device__ void CopyRows(const KeyRows& rows, int tile, int live, const bf16* so
   CommitCopies();
 }
 
-// Where the keys and values of all sequences are, for the copy engine.
-struct KeyMaps {
-  CUtensorMap key, value;
+// Where queries, keys and values of all sequences are, for the copy engine.
+struct Maps {
+  CUtensorMap query, key, value;
 };
 
-// The copying warpgroup: keys and values of one tile after another into the stages. By the copy engine, where they lie side
-// by side: what follows a sequence's last key is of the next one, which no query of this sees.
-template <int kDim, int kValueDim>
-__device__ void FetchTiles(const KeyMaps& maps, const AttentionForward& r, const Work& work, bf16* stages, Barriers& barriers) {
-  using L = Layout<kDim, kValueDim>;
-  if (threadIdx.x % kGroupThreads != 0) return;
-  const int tiles = work.AllTiles() - work.first_tile;
-  const int first_key = r.keys.begin[work.sequence] + work.first_tile * kKeyTile, kv_head = static_cast<int>(work.kv_head);
-  for (int tile = 0; tile < tiles; ++tile) {
-    const int stage = tile % kStages;
-    if (tile >= kStages) barriers.empty[stage].Wait((tile / kStages - 1) % 2);
-    bf16* to = stages + stage * L::kStage;
-    barriers.key_full[stage].Expect(2 * L::kKeys);
-    FetchBlocks(maps.key, kv_head * (kDim / kBlockColumns), first_key + tile * kKeyTile, to, barriers.key_full[stage]);
-    barriers.value_full[stage].Expect(2 * L::kValues);
-    FetchBlocks(maps.value, kv_head * (kValueDim / kBlockColumns), first_key + tile * kKeyTile, to + L::kKeys, barriers.value_full[stage]);
+// Hands out works: blocks take what is next, sequence by sequence, of each the last queries of all heads first.
+struct Works {
+  const AttentionForward& r;
+  int next = static_cast<int>(blockIdx.x), first = 0;  // the first one of `sequence`
+  int sequence = 0;
+
+  __device__ int OfSequence() const {
+    return (r.query_begin[sequence + 1] - r.query_begin[sequence] + kQueryTile - 1) / kQueryTile * static_cast<int>(r.heads);
+  }
+
+  // By one thread: says what comes next and has its queries fetched, 64 rows for each warpgroup. What follows a sequence's
+  // last query is not looked at. False: there is no more.
+  template <int kDim>
+  __device__ bool Begin(const Maps& maps, int number, bf16* to, Barriers& barriers) {
+    int count = 0;
+    while (sequence < r.sequences && next >= first + (count = OfSequence())) first += count, ++sequence;
+    if (number > 0) barriers.query_empty.Wait((number - 1) % 2);
+    if (sequence == r.sequences) {
+      barriers.sequence = -1;
+      barriers.query_full.Arrive();
+      return false;
+    }
+    const int heads = static_cast<int>(r.heads), of_sequence = next - first;
+    barriers.sequence = sequence;
+    barriers.head = of_sequence % heads;
+    barriers.first_query = (count / heads - 1 - of_sequence / heads) * kQueryTile;
+    const int row = r.query_begin[sequence] + barriers.first_query;
+    next = static_cast<int>(gridDim.x) + atomicAdd(r.counter, 1);
+    barriers.query_full.Expect(2 * kQueryTile * kDim);
+    for (int group = 0; group < kGroups; ++group) {
+      FetchBlocks(maps.query, barriers.head * (kDim / kBlockColumns), row + group * 64, to + group * 64 * kDim, barriers.query_full);
+    }
+    return true;
+  }
+};
+
+// Calls body(work, number of works before it, tiles of works before it) for each work of this block. Those who call are counted by
+// `query_empty`: they say themselves when they need the queries no more.
+template <typename Body>
+__device__ void ForWorks(const AttentionForward& r, Barriers& barriers, Body body) {
+  for (int number = 0, tiles = 0;; ++number) {
+    barriers.query_full.Wait(number % 2);
+    if (barriers.sequence < 0) return;
+    const Work work(r, barriers.sequence, barriers.head, barriers.first_query);
+    body(work, number, tiles);
+    tiles += work.AllTiles() - work.first_tile;
   }
 }
 
-// The same by threads, from pages.
+// By one lane for all of a warp.
+__device__ void LetQueriesGo(Barriers& barriers) {
+  __syncwarp();
+  if (threadIdx.x % 32 == 0) barriers.query_empty.Arrive();
+}
+
+// The keys and values of a work, one tile after another, into the stages; by one thread. They lie side by side: what follows
+// a sequence's last key is of the next one, which no query of this sees.
 template <int kDim, int kValueDim>
-__device__ void CopyTiles(const AttentionForward& r, const Work& work, bf16* stages, Barriers& barriers) {
+__device__ void FetchTiles(const Maps& maps, const AttentionForward& r, const Work& work, int before, bf16* stages, Barriers& barriers) {
+  using L = Layout<kDim, kValueDim>;
+  const int tiles = work.AllTiles() - work.first_tile;
+  const int first_key = r.keys.begin[work.sequence] + work.first_tile * kKeyTile;
+  for (int tile = 0; tile < tiles; ++tile) {
+    const int stage = StageOf(before + tile);
+    if (before + tile >= kStages) barriers.empty[stage].Wait(ParityOf(before + tile) ^ 1);
+    bf16* to = stages + stage * L::kStage;
+    barriers.key_full[stage].Expect(2 * L::kKeys);
+    FetchBlocks(maps.key, work.kv_head * (kDim / kBlockColumns), first_key + tile * kKeyTile, to, barriers.key_full[stage]);
+    barriers.value_full[stage].Expect(2 * L::kValues);
+    FetchBlocks(maps.value, work.kv_head * (kValueDim / kBlockColumns), first_key + tile * kKeyTile, to + L::kKeys, barriers.value_full[stage]);
+  }
+}
+
+// The same by all threads of the warpgroup, from pages.
+template <int kDim, int kValueDim>
+__device__ void CopyTiles(const AttentionForward& r, const Work& work, int before, bf16* stages, Barriers& barriers) {
   using L = Layout<kDim, kValueDim>;
   const int tiles = work.AllTiles() - work.first_tile;
   const KeyRows rows{r.keys, work.sequence, work.context};
-  const bf16 *keys = static_cast<const bf16*>(r.keys.key) + work.kv_head * kDim,
-             *values = static_cast<const bf16*>(r.keys.value) + work.kv_head * kValueDim;
+  const bf16 *keys = static_cast<const bf16*>(r.keys.key) + int64_t{work.kv_head} * kDim,
+             *values = static_cast<const bf16*>(r.keys.value) + int64_t{work.kv_head} * kValueDim;
   // Says that a tile's keys, or values, are there, once its copies are done.
   auto announce = [&](Barrier& barrier) {
     asm volatile("fence.proxy.async.shared::cta;\n" ::: "memory");
     barrier.Arrive();
   };
   for (int tile = 0; tile < tiles; ++tile) {
-    const int stage = tile % kStages, before = (tile - 1) % kStages;
-    if (tile >= kStages) barriers.empty[stage].Wait((tile / kStages - 1) % 2);
+    const int stage = StageOf(before + tile), last = StageOf(before + tile - 1);
+    if (before + tile >= kStages) barriers.empty[stage].Wait(ParityOf(before + tile) ^ 1);
     bf16* to = stages + stage * L::kStage;
     const int of_all = tile + work.first_tile, live = work.context - of_all * kKeyTile;
     CopyRows<kDim>(rows, of_all, live, keys, r.keys.key_stride, to);
     CopyRows<kValueDim>(rows, of_all, live, values, r.keys.value_stride, to + L::kKeys);
     if (tile == 0) continue;
     WaitForCopies<3>();
-    announce(barriers.key_full[before]);
+    announce(barriers.key_full[last]);
     WaitForCopies<2>();
-    announce(barriers.value_full[before]);
+    announce(barriers.value_full[last]);
   }
+  const int last = StageOf(before + tiles - 1);
   WaitForCopies<1>();
-  announce(barriers.key_full[(tiles - 1) % kStages]);
+  announce(barriers.key_full[last]);
   WaitForCopies<0>();
-  announce(barriers.value_full[(tiles - 1) % kStages]);
+  announce(barriers.value_full[last]);
 }
 
 // One computing warpgroup. The products of a tile's values run while the next tile's softmax is computed. kRuled: with
@@ -216,6 +295,7 @@ struct Attender {
   const AttentionForward& r;
   const Work& work;
   int query[2], position[2];
+  uint32_t q[L::kQueriesInRegisters ? kDim / 16 : 1][4];
   float score[8][4];
   uint32_t p[4][4];
   float chunk_max[2] = {-INFINITY, -INFINITY}, chunk_sum[2] = {}, chunk_out[kBlocks][8][4];
@@ -266,7 +346,11 @@ struct Attender {
 #pragma unroll
     for (int k = 0; k < kDim / 16; ++k) {
       const int bytes = 2 * (k / 4 * 64 * 64 + k % 4 * 16);
-      MultiplyScores(score, Behind(of_query, bytes), Behind(of_key, bytes), k > 0);
+      if constexpr (L::kQueriesInRegisters) {
+        MultiplyScores(score, q[k], Behind(of_key, bytes), k > 0);
+      } else {
+        MultiplyScores(score, Behind(of_query, bytes), Behind(of_key, bytes), k > 0);
+      }
     }
     Commit();
   }
@@ -360,7 +444,8 @@ struct Attender {
     }
   }
 
-  __device__ void Run(int group, const bf16* own_query, const bf16* stages, Barriers& barriers) {
+  // The work is behind `before` tiles of this block's.
+  __device__ void Run(int group, int before, const bf16* own_query, const bf16* stages, Barriers& barriers) {
     const int warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;
     const int first = work.first_query + group * 64;
 #pragma unroll
@@ -374,9 +459,9 @@ struct Attender {
     static_assert(kKeyTile == 64 && kGroups == 2 && kStages > 1);
     const int all = work.AllTiles(), own = first < work.queries ? work.Tiles(first + 64) : all;
     const int begin = kRuled ? work.first_tile : 0;  // of both: a tile that one of them does not see adds nothing
-    auto stage = [&](int tile) { return static_cast<unsigned>(tile - begin) % unsigned{kStages}; };
+    auto stage = [&](int tile) { return StageOf(before + tile - begin); };
+    auto parity = [&](int tile) { return ParityOf(before + tile - begin); };
     auto key = [&](int tile) { return stages + stage(tile) * L::kStage; };
-    auto parity = [&](int tile) { return static_cast<int>(static_cast<unsigned>(tile - begin) / unsigned{kStages} % 2); };
     auto release = [&](int tile) {
       if (threadIdx.x % kGroupThreads == 0) barriers.empty[stage(tile)].Arrive();
     };
@@ -384,8 +469,16 @@ struct Attender {
       const bool last = (tile + 1) * kKeyTile > work.first_position + first;
       return last || (kRuled && r.rule.window > 0 && tile * kKeyTile <= work.first_position + first + 63 - r.rule.window);
     };
+    if constexpr (L::kQueriesInRegisters) {
+#pragma unroll
+      for (int k = 0; k < kDim / 16; ++k) {
+        LoadMatrices(q[k], own_query + Swizzled(64, warp * 16 + lane % 16, k * 16 + lane / 16 * 8));
+      }
+      Pin(q);
+      LetQueriesGo(barriers);
+    }
     float rescale[2];
-    barriers.key_full[0].Wait(0);
+    barriers.key_full[stage(begin)].Wait(parity(begin));
     StartScores(own_query, key(begin));
     WaitForProducts<0>();
     Pin(score);
@@ -412,6 +505,7 @@ struct Attender {
       new_chunk ? AddChunk(old_max, old_sum) : Rescale(rescale);
       PackWeights();
     }
+    if constexpr (!L::kQueriesInRegisters) LetQueriesGo(barriers);
     barriers.value_full[stage(own - 1)].Wait(parity(own - 1));
     StartValues(own - 1, key(own - 1) + L::kKeys);
     WaitForProducts<0>();
@@ -428,12 +522,12 @@ struct Attender {
     for (int i = 0; i < 2; ++i) {
       if (position[i] < 0) continue;
       const int64_t row = work.begin + query[i];
+      const float normaliser = Normaliser(total_sum[i]);
       bf16* out = static_cast<bf16*>(r.out) + (row * r.heads + work.head) * kValueDim;
 #pragma unroll
       for (int n = 0; n < kBlocks * 8; ++n) {
         *reinterpret_cast<uint32_t*>(out + n * 8 + lane % 4 * 2) =
-            PackBf16(__fdiv_rn(total_out[n / 8][n % 8][i * 2], total_sum[i]),
-                     __fdiv_rn(total_out[n / 8][n % 8][i * 2 + 1], total_sum[i]));
+            PackBf16(__fmul_rn(total_out[n / 8][n % 8][i * 2], normaliser), __fmul_rn(total_out[n / 8][n % 8][i * 2 + 1], normaliser));
       }
       if (r.lse != nullptr && lane % 4 == 0) {
         r.lse[work.head * r.lse_head_stride + row * r.lse_token_stride] = (total_max[i] + log2f(total_sum[i])) * 0.693147180559945309f;
@@ -442,48 +536,52 @@ struct Attender {
   }
 };
 
+// Blocks stay: while one work's last sums are written, the next one's queries and keys come.
 template <int kDim, int kValueDim, bool kRuled>
-__global__ void __launch_bounds__(kThreads, 1)
-    AttendPrefillHopperKernel(AttentionForward r, const __grid_constant__ KeyMaps maps, bool by_engine) {
+__global__ void __launch_bounds__(kThreads, 1) AttendPrefillHopperKernel(AttentionForward r, const __grid_constant__ Maps maps) {
   using L = Layout<kDim, kValueDim>;
   extern __shared__ bf16 unaligned[];
   __shared__ Barriers barriers;
-  bf16* shared = reinterpret_cast<bf16*>((reinterpret_cast<uintptr_t>(unaligned) + 1023) & ~uintptr_t{1023});
-  const Work work(r);
-  if (work.first_query >= work.queries) return;
-  constexpr int kPieces = kDim / 8;
-  for (int piece = threadIdx.x; piece < kQueryTile * kPieces; piece += kThreads) {
-    const int row = piece / kPieces, column = piece % kPieces * 8;
-    const bool live = work.first_query + row < work.queries;
-    const bf16* from = static_cast<const bf16*>(r.q);
-    if (live) from += (work.begin + work.first_query + row) * r.q_stride + work.head * kDim + column;
-    // Each warpgroup's 64 rows are a matrix of their own.
-    CopyAsync16(shared + row / 64 * 64 * kDim + Swizzled(64, row % 64, column), from, live);
-  }
-  CommitCopies();
+  bf16* queries = reinterpret_cast<bf16*>((reinterpret_cast<uintptr_t>(unaligned) + 1023) & ~uintptr_t{1023});
+  bf16* stages = queries + L::kQuery;
+  const bool in_pages = r.keys.pages != nullptr;
   if (threadIdx.x < kStages) {
-    barriers.key_full[threadIdx.x].Init(by_engine ? 1 : kGroupThreads);
-    barriers.value_full[threadIdx.x].Init(by_engine ? 1 : kGroupThreads);
+    barriers.key_full[threadIdx.x].Init(in_pages ? kGroupThreads : 1);
+    barriers.value_full[threadIdx.x].Init(in_pages ? kGroupThreads : 1);
     barriers.empty[threadIdx.x].Init(kGroups);
+  } else if (threadIdx.x == kStages) {
+    barriers.query_full.Init(1);
+    barriers.query_empty.Init((in_pages ? kGroups + 1 : kGroups) * kGroupThreads / 32);
   }
-  WaitForCopies<0>();
   asm volatile("fence.mbarrier_init.release.cluster;\n" ::: "memory");
-  asm volatile("fence.proxy.async.shared::cta;\n" ::: "memory");
   __syncthreads();
-  bf16* stages = shared + L::kQuery;
   // By a shuffle, so that the compiler sees that warps do not part here.
   const int group = __shfl_sync(~0u, threadIdx.x / kGroupThreads, 0);
   if (group == kGroups) {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;\n" ::"n"(kCopyRegisters));
-    if (by_engine) {
-      FetchTiles<kDim, kValueDim>(maps, r, work, stages, barriers);
-    } else {
-      CopyTiles<kDim, kValueDim>(r, work, stages, barriers);
+    const bool first = threadIdx.x % kGroupThreads == 0;
+    Works works{r};
+    if (in_pages) {
+      bool more = first && works.template Begin<kDim>(maps, 0, queries, barriers);
+      ForWorks(r, barriers, [&](const Work& work, int number, int tiles) {
+        LetQueriesGo(barriers);
+        CopyTiles<kDim, kValueDim>(r, work, tiles, stages, barriers);
+        if (more) more = works.template Begin<kDim>(maps, number + 1, queries, barriers);
+      });
+    } else if (first) {
+      int tiles = 0;
+      for (int number = 0; works.template Begin<kDim>(maps, number, queries, barriers); ++number) {
+        const Work work(r, barriers.sequence, barriers.head, barriers.first_query);
+        FetchTiles<kDim, kValueDim>(maps, r, work, tiles, stages, barriers);
+        tiles += work.AllTiles() - work.first_tile;
+      }
     }
   } else {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;\n" ::"n"(kComputeRegisters));
-    Attender<kDim, kValueDim, kRuled> attender{r, work};
-    attender.Run(group, shared + group * 64 * kDim, stages, barriers);
+    ForWorks(r, barriers, [&](const Work& work, int, int tiles) {
+      Attender<kDim, kValueDim, kRuled> attender{r, work};
+      attender.Run(group, tiles, queries + group * 64 * kDim, stages, barriers);
+    });
   }
 }
 
@@ -491,21 +589,22 @@ template <int kDim, int kValueDim>
 absl::Status Launch(const AttentionForward& run, int64_t longest, void* stream) {
   auto* kernel = run.rule.plain() ? AttendPrefillHopperKernel<kDim, kValueDim, false> : AttendPrefillHopperKernel<kDim, kValueDim, true>;
   constexpr int kBytes = Layout<kDim, kValueDim>::kBytes;
-  KeyMaps maps{};
-  const bool by_engine = run.keys.pages == nullptr && run.keys.tokens > 0;
-  if (by_engine) {
-    auto describe = [&](const void* matrix, int64_t dim, int64_t stride, CUtensorMap* map) {
-      return DescribeMatrix(matrix, run.keys.tokens, run.kv_heads * dim, stride, kKeyTile, static_cast<int>(dim / kBlockColumns), map);
-    };
-    const absl::Status of_key = describe(run.keys.key, kDim, run.keys.key_stride, &maps.key);
-    if (!of_key.ok()) return of_key;
-    const absl::Status of_value = describe(run.keys.value, kValueDim, run.keys.value_stride, &maps.value);
-    if (!of_value.ok()) return of_value;
+  Maps maps{};
+  auto describe = [&](const void* matrix, int64_t rows, int64_t heads, int64_t dim, int64_t stride, CUtensorMap* map) {
+    return DescribeMatrix(matrix, rows, heads * dim, stride, 64, static_cast<int>(dim / kBlockColumns), map);
+  };
+  absl::Status status = describe(run.q, run.tokens, run.heads, kDim, run.q_stride, &maps.query);
+  if (status.ok() && run.keys.pages == nullptr) {
+    static_assert(kKeyTile == 64);
+    status = describe(run.keys.key, run.keys.tokens, run.kv_heads, kDim, run.keys.key_stride, &maps.key);
+    if (status.ok()) status = describe(run.keys.value, run.keys.tokens, run.kv_heads, kValueDim, run.keys.value_stride, &maps.value);
   }
+  if (!status.ok()) return status;
   cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
-  const dim3 grid(static_cast<unsigned>((longest + kQueryTile - 1) / kQueryTile),
-                  static_cast<unsigned>(run.heads), static_cast<unsigned>(run.sequences));
-  kernel<<<grid, kThreads, kBytes, static_cast<cudaStream_t>(stream)>>>(run, maps, by_engine);
+  cudaMemsetAsync(run.counter, 0, sizeof(int32_t), static_cast<cudaStream_t>(stream));
+  const int64_t works = (longest + kQueryTile - 1) / kQueryTile * run.heads * run.sequences;  // at most
+  const auto grid = static_cast<unsigned>(std::min<int64_t>(works, DeviceAttribute(cudaDevAttrMultiProcessorCount)));
+  kernel<<<grid, kThreads, kBytes, static_cast<cudaStream_t>(stream)>>>(run, maps);
   return LaunchStatus("AttendPrefill");
 }
 

@@ -177,6 +177,9 @@ __device__ inline void AddTile(const uint32_t (&q_fragment)[kDim / 16][4], const
   }
 }
 
+// What a row's sums of values are multiplied with in the end.
+__device__ inline float Normaliser(float sum) { return __frcp_rn(sum); }
+
 // One row's sums over chunks; `out` is any share of its columns.
 template <int kCount>
 struct RowTotal {
@@ -204,7 +207,7 @@ struct RowTotal {
 #pragma unroll
     for (int i = 0; i < kCount; ++i) out[i] = __fmul_rn(out[i], keep);
   }
-  __device__ float Output(int i) const { return __fdiv_rn(out[i], sum); }
+  __device__ float Output(int i) const { return __fmul_rn(out[i], Normaliser(sum)); }
   __device__ float LogSumExp() const { return (max + log2f(sum)) * 0.693147180559945309f; }
 };
 

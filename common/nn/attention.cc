@@ -258,8 +258,14 @@ struct CudaAttention : public Function<CudaAttention> {
       run.lse_token_stride = lse_TH.stride(0);
       run.lse_head_stride = lse_TH.stride(1);
     }
-    Launched(kernels::AttendPrefill(run, view.longest, Stream()));
+    Prefill(run, view.longest, q);
     return out;
+  }
+
+  static void Prefill(kernels::AttentionForward& run, int64_t longest, const at::Tensor& like) {
+    at::Tensor counter = at::empty({1}, like.options().dtype(at::kInt));
+    run.counter = counter.mutable_data_ptr<int32_t>();
+    Launched(kernels::AttendPrefill(run, longest, Stream()));
   }
 
   // Heads of a token side by side, tokens any distance apart.
@@ -382,7 +388,7 @@ at::Tensor PagedByKernels(const at::Tensor& q_THC, const SequenceView& view, int
   run.query_begin += single;
   run.context += single;
   run.keys.pages += single * run.keys.pages_per_sequence;
-  Launched(kernels::AttendPrefill(run, view.longest, Stream()));
+  CudaAttention::Prefill(run, view.longest, q);
   return out;
 }
 
