@@ -238,26 +238,41 @@ struct KeyRows {
 
 // Goes over one tile of keys or values in pieces of kPiece elements, shared by kThreads threads of which `thread` is this
 // one's number: body(row, column, element of the source, whether the row is within the context). first_token[g] is where
-// group g of the tile lies.
+// group g of the tile lies. What is beyond the context may not be read.
 template <int kDim, int kPiece, int kThreads, typename Body>
 __device__ inline void ForPieces(const int64_t (&first_token)[kGroupsPerTile], int64_t stride, int64_t head, int rows, int thread,
                           Body body) {
   constexpr int kPieces = kDim / kPiece;
+  if constexpr (kThreads % kPieces == 0 && kThreads / kPieces <= kKeyGroup) {  // always the same column: little arithmetic
+    constexpr int kRows = kThreads / kPieces;
+    const int own_row = thread / kPieces, column = thread % kPieces * kPiece;
+    const int64_t own = own_row * stride + head * kDim + column, step = kRows * stride;
 #pragma unroll
-  for (int i = 0; i < kKeyTile * kPieces / kThreads; ++i) {
-    const int piece = i * kThreads + thread, row = piece / kPieces, column = piece % kPieces * kPiece;
-    const bool live = row < rows;
-    int64_t token = first_token[0];
+    for (int g = 0; g < kGroupsPerTile; ++g) {
+      int64_t element = first_token[g] * stride + own;
 #pragma unroll
-    for (int g = 1; g < kGroupsPerTile; ++g) {
-      if (row / kKeyGroup == g) token = first_token[g];
+      for (int i = 0; i < kKeyGroup / kRows; ++i) {
+        const int row = g * kKeyGroup + i * kRows + own_row;
+        body(row, column, element, row < rows);
+        element += step;
+      }
     }
-    token += row % kKeyGroup;
-    body(row, column, head * kDim + (live ? token * stride + column : 0), live);
+  } else {
+#pragma unroll
+    for (int i = 0; i < kKeyTile * kPieces / kThreads; ++i) {
+      const int piece = i * kThreads + thread, row = piece / kPieces, column = piece % kPieces * kPiece;
+      int64_t token = first_token[0];
+#pragma unroll
+      for (int g = 1; g < kGroupsPerTile; ++g) {
+        if (row / kKeyGroup == g) token = first_token[g];
+      }
+      body(row, column, (token + row % kKeyGroup) * stride + head * kDim + column, row < rows);
+    }
   }
 }
 
-// Copies a tile into shared memory, in the background, as it is: rows kStride elements apart, zeros beyond the context.
+// Copies a tile into shared memory, in the background, as it is: rows kStride elements apart, zeros beyond the context (of
+// which nothing is read).
 template <typename Element, int kDim, int kStride, int kThreads>
 __device__ inline void CopyTile(const int64_t (&first_token)[kGroupsPerTile], const void* from, int64_t stride,
                          int64_t head, int rows, int thread, Element* to) {
