@@ -341,6 +341,7 @@ struct Attender {
 
   __device__ void StartScores(const bf16* own_query, const bf16* key) {
     const uint64_t of_query = Descriptor(own_query, 0), of_key = Descriptor(key, 0);
+    if constexpr (L::kQueriesInRegisters) Pin(q);
     Pin(score);
     Fence();
 #pragma unroll
@@ -454,8 +455,8 @@ struct Attender {
       position[i] = query[i] < work.queries ? work.first_position + query[i] : -1;
     }
     const float scale_log2 = r.scale * kLog2E;
-    // A warpgroup may be done one tile earlier than the other, never more: a barrier counts both of them once in
-    // each phase. One without queries walks over all tiles and sees nothing.
+    // A warpgroup may have one tile less to see than the other, never more. One without queries walks over all tiles and sees
+    // nothing.
     static_assert(kKeyTile == 64 && kGroups == 2 && kStages > 1);
     const int all = work.AllTiles(), own = first < work.queries ? work.Tiles(first + 64) : all;
     const int begin = kRuled ? work.first_tile : 0;  // of both: a tile that one of them does not see adds nothing
@@ -474,14 +475,13 @@ struct Attender {
       for (int k = 0; k < kDim / 16; ++k) {
         LoadMatrices(q[k], own_query + Swizzled(64, warp * 16 + lane % 16, k * 16 + lane / 16 * 8));
       }
-      Pin(q);
-      LetQueriesGo(barriers);
     }
     float rescale[2];
     barriers.key_full[stage(begin)].Wait(parity(begin));
     StartScores(own_query, key(begin));
     WaitForProducts<0>();
     Pin(score);
+    if constexpr (L::kQueriesInRegisters) LetQueriesGo(barriers);  // all of them were read by now
     Softmax(begin, boundary(begin), scale_log2, rescale);
     PackWeights();
     for (int tile = begin + 1; tile < own; ++tile) {
@@ -511,7 +511,11 @@ struct Attender {
     WaitForProducts<0>();
     Pin(chunk_out);
     AddChunk(chunk_max, chunk_sum);
-    for (int tile = own - 1; tile < all; ++tile) release(tile);
+    release(own - 1);
+    for (int tile = own; tile < all; ++tile) {  // seen by the other one alone
+      barriers.key_full[stage(tile)].Wait(parity(tile));  // else this would count as the release of what stood there before
+      release(tile);
+    }
     if (kRuled && r.rule.sinks != nullptr) AddSink(ScoreTerms::SinkLog2(r.rule, work.head));
     Write();
   }

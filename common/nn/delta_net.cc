@@ -49,8 +49,9 @@ at::Tensor AdvanceAll(const Steps& s) {
   at::Tensor to_end = (k * (last - decayed).exp().unsqueeze(-1)).transpose(-1, -2);
   at::Tensor one = at::eye(k.size(-1), q.options().requires_grad(false));
   at::Tensor fixed = one * last.exp().unsqueeze(-1) - to_end.matmul(of_state), added = to_end.matmul(written_of_zeros);
-  std::vector<at::Tensor> states = {at::zeros_like(added.select(1, 0))};
-  for (int64_t n = 0; n + 1 < chunks; ++n) states.push_back(at::baddbmm(added.select(1, n), fixed.select(1, n), states.back()));
+  const std::vector<at::Tensor> fixed_N = fixed.unbind(1), added_N = added.unbind(1);
+  std::vector<at::Tensor> states = {at::zeros_like(added_N[0])};
+  for (int64_t n = 0; n + 1 < chunks; ++n) states.push_back(at::baddbmm(added_N[n], fixed_N[n], states.back()));
   at::Tensor state = at::stack(states, 1);  // before each chunk, [V, N, C, W]
   at::Tensor written = written_of_zeros - of_state.matmul(state);
   at::Tensor out = (q * grown).matmul(state) + (q.matmul(key_t) * pair).matmul(written);

@@ -157,9 +157,9 @@ at::Tensor HeadMatrix(const at::Tensor& hidden_ND, const Weight& head_VD, const 
   return RunsKernels(hidden_ND) && beyond > 0 ? at::constant_pad_nd(matrix, {0, 0, 0, beyond}) : matrix;
 }
 
-// Logits as they are sampled from: the generator's and, in bf16 on a GPU, the trainer's too. [N, vocabulary], of rows that
-// may stand further apart.
-at::Tensor RuledLogits(const at::Tensor& hidden_ND, const at::Tensor& matrix_VD, int64_t vocabulary, const HeadRule& rule) {
+// Logits as they are sampled from: the generator's and, in bf16 on a GPU, the trainer's too. A column for each row of the
+// matrix; those of rows of zeros are zeros.
+at::Tensor RuledLogits(const at::Tensor& hidden_ND, const at::Tensor& matrix_VD, const HeadRule& rule) {
   at::Tensor logits = Projection(hidden_ND, {matrix_VD, {}}, {});
   if (rule.softcap > 0 && RunsKernels(logits)) {
     Launched(kernels::CapLogits(logits.mutable_data_ptr(), logits.numel(), static_cast<float>(rule.softcap), Stream()));
@@ -168,7 +168,7 @@ at::Tensor RuledLogits(const at::Tensor& hidden_ND, const at::Tensor& matrix_VD,
   } else if (rule.multiplier != 1) {
     logits.mul_(rule.multiplier);
   }
-  return logits.narrow(1, 0, vocabulary);
+  return logits;
 }
 
 // bf16 on a GPU, by the kernels. Logits stay in bf16 and are reduced in slices of fixed order.
@@ -186,8 +186,8 @@ struct FusedHeadFunction : public Function<FusedHeadFunction> {
     at::Tensor logits;
     for (int64_t begin = 0; begin < rows; begin += chunk) {
       const int64_t n = std::min(chunk, rows - begin);
-      logits = RuledLogits(hidden_ND.narrow(0, begin, n), matrix_VD, vocabulary, rule);
-      stats.Compute(logits, target_N, temperature, begin);
+      logits = RuledLogits(hidden_ND.narrow(0, begin, n), matrix_VD, rule);
+      stats.Compute(logits.narrow(1, 0, vocabulary), target_N, temperature, begin);
     }
     if (context != nullptr) {
       context->saved_data["temperature"] = temperature;
@@ -223,11 +223,10 @@ struct FusedHeadFunction : public Function<FusedHeadFunction> {
     at::Tensor dhidden_ND = at::empty_like(hidden_ND);
     const int64_t rows = hidden_ND.size(0), chunk = context->saved_data["chunk"].toInt(),
                   vocabulary = context->saved_data["vocabulary"].toInt();
-    const at::Tensor own_VD = head_VD.narrow(0, 0, vocabulary);
     for (int64_t begin = 0; begin < rows; begin += chunk) {
       const int64_t n = std::min(chunk, rows - begin);
       at::Tensor hidden = hidden_ND.narrow(0, begin, n);
-      if (!logits.defined() || begin > 0) logits = RuledLogits(hidden.detach(), head_VD, vocabulary, rule);
+      if (!logits.defined() || begin > 0) logits = RuledLogits(hidden.detach(), head_VD, rule);
       kernels::LogitGradient run;
       run.logits = logits.mutable_data_ptr();
       run.stride = logits.stride(0);
@@ -243,10 +242,10 @@ struct FusedHeadFunction : public Function<FusedHeadFunction> {
       Launched(kernels::ComputeLogitGradient(run, Stream()));
       if (rule.multiplier != 1) logits.mul_(rule.multiplier);
       at::Tensor to = dhidden_ND.narrow(0, begin, n);
-      at::mm_out(to, logits, own_VD);
-      AccumulateOuter(grad_VD, logits, hidden);
+      at::mm_out(to, logits, head_VD);
+      AccumulateOuter(grad_VD, logits.narrow(1, 0, vocabulary), hidden);
     }
-    if (inverse_V1.defined() && grad_VD.defined()) AddNormalisedGradient(grad_VD, own_VD, inverse_V1, weight_grad_VD);
+    if (inverse_V1.defined() && grad_VD.defined()) AddNormalisedGradient(grad_VD, head_VD.narrow(0, 0, vocabulary), inverse_V1, weight_grad_VD);
     return {dhidden_ND, at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor()};
   }
 };
@@ -280,7 +279,7 @@ TokenLogprobs TokenLogprobsOfLogits(const at::Tensor& logits_NV, const at::Tenso
 
 at::Tensor HeadLogits(const at::Tensor& hidden_ND, const Weight& head_VD, const HeadRule& rule) {
   at::NoGradGuard no_grad;
-  return RuledLogits(hidden_ND, HeadMatrix(hidden_ND, head_VD, rule), head_VD.value.size(0), rule);
+  return RuledLogits(hidden_ND, HeadMatrix(hidden_ND, head_VD, rule), rule).narrow(1, 0, head_VD.value.size(0));
 }
 
 }  // namespace rein::nn
