@@ -68,9 +68,9 @@ struct Fetcher {
   int lane = threadIdx.x % 32, parts = LatentParts(plan.heads), items = __ldcg(&s.counts->items) * parts;
 
   __device__ LatentItem Load(int number) const {
-    if (number >= items) return {};
-    const int4 item = __ldcg(reinterpret_cast<const int4*>(s.item + number / parts));
-    return {item.x, item.y, item.z, item.w};
+    if (number / parts >= s.most_items) return {};
+    const int4 item = __ldcg(reinterpret_cast<const int4*>(s.item + number / parts));  // the first is not to wait for `items`
+    return number < items ? LatentItem{item.x, item.y, item.z, item.w} : LatentItem{};
   }
   // Where the lane's group of keys lies, from a tile of the item on.
   __device__ int64_t FirstToken(const LatentItem& item, int tile) const {
