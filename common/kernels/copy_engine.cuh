@@ -31,6 +31,16 @@ __device__ inline void FetchBlocks(const CUtensorMap& matrix, int first_block, i
       : "memory");
 }
 
+// The same of what nobody reads again soon: it leaves the L2 cache before anything else.
+__device__ inline void FetchBlocksOnce(const CUtensorMap& matrix, int first_block, int row, __nv_bfloat16* to, Barrier& barrier) {
+  constexpr uint64_t kEvictFirst = 0x12F0000000000000;  // as createpolicy.fractional makes it
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1, {%3, %4, %5}], [%2], "
+      "%6;\n" ::"r"(SharedAddress(to)),
+      "l"(&matrix), "r"(SharedAddress(&barrier.state)), "r"(0), "r"(row), "r"(first_block), "l"(kEvictFirst)
+      : "memory");
+}
+
 // A bf16 matrix whose rows are `stride` elements apart, read in boxes of so many rows and blocks; what is outside of it
 // reads as zeros. The pointer and the rows are 16-byte aligned, columns a multiple of kBlockColumns.
 inline absl::Status DescribeMatrix(const void* matrix, int64_t rows, int64_t columns, int64_t stride, int box_rows, int box_blocks,

@@ -6,9 +6,11 @@
 
 #include "common/kernels/attention.h"
 #include "common/kernels/attention_backward.h"
+#include "common/kernels/latent_decode.h"
 #include "common/nn/autograd.h"
 #include "common/nn/fp8.h"
 #include "common/nn/functions.h"
+#include "common/nn/latent_decode.h"
 #include "common/nn/launched.h"
 #include "common/nn/paged_attention_cpu.h"
 #include "common/nn/plain_attention.h"
@@ -442,10 +444,24 @@ at::Tensor Attention(const at::Tensor& q_THC, const at::Tensor& k_TKC, const at:
 
 at::Tensor LatentAttention(const at::Tensor& q_THC, const at::Tensor& key_T1C, int64_t value_dim,
                            const SequenceView& view, int layer, const AttentionRule& rule) {
-  const at::Tensor& key = (*view.pages->layers)[layer].key;
-  WritePages(key_T1C, key, *view.pages);
+  const PageMap& map = *view.pages;
+  const KvPages& pages = (*map.layers)[layer];
+  const at::Tensor& key = pages.key;
+  WritePages(key_T1C, key, map);
   if (!q_THC.is_cuda()) return PagedCpu(q_THC, key, key, value_dim, view, rule);
-  return AttendPages(q_THC, key, key.narrow(3, 0, value_dim), view, rule);
+  auto plain = [&](const at::Tensor& q, const SequenceView& of_q) {
+    return AttendPages(q, key, key.narrow(3, 0, value_dim), of_q, rule);
+  };
+  const int64_t single = map.single_queries, rest = q_THC.size(0) - single;
+  if (single == 0 || value_dim != kernels::kLatentValueDim || !rule.plain() || !DecodesLatents(map, pages)) {
+    return plain(q_THC, view);
+  }
+  at::Tensor decoded = DecodeLatents(q_THC.narrow(0, 0, single).contiguous(), view, layer, rule.scale);
+  if (rest == 0) return decoded;
+  PageMap map_of_rest{.page_tokens = map.page_tokens, .pages_BP = map.pages_BP.slice(0, single)};
+  SequenceView of_rest{.position_T = view.position_T.slice(0, single), .longest = view.longest, .pages = &map_of_rest};
+  for (auto b = static_cast<size_t>(single); b < view.offsets.size(); ++b) of_rest.offsets.push_back(view.offsets[b] - single);
+  return at::cat({decoded, plain(q_THC.slice(0, single), of_rest)}, 0);
 }
 
 at::Tensor AttentionReference(const at::Tensor& q_THC, const at::Tensor& k_TKC,

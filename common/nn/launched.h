@@ -23,6 +23,11 @@ inline void Launched(const absl::Status& status) {
   TORCH_CHECK(status.ok(), std::string(status.message()));
 }
 
+// So many bytes at least, where `like` is.
+inline void Reserve(int64_t bytes, const at::Tensor& like, at::Tensor& scratch) {
+  if (!scratch.defined() || scratch.numel() < bytes) scratch = like.new_empty({bytes}, at::kByte);
+}
+
 // y_ME = x_MD weight_ED^T + bias_E, all contiguous; the bias may be undefined.
 inline kernels::Projection ProjectionOf(const at::Tensor& x_MD, const at::Tensor& weight_ED, const at::Tensor& bias_E,
                                         at::Tensor& y_ME) {

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "common/kernels/attention.h"
+#include "common/nn/latent_decode.h"
 #include "common/nn/launched.h"
 
 namespace rein::nn {
@@ -92,20 +93,22 @@ SequenceView PackedSequences(const std::vector<int64_t>& lengths, at::Device dev
 }
 
 void PlanDecode(PageMap& map, const at::Tensor& context_B, int64_t heads, int64_t head_dim) {
-  if (map.single_queries == 0 || !kernels::AttentionTakes(head_dim)) return;
-  const int64_t bytes =
-      kernels::DecodeScratchBytes(map.most_chunks, map.single_queries, heads, head_dim);
-  if (!map.decode_scratch.defined() || map.decode_scratch.numel() < bytes) {
-    map.decode_scratch = at::empty({bytes}, context_B.options().dtype(at::kByte));
+  if (map.single_queries == 0) return;
+  // Not of a recurrent layer, whose "pages" are states.
+  auto attends = [](const KvPages& pages) { return pages.value.dim() == 4; };
+  const KvPages& pages = *std::find_if(map.layers->begin(), map.layers->end(), attends);
+  if (pages.value.size(3) == 0) {  // latents
+    if (DecodesLatents(map, pages)) PlanLatents(map, context_B, heads);
+    return;
   }
+  if (!kernels::AttentionTakes(head_dim)) return;
+  Reserve(kernels::DecodeScratchBytes(map.most_chunks, map.single_queries, heads, head_dim), context_B, map.decode_scratch);
   kernels::DecodePlan plan;
   plan.context = context_B.const_data_ptr<int32_t>();
   if (map.shared_B.defined()) plan.shared = map.shared_B.const_data_ptr<int32_t>();
   plan.sequences = map.single_queries;
   plan.heads = heads;
-  // Not of a recurrent layer, whose "pages" are states.
-  auto attends = [](const KvPages& pages) { return pages.value.dim() == 4; };
-  plan.kv_heads = std::find_if(map.layers->begin(), map.layers->end(), attends)->key.size(2);
+  plan.kv_heads = pages.key.size(2);
   plan.most_chunks = map.most_chunks;
   Launched(kernels::PlanDecode(plan, map.decode_scratch.mutable_data_ptr(), Stream()));
 }

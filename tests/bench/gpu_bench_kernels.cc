@@ -15,6 +15,7 @@
 #include "common/nn/fp8.h"
 #include "common/nn/functions.h"
 #include "common/nn/head.h"
+#include "common/nn/latent_decode.h"
 #include "common/nn/norm.h"
 #include "common/nn/query_key_value.h"
 #include "common/tensor/cuda_graph.h"
@@ -155,6 +156,24 @@ void Kernels() {
            (prompt > 0 ? ", 16 siblings with a prompt of " + std::to_string(prompt) : ""), us,
            (fp8 ? 2.0 : 4.0) * static_cast<double>(sequences) * (context - prompt * 15.0 / 16) * static_cast<double>(kv_heads * dim), 0);
     }
+  }
+  // The same of latent attention, DeepSeek's and Moonlight's.
+  for (auto [sequences, context, heads] : {std::tuple{256, 1024, 16}, {64, 4096, 16}, {256, 4096, 16}, {256, 8192, 16}, {8, 4096, 16}, {1, 8192, 16},
+                                           {256, 4096, 8}, {128, 2048, 32}, {64, 2048, 128}}) {
+    const int64_t pages_of_one = context / 16, pages = sequences * pages_of_one;
+    std::vector<nn::KvPages> layers(1);
+    layers[0].key = at::randn({pages, 16, 1, 576}, bf16);
+    layers[0].value = at::empty({pages, 16, 1, 0}, bf16);
+    nn::PageMap map{.layers = &layers, .page_tokens = 16, .single_queries = sequences, .most_chunks = sequences * ((context + 255) / 256)};
+    if (!nn::DecodesLatents(map, layers[0])) break;  // no Hopper
+    map.pages_BP = at::randperm(pages, bf16.dtype(at::kInt)).view({sequences, pages_of_one});
+    nn::SequenceView view = nn::PackedSequences(std::vector<int64_t>(sequences, 1), at::kCUDA);
+    view.context_B = at::full({sequences}, context, bf16.dtype(at::kInt));
+    nn::PlanDecode(map, view.context_B, heads, 64);
+    view.pages = &map;
+    at::Tensor q = at::randn({sequences, heads, 576}, bf16);
+    Line("Latent decode", std::to_string(sequences) + " x " + std::to_string(context) + ", " + std::to_string(heads) + " heads",
+         CapturedMicroseconds([&] { nn::DecodeLatents(q, view, 0, 0.1); }), 2.0 * 576 * static_cast<double>(sequences) * context, 0);
   }
   for (auto [columns, inner] : {std::pair{4096, 1024}, {1024, 2048}, {6144, 1024}, {1024, 3072}, {151936, 1024}, {24576, 4096}, {4096, 12288}}) {
     nn::Weight w = weight({columns, inner});
