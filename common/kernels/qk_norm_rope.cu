@@ -6,12 +6,14 @@
 #include "common/kernels/fp8.cuh"
 #include "common/kernels/launch_overlap.cuh"
 #include "common/kernels/launch_status.h"
+#include "common/kernels/qk_norm_rope_pairs.cuh"
 #include "common/kernels/row_sum.h"
+#include "common/kernels/split_heads.h"
 
 namespace rein::kernels {
 namespace {
 
-constexpr int kWarps = 8;
+constexpr int kWarps = kQkWarps;
 
 // A lane holds kPairs pairs (i, i + C/2). With an even number of them they stand side by side, two by
 // two, so that 4 bytes are read at once; else they are 32 apart.
@@ -131,153 +133,6 @@ __global__ void QkNormRopeKernel(QkNormRope r) {
     high[n] = __fmaf_rn(a, sin, __fmul_rn(b, cos));
   }
   is_q ? store(r.q, at.token * r.heads + at.head) : store(r.k, row * r.kv_heads + at.head - r.heads);
-}
-
-// ---- the gradient where a lane holds four pairs: several heads of a token at once --------------------------------
-
-__device__ void LoadFour(const bf16* x, float (&to)[4]) {
-  const uint2 four = *reinterpret_cast<const uint2*>(x);
-  const float2 a = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(&four.x)),
-               b = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(&four.y));
-  to[0] = a.x, to[1] = a.y, to[2] = b.x, to[3] = b.y;
-}
-__device__ void StoreFour(const float (&x)[4], bf16* to) {
-  const __nv_bfloat162 a = __floats2bfloat162_rn(x[0], x[1]), b = __floats2bfloat162_rn(x[2], x[3]);
-  *reinterpret_cast<uint2*>(to) = make_uint2(*reinterpret_cast<const uint32_t*>(&a), *reinterpret_cast<const uint32_t*>(&b));
-}
-
-// A warp takes kHeadsOfUnit heads of a token, whose angles it loads once.
-template <int kHalf>
-__global__ void __launch_bounds__(32 * kWarps, 3) FourPairsGradientKernel(QkNormRopeGradient g) {
-  constexpr int kLanes = kHalf / 4, kAtOnce = 32 / kLanes, kHeadsOfUnit = 8;  // lanes of a head, heads of a warp
-  __shared__ float shared[kWarps][2][2 * kHalf];
-  const QkNormRope& r = g.forward;
-  constexpr int c = 2 * kHalf;
-  const auto heads = static_cast<uint32_t>(r.heads), kv_heads = static_cast<uint32_t>(r.kv_heads), per_token = heads + 2 * kv_heads;
-  const uint32_t parts = (per_token + kHeadsOfUnit - 1) / kHeadsOfUnit, units = static_cast<uint32_t>(r.tokens) * parts;
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, own = lane % kLanes * 4;
-  auto sum_of_head = [](float x) {
-#pragma unroll
-    for (int distance = kLanes / 2; distance > 0; distance /= 2) x += __shfl_xor_sync(~0u, x, distance);
-    return x;
-  };
-  float sum[2][2][4] = {};  // of q and k; low and high
-  for (uint32_t unit = blockIdx.x * kWarps + warp; unit < units; unit += gridDim.x * kWarps) {
-    const uint32_t token = unit / parts, first = unit % parts * kHeadsOfUnit;
-    float cos[4], sin[4];
-    *reinterpret_cast<float4*>(cos) = *reinterpret_cast<const float4*>(r.cos + int64_t{token} * kHalf + own);
-    *reinterpret_cast<float4*>(sin) = *reinterpret_cast<const float4*>(r.sin + int64_t{token} * kHalf + own);
-#pragma unroll 2
-    for (uint32_t n = 0; n < kHeadsOfUnit; n += kAtOnce) {
-      const uint32_t head = first + n + lane / kLanes;
-      const bool live = head < per_token, is_q = head < heads, is_v = head >= heads + kv_heads;
-      float low[4] = {}, high[4] = {};
-      bf16* to = static_cast<bf16*>(g.dqkv) + (int64_t{token} * per_token + head) * c + own;
-      if (live) {
-        const bf16* from = is_q   ? static_cast<const bf16*>(g.dq) + (int64_t{token} * heads + head) * c
-                           : is_v ? static_cast<const bf16*>(g.dv) + (int64_t{token} * kv_heads + head - heads - kv_heads) * c
-                                  : static_cast<const bf16*>(g.dk) + (int64_t{token} * kv_heads + head - heads) * c;
-        LoadFour(from + own, low);
-        LoadFour(from + own + kHalf, high);
-      }
-      if (!is_v) {
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          const float a = low[i], b = high[i];
-          low[i] = a * cos[i] + b * sin[i];
-          high[i] = b * cos[i] - a * sin[i];
-        }
-      }
-      const auto* weight = static_cast<const bf16*>(is_q ? r.q_weight : r.k_weight);
-      if (weight != nullptr) {  // for all lanes alike
-        float x_low[4] = {}, x_high[4] = {}, weight_low[4], weight_high[4], square = 0, dot = 0;
-        if (live && !is_v) {
-          const bf16* x = static_cast<const bf16*>(r.qkv) + (int64_t{token} * per_token + head) * c + own;
-          LoadFour(x, x_low);
-          LoadFour(x + kHalf, x_high);
-        }
-        LoadFour(weight + own, weight_low);
-        LoadFour(weight + own + kHalf, weight_high);
-#pragma unroll
-        for (int i = 0; i < 4; ++i) square += x_low[i] * x_low[i] + x_high[i] * x_high[i];
-        const float inverse = rsqrtf(sum_of_head(square) / c + r.epsilon);
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          x_low[i] *= inverse;
-          x_high[i] *= inverse;
-          const float of_low = low[i] * x_low[i], of_high = high[i] * x_high[i];  // 0 of values
-          sum[0][0][i] += is_q ? of_low : 0.0f;
-          sum[0][1][i] += is_q ? of_high : 0.0f;
-          sum[1][0][i] += is_q ? 0.0f : of_low;
-          sum[1][1][i] += is_q ? 0.0f : of_high;
-          dot += of_low * weight_low[i] + of_high * weight_high[i];
-        }
-        dot = sum_of_head(dot) / c;
-        if (!is_v) {
-#pragma unroll
-          for (int i = 0; i < 4; ++i) {
-            low[i] = (low[i] * weight_low[i] - x_low[i] * dot) * inverse;
-            high[i] = (high[i] * weight_high[i] - x_high[i] * dot) * inverse;
-          }
-        }
-      }
-      if (live) {
-        StoreFour(low, to);
-        StoreFour(high, to + kHalf);
-      }
-    }
-  }
-  if (g.scratch == nullptr) return;
-#pragma unroll
-  for (int which = 0; which < 2; ++which) {
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        float of_all = sum[which][half][i];
-#pragma unroll
-        for (int distance = kLanes; distance < 32; distance *= 2) of_all += __shfl_xor_sync(~0u, of_all, distance);
-        if (lane < kLanes) shared[warp][which][half * kHalf + own + i] = of_all;
-      }
-    }
-  }
-  __syncthreads();
-  for (int i = threadIdx.x; i < 2 * c; i += blockDim.x) {
-    float total = 0;
-    for (int w = 0; w < kWarps; ++w) total += shared[w][i / c][i % c];
-    g.scratch[blockIdx.x * 2 * c + i] = total;
-  }
-}
-
-// ---- neither norm nor turn: what is left is to move sixteen bytes at a time ---------------------------------------
-
-// Where 16-byte piece `piece` of the joint rows stands apart; null where nobody wants it.
-__device__ uint4* PieceOf(const QkNormRope& r, void* q, void* k, void* v, uint32_t piece) {
-  const auto of_head = static_cast<uint32_t>(r.head_dim / 8), per_token = static_cast<uint32_t>(r.heads + 2 * r.kv_heads);
-  const uint32_t unit = piece / of_head, token = unit / per_token, head = unit % per_token;
-  const auto heads = static_cast<uint32_t>(r.heads), kv_heads = static_cast<uint32_t>(r.kv_heads);
-  const bool is_q = head < heads, is_v = head >= heads + kv_heads;
-  void* base = is_q ? q : is_v ? v : k;
-  if (base == nullptr) return nullptr;
-  const int64_t row = r.slot != nullptr && !is_q ? r.slot[token] : token;
-  const int64_t at = is_q ? row * heads + head : row * kv_heads + head - heads - (is_v ? kv_heads : 0);
-  return static_cast<uint4*>(base) + at * of_head + piece % of_head;
-}
-
-__global__ void SplitKernel(QkNormRope r, uint32_t pieces) {
-  AwaitLast();
-  LetNextBegin();
-  const uint32_t piece = blockIdx.x * blockDim.x + threadIdx.x;
-  if (piece >= pieces) return;
-  uint4* to = PieceOf(r, r.q, r.k, r.v, piece);
-  if (to != nullptr) *to = static_cast<const uint4*>(r.qkv)[piece];
-}
-
-__global__ void JoinKernel(QkNormRopeGradient g, uint32_t pieces) {
-  const uint32_t piece = blockIdx.x * blockDim.x + threadIdx.x;
-  if (piece >= pieces) return;
-  static_cast<uint4*>(g.dqkv)[piece] =
-      *PieceOf(g.forward, const_cast<void*>(g.dq), const_cast<void*>(g.dk), const_cast<void*>(g.dv), piece);
 }
 
 template <int kHalf>
@@ -519,12 +374,6 @@ bool TurnsHalves(const QkNormRope& run) {
   return run.rotary_dim == run.head_dim && run.head_dim % 32 == 0 && !run.interleaved && !run.plus_one;
 }
 
-bool OnlySplits(const QkNormRope& run) {
-  return run.rotary_dim == 0 && run.q_weight == nullptr && run.k_weight == nullptr && !run.fp8 && run.head_dim % 8 == 0;
-}
-
-constexpr int kSplitThreads = 256;
-
 // Calls `body` with the number of pairs of a head as a compile-time constant.
 template <typename Body>
 absl::Status WithHalf(int64_t head_dim, Body body) {
@@ -548,11 +397,7 @@ absl::Status RunQkNormRope(const QkNormRope& run, void* stream) {
   if (run.tokens == 0) return absl::OkStatus();
   const int64_t units = run.tokens * (run.heads + 2 * run.kv_heads);
   const dim3 blocks(static_cast<unsigned>((units + kWarps - 1) / kWarps));
-  if (OnlySplits(run)) {
-    const auto pieces = static_cast<uint32_t>(units * run.head_dim / 8);
-    LaunchOverlapping(SplitKernel, dim3((pieces + kSplitThreads - 1) / kSplitThreads), kSplitThreads, 0, stream, run, pieces);
-    return LaunchStatus("QkNormRope");
-  }
+  if (OnlySplits(run)) return SplitHeads(run, stream);
   if (!TurnsHalves(run)) {
     LaunchOverlapping(AnyQkNormRopeKernel, blocks, 32 * kWarps, 0, stream, run);
     return LaunchStatus("QkNormRope");
@@ -575,11 +420,7 @@ absl::Status RunQkNormRopeGradient(const QkNormRopeGradient& run, void* stream) 
     if (run.scratch != nullptr) AddRows(run.scratch, blocks, 2 * c, c, run.dq_weight, run.dk_weight, on);
     return LaunchStatus("QkNormRopeGradient");
   };
-  if (OnlySplits(forward)) {
-    const auto pieces = static_cast<uint32_t>(units * forward.head_dim / 8);
-    JoinKernel<<<(pieces + kSplitThreads - 1) / kSplitThreads, kSplitThreads, 0, on>>>(run, pieces);
-    return LaunchStatus("QkNormRopeGradient");
-  }
+  if (OnlySplits(forward)) return JoinHeads(run, stream);
   if (!TurnsHalves(forward)) {
     AnyQkNormRopeGradientKernel<<<blocks, 32 * kWarps, 0, on>>>(run);
     return add_up();

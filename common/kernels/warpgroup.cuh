@@ -1,0 +1,107 @@
+// Products of warpgroups (wgmma, bf16 in, fp32 sums), asynchronous; only for .cu files built for sm_90a. Matrices in shared
+// memory stand as copy_engine.cuh says.
+
+#pragma once
+
+#include <cuda_bf16.h>
+
+#include <type_traits>
+
+#include "common/kernels/copy_engine.cuh"
+
+namespace rein::kernels {
+
+// Where shared memory has an element of a matrix of so many rows.
+__device__ inline int Swizzled(int rows, int row, int column) {
+  return column / kBlockColumns * rows * kBlockColumns + SwizzledPiece(row, column % kBlockColumns) + column % 8;
+}
+
+// The matrix descriptor of a block that begins at `address`; `block_stride` is the distance of blocks of 64
+// columns, which only a matrix read across its rows (values) needs.
+__device__ inline uint64_t Descriptor(const __nv_bfloat16* address, int block_stride_bytes) {
+  uint64_t d = (SharedAddress(address) & 0x3FFFF) >> 4;
+  d |= static_cast<uint64_t>(block_stride_bytes >> 4) << 16;
+  d |= static_cast<uint64_t>(1024 >> 4) << 32;  // eight rows
+  d |= uint64_t{1} << 62;                       // 128-byte swizzle
+  return d;
+}
+
+// The descriptor of what lies so many bytes, a multiple of 16, behind a matrix.
+__device__ inline uint64_t Behind(uint64_t descriptor, int bytes) {
+  uint64_t d;
+  asm("{\n.reg .b32 low, high;\nmov.b64 {low, high}, %1;\nadd.u32 low, low, %2;\nmov.b64 %0, {low, high};\n}\n"
+      : "=l"(d)
+      : "l"(descriptor), "r"(bytes >> 4));
+  return d;
+}
+
+__device__ inline void FenceProducts() { asm volatile("wgmma.fence.sync.aligned;\n" ::: "memory"); }
+__device__ inline void CommitProducts() { asm volatile("wgmma.commit_group.sync.aligned;\n" ::: "memory"); }
+template <int kPending>
+__device__ inline void WaitForProducts() {
+  asm volatile("wgmma.wait_group.sync.aligned %0;\n" ::"n"(kPending) : "memory");
+}
+
+// Keeps the compiler from moving what computes a register past this point: the registers of a product must be
+// ready before it begins and untouched until it is waited for.
+template <typename T, int kCount>
+__device__ inline void Pin(T (&registers)[kCount]) {
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) {
+    if constexpr (std::is_array_v<T>) {
+      Pin(registers[i]);
+    } else if constexpr (std::is_same_v<T, float>) {
+      asm volatile("" : "+f"(registers[i])::"memory");
+    } else {
+      asm volatile("" : "+r"(registers[i])::"memory");
+    }
+  }
+}
+
+// score[64 x 64] (+)= q[64 x 16] key[64 x 16]^T; the keys in shared memory, the queries in registers or there too.
+__device__ inline void MultiplyScores(float (&d)[8][4], const uint32_t (&q)[4], uint64_t key, int accumulate) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %37, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
+      "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,"
+      "%27,%28,%29,%30,%31}, {%32,%33,%34,%35}, %36, p, 1, 1, 0;\n}\n"
+      : "+f"(d[0][0]), "+f"(d[0][1]), "+f"(d[0][2]), "+f"(d[0][3]), "+f"(d[1][0]), "+f"(d[1][1]),
+        "+f"(d[1][2]), "+f"(d[1][3]), "+f"(d[2][0]), "+f"(d[2][1]), "+f"(d[2][2]), "+f"(d[2][3]),
+        "+f"(d[3][0]), "+f"(d[3][1]), "+f"(d[3][2]), "+f"(d[3][3]), "+f"(d[4][0]), "+f"(d[4][1]),
+        "+f"(d[4][2]), "+f"(d[4][3]), "+f"(d[5][0]), "+f"(d[5][1]), "+f"(d[5][2]), "+f"(d[5][3]),
+        "+f"(d[6][0]), "+f"(d[6][1]), "+f"(d[6][2]), "+f"(d[6][3]), "+f"(d[7][0]), "+f"(d[7][1]),
+        "+f"(d[7][2]), "+f"(d[7][3])
+      : "r"(q[0]), "r"(q[1]), "r"(q[2]), "r"(q[3]), "l"(key), "r"(accumulate));
+}
+__device__ inline void MultiplyScores(float (&d)[8][4], uint64_t q, uint64_t key, int accumulate) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
+      "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,"
+      "%27,%28,%29,%30,%31}, %32, %33, p, 1, 1, 0, 0;\n}\n"
+      : "+f"(d[0][0]), "+f"(d[0][1]), "+f"(d[0][2]), "+f"(d[0][3]), "+f"(d[1][0]), "+f"(d[1][1]),
+        "+f"(d[1][2]), "+f"(d[1][3]), "+f"(d[2][0]), "+f"(d[2][1]), "+f"(d[2][2]), "+f"(d[2][3]),
+        "+f"(d[3][0]), "+f"(d[3][1]), "+f"(d[3][2]), "+f"(d[3][3]), "+f"(d[4][0]), "+f"(d[4][1]),
+        "+f"(d[4][2]), "+f"(d[4][3]), "+f"(d[5][0]), "+f"(d[5][1]), "+f"(d[5][2]), "+f"(d[5][3]),
+        "+f"(d[6][0]), "+f"(d[6][1]), "+f"(d[6][2]), "+f"(d[6][3]), "+f"(d[7][0]), "+f"(d[7][1]),
+        "+f"(d[7][2]), "+f"(d[7][3])
+      : "l"(q), "l"(key), "r"(accumulate));
+}
+
+// out[64 x 64] (+)= p[64 x 16] value[16 x 64]; p in registers, value in shared memory, read across its rows.
+__device__ inline void MultiplyValues(float (&d)[8][4], const uint32_t (&p)[4], uint64_t value, int accumulate) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %37, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
+      "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,"
+      "%27,%28,%29,%30,%31}, {%32,%33,%34,%35}, %36, p, 1, 1, 1;\n}\n"
+      : "+f"(d[0][0]), "+f"(d[0][1]), "+f"(d[0][2]), "+f"(d[0][3]), "+f"(d[1][0]), "+f"(d[1][1]),
+        "+f"(d[1][2]), "+f"(d[1][3]), "+f"(d[2][0]), "+f"(d[2][1]), "+f"(d[2][2]), "+f"(d[2][3]),
+        "+f"(d[3][0]), "+f"(d[3][1]), "+f"(d[3][2]), "+f"(d[3][3]), "+f"(d[4][0]), "+f"(d[4][1]),
+        "+f"(d[4][2]), "+f"(d[4][3]), "+f"(d[5][0]), "+f"(d[5][1]), "+f"(d[5][2]), "+f"(d[5][3]),
+        "+f"(d[6][0]), "+f"(d[6][1]), "+f"(d[6][2]), "+f"(d[6][3]), "+f"(d[7][0]), "+f"(d[7][1]),
+        "+f"(d[7][2]), "+f"(d[7][3])
+      : "r"(p[0]), "r"(p[1]), "r"(p[2]), "r"(p[3]), "l"(value), "r"(accumulate));
+}
+
+}  // namespace rein::kernels
