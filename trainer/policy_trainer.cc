@@ -127,11 +127,17 @@ at::Tensor LossAhead(const std::vector<TargetFigures::Ahead>& ahead, const at::T
   return sum;
 }
 
+std::vector<at::Tensor> Detached(std::vector<at::Tensor> figures) {
+  for (at::Tensor& figure : figures) figure = figure.detach();
+  return figures;
+}
+
 }  // namespace
 
 // Forward, loss and backward of one packed microbatch.
 absl::Status PolicyTrainer::Microbatch(const UpdateBatch& batch, const std::vector<size_t>& members,
-                                       double minibatch_tokens, UpdateSums* sums, TokenFigures* figures) {
+                                       double minibatch_tokens, UpdateSums* sums, TokenFigures* figures,
+                                       std::function<void()>* unread) {
   const models::Decoder& decoder = policy_->decoder();
   const PackedTargets packed = PackTargets(batch.sequences, members, settings_.share_prompts, ChoiceWidth(settings_.router, decoder.spec()));
   for (size_t i : members) sums->tokens += static_cast<double>(batch.sequences[i].token_ids.size());
@@ -142,17 +148,22 @@ absl::Status PolicyTrainer::Microbatch(const UpdateBatch& batch, const std::vect
   std::vector<TargetFigures::Ahead> ahead;
   LossInputs in = InputsOfLoss(batch, algorithm_, members, decoder.device());
   const double share = static_cast<double>(packed.token.size()) / minibatch_tokens;  // routers see every token
+  auto read_the_last = [unread] {
+    if (auto read = std::exchange(*unread, nullptr)) read();
+  };
   Routers routers;  // what they should do is a matter of training
   if (at::GradMode::is_enabled() || !packed.choices.empty()) routers = NewRecord(settings_.router, decoder, packed, share, even_E_);
   if (algorithm_.scalar_head) {
     const bool targets = algorithm_.scores_targets;
     (targets ? in.score_T : in.score_S) =
         ScoresAt(decoder, packed, targets ? packed.target_place : packed.last, settings_.recompute, routers);
+    read_the_last();
   } else {
     const ForwardExtras extras{routers, EmbeddingNoise(batch.sequences, members),
                                algorithm_.log_partition, in.candidate_TK, settings_.mtp_loss > 0};
     TargetFigures out =
         ForwardTargets(decoder, packed, algorithm_.temperature, settings_.recompute, extras);
+    read_the_last();
     REIN_RETURN_IF_ERROR(SplitTargets(out.logprob_N, packed, batch.sequences, members, "policy_logprob",
                                       figures == nullptr ? nullptr : &figures->logprobs));
     if (figures != nullptr) {
@@ -185,11 +196,15 @@ absl::Status PolicyTrainer::Microbatch(const UpdateBatch& batch, const std::vect
   if (at::GradMode::is_enabled()) loss.backward();
   if (!algorithm_.outside) sums->loss += value;  // else it is the service's
   sums->routers.Add(routers.get());
-  AddSums(terms.token_means, &sums->token_sums);
-  AddSums(terms.sequence_means, &sums->sequence_sums);
-  for (size_t i = 0; i < terms.token_maxima.size(); ++i) {
-    sums->maxima[i] = std::max(sums->maxima[i], terms.token_maxima[i].max().item<double>());
-  }
+  // Without what they were computed from, which would stay in memory as long as they.
+  *unread = [sums, token_means = Detached(terms.token_means), sequence_means = Detached(terms.sequence_means),
+             token_maxima = Detached(terms.token_maxima)] {
+    AddSums(token_means, &sums->token_sums);
+    AddSums(sequence_means, &sums->sequence_sums);
+    for (size_t i = 0; i < token_maxima.size(); ++i) {
+      sums->maxima[i] = std::max(sums->maxima[i], token_maxima[i].max().item<double>());
+    }
+  };
   return absl::OkStatus();
 }
 
@@ -199,13 +214,15 @@ absl::Status PolicyTrainer::Accumulate(const UpdateBatch& batch,
                                        TokenFigures* figures, bool whole) {
   double tokens = 0;
   for (size_t i : minibatch) tokens += static_cast<double>(batch.sequences[i].token_ids.size());
+  std::function<void()> unread;
   for (const auto& members : OwnMicrobatches(batch.sequences, minibatch, whole)) {
     absl::Status status;
     REIN_RETURN_IF_ERROR(CatchTorch("forward and backward",
-                                    [&] { status = Microbatch(batch, members, tokens, sums, figures); }));
+                                    [&] { status = Microbatch(batch, members, tokens, sums, figures, &unread); }));
     REIN_RETURN_IF_ERROR(status);
   }
-  return absl::OkStatus();
+  if (!unread) return absl::OkStatus();
+  return CatchTorch("figures of the loss", unread);
 }
 
 // OK when every rank is; a rank that is well learns here that another is not, so that all give up

@@ -139,9 +139,10 @@ class PolicyTrainer {
                                                    bool whole = false) const;
   absl::Status Accumulate(const UpdateBatch& batch, const std::vector<size_t>& minibatch,
                           UpdateSums* sums, TokenFigures* figures, bool whole = false);
-  // `minibatch_tokens`: of all ranks' sequences together.
+  // `minibatch_tokens`: of all ranks' sequences together. `unread`, in and out: what adds the figures of the microbatch before,
+  // and of this one, which waits for the device: called when the next forward pass is under way there.
   absl::Status Microbatch(const UpdateBatch& batch, const std::vector<size_t>& members, double minibatch_tokens,
-                          UpdateSums* sums, TokenFigures* figures);
+                          UpdateSums* sums, TokenFigures* figures, std::function<void()>* unread);
   absl::Status AskOutsideLoss(const std::vector<size_t>& minibatch, size_t step, UpdateBatch* batch,
                               UpdateSums* sums);
   void AddOutsideMetrics(std::vector<Metric>* metrics);

@@ -305,17 +305,18 @@ __global__ void __launch_bounds__(32 * DecodeLayout<kDim, kFp8>::kWarps)
 template <int kDim>
 __global__ void AddChunksKernel(AttentionForward r, DecodeScratch s) {
   const int64_t unit = blockIdx.x * 4 + threadIdx.x / 32;
+  const int64_t b = unit / r.heads, head = unit % r.heads;
+  const bool live = b < r.sequences;
+  int begin = live ? s.first_chunk[b] : 0;  // listed before the kernel before this one: not waited for
+  const int end = live ? s.first_chunk[b + 1] : 0;
   AwaitLast();
   LetNextBegin();
   if (blockIdx.x == 0 && threadIdx.x == 0) s.counts->taken = 0;
-  if (unit >= r.sequences * r.heads) return;
-  const int64_t b = unit / r.heads, head = unit % r.heads;
+  if (!live) return;
   const int lane = threadIdx.x % 32;
   constexpr int kCount = kDim / 32;
   constexpr int kAtOnce = 4;  // are loaded before they are added, in order
   RowTotal<kCount> total;
-  int begin = s.first_chunk[b];
-  const int end = s.first_chunk[b + 1];
   const bool any = begin < end;
   if (r.rule.window > 0) begin += max(0, r.context[b] - r.rule.window) / kKeyChunk;  // those before were not computed
   for (int first = begin; first < end; first += kAtOnce) {

@@ -4,6 +4,7 @@
 
 #include "common/kernels/bf16_vector.cuh"
 #include "common/kernels/fp8.cuh"
+#include "common/kernels/hopper.h"
 #include "common/kernels/launch_overlap.cuh"
 #include "common/kernels/launch_status.h"
 #include "common/kernels/qk_norm_rope_pairs.cuh"
@@ -412,8 +413,7 @@ absl::Status RunQkNormRopeGradient(const QkNormRopeGradient& run, void* stream) 
   const QkNormRope& forward = run.forward;
   if (forward.tokens == 0) return absl::OkStatus();
   const int64_t units = forward.tokens * (forward.heads + 2 * forward.kv_heads);
-  const auto blocks =
-      static_cast<unsigned>(std::min((units + kWarps - 1) / kWarps, kQkGradientBlocks));
+  auto blocks = static_cast<unsigned>(std::min((units + kWarps - 1) / kWarps, kQkGradientBlocks));
   auto* on = static_cast<cudaStream_t>(stream);
   auto add_up = [&] {
     const int64_t c = forward.head_dim;
@@ -428,7 +428,11 @@ absl::Status RunQkNormRopeGradient(const QkNormRopeGradient& run, void* stream) 
   return WithHalf(forward.head_dim, [&](auto half) {
     auto* kernel = QkNormRopeGradientKernel<half.value>;
     if constexpr (half.value == 32 || half.value == 64 || half.value == 128) {
-      if ((forward.q_weight == nullptr) == (forward.k_weight == nullptr)) kernel = FourPairsGradientKernel<half.value>;
+      if ((forward.q_weight == nullptr) == (forward.k_weight == nullptr)) {
+        kernel = FourPairsGradientKernel<half.value>;
+        const int at_once = kBlocksOfProcessor * DeviceAttribute(cudaDevAttrMultiProcessorCount);
+        blocks = std::min(blocks, static_cast<unsigned>(at_once));
+      }
     }
     kernel<<<blocks, 32 * kWarps, 0, on>>>(run);
     return add_up();

@@ -8,7 +8,8 @@
 
 namespace rein::kernels {
 
-inline constexpr int kQkWarps = 8;  // of a block
+inline constexpr int kQkWarps = 8;            // of a block
+inline constexpr int kBlocksOfProcessor = 3;  // of the kernel here, at one time
 
 // One lane's share of a head.
 template <int kHalf>
@@ -90,7 +91,7 @@ struct FourPairs {
 
 // A warp takes kHeadsOfUnit heads of a token, whose angles it loads once. Both of q and k are normed, or neither.
 template <int kHalf>
-__global__ void __launch_bounds__(32 * kQkWarps, 3) FourPairsGradientKernel(QkNormRopeGradient g) {
+__global__ void __launch_bounds__(32 * kQkWarps, kBlocksOfProcessor) FourPairsGradientKernel(QkNormRopeGradient g) {
   constexpr int kHeadsOfUnit = 8, kLanes = FourPairs<kHalf>::kLanes, c = 2 * kHalf;
   __shared__ float shared[kQkWarps][2][c];
   const QkNormRope& r = g.forward;
