@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "common/kernels/bf16_vector.cuh"
+#include "common/kernels/hopper.h"
 #include "common/kernels/launch_status.h"
 
 namespace rein::kernels {
@@ -46,43 +47,81 @@ __device__ float ExpOf(float x) {
 // Eight neighbours at once need rows that begin at multiples of 16 bytes: those of odd vocabularies do not.
 __device__ bool Aligned(int64_t stride) { return stride % 8 == 0; }
 
-// This thread's columns of its slice, divided by the temperature; -inf beyond the vocabulary.
+// This thread's columns of its slice as they are in memory; -inf beyond the vocabulary.
+struct RawZ {
+  uint4 eight[kPerThread / 8];
+
+  __device__ void Load(const bf16* row, bool aligned, int first, int vocabulary) {
+#pragma unroll
+    for (int i = 0; i < kPerThread / 8; ++i) {
+      const int column = first + 8 * i;
+      if (aligned && column + 8 <= vocabulary) {
+        eight[i] = *reinterpret_cast<const uint4*>(row + column);
+        continue;
+      }
+      __align__(16) bf16 own[8];
+#pragma unroll
+      for (int j = 0; j < 8; ++j) own[j] = column + j < vocabulary ? row[column + j] : __float2bfloat16_rn(-INFINITY);
+      eight[i] = *reinterpret_cast<const uint4*>(own);
+    }
+  }
+  __device__ void Over(float temperature, float (&z)[kPerThread]) const {
+#pragma unroll
+    for (int i = 0; i < kPerThread / 8; ++i) {
+      Load8(reinterpret_cast<const bf16*>(&eight[i]), z + 8 * i);
+      if (temperature == 1) continue;  // x / 1 is x
+#pragma unroll
+      for (int j = 0; j < 8; ++j) z[8 * i + j] = __fdiv_rn(z[8 * i + j], temperature);
+    }
+  }
+};
+
+// This thread's columns of its slice, divided by the temperature.
 __device__ void LoadZ(const bf16* row, bool aligned, int first, int vocabulary, float temperature,
                       float (&z)[kPerThread]) {
-#pragma unroll
-  for (int i = 0; i < kPerThread; i += 8) {
-    const int column = first + i;
-    if (aligned && column + 8 <= vocabulary) {
-      Load8(row + column, z + i);
-    } else {
-#pragma unroll
-      for (int j = 0; j < 8; ++j) {
-        z[i + j] = column + j < vocabulary ? __bfloat162float(row[column + j]) : -INFINITY;
-      }
-    }
-    if (temperature == 1) continue;  // x / 1 is x
-#pragma unroll
-    for (int j = 0; j < 8; ++j) z[i + j] = __fdiv_rn(z[i + j], temperature);
-  }
+  RawZ raw;
+  raw.Load(row, aligned, first, vocabulary);
+  raw.Over(temperature, z);
 }
+
+// What one thread of each warp says and all read, for each of the figures of ReduceSlice: by the time one is said again, a
+// barrier has been passed since it was read.
+struct SliceScratch {
+  float max[kThreads / 32], sum[kThreads / 32], weighted[kThreads / 32];
+};
 
 // In every thread. `weighted` only where it is asked for.
 template <bool kWeighted>
-__device__ Part ReduceSlice(const float (&z)[kPerThread], float* scratch) {
+__device__ Part ReduceSlice(const float (&z)[kPerThread], SliceScratch& scratch) {
+  constexpr int kWarps = kThreads / 32;
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   float max = -INFINITY;
 #pragma unroll
   for (int i = 0; i < kPerThread; ++i) max = fmaxf(max, z[i]);
-  max = BlockMax(max, scratch);
+#pragma unroll
+  for (int offset = 16; offset > 0; offset /= 2) max = fmaxf(max, __shfl_xor_sync(~0u, max, offset));
+  if (lane == 0) scratch.max[warp] = max;
+  __syncthreads();
+#pragma unroll
+  for (int w = 0; w < kWarps; ++w) max = fmaxf(max, scratch.max[w]);
   Part part{max, 0, 0};
-  if (max == -INFINITY) return part;
+  const float shift = max == -INFINITY ? 0.0f : max;  // then every z is -inf, and nothing is added
 #pragma unroll
   for (int i = 0; i < kPerThread; ++i) {
-    const float p = ExpOf(__fsub_rn(z[i], max));
+    const float p = ExpOf(__fsub_rn(z[i], shift));
     part.sum = __fadd_rn(part.sum, p);
     if (kWeighted) part.weighted = __fmaf_rn(p, fmaxf(z[i], -FLT_MAX), part.weighted);  // -inf weighs nothing
   }
-  part.sum = BlockSum(part.sum, scratch);
-  if (kWeighted) part.weighted = BlockSum(part.weighted, scratch);
+  part.sum = WarpSum(part.sum);
+  if (kWeighted) part.weighted = WarpSum(part.weighted);
+  if (lane == 0) scratch.sum[warp] = part.sum, scratch.weighted[warp] = part.weighted;
+  __syncthreads();
+  part.sum = part.weighted = 0;
+#pragma unroll
+  for (int w = 0; w < kWarps; ++w) {
+    part.sum = __fadd_rn(part.sum, scratch.sum[w]);
+    if (kWeighted) part.weighted = __fadd_rn(part.weighted, scratch.weighted[w]);
+  }
   return part;
 }
 
@@ -110,6 +149,8 @@ __device__ Part AddSlices(const Part* parts, int slices) {
 
 __device__ float LogSumExp(const Part& total) { return __fadd_rn(total.max, logf(total.sum)); }
 
+constexpr int kStatsBlocks = 3;  // of a processor, where slices are reduced
+
 constexpr int kRowsPerBlock = 8;  // a warp for each row, where the slices of a row are added
 
 __device__ int64_t RowOfWarp() {
@@ -120,14 +161,23 @@ int Slices(int64_t vocabulary) {
   return static_cast<int>((vocabulary + kVocabularySlice - 1) / kVocabularySlice);
 }
 
-__global__ void SliceStatsKernel(LogitStats r, Part* parts) {
-  __shared__ float scratch[32];
-  float z[kPerThread];
-  const int first = static_cast<int>(blockIdx.x * kVocabularySlice) + threadIdx.x * kPerThread;
-  LoadZ(static_cast<const bf16*>(r.logits) + blockIdx.y * r.stride, Aligned(r.stride), first,
-        static_cast<int>(r.vocabulary), r.temperature, z);
-  const Part part = ReduceSlice<true>(z, scratch);
-  if (threadIdx.x == 0) parts[blockIdx.y * gridDim.x + blockIdx.x] = part;
+// Every gridDim.x-th slice of a row, one after another: the next one is fetched while one is reduced.
+__global__ void __launch_bounds__(kThreads, kStatsBlocks) SliceStatsKernel(LogitStats r, Part* parts, int slices) {
+  __shared__ SliceScratch scratch;
+  const bf16* row = static_cast<const bf16*>(r.logits) + blockIdx.y * r.stride;
+  RawZ next;
+  auto fetch = [&](int slice) {
+    if (slice >= slices) return;
+    next.Load(row, Aligned(r.stride), slice * static_cast<int>(kVocabularySlice) + threadIdx.x * kPerThread, static_cast<int>(r.vocabulary));
+  };
+  fetch(static_cast<int>(blockIdx.x));
+  for (int slice = static_cast<int>(blockIdx.x); slice < slices; slice += static_cast<int>(gridDim.x)) {
+    float z[kPerThread];
+    next.Over(r.temperature, z);
+    fetch(slice + static_cast<int>(gridDim.x));
+    const Part part = ReduceSlice<true>(z, scratch);
+    if (threadIdx.x == 0) parts[static_cast<int64_t>(blockIdx.y) * slices + slice] = part;
+  }
 }
 
 __global__ void RowStatsKernel(LogitStats r, const Part* parts, int slices) {
@@ -250,6 +300,7 @@ __device__ uint32_t WordOf(const uint4& words, int i) {
 // Nearly every column is ruled out by a cheap noise that is nearly right; those within its error of the best are
 // compared by the right one.
 __global__ void SliceDrawKernel(TokenDraw r, DrawScratch s) {
+  __shared__ SliceScratch slice_scratch;
   __shared__ float scratch[32];
   __shared__ Candidate best_of_warp[kThreads / 32];
   const DrawRow row = r.row[blockIdx.y];
@@ -261,7 +312,7 @@ __global__ void SliceDrawKernel(TokenDraw r, DrawScratch s) {
   const int vocabulary = static_cast<int>(r.vocabulary);
   float z[kPerThread];
   LoadZ(logits, Aligned(r.stride), first, vocabulary, temperature, z);
-  const Part part = ReduceSlice<false>(z, scratch);
+  const Part part = ReduceSlice<false>(z, slice_scratch);
   if (threadIdx.x == 0) s.tempered[at] = part;
 
   float nearly_best = -INFINITY;
@@ -303,7 +354,7 @@ __global__ void SliceDrawKernel(TokenDraw r, DrawScratch s) {
   }
   if (r.untempered == nullptr || temperature == 1) return;  // the same at temperature 1
   LoadZ(logits, Aligned(r.stride), first, vocabulary, 1.0f, z);
-  const Part untempered = ReduceSlice<false>(z, scratch);
+  const Part untempered = ReduceSlice<false>(z, slice_scratch);
   if (threadIdx.x == 0) s.untempered[at] = untempered;
 }
 
@@ -349,7 +400,9 @@ absl::Status ComputeLogitStats(const LogitStats& run, void* stream) {
   auto* on = static_cast<cudaStream_t>(stream);
   auto* parts = static_cast<Part*>(run.scratch);
   const int slices = Slices(run.vocabulary);
-  SliceStatsKernel<<<dim3(slices, static_cast<unsigned>(run.rows)), kThreads, 0, on>>>(run, parts);
+  // Many rows keep all processors at work with a block each.
+  const bool many = run.rows >= 8 * kStatsBlocks * DeviceAttribute(cudaDevAttrMultiProcessorCount);
+  SliceStatsKernel<<<dim3(many ? 1 : slices, static_cast<unsigned>(run.rows)), kThreads, 0, on>>>(run, parts, slices);
   RowStatsKernel<<<Blocks(run.rows, kRowsPerBlock), 32 * kRowsPerBlock, 0, on>>>(run, parts, slices);
   return LaunchStatus("ComputeLogitStats");
 }
