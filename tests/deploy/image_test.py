@@ -73,10 +73,13 @@ class ImageTest(unittest.TestCase):
         build("-shared", "-fPIC", "-Wl,-soname,libcublas.so.13", "-x", "c", "-", "-o", lib / "libcublas.so.13")
         build("-x", "c", "-", "-x", "none", "-o", "program", "-Wl,--no-as-needed", lib / "libcublas.so.13", f"-Wl,-rpath,{lib}")
         opened = ("libnvrtc.so.13", "libnvrtc-builtins.so.13.0", "libcublasLt.so.13", "libcudnn_graph.so.9", "libcudnn_engines_runtime_compiled.so.9")
-        for name in (*opened, "libnvrtc.alt.so.13", "libcudart_static.a"):
-            ((other if "cudnn" in name else lib) / name).write_text("x")
+        for name in (*opened, "libcusolver.so.12"):
+            build("-shared", "-fPIC", f"-Wl,-soname,{name}", "-x", "c", "-", "-o", (other if "cudnn" in name else lib) / name)
+        for name in ("libnvrtc.alt.so.13", "libcudart_static.a"):
+            (lib / name).write_text("x")
+        build("-shared", "-fPIC", "-x", "c", "-", "-x", "none", "-o", lib / "libtorch_cuda_linalg.so", "-Wl,--no-as-needed", lib / "libcusolver.so.12", f"-Wl,-rpath,{lib}")
         subprocess.run([ROOT / "deploy/packaging/collect_libraries", "--cuda", folder / "to", folder / "program"], check=True, capture_output=True)
-        self.assertEqual({path.name for path in (folder / "to").iterdir()}, {"libcublas.so.13", *opened})
+        self.assertEqual({path.name for path in (folder / "to").iterdir()}, {"libcublas.so.13", "libtorch_cuda_linalg.so", "libcusolver.so.12", *opened})
 
     def test_the_bill_of_materials(self):
         bill = json.loads((self.opt / "sbom.spdx.json").read_text())
