@@ -114,6 +114,9 @@ class CommandLineTest(unittest.TestCase):
         self.assertIn("did you mean rein watch?", self.rein("wacth", code=2))
         self.rein("submit", code=2)
         self.rein("get", "jobs", "-o", "xml", code=2)
+        for flag, wanted in (("--trainers=0", "1 to 1024"), ("--rollouts=-1", "0 to 1024"), ("--threads=-1", "0 to 1048576")):
+            name, value = flag.split("=")
+            self.assertIn(f"{name}: Value {value} not in range {wanted}", self.rein("up", flag, "--check", code=2))
         self.assertIn("Usage: rein", self.rein("--help"))
 
     def test_starts_without_libtorch(self):
