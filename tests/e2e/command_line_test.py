@@ -87,6 +87,8 @@ class CommandLineTest(unittest.TestCase):
     def test_without_a_server(self):
         self.assertIn("rein up", self.rein("get", "jobs", code=7))
         self.assertIn("no answer from the controller at 127.0.0.1:9", self.rein("get", "jobs", "--server", "127.0.0.1:9", code=7))
+        self.assertIn("no answer from the controller at 127.0.0.1:9", self.rein("doctor", "--server", "127.0.0.1:9", code=1))
+        self.rein("debug", "bundle", "--server", "127.0.0.1:9", "--to", "bundle.tar.gz")
         self.assertIn("nothing is up", self.rein("down"))
         self.assertIn("rein 0.", self.rein("version"))
         self.assertRegex(self.rein("--version"), r"^rein 0\.\d+\.\d+ \(\S+, \w+\)\n$")
