@@ -248,6 +248,12 @@ class ImageBuildTest(unittest.TestCase):
             self.assertNotEqual(run("touch", "/opt/rein/new", check=False).returncode, 0)
             run("touch", "/var/lib/rein/new", "/shared/new")
 
+    @unittest.skipUnless("cpu" in TARGETS, "of the images with every role")
+    def test_5_what_it_does_unless_told_otherwise(self):
+        command = self.images["cpu"][1]["Cmd"]
+        said = self.inside("cpu")("timeout", "--preserve-status", "20", *command, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0").stdout
+        self.assertRegex(said, r"^up +controller \S+ · trainer-0 · rollout-0 · reference-0 · reward-0 ")
+
     def test_6_the_quickstart_in_five_containers(self):
         missing = [tool for tool in ("runc", "ip") if shutil.which(tool) is None]
         if missing or "cpu" not in self.images:
