@@ -121,6 +121,13 @@ class CommandLineTest(unittest.TestCase):
             self.assertIn(f"{name}: Value {value} not in range {wanted}", self.rein("up", flag, "--check", code=2))
         self.assertIn("Usage: rein", self.rein("--help"))
 
+    def test_a_program_goes_by_its_name(self):
+        ask = lambda *words: subprocess.run([BIN / "rein-control", *words], capture_output=True, text=True)
+        self.assertRegex(ask("rein-reward", "--version").stdout, r"^rein-reward 0\.")
+        wrong = ask("get", "jobs")
+        self.assertEqual(wrong.returncode, 2)
+        self.assertRegex(wrong.stderr, r"^error: \S+/rein-control: call it by the name of a program in it, .*: rein-controller rein-reward rein\n$")
+
     def test_starts_without_libtorch(self):
         """What takes a second to load; how long the command takes is `cpu_bench.py`'s question."""
         loaded = subprocess.run([BIN / "rein", "--help"], env={**os.environ, "LD_TRACE_LOADED_OBJECTS": "1"}, capture_output=True, text=True,
