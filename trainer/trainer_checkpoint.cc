@@ -23,6 +23,7 @@ using checkpoint::NamedTensor;
 using checkpoint::TensorView;
 using nlohmann::json;
 
+constexpr char kStateFormat[] = "rein.trainer.v1";
 constexpr size_t kMaxStateBytes = size_t{1} << 30;
 
 // `flat` covers the trained part.
@@ -122,7 +123,7 @@ absl::StatusOr<uint64_t> SaveCheckpoint(PolicyTrainer& trainer, const std::strin
       REIN_RETURN_IF_ERROR(WriteOptimizer(trainer.critic()->registry(), critic_arenas,
                                           /*with_master=*/true, folder + "/critic.safetensors"));
     }
-    json state = {{"format", "rein.trainer.v1"},
+    json state = {{"format", kStateFormat},
                   {"updates", trainer.progress().updates},
                   {"optimizer_steps", trainer.progress().optimizer_steps},
                   {"dtype", trainer.dtype()},
@@ -142,9 +143,7 @@ absl::StatusOr<uint64_t> SaveCheckpoint(PolicyTrainer& trainer, const std::strin
 absl::StatusOr<std::string> RestoreCheckpoint(PolicyTrainer& trainer, const std::string& path) {
   REIN_RETURN_IF_ERROR(checkpoint::VerifyCheckpoint(path));
   REIN_ASSIGN_OR_RETURN(json state, rein::json::ReadJsonFile(path + "/trainer.json"));
-  if (!state.is_object() || state.value("format", json()) != "rein.trainer.v1") {
-    return absl::InvalidArgumentError(absl::StrCat(path, "/trainer.json: is no trainer state"));
-  }
+  REIN_RETURN_IF_ERROR(checkpoint::CheckFormat(state, kStateFormat, path + "/trainer.json"));
   if (state.value("dtype", json()) != trainer.dtype()) {
     return absl::InvalidArgumentError(
         absl::StrCat(path, ": was trained in ", state.value("dtype", json()).dump(), ", this job computes in ",

@@ -24,6 +24,7 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 
 constexpr char kManifest[] = "manifest.json";
+constexpr char kFormat[] = "rein.checkpoint.v1";
 constexpr size_t kMaxManifestBytes = 4 << 20;
 
 struct FileSum {
@@ -86,7 +87,7 @@ absl::StatusOr<uint64_t> CheckpointWriter::Commit() {
     files[entry.path().filename().string()] = {{"bytes", sum.bytes}, {"digest", sum.digest}};
     total += sum.bytes;
   }
-  json manifest = {{"format", "rein.checkpoint.v1"}, {"files", files}};
+  json manifest = {{"format", kFormat}, {"files", files}};
   REIN_RETURN_IF_ERROR(
       WriteDurably(absl::StrCat(temporary_, "/", kManifest), manifest.dump(2) + "\n"));
   REIN_RETURN_IF_ERROR(SyncFolder(temporary_));
@@ -94,6 +95,13 @@ absl::StatusOr<uint64_t> CheckpointWriter::Commit() {
   temporary_.clear();
   REIN_RETURN_IF_ERROR(SyncFolder(fs::path(path_).parent_path().string()));
   return total;
+}
+
+absl::Status CheckFormat(const json& json, const std::string& wanted, const std::string& path) {
+  const nlohmann::json format = json.is_object() ? json.value("format", nlohmann::json()) : nlohmann::json();
+  if (format == wanted) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(path, ": is of format ", format.dump(), ", this build reads \"", wanted,
+                                                 "\": go on with the version of Rein that wrote it"));
 }
 
 absl::Status VerifyCheckpoint(const std::string& path) {
@@ -106,6 +114,7 @@ absl::Status VerifyCheckpoint(const std::string& path) {
   if (!manifest.is_object() || !manifest.value("files", json()).is_object()) {
     return absl::DataLossError(absl::StrCat(manifest_path, ": is no manifest"));
   }
+  REIN_RETURN_IF_ERROR(CheckFormat(manifest, kFormat, manifest_path));
   for (const auto& [name, want] : manifest["files"].items()) {
     absl::StatusOr<FileSum> have = Sum(absl::StrCat(path, "/", name));
     if (!have.ok()) return absl::DataLossError(std::string(have.status().message()));

@@ -16,6 +16,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include <nlohmann/json_fwd.hpp>
 
 namespace rein::checkpoint {
 
@@ -36,7 +37,11 @@ class CheckpointWriter {
   std::string path_, temporary_;
 };
 
-// OK when `path` has a manifest and every file matches it; DATA_LOSS names the first that does not.
+// OK when `path` has a manifest and every file matches it; DATA_LOSS names the first that does not, INVALID_ARGUMENT a format of
+// another version.
 absl::Status VerifyCheckpoint(const std::string& path);
+
+// INVALID_ARGUMENT, with both, unless `json` has "format": `wanted`. Every format of checkpoints so far is version 1.
+absl::Status CheckFormat(const nlohmann::json& json, const std::string& wanted, const std::string& path);
 
 }  // namespace rein::checkpoint

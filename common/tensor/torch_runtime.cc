@@ -4,6 +4,7 @@
 #include <torch/version.h>
 
 #include <cstdlib>
+#include <filesystem>
 #include <vector>
 
 #include "absl/strings/numbers.h"
@@ -22,6 +23,15 @@ std::string NthVisibleGpu(int ordinal) {
   if (visible == nullptr) return absl::StrCat(ordinal);
   std::vector<std::string> names = absl::StrSplit(visible, ',', absl::SkipWhitespace());
   return ordinal < static_cast<int>(names.size()) ? names[static_cast<size_t>(ordinal)] : "";
+}
+
+// Why CUDA finds no such GPU, as far as it can be seen from outside, and what to do.
+std::string WhyNoGpu(const std::string& visible) {
+  if (!std::filesystem::exists("/proc/driver/nvidia/version")) {
+    return "and no NVIDIA driver (/proc/driver/nvidia/version is not there): load one, or give --device cpu";
+  }
+  if (visible.empty()) return "though a driver is loaded: CUDA_VISIBLE_DEVICES names fewer";
+  return "though a driver is loaded: nvidia-smi -L lists its GPUs and nvidia-smi the CUDA it is for, which must not be older than this build's";
 }
 
 }  // namespace
@@ -49,7 +59,7 @@ absl::StatusOr<std::string> StartTorch(const std::string& device, int threads) {
   const std::string visible = NthVisibleGpu(ordinal);
   setenv("CUDA_VISIBLE_DEVICES", visible.c_str(), /*overwrite=*/1);
   if (visible.empty() || CudaDeviceCount() == 0) {
-    return absl::UnavailableError(absl::StrCat("--device ", device, ": this host shows no such GPU"));
+    return absl::UnavailableError(absl::StrCat("--device ", device, ": this host shows no such GPU, ", WhyNoGpu(visible)));
   }
   return std::string("cuda:0");
 }

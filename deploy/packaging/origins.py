@@ -64,24 +64,39 @@ def crates():
     return found
 
 
-# Of the wheels that deploy/setup names; NVIDIA's own terms have no SPDX name.
+# NVIDIA's own terms have no SPDX name.
 _WHEEL_LICENCES = {"torch": "BSD-3-Clause", "nvidia-nccl-cu13": "BSD-3-Clause", "nvidia-cudnn-frontend": "MIT"}
+# Which wheel has a library, by the beginning of its name.
+_WHEELS = {"libtorch": "torch", "libc10": "torch", "libcudart": "nvidia-cuda-runtime", "libcupti": "nvidia-cuda-cupti", "libcublas": "nvidia-cublas",
+           "libcudnn": "nvidia-cudnn-cu13", "libcufft": "nvidia-cufft", "libcufile": "nvidia-cufile", "libcurand": "nvidia-curand",
+           "libcusolver": "nvidia-cusolver", "libcusparse": "nvidia-cusparse", "libcusparseLt": "nvidia-cusparselt-cu13", "libnccl": "nvidia-nccl-cu13",
+           "libnvJitLink": "nvidia-nvjitlink", "libnvrtc": "nvidia-cuda-nvrtc", "libnvshmem": "nvidia-nvshmem-cu13"}
+# Their headers and device code are compiled in.
+_COMPILED_IN = ("nvidia-cuda-cccl", "nvidia-cuda-crt", "nvidia-cuda-nvcc", "nvidia-cudnn-frontend", "nvidia-nvvm")
+
+
+def wheel_of(library):
+    """The longest beginning counts; None of a library that no wheel has."""
+    return _WHEELS.get(max((start for start in _WHEELS if library.startswith(start)), key=len, default=None))
 
 
 def wheels(libraries):
-    if not any(name.startswith("libtorch") for name in libraries):
-        return []
-    cuda = any(name.startswith("libtorch_cuda") for name in libraries)
+    names = {wheel_of(library) for library in libraries} - {None}
+    if any(name.startswith("libtorch_cuda") for name in libraries):
+        names |= set(_COMPILED_IN)
     found = []
-    for name, version in sorted(set(re.findall(r"\b((?:torch|nvidia-[\w-]+))==([\w.]+)", SETUP))):
-        if not cuda and name not in ("torch", "nvidia-cuda-runtime", "nvidia-cuda-cupti"):
-            continue
-        folder = CACHE / "libtorch-2.11.0/licences" / f"{name.replace('-', '_')}-{version}"
-        texts = tuple(sorted(path for path in folder.rglob("*") if path.is_file()))
+    for name in sorted(names):
+        folder = next(iter(sorted((CACHE / "libtorch-2.11.0/licences").glob(f"{name.replace('-', '_')}-[0-9]*"))), None)
+        version = folder.name.rsplit("-", 1)[1] if folder else ""
+        texts = tuple(sorted(path for path in folder.rglob("*") if path.is_file())) if folder else ()
         found.append(Origin(name, version, f"pkg:pypi/{name}@{version}", _WHEEL_LICENCES.get(name, "LicenseRef-NVIDIA"), texts))
     return found
 
 
 def all_of(folder):
     libraries = sorted(path.name for path in (folder / "lib").iterdir())
-    return [*debian_packages(libraries), *crates(), *wheels(libraries)]
+    debian, of_wheels = debian_packages(libraries), wheels(libraries)
+    unknown = [name for name in libraries if not wheel_of(name) and not _dpkg("-S", f"*/{name}")]
+    if unknown:
+        raise SystemExit(f"{', '.join(unknown)}: of no Debian package, and of no wheel that deploy/packaging/origins.py knows")
+    return [*debian, *crates(), *of_wheels]

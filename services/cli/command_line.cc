@@ -56,23 +56,24 @@ void AddLocalCommands(CLI::App& app, Flags& flags) {
                  "Of the trainer; give it once for each of its ranks")
       ->delimiter(',');
   up->add_option("--trainers", flags.local.trainers, "Ranks that train as one (data parallel)")
-      ->check(CLI::PositiveNumber)
+      ->check(CLI::Range(1, 1024))
       ->capture_default_str();
   up->add_option("--rollout-device", flags.local.rollout_devices,
                  "Of a rollout service; give it once for each");
   up->add_option("--reference-device", flags.local.reference_devices,
                  "Of a reference service; give it once for each");
-  up->add_option("--rollouts", flags.local.rollouts, "Rollout services")->capture_default_str();
+  up->add_option("--rollouts", flags.local.rollouts, "Rollout services")->check(CLI::Range(0, 1024))->capture_default_str();
   up->add_option("--references", flags.local.references, "Reference services")
+      ->check(CLI::Range(0, 1024))
       ->capture_default_str();
-  up->add_option("--rewards", flags.local.rewards, "Reward services")->capture_default_str();
+  up->add_option("--rewards", flags.local.rewards, "Reward services")->check(CLI::Range(0, 1024))->capture_default_str();
   up->add_option("--store", flags.local.store,
                  "Where the controller keeps jobs: postgres://USER@HOST[:PORT]/DATABASE; default: a file in --state");
   up->add_option("--store-password-file", flags.local.store_password_file, "Its first line is the database's password");
   up->add_option("--controllers", flags.local.controllers, "Controllers, of which one leads; several want a PostgreSQL --store")
-      ->check(CLI::PositiveNumber)
+      ->check(CLI::Range(1, 1024))
       ->capture_default_str();
-  up->add_option("--threads", flags.local.threads, "Threads of each service; 0: one per core");
+  up->add_option("--threads", flags.local.threads, "Threads of each service; 0: one per core")->check(CLI::Range(0, 1 << 20));
   up->add_option("--lease-seconds", flags.local.lease_seconds,
                  "A service silent for so long is lost")
       ->capture_default_str();

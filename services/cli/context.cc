@@ -58,7 +58,7 @@ absl::Status WriteContext(const Context& context) {
         << "\n";
   }
   if (std::rename(temporary.c_str(), ContextFile().c_str()) == 0) return absl::OkStatus();
-  return absl::ErrnoToStatus(errno, absl::StrCat("cannot write ", ContextFile()));
+  return absl::ErrnoToStatus(errno, absl::StrCat("cannot write ", ContextFile(), " (REIN_HOME names another folder for it)"));
 }
 
 void RemoveContext() {

@@ -32,9 +32,10 @@ void AddReportCommands(CLI::App& app, Flags& flags) {
   });
   top->add_flag("--once", flags.once, "Once, not again and again");
   AddFormat(top, flags);
-  Command(app, flags, "doctor", "What is wrong, and what to do", [&flags] {
+  CLI::App* doctor = Command(app, flags, "doctor", "What is wrong, and what to do", [&flags] {
     return RunDoctor(FindConnection(flags.connection, flags.context));
   });
+  AddConnection(doctor, flags);
   CLI::App* debug = app.add_subcommand("debug", "For a report of a fault");
   debug->require_subcommand(1);
   CLI::App* mismatch = ControllerCommand(*debug, flags, "mismatch", "Where trainer and generator begin to compute something else", [&flags](ControllerClient& client) {
@@ -48,6 +49,7 @@ void AddReportCommands(CLI::App& app, Flags& flags) {
   CLI::App* bundle = Command(*debug, flags, "bundle", "Pack logs, states and figures; secrets are taken out", [&flags] {
     return RunDebugBundle(FindConnection(flags.connection, flags.context), flags.bundle);
   });
+  AddConnection(bundle, flags);
   bundle->add_option("job", flags.bundle.job, "The job that it is about");
   bundle->add_option("--to", flags.bundle.file, "The .tar.gz; default: rein-debug-TIME.tar.gz");
 }

@@ -123,7 +123,7 @@ void AddCommonFlags(CLI::App& app, const RoleSpec& spec, RoleFlags& flags, bool&
         ->check(CheckDevice)
         ->capture_default_str();
     app.add_option("--threads", flags.threads, "Threads of computing; 0: one per core")
-        ->check(CLI::NonNegativeNumber);
+        ->check(CLI::Range(0, 1 << 20));
   }
   if (spec.add_flags) spec.add_flags(app);
 }

@@ -22,14 +22,14 @@ int main(int argc, char** argv) {
     app.add_option("--rank", rank,
                    "0 leads; another rank does what rank 0 says, and tells the controller only that it lives; all may be "
                    "started with the same flags")
-        ->check(CLI::NonNegativeNumber);
+        ->check(CLI::Range(0, 1 << 20));
     app.add_option("--peers", ranks.peers,
                    "host:port of trainers that train with this one as ranks 1, 2, ... (data "
                    "parallel)")
         ->delimiter(',');
     app.add_option("--rank-timeout", timeout_seconds,
                    "Seconds after which a rank that does not answer is lost")
-        ->check(CLI::PositiveNumber)
+        ->check(CLI::Range(0.001, 86400.0))
         ->capture_default_str();
   };
   spec.check_flags = [&](services::RoleFlags& flags) -> absl::Status {

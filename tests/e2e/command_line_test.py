@@ -17,6 +17,7 @@ import socket
 import struct
 import subprocess
 import termios
+import threading
 import time
 import unittest
 
@@ -29,6 +30,35 @@ data: {train: train.jsonl}
 grpo: {updates: 2}
 rewards: [{exact_match: {}}]
 """ % MODEL
+
+# Threads are slow to call OpenSSL, and the process to end: what they call after its cleanup at exit is written down.
+WATCHED_OPENSSL = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+static volatile int cleaned;
+static void Linger(void) { usleep(500000); }
+__attribute__((constructor)) static void Start(void) { atexit(&Linger); }
+static void Watch(const char* name) {
+  if (syscall(SYS_gettid) != getpid()) usleep(100000);
+  dprintf(STDERR_FILENO, "%s%s\n", name, cleaned ? " after cleanup" : "");
+}
+#define WATCHED(result, name) \
+  result name(void* of) { \
+    Watch(#name); \
+    return ((result (*)(void*))dlsym(RTLD_NEXT, #name))(of); \
+  }
+WATCHED(int, SSL_do_handshake)
+WATCHED(void, SSL_free)
+WATCHED(void, SSL_CTX_free)
+void OPENSSL_cleanup(void) {
+  ((void (*)(void))dlsym(RTLD_NEXT, "OPENSSL_cleanup"))();
+  cleaned = 1;
+}
+"""
 
 
 class CommandLineTest(unittest.TestCase):
@@ -57,16 +87,46 @@ class CommandLineTest(unittest.TestCase):
     def test_without_a_server(self):
         self.assertIn("rein up", self.rein("get", "jobs", code=7))
         self.assertIn("no answer from the controller at 127.0.0.1:9", self.rein("get", "jobs", "--server", "127.0.0.1:9", code=7))
+        self.assertIn("no answer from the controller at 127.0.0.1:9", self.rein("doctor", "--server", "127.0.0.1:9", code=1))
+        self.rein("debug", "bundle", "--server", "127.0.0.1:9", "--to", "bundle.tar.gz")
         self.assertIn("nothing is up", self.rein("down"))
         self.assertIn("rein 0.", self.rein("version"))
         self.assertRegex(self.rein("--version"), r"^rein 0\.\d+\.\d+ \(\S+, \w+\)\n$")
         self.assertIn("flavour", json.loads(self.rein("version", "-o", "json")))
 
+    def test_openssl_is_not_called_after_its_cleanup(self):
+        """Where it is, what a command ends with may be a segmentation fault."""
+        if "REIN_SANITIZE:STRING=\n" not in (BIN.parent / "CMakeCache.txt").read_text():
+            self.skipTest("a library cannot be loaded before a sanitizer's")
+        (self.folder / "watched.c").write_text(WATCHED_OPENSSL)
+        subprocess.run(["cc", "-shared", "-fPIC", "watched.c", "-o", "watched.so"], cwd=self.folder, check=True)
+        self.rein("certs", "init", "--dir", "certs", "--user", "ada:admin")
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            def close_all():
+                with contextlib.suppress(OSError):  # the test is over
+                    while True:
+                        server.accept()[0].close()
+            threading.Thread(target=close_all, daemon=True).start()
+            self.environment["LD_PRELOAD"] = str(self.folder / "watched.so")
+            text = self.rein("--server", f"127.0.0.1:{server.getsockname()[1]}", "--tls", "certs/user/ada", "get", "jobs", code=7)
+        self.assertIn("SSL_do_handshake\n", text)
+        self.assertNotIn("after cleanup", text)
+
     def test_wrong_usage(self):
         self.assertIn("did you mean rein watch?", self.rein("wacth", code=2))
         self.rein("submit", code=2)
         self.rein("get", "jobs", "-o", "xml", code=2)
+        for flag, wanted in (("--trainers=0", "1 to 1024"), ("--rollouts=-1", "0 to 1024"), ("--threads=-1", "0 to 1048576")):
+            name, value = flag.split("=")
+            self.assertIn(f"{name}: Value {value} not in range {wanted}", self.rein("up", flag, "--check", code=2))
         self.assertIn("Usage: rein", self.rein("--help"))
+
+    def test_a_program_goes_by_its_name(self):
+        ask = lambda *words: subprocess.run([BIN / "rein-control", *words], capture_output=True, text=True)
+        self.assertRegex(ask("rein-reward", "--version").stdout, r"^rein-reward 0\.")
+        wrong = ask("get", "jobs")
+        self.assertEqual(wrong.returncode, 2)
+        self.assertRegex(wrong.stderr, r"^error: \S+/rein-control: call it by the name of a program in it, .*: rein-controller rein-reward rein\n$")
 
     def test_starts_without_libtorch(self):
         """What takes a second to load; how long the command takes is `cpu_bench.py`'s question."""
