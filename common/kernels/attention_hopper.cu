@@ -197,8 +197,9 @@ struct Attender {
     auto stage = [&](int tile) { return StageOf(before + tile - begin); };
     auto parity = [&](int tile) { return ParityOf(before + tile - begin); };
     auto key = [&](int tile) { return stages + stage(tile) * L::kStage; };
+    // By each warp for itself: one that had not yet waited for a tile would take the next one's phase for its own.
     auto release = [&](int tile) {
-      if (threadIdx.x % kGroupThreads == 0) barriers.empty[stage(tile)].Arrive();
+      if (lane == 0) barriers.empty[stage(tile)].Arrive();
     };
     auto boundary = [&](int tile) {
       const bool last = (tile + 1) * kKeyTile > work.first_position + first;
@@ -286,7 +287,7 @@ __global__ void __launch_bounds__(kThreads, 1) AttendPrefillHopperKernel(Attenti
   if (threadIdx.x < kStages) {
     barriers.key_full[threadIdx.x].Init(in_pages ? kGroupThreads : 1);
     barriers.value_full[threadIdx.x].Init(in_pages ? kGroupThreads : 1);
-    barriers.empty[threadIdx.x].Init(kGroups);
+    barriers.empty[threadIdx.x].Init(kGroups * kGroupThreads / 32);
   } else if (threadIdx.x == kStages) {
     barriers.query_full.Init(1);
     barriers.query_empty.Init((in_pages ? kGroups + 1 : kGroups) * kGroupThreads / 32);

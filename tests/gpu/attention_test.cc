@@ -180,22 +180,27 @@ TEST(AttentionGpuTest, SharedPromptsMatchCopies) {
   }
 }
 
-// Blocks go from one short sequence to the next: what one warpgroup is done with, another may still read.
+// Blocks go from one short sequence to the next: what one warp is done with, another may still wait for or read. Prompts with
+// and without continuations, so that queries are few and keys are many.
 TEST(AttentionGpuTest, ManyShortSequencesGiveTheirOwnBitsEachTime) {
   std::mt19937 random(std::random_device{}());
   for (auto [dim, value_dim] : {std::pair<int64_t, int64_t>{64, 64}, {128, 128}, {192, 128}}) {
-    std::vector<nn::Segment> segments;
-    for (int n = 0; n < 100; ++n) segments.push_back({.length = 1 + static_cast<int64_t>(random() % 400)});
-    const nn::SequenceView view = nn::PackedSegments(segments, at::kCUDA);
-    const int64_t tokens = view.offsets.back();
-    const at::Tensor q = at::randn({tokens, 8, dim}, Bf16()), k = at::randn({tokens, 4, dim}, Bf16()), v = at::randn({tokens, 4, value_dim}, Bf16());
-    const at::Tensor first = nn::Attention(q, k, v, view, 0, {});
-    for (int run = 0; run < 100; ++run) ASSERT_TRUE(at::equal(nn::Attention(q, k, v, view, 0, {}), first)) << dim << ", run " << run;
-    for (size_t s = 0; s < segments.size(); s += 7) {
-      const int64_t begin = view.offsets[s], length = view.offsets[s + 1] - begin;
-      const nn::SequenceView one = nn::PackedSegments({segments[s]}, at::kCUDA);
-      auto own = [&](const at::Tensor& x) { return x.narrow(0, begin, length); };
-      EXPECT_TRUE(at::equal(nn::Attention(own(q), own(k), own(v), one, 0, {}), own(first))) << dim << ", " << length << " tokens";
+    for (bool shared : {false, true}) {
+      std::vector<nn::Segment> segments;
+      for (int n = 0; n < 100; ++n) {
+        segments.push_back({.length = 1 + static_cast<int64_t>(random() % 400), .continues = shared && n % 10 != 0});
+      }
+      const nn::SequenceView view = nn::PackedSegments(segments, at::kCUDA);
+      const int64_t tokens = view.offsets.back();
+      const at::Tensor q = at::randn({tokens, 8, dim}, Bf16()), k = at::randn({tokens, 4, dim}, Bf16()), v = at::randn({tokens, 4, value_dim}, Bf16());
+      const at::Tensor first = nn::Attention(q, k, v, view, 0, {});
+      for (int run = 0; run < 200; ++run) ASSERT_TRUE(at::equal(nn::Attention(q, k, v, view, 0, {}), first)) << dim << ", run " << run;
+      for (size_t s = 0; s < segments.size() && !shared; s += 7) {
+        const int64_t begin = view.offsets[s], length = view.offsets[s + 1] - begin;
+        const nn::SequenceView one = nn::PackedSegments({segments[s]}, at::kCUDA);
+        auto own = [&](const at::Tensor& x) { return x.narrow(0, begin, length); };
+        EXPECT_TRUE(at::equal(nn::Attention(own(q), own(k), own(v), one, 0, {}), own(first))) << dim << ", " << length << " tokens";
+      }
     }
   }
 }
