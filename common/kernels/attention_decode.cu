@@ -177,8 +177,7 @@ __global__ void __launch_bounds__(32 * DecodeLayout<kDim, kFp8>::kWarps)
   int next = 0;
   for (int item = warp * gridDim.x + blockIdx.x; item < items; item = warps + __shfl_sync(~0u, next, 0)) {
     const int unit = item % units, kv_head = unit / parts, part = unit % parts, listed = item / units;
-    const DecodeItem of_list = s.item[listed < whole ? listed : static_cast<int>(most_chunks) - 1 - (listed - whole)];
-    const auto [b, chunk_index, siblings] = of_list;
+    const auto [b, chunk_index, siblings] = s.item[listed < whole ? listed : static_cast<int>(most_chunks) - 1 - (listed - whole)];
     const int context = r.context[b], first_key = chunk_index * kKeyChunk;
     const int tiles = (min(context - first_key, kKeyChunk) + kKeyTile - 1) / kKeyTile;
     int first_tile = 0;

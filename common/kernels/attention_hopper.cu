@@ -330,7 +330,7 @@ absl::Status Launch(const AttentionForward& run, int64_t longest, void* stream) 
   constexpr int kBytes = Layout<kDim, kValueDim>::kBytes;
   Maps maps{};
   auto describe = [&](const void* matrix, int64_t rows, int64_t heads, int64_t dim, int64_t stride, CUtensorMap* map) {
-    return DescribeMatrix(matrix, rows, heads * dim, stride, 64, static_cast<int>(dim / kBlockColumns), map);
+    return DescribeMatrix("AttendPrefill", matrix, rows, heads * dim, stride, 64, static_cast<int>(dim / kBlockColumns), map);
   };
   if (absl::Status s = describe(run.q, run.tokens, run.heads, kDim, run.q_stride, &maps.query); !s.ok()) return s;
   if (run.keys.pages == nullptr) {

@@ -42,8 +42,8 @@ __device__ inline void FetchBlocksOnce(const CUtensorMap& matrix, int first_bloc
 }
 
 // A bf16 matrix whose rows are `stride` elements apart, read in boxes of so many rows and blocks; what is outside of it
-// reads as zeros. The pointer and the rows are 16-byte aligned, columns a multiple of kBlockColumns.
-inline absl::Status DescribeMatrix(const void* matrix, int64_t rows, int64_t columns, int64_t stride, int box_rows, int box_blocks,
+// reads as zeros. The pointer and the rows are 16-byte aligned, columns a multiple of kBlockColumns. Errors name the kernel.
+inline absl::Status DescribeMatrix(const char* kernel, const void* matrix, int64_t rows, int64_t columns, int64_t stride, int box_rows, int box_blocks,
                                    CUtensorMap* map) {
   using Encode = CUresult(CUtensorMap*, CUtensorMapDataType, cuuint32_t, void*, const cuuint64_t*, const cuuint64_t*,
                           const cuuint32_t*, const cuuint32_t*, CUtensorMapInterleave, CUtensorMapSwizzle, CUtensorMapL2promotion,
@@ -54,7 +54,7 @@ inline absl::Status DescribeMatrix(const void* matrix, int64_t rows, int64_t col
     const cudaError_t error = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &found, 12000, cudaEnableDefault, &result);
     return error == cudaSuccess ? reinterpret_cast<Encode*>(found) : nullptr;
   }();
-  if (encode == nullptr) return absl::UnimplementedError("the driver has no cuTensorMapEncodeTiled");
+  if (encode == nullptr) return absl::UnimplementedError(absl::StrCat(kernel, ": the driver has no cuTensorMapEncodeTiled"));
   const cuuint64_t size[] = {kBlockColumns, static_cast<cuuint64_t>(rows), static_cast<cuuint64_t>(columns / kBlockColumns)},
                    strides[] = {static_cast<cuuint64_t>(2 * stride), 2 * kBlockColumns};
   const cuuint32_t box[] = {kBlockColumns, static_cast<cuuint32_t>(box_rows), static_cast<cuuint32_t>(box_blocks)}, step[] = {1, 1, 1};
@@ -62,7 +62,7 @@ inline absl::Status DescribeMatrix(const void* matrix, int64_t rows, int64_t col
                                  CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
                                  CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (result == CUDA_SUCCESS) return absl::OkStatus();
-  return absl::InternalError(absl::StrCat("cuTensorMapEncodeTiled says ", static_cast<int>(result), " of a matrix of ", rows, " x ", columns,
+  return absl::InternalError(absl::StrCat(kernel, ": cuTensorMapEncodeTiled says ", static_cast<int>(result), " of a matrix of ", rows, " x ", columns,
                                           " with ", stride, " between rows"));
 }
 

@@ -166,8 +166,8 @@ template <int kColumns, int kRows>
 absl::Status Launch(const Projection& run, void* stream) {
   using L = Layout<kColumns, kRows>;
   CUtensorMap weight, x;
-  const absl::Status of_weight = DescribeMatrix(run.weight, run.columns, run.inner, run.inner, kColumns, L::kMatrices, &weight);
-  const absl::Status of_x = DescribeMatrix(run.x, run.rows, run.inner, run.inner, kRows, L::kMatrices, &x);
+  const absl::Status of_weight = DescribeMatrix("FewRowsProjection", run.weight, run.columns, run.inner, run.inner, kColumns, L::kMatrices, &weight);
+  const absl::Status of_x = DescribeMatrix("FewRowsProjection", run.x, run.rows, run.inner, run.inner, kRows, L::kMatrices, &x);
   if (!of_weight.ok() || !of_x.ok()) return of_weight.ok() ? of_x : of_weight;
   auto* kernel = FewRowsProjectionKernel<kColumns, kRows>;
   cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, L::kBytes);

@@ -21,7 +21,7 @@ namespace {
 
 constexpr int kKeyDim = kLatentKeyDim, kValueDim = kLatentValueDim, kRows = kLatentRows;
 constexpr int kWarps = 8, kComputing = 32 * kWarps, kThreads = kComputing + 128;  // of the last 128, 32 work
-// Registers of a thread that fetches, and of one that computes: 65,536 in all.
+// Registers of a thread that fetches, and of one that computes: together no more than the launch gives, 168 of each thread.
 constexpr int kFetchRegisters = 40, kComputeRegisters = 232;
 constexpr int kStages = 2;
 constexpr int kScoreStride = kKeyTile + 8, kWeightStride = kKeyTile + 8;
@@ -379,7 +379,7 @@ __global__ void __launch_bounds__(kThreads, 1)
 
 // So many tokens as lines, of which sixteen tokens are fetched at a time.
 absl::Status DescribeTokens(const void* tokens, int64_t count, CUtensorMap* map) {
-  return DescribeMatrix(tokens, count * kLines, kLine, kLine, kGroupLines, /*box_blocks=*/1, map);
+  return DescribeMatrix("DecodeLatent", tokens, count * kLines, kLine, kLine, kGroupLines, /*box_blocks=*/1, map);
 }
 
 }  // namespace

@@ -58,20 +58,27 @@ __device__ inline void Pin(T (&registers)[kCount]) {
   }
 }
 
-// score[64 x 64] (+)= q[64 x 16] key[64 x 16]^T; the keys in shared memory, the queries in registers or there too.
-__device__ inline void MultiplyScores(float (&d)[8][4], const uint32_t (&q)[4], uint64_t key, int accumulate) {
+// d[64 x 64] (+)= a[64 x 16] b, a in registers and b in shared memory: [64 x 16] transposed, or kAcross [16 x 64], read across its
+// rows.
+template <bool kAcross>
+__device__ inline void MultiplyRegisters(float (&d)[8][4], const uint32_t (&a)[4], uint64_t b, int accumulate) {
   asm volatile(
       "{\n.reg .pred p;\nsetp.ne.b32 p, %37, 0;\n"
       "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
       "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,"
-      "%27,%28,%29,%30,%31}, {%32,%33,%34,%35}, %36, p, 1, 1, 0;\n}\n"
+      "%27,%28,%29,%30,%31}, {%32,%33,%34,%35}, %36, p, 1, 1, %38;\n}\n"
       : "+f"(d[0][0]), "+f"(d[0][1]), "+f"(d[0][2]), "+f"(d[0][3]), "+f"(d[1][0]), "+f"(d[1][1]),
         "+f"(d[1][2]), "+f"(d[1][3]), "+f"(d[2][0]), "+f"(d[2][1]), "+f"(d[2][2]), "+f"(d[2][3]),
         "+f"(d[3][0]), "+f"(d[3][1]), "+f"(d[3][2]), "+f"(d[3][3]), "+f"(d[4][0]), "+f"(d[4][1]),
         "+f"(d[4][2]), "+f"(d[4][3]), "+f"(d[5][0]), "+f"(d[5][1]), "+f"(d[5][2]), "+f"(d[5][3]),
         "+f"(d[6][0]), "+f"(d[6][1]), "+f"(d[6][2]), "+f"(d[6][3]), "+f"(d[7][0]), "+f"(d[7][1]),
         "+f"(d[7][2]), "+f"(d[7][3])
-      : "r"(q[0]), "r"(q[1]), "r"(q[2]), "r"(q[3]), "l"(key), "r"(accumulate));
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(accumulate), "n"(kAcross));
+}
+
+// score[64 x 64] (+)= q[64 x 16] key[64 x 16]^T; the keys in shared memory, the queries in registers or there too.
+__device__ inline void MultiplyScores(float (&d)[8][4], const uint32_t (&q)[4], uint64_t key, int accumulate) {
+  MultiplyRegisters<false>(d, q, key, accumulate);
 }
 __device__ inline void MultiplyScores(float (&d)[8][4], uint64_t q, uint64_t key, int accumulate) {
   asm volatile(
@@ -90,18 +97,7 @@ __device__ inline void MultiplyScores(float (&d)[8][4], uint64_t q, uint64_t key
 
 // out[64 x 64] (+)= p[64 x 16] value[16 x 64]; p in registers, value in shared memory, read across its rows.
 __device__ inline void MultiplyValues(float (&d)[8][4], const uint32_t (&p)[4], uint64_t value, int accumulate) {
-  asm volatile(
-      "{\n.reg .pred p;\nsetp.ne.b32 p, %37, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
-      "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,"
-      "%27,%28,%29,%30,%31}, {%32,%33,%34,%35}, %36, p, 1, 1, 1;\n}\n"
-      : "+f"(d[0][0]), "+f"(d[0][1]), "+f"(d[0][2]), "+f"(d[0][3]), "+f"(d[1][0]), "+f"(d[1][1]),
-        "+f"(d[1][2]), "+f"(d[1][3]), "+f"(d[2][0]), "+f"(d[2][1]), "+f"(d[2][2]), "+f"(d[2][3]),
-        "+f"(d[3][0]), "+f"(d[3][1]), "+f"(d[3][2]), "+f"(d[3][3]), "+f"(d[4][0]), "+f"(d[4][1]),
-        "+f"(d[4][2]), "+f"(d[4][3]), "+f"(d[5][0]), "+f"(d[5][1]), "+f"(d[5][2]), "+f"(d[5][3]),
-        "+f"(d[6][0]), "+f"(d[6][1]), "+f"(d[6][2]), "+f"(d[6][3]), "+f"(d[7][0]), "+f"(d[7][1]),
-        "+f"(d[7][2]), "+f"(d[7][3])
-      : "r"(p[0]), "r"(p[1]), "r"(p[2]), "r"(p[3]), "l"(value), "r"(accumulate));
+  MultiplyRegisters<true>(d, p, value, accumulate);
 }
 
 }  // namespace rein::kernels
