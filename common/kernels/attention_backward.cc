@@ -15,6 +15,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "common/kernels/attention_gradient.h"
+#include "common/kernels/attention_gradient_hopper.h"
 #include "common/kernels/exactness.h"
 #include "common/kernels/hopper.h"
 #include "common/kernels/ragged_offsets.h"
@@ -225,15 +226,20 @@ absl::Status ByCudnn(const AttentionBackward& run, const std::function<void*(int
 absl::Status AttendBackward(const AttentionBackward& run,
                             const std::function<void*(int64_t bytes)>& allocate, void* stream) {
   if (run.tokens == 0) return absl::OkStatus();
+  const bool hopper = HopperBackwardTakes(run);
   bool taken = false;
-  if (CudnnTakes(run)) REIN_RETURN_IF_ERROR(ByCudnn(run, allocate, stream, &taken));
+  if (!hopper && CudnnTakes(run)) REIN_RETURN_IF_ERROR(ByCudnn(run, allocate, stream, &taken));
   if (taken && run.dsinks == nullptr) return absl::OkStatus();
   if (run.head_dim != run.value_dim) {
     return absl::UnimplementedError(absl::StrCat("AttendBackward: keys of ", run.head_dim, " and values of ", run.value_dim, " on this GPU"));
   }
   auto* delta = static_cast<float*>(allocate(4 * run.tokens * run.heads));
   REIN_RETURN_IF_ERROR(SumOfGradients(run, delta, stream));
-  if (!taken) REIN_RETURN_IF_ERROR(AttendBackwardByWarps(run, delta, stream));
+  if (hopper) {
+    REIN_RETURN_IF_ERROR(AttendBackwardHopper(run, delta, allocate, stream));
+  } else if (!taken) {
+    REIN_RETURN_IF_ERROR(AttendBackwardByWarps(run, delta, stream));
+  }
   return run.dsinks == nullptr ? absl::OkStatus() : SinkGradient(run, delta, stream);
 }
 

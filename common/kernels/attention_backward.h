@@ -1,7 +1,7 @@
 // Gradients of causal grouped-query attention over packed sequences, bf16 on the GPU, given the output and the
-// log-sum-exp of AttendPrefill(): by cuDNN's backward (its open frontend), asked for its deterministic algorithm,
-// where it takes the rule and the head dim, else by the kernels of attention_gradient.h. The same inputs give the
-// same bits.
+// log-sum-exp of AttendPrefill(): on a Hopper by the kernels of attention_gradient_hopper.h for head dims of 64 and 128, and for
+// others by cuDNN's backward (its open frontend), asked for its deterministic algorithm, where it takes the rule and the head
+// dim; else by the kernels of attention_gradient.h. The same inputs give the same bits.
 //
 // A plan of cuDNN is built for each size of batch and of longest sequence, rounded up, at first use (a fraction of a
 // second), and kept until the process ends. Thread-safe.

@@ -235,18 +235,22 @@ __global__ void __launch_bounds__(GradientLayout<kDim>::kThreads)
   }
 }
 
-// A warp for each head of each token.
+// kLanes lanes for each head of each token, eight columns at a time.
+template <int kLanes>
 __global__ void SumOfGradientsKernel(AttentionBackward r, float* delta) {
-  const int64_t unit = blockIdx.x * 4 + threadIdx.x / 32;
-  if (unit >= r.tokens * r.heads) return;
-  const bf16 *out = static_cast<const bf16*>(r.out) + unit * r.head_dim,
-             *dout = static_cast<const bf16*>(r.dout) + unit * r.head_dim;
+  const int64_t unit = (blockIdx.x * int64_t{blockDim.x} + threadIdx.x) / kLanes, width = r.value_dim;
+  const bool live = unit < r.tokens * r.heads;
   float sum = 0;
-  for (int64_t c = threadIdx.x % 32; c < r.head_dim; c += 32) {
-    sum = __fmaf_rn(__bfloat162float(out[c]), __bfloat162float(dout[c]), sum);
+  for (int64_t c = threadIdx.x % kLanes * 8; live && c < width; c += kLanes * 8) {
+    float out[8], dout[8];
+    Load8(static_cast<const bf16*>(r.out) + unit * width + c, out);
+    Load8(static_cast<const bf16*>(r.dout) + unit * width + c, dout);
+#pragma unroll
+    for (int i = 0; i < 8; ++i) sum = __fmaf_rn(out[i], dout[i], sum);
   }
-  sum = WarpSum(sum);
-  if (threadIdx.x % 32 == 0) delta[unit] = sum;
+#pragma unroll
+  for (int distance = kLanes / 2; distance > 0; distance /= 2) sum += __shfl_xor_sync(~0u, sum, distance);
+  if (live && threadIdx.x % kLanes == 0) delta[unit] = sum;
 }
 
 // A block for each head.
@@ -287,8 +291,9 @@ absl::Status LaunchBoth(const AttentionBackward& run, const float* delta, void* 
 
 absl::Status SumOfGradients(const AttentionBackward& run, float* delta, void* stream) {
   if (run.tokens == 0) return absl::OkStatus();
-  SumOfGradientsKernel<<<static_cast<unsigned>((run.tokens * run.heads + 3) / 4), 128, 0,
-                         static_cast<cudaStream_t>(stream)>>>(run, delta);
+  auto* kernel = run.value_dim <= 64 ? SumOfGradientsKernel<8> : run.value_dim <= 128 ? SumOfGradientsKernel<16> : SumOfGradientsKernel<32>;
+  const int64_t lanes = run.value_dim <= 64 ? 8 : run.value_dim <= 128 ? 16 : 32, of_block = 256 / lanes;
+  kernel<<<static_cast<unsigned>((run.tokens * run.heads + of_block - 1) / of_block), 256, 0, static_cast<cudaStream_t>(stream)>>>(run, delta);
   return LaunchStatus("SumOfGradients");
 }
 

@@ -1,5 +1,5 @@
-// Gradients of attention by products of warps (mma.sync), for what cuDNN does not take: capped or shifted scores, and
-// head dims other than 64 and 128. No sum is shared between blocks, so the same inputs give the same bits; the price is
+// Gradients of attention by products of warps (mma.sync), for GPUs other than a Hopper, and there for what neither
+// attention_gradient_hopper.h nor cuDNN takes. No sum is shared between blocks, so the same inputs give the same bits; the price is
 // that scores are computed twice, once for the queries and once for the keys and values.
 
 #pragma once

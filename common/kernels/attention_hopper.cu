@@ -20,8 +20,8 @@ constexpr int kCopyRegisters = 40, kComputeRegisters = 232;
 static_assert(kCopyRegisters + kGroups * kComputeRegisters <= (kGroups + 1) * 168);
 
 // One computing warpgroup. The products of a tile's values run while the next tile's softmax is computed. kRuled: with
-// a window or sinks.
-template <int kDim, int kValueDim, bool kRuled>
+// a window or sinks; kBends: with a cap or slopes as well.
+template <int kDim, int kValueDim, bool kRuled, bool kBends>
 struct Attender {
   using L = Layout<kDim, kValueDim>;
   static constexpr int kBlocks = kValueDim / 64;
@@ -109,6 +109,17 @@ struct Attender {
   // Turns scores into weights and says by what the sums so far are to be multiplied.
   __device__ void Softmax(int tile, bool boundary, float scale_log2, float (&rescale)[2]) {
     const int lane = threadIdx.x % 32;
+    if constexpr (kBends) {
+      const ScoreTerms terms(r.rule, r.scale);
+      const float slope_log2 = ScoreTerms::SlopeLog2(r.rule, work.head);
+#pragma unroll
+      for (int n = 0; n < 8; ++n) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          score[n][i] = terms.Exponent(score[n][i], slope_log2, tile * kKeyTile + n * 8 + lane % 4 * 2 + i % 2 - position[i / 2]);
+        }
+      }
+    }
     if (boundary) {
 #pragma unroll
       for (int n = 0; n < 8; ++n) {
@@ -188,7 +199,7 @@ struct Attender {
       query[i] = first + warp * 16 + lane / 4 + 8 * i;
       position[i] = query[i] < work.queries ? work.first_position + query[i] : -1;
     }
-    const float scale_log2 = r.scale * kLog2E;
+    const float scale_log2 = kBends ? 1.0f : r.scale * kLog2E;  // of what Softmax() makes of scores
     // A warpgroup may have one tile less to see than the other, never more. One without queries walks over all tiles and sees
     // nothing.
     static_assert(kKeyTile == 64 && kGroups == 2 && kStages > 1);
@@ -276,7 +287,7 @@ struct Attender {
 };
 
 // Blocks stay: while one work's last sums are written, the next one's queries and keys come.
-template <int kDim, int kValueDim, bool kRuled>
+template <int kDim, int kValueDim, bool kRuled, bool kBends>
 __global__ void __launch_bounds__(kThreads, 1) AttendPrefillHopperKernel(AttentionForward r, const __grid_constant__ Maps maps) {
   using L = Layout<kDim, kValueDim>;
   extern __shared__ bf16 unaligned[];
@@ -318,7 +329,7 @@ __global__ void __launch_bounds__(kThreads, 1) AttendPrefillHopperKernel(Attenti
   } else {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;\n" ::"n"(kComputeRegisters));
     ForWorks(r, barriers, [&](const Work& work, int, int tiles) {
-      Attender<kDim, kValueDim, kRuled> attender{r, work};
+      Attender<kDim, kValueDim, kRuled, kBends> attender{r, work};
       attender.Run(group, tiles, queries + group * 64 * kDim, stages, barriers);
     });
   }
@@ -326,7 +337,10 @@ __global__ void __launch_bounds__(kThreads, 1) AttendPrefillHopperKernel(Attenti
 
 template <int kDim, int kValueDim>
 absl::Status Launch(const AttentionForward& run, int64_t longest, void* stream) {
-  auto* kernel = run.rule.plain() ? AttendPrefillHopperKernel<kDim, kValueDim, false> : AttendPrefillHopperKernel<kDim, kValueDim, true>;
+  auto* kernel = run.rule.plain() ? AttendPrefillHopperKernel<kDim, kValueDim, false, false> : AttendPrefillHopperKernel<kDim, kValueDim, true, false>;
+  if constexpr (kDim == kValueDim) {
+    if (run.rule.bends_scores()) kernel = AttendPrefillHopperKernel<kDim, kValueDim, true, true>;
+  }
   constexpr int kBytes = Layout<kDim, kValueDim>::kBytes;
   Maps maps{};
   auto describe = [&](const void* matrix, int64_t rows, int64_t heads, int64_t dim, int64_t stride, CUtensorMap* map) {
@@ -351,8 +365,8 @@ absl::Status Launch(const AttentionForward& run, int64_t longest, void* stream) 
 }  // namespace
 
 bool HopperPrefillTakes(int64_t head_dim, int64_t value_dim, const ScoreRule& rule) {
-  const bool widths = head_dim == value_dim ? head_dim == 64 || head_dim == 128 : head_dim == 192 && value_dim == 128;
-  return widths && !rule.bends_scores() && IsHopper();
+  const bool widths = head_dim == value_dim ? head_dim == 64 || head_dim == 128 : head_dim == 192 && value_dim == 128 && !rule.bends_scores();
+  return widths && IsHopper();
 }
 
 absl::Status AttendPrefillHopper(const AttentionForward& run, int64_t longest, void* stream) {

@@ -7,7 +7,7 @@
 
 namespace rein::kernels {
 
-// Whether the current device has it, for these widths of a head and this rule: scores neither capped nor shifted.
+// Whether the current device has it, for these widths of a head and this rule: of different widths scores are neither capped nor shifted.
 bool HopperPrefillTakes(int64_t head_dim, int64_t value_dim, const ScoreRule& rule);
 absl::Status AttendPrefillHopper(const AttentionForward& run, int64_t longest, void* stream);
 

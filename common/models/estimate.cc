@@ -6,6 +6,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "common/kernels/attention_backward.h"
+#include "common/kernels/attention_gradient_hopper.h"
 #include "common/models/kv_size.h"
 #include "common/status/status_macros.h"
 
@@ -66,9 +67,12 @@ int64_t KeptBytes(const DecoderSpec& s) {
   return bytes;
 }
 
-// What cuDNN's deterministic backward takes: dQ in fp32 for each 256 keys of the longest sequence, dK and dV for each
-// query head.
+// What attention's backward takes: by our own kernels the gradients of scores; by cuDNN's dQ in fp32 for each 256 keys of the
+// longest sequence, dK and dV for each query head.
 int64_t AttentionBytes(const DecoderSpec& s, int64_t tokens, int64_t longest) {
+  if (kernels::HopperBackwardTakes(s.head_dim, s.head_dim)) {
+    return kernels::ScoreGradients(tokens, tokens / longest, longest, longest, true, s.num_heads / s.num_kv_heads, s.num_kv_heads).bytes();
+  }
   constexpr int64_t kKeys = 256;
   return kernels::PlannedTokens(tokens) * s.num_heads * s.head_dim * (kFp32 * kernels::PlannedLength(longest) / kKeys + 8);
 }

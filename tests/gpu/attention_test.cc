@@ -4,13 +4,17 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include <array>
 #include <random>
 #include <string>
 #include <vector>
 
+#include "common/kernels/attention_gradient.h"
+#include "common/kernels/attention_gradient_hopper.h"
 #include "common/nn/attention.h"
 #include "common/nn/fp8.h"
 #include "common/nn/query_key_value.h"
+#include "common/tensor/cuda_runtime.h"
 
 namespace rein::gpu {
 namespace {
@@ -221,6 +225,85 @@ TEST(AttentionGpuTest, GradientsHaveTheSameBitsTwice) {
       for (int i = 0; i < 3; ++i) {
         if (run == 0) first.push_back(leaves[i].grad());
         EXPECT_TRUE(at::equal(leaves[i].grad(), first[i])) << kind.name << ", " << s.dim << " " << i;
+      }
+    }
+  }
+}
+
+// Ranges of packed tokens on the device: some causal, or each of queries over another one of keys.
+struct Ranges {
+  explicit Ranges(const std::vector<std::array<int64_t, 4>>& ranges, bool causal) : causal(causal) {  // begin and length, of queries and of keys
+    std::vector<int64_t> all[4];
+    for (const auto& range : ranges) {
+      for (int i = 0; i < 4; ++i) all[i].push_back(range[i]);
+      longest_query = std::max(longest_query, range[1]);
+      longest_key = std::max(longest_key, range[3]);
+      tokens = std::max({tokens, range[0] + range[1], range[2] + range[3]});
+    }
+    for (int i = 0; i < 4; ++i) of[i] = Longs(all[i]).to(at::kInt);
+  }
+  kernels::Ragged Of(int i) const { return {of[i].const_data_ptr<int32_t>(), of[i + 1].const_data_ptr<int32_t>()}; }
+
+  bool causal;
+  int64_t tokens = 0, longest_query = 0, longest_key = 0;
+  at::Tensor of[4];
+};
+
+// The kernels for Hopper beside those for any GPU, which compute the same products: where no sums are split among blocks the
+// same bits, but for what a window leaves out and for a cap.
+TEST(AttentionGpuTest, GradientsOnAHopperAreThoseOfThePortableKernels) {
+  std::mt19937 random(std::random_device{}());
+  auto upto = [&](int64_t most) { return 1 + static_cast<int64_t>(random() % static_cast<uint64_t>(most)); };
+  for (const Rule& kind : kRules) {
+    for (auto [heads, kv_heads, dim, sequences, most] :
+         {std::tuple<int64_t, int64_t, int64_t, int64_t, int64_t>{16, 8, 128, 40, 500}, {14, 2, 64, 60, 700}, {4, 4, 128, 2, 3000}, {6, 1, 64, 1, 5000}, {8, 2, 128, 3, 60}}) {
+      for (bool causal : {true, false}) {
+        if (!causal && (kind.window > 0 || kind.alibi)) continue;
+        std::vector<std::array<int64_t, 4>> list;
+        int64_t tokens = 0;
+        for (int64_t n = 0; n < sequences; ++n) {
+          const int64_t keys = upto(most), queries = causal ? keys : upto(2 * most) - 1;
+          list.push_back({causal ? tokens : tokens + keys, queries, tokens, keys});
+          tokens += causal ? keys : keys + queries;
+        }
+        const Ranges ranges(list, causal);
+        const nn::AttentionRule rule = kind.Make(heads);
+        auto like = [&](int64_t count) { return at::randn({tokens, count, dim}, Bf16()); };
+        at::Tensor q = like(heads), k = like(kv_heads), v = like(kv_heads), out = like(heads), dout = like(heads);
+        at::Tensor lse = at::rand({tokens, heads}, Bf16().dtype(at::kFloat)) + 6, delta = at::empty_like(lse);
+        std::vector<at::Tensor> held, of[3];
+        auto allocate = [&](int64_t bytes) {
+          held.push_back(at::full({bytes}, 255, Bf16().dtype(at::kByte)));
+          return held.back().mutable_data_ptr();
+        };
+        kernels::AttentionBackward run;
+        run.q = q.const_data_ptr(), run.k = k.const_data_ptr(), run.v = v.const_data_ptr(), run.out = out.const_data_ptr();
+        run.dout = dout.const_data_ptr(), run.lse = lse.const_data_ptr<float>();
+        run.query = ranges.Of(0), run.key = ranges.Of(2), run.causal = causal;
+        run.rule.window = static_cast<int32_t>(kind.window), run.rule.softcap = static_cast<float>(kind.softcap);
+        if (kind.alibi) run.rule.alibi = rule.alibi_H.const_data_ptr<float>();
+        run.q_stride = heads * dim, run.k_stride = run.v_stride = kv_heads * dim;
+        run.tokens = tokens, run.sequences = sequences, run.longest_query = ranges.longest_query, run.longest_key = ranges.longest_key;
+        run.heads = heads, run.kv_heads = kv_heads, run.head_dim = run.value_dim = dim, run.scale = 0.125;
+        if (!kernels::HopperBackwardTakes(run)) GTEST_SKIP() << "no Hopper";
+        ASSERT_TRUE(kernels::SumOfGradients(run, delta.mutable_data_ptr<float>(), tensor::CurrentStream()).ok());
+        EXPECT_LE(RelativeError(delta, (out.to(at::kFloat) * dout.to(at::kFloat)).sum(2)), 1e-5);
+        for (int turn = 0; turn < 3; ++turn) {  // the portable ones, and the others twice
+          for (const at::Tensor& x : {q, k, v}) of[turn].push_back(at::zeros_like(x));
+          run.dq = of[turn][0].mutable_data_ptr(), run.dk = of[turn][1].mutable_data_ptr(), run.dv = of[turn][2].mutable_data_ptr();
+          const absl::Status status =
+              turn == 0 ? kernels::AttendBackwardByWarps(run, delta.const_data_ptr<float>(), tensor::CurrentStream())
+                        : kernels::AttendBackwardHopper(run, delta.const_data_ptr<float>(), allocate, tensor::CurrentStream());
+          ASSERT_TRUE(status.ok()) << status.ToString();
+        }
+        const std::string name = std::string(kind.name) + ", " + std::to_string(heads) + "/" + std::to_string(kv_heads) + " heads of " +
+                                 std::to_string(dim) + (causal ? "" : ", whole");
+        for (int i = 0; i < 3; ++i) {
+          EXPECT_LE(RelativeError(of[1][i], of[0][i]), 2e-3) << name << ", gradient " << i;
+          EXPECT_TRUE(at::equal(of[1][i], of[2][i])) << name << ", gradient " << i;
+          const bool split = i > 0 && sequences < 40, same = kind.window == 0 && kind.softcap == 0 && !split;
+          EXPECT_TRUE(!same || at::equal(of[1][i], of[0][i])) << name << ", gradient " << i;
+        }
       }
     }
   }
