@@ -8,6 +8,7 @@
 #include <ATen/ATen.h>
 
 #include "common/nn/functions.h"
+#include "common/tensor/transfer.h"
 
 namespace rein::trainer {
 
@@ -79,7 +80,7 @@ PackedTargets PackTargets(const std::vector<TrainingSequence>& sequences,
 namespace {
 
 at::Tensor Longs(const std::vector<int64_t>& values, const models::Decoder& decoder) {
-  return at::tensor(values, at::kLong).to(decoder.device());
+  return tensor::ToDevice(at::tensor(values, at::kLong), decoder.device());
 }
 
 at::Tensor HiddenOf(const models::Decoder& decoder, const PackedTargets& packed, const nn::SequenceView& view,

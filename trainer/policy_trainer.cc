@@ -15,6 +15,7 @@
 #include "common/status/status_macros.h"
 #include "common/tensor/catch_torch.h"
 #include "common/tensor/memory_check.h"
+#include "common/tensor/transfer.h"
 #include "trainer/batching/packing.h"
 #include "trainer/packed_targets.h"
 #include "trainer/sequence_check.h"
@@ -134,12 +135,52 @@ std::vector<at::Tensor> Detached(std::vector<at::Tensor> figures) {
 
 }  // namespace
 
+// A microbatch whose backward pass is under way: its figures come to the host meanwhile.
+struct PolicyTrainer::Unread {
+  enum Figure { kLogprob, kEntropy, kLoss, kAheadLoss, kTokenSums, kSequenceSums, kMaxima };  // the first two [N]; undefined ones are not wanted
+
+  std::vector<size_t> members;
+  PackedTargets packed;
+  Routers routers;
+  tensor::ToHost figures;
+};
+
+absl::Status PolicyTrainer::Read(const UpdateBatch& batch, Unread& of, UpdateSums* sums, TokenFigures* figures) const {
+  const std::vector<at::Tensor>& host = of.figures.Wait();
+  const at::Tensor& logprob_N = host[Unread::kLogprob];
+  if (logprob_N.defined()) {
+    REIN_RETURN_IF_ERROR(SplitTargets(logprob_N, of.packed, batch.sequences, of.members, "policy_logprob",
+                                      figures == nullptr ? nullptr : &figures->logprobs));
+    if (figures != nullptr) {
+      REIN_RETURN_IF_ERROR(SplitTargets(host[Unread::kEntropy], of.packed, batch.sequences, of.members, "entropy", &figures->entropies));
+    }
+    if (algorithm_.needs_behaviour && !batch.policy_moved) {
+      const double promised = batch.promised ? PromisedMismatch(policy_->decoder()) : kNoPromise;
+      AddMismatch(logprob_N, of.packed, batch.sequences, of.members, promised, &sums->mismatch);
+    }
+  }
+  const double value = host[Unread::kLoss].item<double>();
+  if (!std::isfinite(value)) {
+    return absl::AbortedError(absl::StrCat("loss is not finite: ", value, " in the microbatch that opens with rollout ",
+                                           batch.sequences[of.members[0]].id));
+  }
+  if (!algorithm_.outside) sums->loss += value;  // else it is the service's
+  if (host[Unread::kAheadLoss].defined()) sums->mtp_loss += host[Unread::kAheadLoss].item<double>();
+  sums->routers.Add(of.routers.get());
+  AddSums(host[Unread::kTokenSums], &sums->token_sums);
+  AddSums(host[Unread::kSequenceSums], &sums->sequence_sums);
+  for (size_t i = 0; i < sums->maxima.size(); ++i) {
+    sums->maxima[i] = std::max(sums->maxima[i], host[Unread::kMaxima][static_cast<int64_t>(i)].item<double>());
+  }
+  return absl::OkStatus();
+}
+
 // Forward, loss and backward of one packed microbatch.
 absl::Status PolicyTrainer::Microbatch(const UpdateBatch& batch, const std::vector<size_t>& members,
                                        double minibatch_tokens, UpdateSums* sums, TokenFigures* figures,
-                                       std::function<void()>* unread) {
+                                       std::optional<Unread>* unread) {
   const models::Decoder& decoder = policy_->decoder();
-  const PackedTargets packed = PackTargets(batch.sequences, members, settings_.share_prompts, ChoiceWidth(settings_.router, decoder.spec()));
+  PackedTargets packed = PackTargets(batch.sequences, members, settings_.share_prompts, ChoiceWidth(settings_.router, decoder.spec()));
   for (size_t i : members) sums->tokens += static_cast<double>(batch.sequences[i].token_ids.size());
   sums->computed_tokens += static_cast<double>(packed.token.size());
   sums->trained_tokens += static_cast<double>(packed.target.size());
@@ -148,30 +189,17 @@ absl::Status PolicyTrainer::Microbatch(const UpdateBatch& batch, const std::vect
   std::vector<TargetFigures::Ahead> ahead;
   LossInputs in = InputsOfLoss(batch, algorithm_, members, decoder.device());
   const double share = static_cast<double>(packed.token.size()) / minibatch_tokens;  // routers see every token
-  auto read_the_last = [unread] {
-    if (auto read = std::exchange(*unread, nullptr)) read();
-  };
   Routers routers;  // what they should do is a matter of training
   if (at::GradMode::is_enabled() || !packed.choices.empty()) routers = NewRecord(settings_.router, decoder, packed, share, even_E_);
   if (algorithm_.scalar_head) {
     const bool targets = algorithm_.scores_targets;
     (targets ? in.score_T : in.score_S) =
         ScoresAt(decoder, packed, targets ? packed.target_place : packed.last, settings_.recompute, routers);
-    read_the_last();
   } else {
     const ForwardExtras extras{routers, EmbeddingNoise(batch.sequences, members),
                                algorithm_.log_partition, in.candidate_TK, settings_.mtp_loss > 0};
     TargetFigures out =
         ForwardTargets(decoder, packed, algorithm_.temperature, settings_.recompute, extras);
-    read_the_last();
-    REIN_RETURN_IF_ERROR(SplitTargets(out.logprob_N, packed, batch.sequences, members, "policy_logprob",
-                                      figures == nullptr ? nullptr : &figures->logprobs));
-    if (figures != nullptr) {
-      REIN_RETURN_IF_ERROR(SplitTargets(out.entropy_N, packed, batch.sequences, members, "entropy", &figures->entropies));
-    }
-    if (algorithm_.needs_behaviour && !batch.policy_moved) {
-      AddMismatch(out.logprob_N, packed, batch.sequences, members, batch.promised ? PromisedMismatch(decoder) : kNoPromise, &sums->mismatch);
-    }
     ahead = std::move(out.ahead);
     in.policy_logprob_T = out.logprob_N;
     in.entropy_T = out.entropy_N;
@@ -180,41 +208,28 @@ absl::Status PolicyTrainer::Microbatch(const UpdateBatch& batch, const std::vect
     in.vocabulary = decoder.spec().vocab_size;
   }
   LossTerms terms = algorithm_.loss(in);
-  at::Tensor weight_T = LossWeights(batch, algorithm_, members).to(decoder.device());
+  at::Tensor weight_T = tensor::ToDevice(LossWeights(batch, algorithm_, members), decoder.device());
   at::Tensor loss = (terms.loss_T * weight_T).sum();
   at::Tensor ahead_loss = LossAhead(ahead, weight_T);
-  const double value = loss.item<double>();
-  if (!std::isfinite(value)) {
-    return absl::AbortedError(absl::StrCat("loss is not finite: ", value,
-                                           " in the microbatch that opens with rollout ",
-                                           batch.sequences[members[0]].id));
-  }
-  if (ahead_loss.defined()) {
-    sums->mtp_loss += ahead_loss.item<double>();
-    loss = loss + ahead_loss * settings_.mtp_loss;
-  }
+  if (std::optional<Unread> last = std::exchange(*unread, std::nullopt)) REIN_RETURN_IF_ERROR(Read(batch, *last, sums, figures));
+  std::vector<at::Tensor> maxima;
+  for (const at::Tensor& figure_T : terms.token_maxima) maxima.push_back(figure_T.detach().max().to(at::kDouble));
+  tensor::ToHost wanted({in.policy_logprob_T, figures == nullptr ? at::Tensor() : in.entropy_T, loss, ahead_loss, SumsOf(Detached(terms.token_means)),
+                         SumsOf(Detached(terms.sequence_means)), maxima.empty() ? at::Tensor() : at::stack(maxima)});
+  unread->emplace(Unread{members, std::move(packed), routers, std::move(wanted)});
+  if (ahead_loss.defined()) loss = loss + ahead_loss * settings_.mtp_loss;
   if (at::GradMode::is_enabled()) loss.backward();
-  if (!algorithm_.outside) sums->loss += value;  // else it is the service's
-  sums->routers.Add(routers.get());
-  // Without what they were computed from, which would stay in memory as long as they.
-  *unread = [sums, token_means = Detached(terms.token_means), sequence_means = Detached(terms.sequence_means),
-             token_maxima = Detached(terms.token_maxima)] {
-    AddSums(token_means, &sums->token_sums);
-    AddSums(sequence_means, &sums->sequence_sums);
-    for (size_t i = 0; i < token_maxima.size(); ++i) {
-      sums->maxima[i] = std::max(sums->maxima[i], token_maxima[i].max().item<double>());
-    }
-  };
   return absl::OkStatus();
 }
 
-// Adds this rank's share of a minibatch's gradients (where they are on) and figures.
+// Adds this rank's share of a minibatch's gradients (where they are on) and figures. What is not finite is found when the next
+// microbatch is under way: before a step is taken.
 absl::Status PolicyTrainer::Accumulate(const UpdateBatch& batch,
                                        const std::vector<size_t>& minibatch, UpdateSums* sums,
                                        TokenFigures* figures, bool whole) {
   double tokens = 0;
   for (size_t i : minibatch) tokens += static_cast<double>(batch.sequences[i].token_ids.size());
-  std::function<void()> unread;
+  std::optional<Unread> unread;
   for (const auto& members : OwnMicrobatches(batch.sequences, minibatch, whole)) {
     absl::Status status;
     REIN_RETURN_IF_ERROR(CatchTorch("forward and backward",
@@ -222,7 +237,9 @@ absl::Status PolicyTrainer::Accumulate(const UpdateBatch& batch,
     REIN_RETURN_IF_ERROR(status);
   }
   if (!unread) return absl::OkStatus();
-  return CatchTorch("figures of the loss", unread);
+  absl::Status status;
+  REIN_RETURN_IF_ERROR(CatchTorch("figures of the loss", [&] { status = Read(batch, *unread, sums, figures); }));
+  return status;
 }
 
 // OK when every rank is; a rank that is well learns here that another is not, so that all give up

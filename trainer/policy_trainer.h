@@ -139,10 +139,12 @@ class PolicyTrainer {
                                                    bool whole = false) const;
   absl::Status Accumulate(const UpdateBatch& batch, const std::vector<size_t>& minibatch,
                           UpdateSums* sums, TokenFigures* figures, bool whole = false);
-  // `minibatch_tokens`: of all ranks' sequences together. `unread`, in and out: what adds the figures of the microbatch before,
-  // and of this one, which waits for the device: called when the next forward pass is under way there.
+  // `minibatch_tokens`: of all ranks' sequences together. `unread`, in and out: the microbatch before, whose figures are read when
+  // this one's forward pass is under way; and this one.
+  struct Unread;
   absl::Status Microbatch(const UpdateBatch& batch, const std::vector<size_t>& members, double minibatch_tokens,
-                          UpdateSums* sums, TokenFigures* figures, std::function<void()>* unread);
+                          UpdateSums* sums, TokenFigures* figures, std::optional<Unread>* unread);
+  absl::Status Read(const UpdateBatch& batch, Unread& of, UpdateSums* sums, TokenFigures* figures) const;
   absl::Status AskOutsideLoss(const std::vector<size_t>& minibatch, size_t step, UpdateBatch* batch,
                               UpdateSums* sums);
   void AddOutsideMetrics(std::vector<Metric>* metrics);

@@ -6,6 +6,7 @@
 
 #include <ATen/ATen.h>
 
+#include "common/tensor/transfer.h"
 #include "trainer/advantages/token_reward.h"
 
 namespace rein::trainer {
@@ -183,7 +184,7 @@ LossInputs InputsOfLoss(const UpdateBatch& batch, const Algorithm& algorithm,
            batch.frozen_logprobs.empty() ? s.reference_logprobs : batch.frozen_logprobs[i]);
     if (!batch.old_logprobs.empty()) append(old, batch.old_logprobs[i]);
   }
-  auto on_device = [&](const std::vector<float>& v) { return at::tensor(v, at::kFloat).to(device); };
+  auto on_device = [&](const std::vector<float>& v) { return tensor::ToDevice(at::tensor(v, at::kFloat), device); };
   LossInputs in;
   if (algorithm.needs_behaviour) in.behaviour_logprob_T = on_device(behaviour);
   in.old_logprob_T = old.empty() ? in.behaviour_logprob_T : on_device(old);
@@ -194,7 +195,7 @@ LossInputs InputsOfLoss(const UpdateBatch& batch, const Algorithm& algorithm,
   int64_t targets = 0;
   for (int64_t length : lengths) targets += length;
   if (algorithm.needs_teacher && targets > 0) {
-    in.candidate_TK = at::tensor(candidates, at::kLong).view({targets, -1}).to(device);
+    in.candidate_TK = tensor::ToDevice(at::tensor(candidates, at::kLong).view({targets, -1}), device);
     in.teacher_logprob_TK = on_device(teacher).view({targets, -1});
   }
   if (!selected.empty()) in.selected_T = on_device(selected);

@@ -9,10 +9,12 @@
 
 namespace rein::trainer {
 
-void AddSums(const std::vector<at::Tensor>& figures, std::vector<double>* sums) {
-  if (figures.empty()) return;
-  at::Tensor host = at::stack(figures).sum(1, false, at::kDouble).to(at::kCPU);
-  for (size_t i = 0; i < figures.size(); ++i) (*sums)[i] += host.const_data_ptr<double>()[i];
+at::Tensor SumsOf(const std::vector<at::Tensor>& figures) {
+  return figures.empty() ? at::Tensor() : at::stack(figures).sum(1, false, at::kDouble);
+}
+
+void AddSums(const at::Tensor& host, std::vector<double>* sums) {
+  for (size_t i = 0; host.defined() && i < sums->size(); ++i) (*sums)[i] += host.const_data_ptr<double>()[i];
 }
 
 UpdateSums::UpdateSums(const Algorithm& algorithm)

@@ -38,7 +38,9 @@ struct UpdateSums {
   MismatchSums mismatch;
 };
 
-// Adds to each of `sums` the sum of a figure; one transfer for all of them.
-void AddSums(const std::vector<at::Tensor>& figures, std::vector<double>* sums);
+// The sum of each figure, double, where they are; undefined without figures.
+at::Tensor SumsOf(const std::vector<at::Tensor>& figures);
+// Adds what SumsOf() gave, on the host, to each of `sums`.
+void AddSums(const at::Tensor& host, std::vector<double>* sums);
 
 }  // namespace rein::trainer

@@ -7,16 +7,17 @@
 #include "common/kernels/attention.h"
 #include "common/nn/latent_decode.h"
 #include "common/nn/launched.h"
+#include "common/tensor/transfer.h"
 
 namespace rein::nn {
 
 namespace {
 
 at::Tensor Longs(const std::vector<int64_t>& values, at::Device device) {
-  return at::tensor(values, at::kLong).to(device);
+  return tensor::ToDevice(at::tensor(values, at::kLong), device);
 }
 at::Tensor Ints(const std::vector<int64_t>& values, at::Device device) {
-  return at::tensor(values, at::kLong).to(at::kInt).to(device);
+  return tensor::ToDevice(at::tensor(values, at::kLong).to(at::kInt), device);
 }
 
 std::shared_ptr<const SharedPrompts> Share(const std::vector<Segment>& segments,

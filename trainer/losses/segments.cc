@@ -2,12 +2,14 @@
 
 #include <ATen/ATen.h>
 
+#include "common/tensor/transfer.h"
+
 namespace rein::trainer {
 
 Segments Segments::Of(const std::vector<int64_t>& lengths, at::Device device) {
   at::Tensor length_S = at::tensor(lengths, at::kLong);
   at::Tensor row_T = at::arange(length_S.numel()).repeat_interleave(length_S);
-  return {length_S.to(device), row_T.to(device)};
+  return {tensor::ToDevice(length_S, device), tensor::ToDevice(row_T, device)};
 }
 
 at::Tensor SumOf(const at::Tensor& x_T, const Segments& segments) {
