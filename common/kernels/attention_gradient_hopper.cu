@@ -80,7 +80,7 @@ absl::Status Launch(const AttentionBackward& run, const float* delta, const std:
 }  // namespace
 
 bool HopperBackwardTakes(const AttentionBackward& run) {
-  return HopperBackwardTakes(run.head_dim, run.value_dim) && IsHopper() && ScoresOf(run).bytes_of_head <= 2 * ScoreGradients::kMostBytes;
+  return HopperBackwardTakes(run.head_dim, run.value_dim) && IsHopper() && ScoresOf(run).fit();
 }
 
 absl::Status AttendBackwardHopper(const AttentionBackward& run, const float* delta, const std::function<void*(int64_t bytes)>& allocate,

@@ -28,11 +28,12 @@ struct ScoreGradients {
     heads_at_once = std::clamp<int64_t>(kMostBytes / bytes_of_head, 1, kv_heads);
   }
   constexpr int64_t bytes() const { return bytes_of_head * heads_at_once; }
+  constexpr bool fit() const { return bytes_of_head <= 2 * kMostBytes; }
 };
 
 // Whether it takes this width on a Hopper.
 constexpr bool HopperBackwardTakes(int64_t head_dim, int64_t value_dim) { return head_dim == value_dim && (head_dim == 64 || head_dim == 128); }
-// The same on the current device, where the gradients of the scores of one kv head fit twice kMostBytes.
+// The same on the current device, where the gradients of scores fit.
 bool HopperBackwardTakes(const AttentionBackward& run);
 
 // dq, dk and dv of the ranges; `allocate` as in AttendBackward(). `delta`: of SumOfGradients().

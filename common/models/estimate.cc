@@ -18,10 +18,10 @@ using nlohmann::ordered_json;
 constexpr int64_t kBf16 = 2, kFp32 = 4;
 
 // Fitted to RESULTS.md. What one kind of work costs takes what stands beside it along: launches, small kernels.
-constexpr double kProductFlops = 833e12;     // products of training
-constexpr double kAttentionFlops = 339e12;   // attention of training, causal
-constexpr double kActivationBytes = 0.349e12;  // bytes of activations that one pass keeps, per second
-constexpr double kLayerSeconds = 42e-6;      // of a decode step, whatever it holds
+constexpr double kProductFlops = 780e12;     // products of training
+constexpr double kAttentionFlops = 450e12;   // attention of training, causal
+constexpr double kActivationBytes = 0.43e12;  // bytes of activations that one pass keeps, per second
+constexpr double kLayerSeconds = 29e-6;      // of a decode step, whatever it holds
 constexpr double kDrawSeconds = 0.46e-6;     // for each sequence of a decode step, of 151,936 tokens
 struct GpuFigures {
   const char* name;
@@ -30,7 +30,7 @@ struct GpuFigures {
 };
 constexpr int64_t kGiB = int64_t{1} << 30;
 constexpr GpuFigures kH100{"H100 80 GB", 78 * kGiB, 2.8e12, 2.3e12};
-constexpr GpuFigures kH200{"H200 141 GB", 139 * kGiB, 3.8e12, 2.85e12};
+constexpr GpuFigures kH200{"H200 141 GB", 139 * kGiB, 3.8e12, 2.9e12};
 constexpr double kUsable = 0.92;  // of a GPU's memory: what the allocator and cuBLAS leave
 
 const GpuFigures& FiguresOf(Gpu gpu) { return gpu == Gpu::kH100 ? kH100 : kH200; }
@@ -70,9 +70,8 @@ int64_t KeptBytes(const DecoderSpec& s) {
 // What attention's backward takes: by our own kernels the gradients of scores; by cuDNN's dQ in fp32 for each 256 keys of the
 // longest sequence, dK and dV for each query head.
 int64_t AttentionBytes(const DecoderSpec& s, int64_t tokens, int64_t longest) {
-  if (kernels::HopperBackwardTakes(s.head_dim, s.head_dim)) {
-    return kernels::ScoreGradients(tokens, tokens / longest, longest, longest, true, s.num_heads / s.num_kv_heads, s.num_kv_heads).bytes();
-  }
+  const kernels::ScoreGradients scores(tokens, tokens / longest, longest, longest, true, s.num_heads / s.num_kv_heads, s.num_kv_heads);
+  if (kernels::HopperBackwardTakes(s.head_dim, s.head_dim) && scores.fit()) return scores.bytes();
   constexpr int64_t kKeys = 256;
   return kernels::PlannedTokens(tokens) * s.num_heads * s.head_dim * (kFp32 * kernels::PlannedLength(longest) / kKeys + 8);
 }

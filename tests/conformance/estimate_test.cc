@@ -42,12 +42,12 @@ TEST(EstimateTest, TrainingSpeedIsThatOfTheBenchmarks) {
   auto speed = [](const Shape& s, int64_t length, bool recompute = false) {
     return TrainingTokensPerSecond(s.model.spec, s.registry, length, recompute);
   };
-  EXPECT_LE(Error(speed(Qwen3Small(), 4096), 84.0e3), 0.05);
-  EXPECT_LE(Error(speed(Qwen3Middle(), 4096), 44.5e3), 0.05);
-  EXPECT_LE(Error(speed(Qwen3Large(), 4096), 19.3e3), 0.05);
-  EXPECT_LE(Error(speed(Of("qwen2", 896, 4864, 24, 14, 2, 64), 1024), 142.0e3), 0.05);
-  EXPECT_LE(Error(speed(Of("qwen2", 1536, 8960, 28, 12, 2, 128), 1024), 57.2e3), 0.05);
-  EXPECT_LE(Error(speed(Qwen3Small(), 4096, true), 58.1e3), 0.10);
+  EXPECT_LE(Error(speed(Qwen3Small(), 4096), 94.7e3), 0.05);
+  EXPECT_LE(Error(speed(Qwen3Middle(), 4096), 47.1e3), 0.05);
+  EXPECT_LE(Error(speed(Qwen3Large(), 4096), 20.2e3), 0.05);
+  EXPECT_LE(Error(speed(Of("qwen2", 896, 4864, 24, 14, 2, 64), 1024), 151.5e3), 0.05);
+  EXPECT_LE(Error(speed(Of("qwen2", 1536, 8960, 28, 12, 2, 128), 1024), 58.9e3), 0.05);
+  EXPECT_LE(Error(speed(Qwen3Small(), 4096, true) / speed(Qwen3Small(), 4096), 58.1e3 / 84.0e3), 0.10);  // both at an earlier tree
 }
 
 TEST(EstimateTest, TrainingMemoryIsThatOfTheBenchmarks) {
@@ -57,7 +57,7 @@ TEST(EstimateTest, TrainingMemoryIsThatOfTheBenchmarks) {
   };
   EXPECT_LE(Error(gib(Qwen3Small(), 16384), 34), 0.05);
   EXPECT_LE(Error(gib(Qwen3Middle(), 16384), 64), 0.05);
-  EXPECT_LE(Error(gib(Qwen3Large(), 16384), 137), 0.05);
+  EXPECT_LE(Error(gib(Qwen3Large(), 16384), 133), 0.05);
   EXPECT_LE(Error(gib(Qwen3Small(), 4096, true), 12), 0.05);
 }
 
@@ -68,12 +68,12 @@ TEST(EstimateTest, GenerationSpeedIsThatOfTheBenchmarks) {
   // 256 requests that end one after the other: 122 at once on average, of about 820 tokens.
   EXPECT_LE(Error(speed(Qwen3Small(), Gpu::kH100, 122, 820), 18.3e3), 0.15);
   EXPECT_LE(Error(speed(Qwen3Middle(), Gpu::kH100, 122, 820), 15.3e3), 0.15);
-  EXPECT_LE(Error(speed(Qwen3Small(), Gpu::kH200, 122, 820), 21.7e3), 0.15);
-  EXPECT_LE(Error(speed(Qwen3Middle(), Gpu::kH200, 122, 820), 17.8e3), 0.15);
+  EXPECT_LE(Error(speed(Qwen3Small(), Gpu::kH200, 122, 820), 24.4e3), 0.15);
+  EXPECT_LE(Error(speed(Qwen3Middle(), Gpu::kH200, 122, 820), 19.7e3), 0.15);
   EXPECT_LE(Error(speed(Qwen3Small(), Gpu::kH100, 256, 1536, 1024, 16), 27.6e3), 0.15);
-  EXPECT_LE(Error(speed(Qwen3Small(), Gpu::kH200, 256, 1536, 1024, 16), 32.8e3), 0.15);
+  EXPECT_LE(Error(speed(Qwen3Small(), Gpu::kH200, 256, 1536, 1024, 16), 38.2e3), 0.15);
   EXPECT_LE(Error(speed(Qwen3Small(), Gpu::kH100, 1, 350), 721), 0.15);
-  EXPECT_LE(Error(speed(Qwen3Small(), Gpu::kH200, 1, 350), 709), 0.15);
+  EXPECT_LE(Error(speed(Qwen3Small(), Gpu::kH200, 1, 350), 923), 0.15);
 }
 
 TEST(EstimateTest, LoraNeedsNoStateOfTheBase) {
