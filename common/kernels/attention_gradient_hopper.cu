@@ -85,6 +85,7 @@ bool HopperBackwardTakes(const AttentionBackward& run) {
 
 absl::Status AttendBackwardHopper(const AttentionBackward& run, const float* delta, const std::function<void*(int64_t bytes)>& allocate,
                                   void* stream) {
+  if (run.longest_query == 0 || run.longest_key == 0) return absl::OkStatus();
   return run.head_dim == 64 ? Launch<64>(run, delta, allocate, stream) : Launch<128>(run, delta, allocate, stream);
 }
 
