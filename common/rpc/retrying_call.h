@@ -88,6 +88,8 @@ class RetryingCall final : public std::enable_shared_from_this<RetryingCall<Requ
         pause_ = std::min(pause_ * 2, kLongestRetryPause);
         return;
       }
+      alarm_ = nullptr;    // gone off, it would keep this call for ever, and this call keeps it
+      context_ = nullptr;  // it keeps the channel, which must not end here, in gRPC's own thread, once the client is gone
     }
     if (status.ok()) {
       done_(std::move(reply_));
