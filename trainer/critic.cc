@@ -8,6 +8,7 @@
 #include <ATen/core/grad_mode.h>
 
 #include "common/status/status_macros.h"
+#include "common/tensor/transfer.h"
 #include "trainer/losses/value_loss.h"
 #include "trainer/packed_targets.h"
 
@@ -74,12 +75,12 @@ absl::Status Critic::Accumulate(const UpdateBatch& batch, const Algorithm& algor
   auto on_device = [&](const TokenRows& rows) {
     std::vector<float> flat;
     for (size_t i : members) flat.insert(flat.end(), rows[i].begin(), rows[i].end());
-    return at::tensor(flat, at::kFloat).to(value_N.device());
+    return tensor::ToDevice(at::tensor(flat, at::kFloat), value_N.device());
   };
   ValueLoss out =
       ClippedValueLoss(value_N, on_device(batch.values), on_device(batch.returns), settings_.clip);
   at::Tensor loss =
-      (out.loss_T * LossWeights(batch, algorithm, members).to(value_N.device())).sum();
+      (out.loss_T * tensor::ToDevice(LossWeights(batch, algorithm, members), value_N.device())).sum();
   const double value = loss.item<double>();
   if (!std::isfinite(value)) {
     return absl::AbortedError(absl::StrCat("value loss is not finite: ", value,

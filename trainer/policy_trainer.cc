@@ -128,11 +128,6 @@ at::Tensor LossAhead(const std::vector<TargetFigures::Ahead>& ahead, const at::T
   return sum;
 }
 
-std::vector<at::Tensor> Detached(std::vector<at::Tensor> figures) {
-  for (at::Tensor& figure : figures) figure = figure.detach();
-  return figures;
-}
-
 }  // namespace
 
 // A microbatch whose backward pass is under way: its figures come to the host meanwhile.
@@ -212,10 +207,8 @@ absl::Status PolicyTrainer::Microbatch(const UpdateBatch& batch, const std::vect
   at::Tensor loss = (terms.loss_T * weight_T).sum();
   at::Tensor ahead_loss = LossAhead(ahead, weight_T);
   if (std::optional<Unread> last = std::exchange(*unread, std::nullopt)) REIN_RETURN_IF_ERROR(Read(batch, *last, sums, figures));
-  std::vector<at::Tensor> maxima;
-  for (const at::Tensor& figure_T : terms.token_maxima) maxima.push_back(figure_T.detach().max().to(at::kDouble));
-  tensor::ToHost wanted({in.policy_logprob_T, figures == nullptr ? at::Tensor() : in.entropy_T, loss, ahead_loss, SumsOf(Detached(terms.token_means)),
-                         SumsOf(Detached(terms.sequence_means)), maxima.empty() ? at::Tensor() : at::stack(maxima)});
+  tensor::ToHost wanted({in.policy_logprob_T, figures == nullptr ? at::Tensor() : in.entropy_T, loss, ahead_loss, SumsOf(terms.token_means),
+                         SumsOf(terms.sequence_means), MaximaOf(terms.token_maxima)});
   unread->emplace(Unread{members, std::move(packed), routers, std::move(wanted)});
   if (ahead_loss.defined()) loss = loss + ahead_loss * settings_.mtp_loss;
   if (at::GradMode::is_enabled()) loss.backward();

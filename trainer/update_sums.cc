@@ -4,13 +4,22 @@
 #include <limits>
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include "common/status/status_macros.h"
 
 namespace rein::trainer {
 
 at::Tensor SumsOf(const std::vector<at::Tensor>& figures) {
+  at::NoGradGuard no_grad;
   return figures.empty() ? at::Tensor() : at::stack(figures).sum(1, false, at::kDouble);
+}
+
+at::Tensor MaximaOf(const std::vector<at::Tensor>& figures) {
+  at::NoGradGuard no_grad;
+  std::vector<at::Tensor> maxima;
+  for (const at::Tensor& figure : figures) maxima.push_back(figure.max().to(at::kDouble));
+  return maxima.empty() ? at::Tensor() : at::stack(maxima);
 }
 
 void AddSums(const at::Tensor& host, std::vector<double>* sums) {

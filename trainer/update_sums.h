@@ -38,8 +38,9 @@ struct UpdateSums {
   MismatchSums mismatch;
 };
 
-// The sum of each figure, double, where they are; undefined without figures.
+// The sum, or the largest number, of each figure, double, where they are and without gradients; undefined without figures.
 at::Tensor SumsOf(const std::vector<at::Tensor>& figures);
+at::Tensor MaximaOf(const std::vector<at::Tensor>& figures);
 // Adds what SumsOf() gave, on the host, to each of `sums`.
 void AddSums(const at::Tensor& host, std::vector<double>* sums);
 

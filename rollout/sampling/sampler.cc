@@ -6,6 +6,7 @@
 
 #include <ATen/ATen.h>
 
+#include "common/tensor/transfer.h"
 #include "rollout/sampling/gumbel_noise.h"
 
 namespace rein::rollout {
@@ -69,8 +70,7 @@ bool HavePenalties(const std::vector<RowDraw>& rows) {
 
 // Token ids on the device of `like`; nothing waits.
 at::Tensor Ids(const uint32_t* begin, const uint32_t* end, const at::Tensor& like) {
-  at::Tensor host = at::tensor(std::vector<int64_t>(begin, end), at::kLong);
-  return like.is_cuda() ? host.pin_memory().to(like.device(), /*non_blocking=*/true) : host;
+  return tensor::ToDevice(at::tensor(std::vector<int64_t>(begin, end), at::kLong), like.device());
 }
 
 // Penalised and tempered logits, -infinity for what is banned or filtered.
@@ -137,8 +137,7 @@ void Ban(const std::vector<RowDraw>& rows, at::Tensor& logits_BV) {
   }
   if (row.empty()) return;
   auto on_device = [&](const std::vector<int64_t>& values) {
-    at::Tensor host = at::tensor(values, at::kLong);
-    return logits_BV.is_cuda() ? host.pin_memory().to(logits_BV.device(), /*non_blocking=*/true) : host;
+    return tensor::ToDevice(at::tensor(values, at::kLong), logits_BV.device());
   };
   at::Tensor row_N = on_device(row), token_N = on_device(token);
   logits_BV.index_put_({row_N, token_N}, at::full({}, -kInfinity, logits_BV.options()));
