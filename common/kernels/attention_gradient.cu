@@ -8,16 +8,13 @@
 #include "common/kernels/bf16_vector.cuh"
 #include "common/kernels/hopper.h"
 #include "common/kernels/launch_status.h"
+#include "common/kernels/ragged.cuh"
 
 namespace rein::kernels {
 namespace {
 
 constexpr int kRows = 64;   // of a tile, of queries as of keys
 constexpr int kSlice = 32;  // rows of the other tile whose scores stand in registers at once
-
-__device__ int LengthOf(const Ragged& r, int64_t b) {
-  return r.length != nullptr ? r.length[b] : r.begin[b + 1] - r.begin[b];
-}
 
 template <int kDim>
 struct GradientLayout {
@@ -65,7 +62,6 @@ __global__ void __launch_bounds__(GradientLayout<kDim>::kThreads)
   const int window = kRuled && r.rule.window > 0 ? r.rule.window : 1 << 30;
   const ScoreTerms terms(r.rule, r.scale);
   const bool bends = kRuled && terms.bends;
-  constexpr float kLog2E = 1.44269504088896340736f;
 
   auto copy_queries = [&](int head, int from, bf16* q, bf16* dout) {
     CopyRows<kDim>(r.q, r.q_stride, head, query_begin, from, queries, q);
@@ -183,17 +179,11 @@ __global__ void __launch_bounds__(GradientLayout<kDim>::kThreads)
           dweight[n][i] = weight * (dweight[n][i] - (kOwnKeys ? tile_delta[in_tile] : own_delta[i / 2])) * slope;
         }
       }
-      auto pack = [](const float (&x)[kSlice / 8][4], int k, uint32_t (&to)[4]) {
-        to[0] = PackBf16(x[2 * k][0], x[2 * k][1]);
-        to[1] = PackBf16(x[2 * k][2], x[2 * k][3]);
-        to[2] = PackBf16(x[2 * k + 1][0], x[2 * k + 1][1]);
-        to[3] = PackBf16(x[2 * k + 1][2], x[2 * k + 1][3]);
-      };
 #pragma unroll
       for (int k = 0; k < kSlice / 16; ++k) {
         uint32_t a1[4], a2[4];
-        pack(dweight, k, a1);
-        if constexpr (kOwnKeys) pack(score, k, a2);
+        PackLeft(dweight[2 * k], dweight[2 * k + 1], a1);
+        if constexpr (kOwnKeys) PackLeft(score[2 * k], score[2 * k + 1], a2);
         const int across = (slice + k * 16 + lane % 16) * kTileStride<kDim> + part * L::kColumns + lane / 16 * 8;
 #pragma unroll
         for (int n = 0; n < L::kColumns / 16; ++n) {

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cmath>
-#include <type_traits>
 
 #include "common/kernels/attention_gradient_tiles.cuh"
 #include "common/kernels/attention_tile.cuh"
@@ -161,12 +160,7 @@ struct KeyGradient {
   template <int kCount>
   __device__ static void Pack(const float (&x)[8][4], uint32_t (&to)[4][4], int first) {
 #pragma unroll
-    for (int k = first; k < first + kCount; ++k) {
-      to[k][0] = PackBf16(x[2 * k][0], x[2 * k][1]);
-      to[k][1] = PackBf16(x[2 * k][2], x[2 * k][3]);
-      to[k][2] = PackBf16(x[2 * k + 1][0], x[2 * k + 1][1]);
-      to[k][3] = PackBf16(x[2 * k + 1][2], x[2 * k + 1][3]);
-    }
+    for (int k = first; k < first + kCount; ++k) PackLeft(x[2 * k], x[2 * k + 1], to[k]);
   }
 
   // What a thread's columns need of the sums of queries.

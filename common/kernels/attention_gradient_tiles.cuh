@@ -4,12 +4,13 @@
 #pragma once
 
 #include "common/kernels/attention_backward.h"
+#include "common/kernels/attention_tile.cuh"
 #include "common/kernels/bf16_vector.cuh"
+#include "common/kernels/ragged.cuh"
 #include "common/kernels/warpgroup.cuh"
 
 namespace rein::kernels::gradient {
 
-constexpr float kLog2E = 1.44269504088896340736f;
 constexpr int kRows = 64;             // of a tile, of queries as of keys
 constexpr int kTile = kRows * kRows;  // elements: of the gradients of its scores
 // Of a block of either kernel some warpgroups compute and one more copies, which needs few registers.
@@ -30,7 +31,6 @@ struct Gradient {
   __device__ int Window() const { return r.rule.window > 0 ? r.rule.window : 1 << 30; }
 };
 
-__device__ int LengthOf(const Ragged& r, int b) { return r.length != nullptr ? r.length[b] : r.begin[b + 1] - r.begin[b]; }
 __host__ __device__ constexpr int TilesOf(int rows) { return (rows + kRows - 1) / kRows; }
 
 // The query of a tile whose gradients stand in a column: a thread has the columns of a product that it writes side by side.

@@ -13,7 +13,6 @@ namespace {
 
 using bf16 = __nv_bfloat16;
 
-constexpr float kLog2E = 1.44269504088896340736f;
 constexpr int kTilesPerChunk = kKeyChunk / kKeyTile;
 // Registers of a thread that copies, and of one that computes: together no more than the launch gives, 168 of each thread.
 constexpr int kCopyRegisters = 40, kComputeRegisters = 232;
@@ -182,12 +181,7 @@ struct Attender {
 
   __device__ void PackWeights() {
 #pragma unroll
-    for (int k = 0; k < 4; ++k) {
-      p[k][0] = PackBf16(score[2 * k][0], score[2 * k][1]);
-      p[k][1] = PackBf16(score[2 * k][2], score[2 * k][3]);
-      p[k][2] = PackBf16(score[2 * k + 1][0], score[2 * k + 1][1]);
-      p[k][3] = PackBf16(score[2 * k + 1][2], score[2 * k + 1][3]);
-    }
+    for (int k = 0; k < 4; ++k) PackLeft(score[2 * k], score[2 * k + 1], p[k]);
   }
 
   // The work is behind `before` tiles of this block's.

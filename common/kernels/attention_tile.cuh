@@ -10,6 +10,8 @@
 
 namespace rein::kernels {
 
+inline constexpr float kLog2E = 1.44269504088896340736f;
+
 // A row of a tile in shared memory, padded so that eight rows fall into different banks.
 template <int kDim>
 inline constexpr int kTileStride = kDim + 8;
@@ -57,7 +59,6 @@ struct ScoreTerms {
   float scale_log2, tanh_scale = 0, cap_log2 = 0;  // tanh_scale 0: no cap
 
   __device__ ScoreTerms(const ScoreRule& rule, float scale) : bends(rule.softcap > 0 || rule.alibi != nullptr) {
-    constexpr float kLog2E = 1.44269504088896340736f;
     scale_log2 = scale * kLog2E;
     if (rule.softcap > 0) {
       tanh_scale = __fdiv_rn(2 * scale_log2, rule.softcap);
@@ -74,10 +75,10 @@ struct ScoreTerms {
     return __fmaf_rn(slope_log2, static_cast<float>(distance), x);
   }
   __device__ static float SlopeLog2(const ScoreRule& rule, int64_t head) {
-    return rule.alibi == nullptr ? 0.0f : __fmul_rn(rule.alibi[head], 1.44269504088896340736f);
+    return rule.alibi == nullptr ? 0.0f : __fmul_rn(rule.alibi[head], kLog2E);
   }
   __device__ static float SinkLog2(const ScoreRule& rule, int64_t head) {
-    return __fmul_rn(__bfloat162float(static_cast<const __nv_bfloat16*>(rule.sinks)[head]), 1.44269504088896340736f);
+    return __fmul_rn(__bfloat162float(static_cast<const __nv_bfloat16*>(rule.sinks)[head]), kLog2E);
   }
 };
 

@@ -49,4 +49,12 @@ __device__ inline uint32_t PackBf16(float low, float high) {
   return *reinterpret_cast<uint32_t*>(&pair);
 }
 
+// Sixteen columns of a product, eight and the next eight, as the left matrix of another.
+__device__ inline void PackLeft(const float (&x)[4], const float (&next)[4], uint32_t (&to)[4]) {
+  to[0] = PackBf16(x[0], x[1]);
+  to[1] = PackBf16(x[2], x[3]);
+  to[2] = PackBf16(next[0], next[1]);
+  to[3] = PackBf16(next[2], next[3]);
+}
+
 }  // namespace rein::kernels

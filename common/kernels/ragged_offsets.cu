@@ -1,6 +1,7 @@
 #include "common/kernels/ragged_offsets.h"
 
 #include "common/kernels/launch_status.h"
+#include "common/kernels/ragged.cuh"
 
 namespace rein::kernels {
 namespace {
@@ -10,11 +11,8 @@ struct Tensors {
   bool of_keys[kRaggedTensors];
 };
 
-__device__ int Length(const Ragged& r, int b) {
-  return r.length != nullptr ? r.length[b] : r.begin[b + 1] - r.begin[b];
-}
 __device__ int Begin(const Ragged& r, int b, int sequences) {
-  return b < sequences ? r.begin[b] : r.begin[sequences - 1] + Length(r, sequences - 1);
+  return b < sequences ? r.begin[b] : r.begin[sequences - 1] + LengthOf(r, sequences - 1);
 }
 
 __global__ void RaggedOffsetsKernel(Ragged query, Ragged key, int sequences, int padded, Tensors tensors,
@@ -23,8 +21,8 @@ __global__ void RaggedOffsetsKernel(Ragged query, Ragged key, int sequences, int
   if (b > padded) return;
   const int from_query = Begin(query, b, sequences), from_key = Begin(key, b, sequences);
   if (b < padded) {
-    query_length[b] = b < sequences ? Length(query, b) : 0;
-    key_length[b] = b < sequences ? Length(key, b) : 0;
+    query_length[b] = b < sequences ? LengthOf(query, b) : 0;
+    key_length[b] = b < sequences ? LengthOf(key, b) : 0;
   }
 #pragma unroll
   for (int i = 0; i < kRaggedTensors; ++i) {
